@@ -1,0 +1,69 @@
+"""The model directory: what its files are called, and how they are read and written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from container.errors import ClientError
+
+HYPERPARAMETERS = "hyperparams.json"
+BEST_WEIGHTS = "model_best.params"
+LAST_WEIGHTS = "model_algo-1"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path whose file takes `path`'s place, complete and synced, when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as readable JSON, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_weights(path: Path, save: Callable[[str], None]) -> None:
+    """Let `save` write a parameter file that appears at `path` only when it is complete."""
+    with replacing(path) as temporary:
+        save(str(temporary))
+
+
+def read_model_settings(model_dir: Path) -> dict[str, Any]:
+    """Read what a model directory says of its network: `num_classes`, `algorithm` and `backbone`.
+
+    The built-in's own `hyperparams.json` is read too: there values may be strings. Raises ClientError
+    that names the file when the directory holds no usable model.
+    """
+    path = model_dir / HYPERPARAMETERS
+    for needed in (path, model_dir / BEST_WEIGHTS):
+        if not needed.is_file():
+            raise ClientError(
+                f"{model_dir} holds no model: {needed.name} is missing; "
+                "unpack a training job's model.tar.gz there, its files at the top"
+            )
+    try:
+        content = json.loads(path.read_text())
+        settings = {
+            "num_classes": int(content["num_classes"]),
+            "algorithm": str(content.get("algorithm", "fcn")),
+            "backbone": str(content.get("backbone", "resnet-50")),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ClientError(f"{path} does not describe a model: {type(error).__name__}: {error}") from error
+    if not 2 <= settings["num_classes"] <= 254:
+        raise ClientError(f"{path}: num_classes must be between 2 and 254, not {settings['num_classes']}")
+    return settings

@@ -1,0 +1,65 @@
+"""Photographs and annotations: JPEG and PNG bytes to arrays."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+_FORMATS = ("JPEG", "PNG")
+_ANNOTATION_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+
+Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels` below: one bound, one error
+
+
+class DecodeError(ValueError):
+    """The bytes are no image that can be used; the text says why, without naming the file."""
+
+
+class TooManyPixels(DecodeError):
+    """The image's header announces more pixels than are allowed; nothing was decoded."""
+
+
+def decode_image(data: bytes, max_pixels: int = 2**28) -> np.ndarray:
+    """Decode JPEG or PNG of any mode to uint8 RGB, shape (H, W, 3).
+
+    Grey, palette and CMYK become RGB, alpha is dropped, 16-bit samples keep their high byte. The EXIF
+    orientation is ignored: an annotation's pixels are in file order. Raises DecodeError or TooManyPixels.
+    """
+    image = _load(data, max_pixels)
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def decode_annotation(data: bytes, max_pixels: int = 2**28) -> np.ndarray:
+    """Decode a single-channel PNG to its pixel values (palette indices, not colours), shape (H, W).
+
+    The result is uint8, or int32 for the 16- and 32-bit modes. Raises DecodeError or TooManyPixels.
+    """
+    image = _load(data, max_pixels)
+    if image.format != "PNG":
+        raise DecodeError(f"an annotation must be a PNG, this is {image.format}")
+    if image.mode not in _ANNOTATION_MODES:
+        raise DecodeError(
+            f"an annotation must have one channel with a class id per pixel, this one's mode is {image.mode}: "
+            "convert colours to class ids"
+        )
+    pixels = np.asarray(image)
+    return pixels.astype(np.int32) if image.mode.startswith("I") else pixels.astype(np.uint8, copy=False)
+
+
+def _load(data: bytes, max_pixels: int) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Exception as error:  # Pillow's parsers let any exception out of malformed bytes
+        raise DecodeError("these bytes are neither a JPEG nor a PNG image") from error
+    if image.width * image.height > max_pixels:
+        raise TooManyPixels(f"the image has {image.width}×{image.height} pixels, more than {max_pixels}")
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise DecodeError(f"the {image.format} image is damaged: {error}") from error
+    return image

@@ -1,0 +1,188 @@
+"""What the platform tells the container: paths, channels and settings, each read once."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from container.errors import ClientError
+
+BASE_DIR_VARIABLE = "SAGEMAKER_BASE_DIR"
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """One input channel; `path` is its directory, or the stem of its FIFOs in Pipe mode."""
+
+    name: str
+    path: Path
+    input_mode: str = "File"
+    content_type: str | None = None
+    record_wrapper: str = "None"
+    compression: str = "None"
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """Everything a training job is given."""
+
+    root: Path
+    hyperparameters: Mapping[str, Any]
+    channels: Mapping[str, Channel]
+    current_host: str
+    hosts: tuple[str, ...]
+
+    @property
+    def model_dir(self) -> Path:
+        """What becomes `model.tar.gz`."""
+        return self.root / "model"
+
+    @property
+    def output_data_dir(self) -> Path:
+        """What becomes `output.tar.gz`."""
+        return self.root / "output" / "data"
+
+    @classmethod
+    def read(cls, root: Path) -> Environment:
+        """Read the job's configuration below `root`; raises ClientError for what is missing or unreadable."""
+        if not (root / "input" / "config" / "hyperparameters.json").is_file():
+            raise ClientError(
+                f"there is no {root}/input/config/hyperparameters.json: mount the job's directory at {root}, "
+                f"or set {BASE_DIR_VARIABLE} to it"
+            )
+        toolkit = _toolkit(root)
+        hosts = _read(toolkit.read_resource_config, root, {"current_host": "algo-1", "hosts": ["algo-1"]})
+        return cls(
+            root=root,
+            hyperparameters=_read(toolkit.read_hyperparameters, root, {}),
+            channels=_channels(root, _read(toolkit.read_input_data_config, root, {})),
+            current_host=str(hosts.get("current_host", "algo-1")),
+            hosts=tuple(hosts.get("hosts", ["algo-1"])),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeSettings:
+    """Everything a serving container is told, from its environment variables."""
+
+    model_dir: Path
+    port: int
+    workers: int
+    timeout: int
+    log_level: str
+    max_body: int
+    max_pixels: int
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str] = os.environ) -> ServeSettings:
+        """Read the settings; raises ClientError naming the variable that is no whole number above zero."""
+        integer = _Integers(variables)
+        return cls(
+            model_dir=base_dir(variables) / "model",
+            port=integer.read("SAGEMAKER_BIND_TO_PORT", default=8080),
+            workers=integer.read("SAGEMAKER_MODEL_SERVER_WORKERS", "MODEL_SERVER_WORKERS", default=1),
+            timeout=integer.read("SAGEMAKER_MODEL_SERVER_TIMEOUT", "MODEL_SERVER_TIMEOUT", default=60),
+            log_level=_log_level(variables.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "20")),
+            max_body=integer.read("MAX_CONTENT_LENGTH", default=100 * 2**20),
+            max_pixels=integer.read("MAX_PIXELS", default=40_000_000),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Integers:
+    variables: Mapping[str, str]
+
+    def read(self, *names: str, default: int) -> int:
+        """Return the first of `names` that is set, as a whole number above zero."""
+        for name in names:
+            text = self.variables.get(name, "").strip()
+            if text:
+                if not text.isdecimal() or int(text) == 0:
+                    raise ClientError(f"the environment variable {name} must be a whole number above 0, not {text!r}")
+                return int(text)
+        return default
+
+
+def base_dir(variables: Mapping[str, str] = os.environ) -> Path:
+    """Return the root of the platform's tree: SAGEMAKER_BASE_DIR, or /opt/ml."""
+    return Path(variables.get(BASE_DIR_VARIABLE) or "/opt/ml").absolute()
+
+
+def cpu_count() -> int:
+    """Return how many CPUs this process may use, by its affinity and its cgroup's quota, at least 1."""
+    granted = len(os.sched_getaffinity(0))
+    for quota in (_cgroup2_quota(), _cgroup1_quota()):
+        if quota is not None:
+            granted = min(granted, max(1, round(quota)))
+    return granted
+
+
+def _cgroup2_quota() -> float | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _cgroup1_quota() -> float | None:
+    folder = Path("/sys/fs/cgroup/cpu")
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        return None if quota <= 0 else quota / int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _toolkit(root: Path) -> ModuleType:
+    """Import the training toolkit's environment for `root`; it settles its paths when it is imported."""
+    os.environ[BASE_DIR_VARIABLE] = str(root)
+    logging.getLogger("sagemaker-training-toolkit").setLevel(logging.WARNING)  # it reports plain strings as unparsable
+    from sagemaker_training import environment
+
+    if environment.base_dir != str(root):
+        importlib.reload(environment)
+    return environment
+
+
+def _read(read: Any, root: Path, default: dict[str, Any]) -> dict[str, Any]:
+    """Call one of the toolkit's readers; an absent file gives `default`."""
+    try:
+        content = read()
+    except FileNotFoundError:
+        return default
+    except ValueError as error:
+        raise ClientError(f"{root}/input/config: {read.__name__} found no valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ClientError(f"{root}/input/config: {read.__name__} found no JSON object")
+    return content
+
+
+def _channels(root: Path, config: Mapping[str, Mapping[str, str]]) -> dict[str, Channel]:
+    """Describe the channels; without a configuration every directory below input/data is a File channel."""
+    data = root / "input" / "data"
+    if not config and data.is_dir():
+        config = {folder.name: {} for folder in data.iterdir() if folder.is_dir() and not folder.name.startswith(".")}
+    return {
+        name: Channel(
+            name=name,
+            path=data / name,
+            input_mode=entry.get("TrainingInputMode") or "File",
+            content_type=entry.get("ContentType") or None,
+            record_wrapper=entry.get("RecordWrapperType") or "None",
+            compression=entry.get("CompressionType") or "None",
+        )
+        for name, entry in sorted(config.items())
+    }
+
+
+def _log_level(text: str) -> str:
+    """Return Python's name for the platform's log level, which is its number or its name."""
+    name = logging.getLevelName(int(text)) if text.strip().isdecimal() else text.strip().upper()
+    return str(name).lower() if name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else "info"

@@ -1,0 +1,90 @@
+"""Scores, and the log lines that carry them with the regular expressions that find them there.
+
+The lines are the built-in algorithm's own, to the letter: tuning jobs and dashboards read them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+
+METRIC_DEFINITIONS = {
+    "train:loss": r"#quality_metric\. host: \S+, epoch: \S+, train loss: (\S+) \.",
+    "train:throughput": r"#throughput_metric\. host: \S+, epoch: \S+, train throughput: (\S+) samples/sec",
+    "train:progress": r"#progress_metric: host=\S+, completed (\S+) %",
+    "validation:mIOU": r"#quality_metric\. host: \S+, epoch: \S+, validation mIOU: (\S+) \.",
+    "validation:pixel_accuracy": r"#quality_metric\. host: \S+, epoch: \S+, validation pixel_accuracy: (\S+) \.",
+    "validation:throughput": r"#throughput_metric\. host: \S+, epoch: \S+, validation throughput: (\S+) samples/sec",
+}
+
+
+def quality_line(host: str, epoch: int, name: str, value: float) -> str:
+    """Say a figure of quality, as in `train loss` or `validation mIOU`."""
+    return f"#quality_metric. host: {host}, epoch: {epoch}, {name}: {value} ."
+
+
+def throughput_line(host: str, epoch: int, phase: str, samples_per_second: float) -> str:
+    """Say how fast `phase` (`train`, `validation`) went."""
+    return f"#throughput_metric. host: {host}, epoch: {epoch}, {phase} throughput: {samples_per_second} samples/sec."
+
+
+def notice_line(epoch: int, iterations: int, samples_per_second: float, learning_rate: float) -> str:
+    """Say how an epoch is going; `learning_rate` is that of the next iteration."""
+    return (
+        f"#progress_notice. epoch: {epoch}, iterations: {iterations} "
+        f"speed: {samples_per_second} samples/sec learning_rate: {learning_rate:.6f}"
+    )
+
+
+def progress_line(host: str, done: int, epochs: int) -> str:
+    """Say which share of the epochs is done, in whole percent."""
+    return f"#progress_metric: host={host}, completed {100 * done // epochs} % of epochs"
+
+
+def metrics_json(host: str, operation: str, epoch: int, start: float, end: float, values: Mapping[str, float]) -> str:
+    """Render the `#metrics` line that the platform's own algorithms write; times are seconds since 1970."""
+    content = {
+        "StartTime": start,
+        "EndTime": end,
+        "Dimensions": {
+            "Algorithm": "Semantic Segmentation", "Host": host, "Operation": operation, "epoch": str(epoch),
+        },
+        "Metrics": {
+            name: {"sum": value, "count": 1, "min": value, "max": value} for name, value in values.items()
+        },
+    }
+    return "#metrics " + json.dumps(content)
+
+
+class ConfusionMatrix:
+    """Counts of (true, predicted) class pairs over any number of images."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.counts = np.zeros((num_classes, num_classes), np.int64)
+
+    def update(self, labels: np.ndarray, predictions: np.ndarray) -> None:
+        """Count two integer arrays of one shape; labels that are no class (255) are left out."""
+        classes = len(self.counts)
+        counted = labels < classes
+        pairs = labels[counted].astype(np.int64) * classes + predictions[counted].astype(np.int64)
+        self.counts += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the labelled pixels that are right; 0 when there are none."""
+        return float(np.trace(self.counts) / max(1, self.counts.sum()))
+
+    def iou(self) -> np.ndarray:
+        """Intersection over union per class, NaN for a class in neither truth nor prediction."""
+        intersection = np.diag(self.counts)
+        union = self.counts.sum(0) + self.counts.sum(1) - intersection
+        return np.where(union > 0, intersection / np.maximum(union, 1), np.nan)
+
+    @property
+    def miou(self) -> float:
+        """Mean of `iou` over the classes that occur; 0 when none does."""
+        scores = self.iou()
+        return float(np.nanmean(scores)) if np.isfinite(scores).any() else 0.0

@@ -1,0 +1,126 @@
+"""The networks: GluonCV's encoder and decoders in one graph that follows its input's size."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+from gluoncv.model_zoo.deeplabv3 import DeepLabV3
+from gluoncv.model_zoo.fcn import FCN
+from gluoncv.model_zoo.pspnet import PSPNet
+from mxnet import gluon
+
+from container.data.labels import IGNORE
+from container.errors import ClientError
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+_MODELS = {"fcn": FCN, "psp": PSPNet, "deeplab": DeepLabV3}
+_BACKBONES = {"resnet-50": "resnet50", "resnet-101": "resnet101"}
+_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "head", "auxlayer")
+_PYRAMID_BINS = (1, 2, 3, 6)
+
+
+class SegmentationNetwork(gluon.HybridBlock):
+    """GluonCV's blocks under GluonCV's names (so parameter files fit both ways), wired to follow any input size.
+
+    Input: uint8 RGB (N, H, W, 3). Output: the main head's logits, float32 (N, num_classes, H, W).
+    """
+
+    def __init__(self, algorithm: str, backbone: str, num_classes: int, **norm: Any) -> None:
+        super().__init__()
+        with contextlib.redirect_stdout(io.StringIO()):  # PSPNet prints its crop size
+            model = _MODELS[algorithm](nclass=num_classes, backbone=_BACKBONES[backbone], pretrained_base=False, **norm)
+        self.algorithm = algorithm
+        for name in _PARTS:
+            setattr(self, name, getattr(model, name))
+
+    def hybrid_forward(self, F: Any, images: Any) -> Any:
+        """Compute the main head's logits at the images' size."""
+        x, _, stage4 = self.encode(F, images)
+        return _resize_like(F, self.decode(F, stage4), x)
+
+    def both_heads(self, F: Any, images: Any) -> tuple[Any, Any]:
+        """Compute the main and the auxiliary head's logits at the images' size, for training."""
+        x, stage3, stage4 = self.encode(F, images)
+        return _resize_like(F, self.decode(F, stage4), x), _resize_like(F, self.auxlayer(stage3), x)
+
+    def encode(self, F: Any, images: Any) -> tuple[Any, Any, Any]:
+        """Normalise, then return the input (N, 3, H, W) and the features of stages 3 and 4 (stride 8)."""
+        x = F.image.normalize(F.image.to_tensor(images), mean=MEAN, std=STD)
+        stage2 = self.layer2(self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x))))))
+        stage3 = self.layer3(stage2)
+        return x, stage3, self.layer4(stage3)
+
+    def decode(self, F: Any, features: Any) -> Any:
+        """Apply the decoder to stage 4's features; logits at stride 8."""
+        if self.algorithm == "psp":
+            return self._pyramid(F, features)
+        if self.algorithm == "deeplab":
+            return self._atrous_pyramid(F, features)
+        return self.head(features)
+
+    def _pyramid(self, F: Any, features: Any) -> Any:
+        pyramid = self.head.psp
+        convolutions = (pyramid.conv1, pyramid.conv2, pyramid.conv3, pyramid.conv4)
+        branches = [
+            _resize_like(F, convolution(F.contrib.AdaptiveAvgPooling2D(features, output_size=bins)), features)
+            for convolution, bins in zip(convolutions, _PYRAMID_BINS)
+        ]
+        return self.head.block(F.concat(features, *branches, dim=1))
+
+    def _atrous_pyramid(self, F: Any, features: Any) -> Any:
+        *atrous, pooling = self.head.aspp.concurent._children.values()
+        branches = [branch(features) for branch in atrous]
+        branches.append(_resize_like(F, pooling.gap(features), features))
+        return self.head.block(self.head.aspp.project(F.concat(*branches, dim=1)))
+
+
+class TrainingLoss(gluon.HybridBlock):
+    """Network and loss in one graph.
+
+    Inputs: uint8 images (N, H, W, 3), float32 labels (N, H, W) with 255 = ignore. Output: the sum over all
+    labelled pixels of the cross-entropy of the main head plus `aux_weight` times the auxiliary head's.
+    """
+
+    def __init__(self, network: SegmentationNetwork, aux_weight: float) -> None:
+        super().__init__()
+        self.network = network
+        self.aux_weight = aux_weight
+
+    def hybrid_forward(self, F: Any, images: Any, labels: Any) -> Any:
+        """Compute the summed loss, shape (1,); finite for any finite logits."""
+        if not self.aux_weight:
+            x, _, stage4 = self.network.encode(F, images)
+            return cross_entropy(F, _resize_like(F, self.network.decode(F, stage4), x), labels)
+        main, auxiliary = self.network.both_heads(F, images)
+        return cross_entropy(F, main, labels) + self.aux_weight * cross_entropy(F, auxiliary, labels)
+
+
+def cross_entropy(F: Any, logits: Any, labels: Any) -> Any:
+    """Sum of the cross-entropy over all pixels that are labelled.
+
+    log_softmax, not the logarithm of a softmax (which is infinite for logits such as 100 and −21).
+    """
+    labelled = labels != IGNORE
+    classes = F.where(labelled, labels, F.zeros_like(labels))
+    return -F.sum(F.pick(F.log_softmax(logits, axis=1), classes, axis=1) * labelled)
+
+
+def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Context]) -> None:
+    """Load a Gluon parameter file of this architecture; raises ClientError that names the file and what differs."""
+    try:
+        network.load_parameters(str(path), ctx=devices, cast_dtype=True)
+    except Exception as error:  # MXNetError, AssertionError and ValueError, by what differs
+        reason = str(error).strip().split("\n")[0]
+        raise ClientError(f"{path.name} does not fit this network (algorithm, backbone, num_classes): {reason}") from error
+
+
+def _resize_like(F: Any, x: Any, like: Any) -> Any:
+    """Resize bilinearly, corners aligned, to the height and width of `like`, whatever they are."""
+    return F.contrib.BilinearResize2D(x, like, mode="like")
