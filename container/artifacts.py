@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,3 +70,26 @@ def read_model_settings(model_dir: Path) -> dict[str, Any]:
     if not 2 <= settings["num_classes"] <= 254:
         raise ClientError(f"{path}: num_classes must be between 2 and 254, not {settings['num_classes']}")
     return settings
+
+
+@contextlib.contextmanager
+def opened_model(folder: Path) -> Iterator[Path]:
+    """Give the directory of the model in `folder`, which is there unpacked or as one `.tar.gz`.
+
+    Raises ClientError that names the archive when it cannot be unpacked safely.
+    """
+    archives = sorted(folder.rglob("*.tar.gz"))
+    if not archives:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as unpacked:
+        try:
+            with tarfile.open(archives[0], "r:gz") as archive:
+                for member in archive:  # only what is known, by its own name: nothing an archive says is a path
+                    name = Path(member.name).name
+                    if name in (HYPERPARAMETERS, BEST_WEIGHTS) and (content := archive.extractfile(member)):
+                        with content, (Path(unpacked) / name).open("wb") as target:
+                            shutil.copyfileobj(content, target)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise ClientError(f"{archives[0]} cannot be unpacked: {error}; give a training job's model.tar.gz") from error
+        yield Path(unpacked)

@@ -56,6 +56,7 @@ class Hyperparameters:
     logging_frequency: int
     kvstore: str
     precision_dtype: str
+    shuffle_buffer: int
     seed: int | None
 
     @property

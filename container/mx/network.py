@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class SegmentationNetwork(gluon.HybridBlock):
         super().__init__()
         with contextlib.redirect_stdout(io.StringIO()):  # PSPNet prints its crop size
             model = _MODELS[algorithm](nclass=num_classes, backbone=_BACKBONES[backbone], pretrained_base=False, **norm)
+        # the auxiliary head belongs to the parameter files but not to the graph that answers
+        warnings.filterwarnings("ignore", "Parameter .* is not used by any computation")
         self.algorithm = algorithm
         for name in _PARTS:
             setattr(self, name, getattr(model, name))

@@ -1,0 +1,70 @@
+"""From a decoded pair to a square crop, for training and for the validation of each epoch.
+
+The region that becomes the crop is cut out of the decoded image first and resampled once: the work
+depends on the crop, not on the photograph.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from container.data.labels import IGNORE
+
+MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean (.485, .456, .406) × 255
+
+
+def random_crop(
+    image: np.ndarray, labels: np.ndarray, base_size: int, crop_size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Augment as GluonCV does: mirror, scale the long side to base_size × U(0.5, 2), crop, blur half of the time.
+
+    Takes uint8 (H, W, 3) and (H, W), returns uint8 (crop_size, crop_size, 3) and (crop_size, crop_size). What
+    the scaled image does not cover is the mean colour, labelled 255.
+    """
+    height, width = labels.shape
+    scale = base_size * rng.uniform(0.5, 2.0) / max(height, width)
+    side = crop_size / scale  # of the crop, in the decoded image's pixels
+    rows = _random_span(height, side, rng)
+    columns = _random_span(width, side, rng)
+    mirrored = rng.random() < 0.5
+    blur = rng.random() if rng.random() < 0.5 else 0.0
+    crop, crop_labels = _resample(image[rows, columns], labels[rows, columns], scale, crop_size)
+    if mirrored:
+        crop, crop_labels = crop[:, ::-1], crop_labels[:, ::-1]
+    if blur > 0.1:  # a smaller sigma changes no pixel
+        crop = cv2.GaussianBlur(np.ascontiguousarray(crop), (0, 0), blur)
+    return crop, crop_labels
+
+
+def centre_crop(image: np.ndarray, labels: np.ndarray, crop_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale the short side to `crop_size` and cut out the centre square; types as in `random_crop`."""
+    height, width = labels.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    rows, columns = slice(top, top + side), slice(left, left + side)
+    return _resample(image[rows, columns], labels[rows, columns], crop_size / side, crop_size)
+
+
+def _random_span(length: int, side: float, rng: np.random.Generator) -> slice:
+    """Choose `side` of `length` pixels, or all of them when there are no more."""
+    size = max(1, min(length, round(side)))
+    start = int(rng.integers(0, length - size + 1))
+    return slice(start, start + size)
+
+
+def _resample(
+    image: np.ndarray, labels: np.ndarray, scale: float, crop_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale a region to the crop, and pad at the bottom and the right where it is smaller."""
+    height, width = (max(1, min(crop_size, round(length * scale))) for length in labels.shape)
+    if max(height, width) >= crop_size - 1:  # rounding must not leave a line of padding
+        height, width = (crop_size if length == crop_size - 1 else length for length in (height, width))
+    smaller = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    crop = np.empty((crop_size, crop_size, 3), np.uint8)
+    crop_labels = np.full((crop_size, crop_size), IGNORE, np.uint8)
+    if (height, width) != (crop_size, crop_size):
+        crop[:] = MEAN_COLOUR
+    crop[:height, :width] = cv2.resize(image, (width, height), interpolation=smaller)
+    crop_labels[:height, :width] = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return crop, crop_labels

@@ -1,0 +1,48 @@
+"""How a job proceeds: the learning rate over the epochs, and when to stop early."""
+
+from __future__ import annotations
+
+import math
+
+from container.hyperparameters import Hyperparameters
+
+_POLY_POWER = 0.9
+
+
+def learning_rate(hyperparameters: Hyperparameters, position: float) -> float:
+    """Return the learning rate at `position`, in epochs (2.5 is the middle of the third).
+
+    poly: (1 − p)^0.9; cosine: (1 + cos πp) / 2, p being the share of the job that is done;
+    step: `lr_scheduler_factor` for every epoch of `lr_scheduler_step` that is reached.
+    """
+    base = hyperparameters.learning_rate
+    if hyperparameters.lr_scheduler == "step":
+        reached = sum(position >= epoch for epoch in hyperparameters.steps)
+        return base * hyperparameters.lr_scheduler_factor**reached
+    share = min(1.0, position / hyperparameters.epochs)
+    if hyperparameters.lr_scheduler == "cosine":
+        return base * (1 + math.cos(math.pi * share)) / 2
+    return base * (1 - share) ** _POLY_POWER
+
+
+class EarlyStopping:
+    """Counts epochs without a relative improvement of the validation mIOU.
+
+    https://docs.aws.amazon.com/sagemaker/latest/dg/segmentation-hyperparameters.html
+    """
+
+    def __init__(self, hyperparameters: Hyperparameters) -> None:
+        self._active = hyperparameters.early_stopping
+        self._min_epochs = hyperparameters.early_stopping_min_epochs
+        self._patience = hyperparameters.early_stopping_patience
+        self._tolerance = hyperparameters.early_stopping_tolerance
+        self._best = -math.inf
+        self._since_best = 0
+
+    def update(self, epoch: int, miou: float) -> bool:
+        """Take the score of `epoch` (0 is the first); return whether the job should stop after it."""
+        if miou > self._best * (1 + self._tolerance) or self._best == -math.inf:
+            self._best, self._since_best = miou, 0
+        else:
+            self._since_best += 1
+        return self._active and epoch + 1 >= self._min_epochs and self._since_best >= self._patience
