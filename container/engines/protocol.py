@@ -1,0 +1,25 @@
+"""What every engine can do; the server knows no more of it than this."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Engine(Protocol):
+    """A loaded model; may be called from several threads at once."""
+
+    num_classes: int
+
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
+        ...
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
+        ...
+
+    def warm(self) -> None:
+        """Answer once, so that the first request does not pay for what is set up lazily."""
+        ...
