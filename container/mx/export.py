@@ -1,0 +1,195 @@
+"""The network as an ONNX graph, which answers requests without MXNet and opens in other programs.
+
+Input `image`: uint8 RGB (N, H, W, 3), any size. Output `logits`: float32 (N, num_classes, H, W). The graph ends there
+and not in classes or probabilities, because every use begins with logits; whoever has to bound memory cuts
+it at the tensor `coarse_logits`, the same before the last resize and 64 times smaller.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from container import artifacts
+from container.mx.network import SegmentationNetwork
+
+OPSET, IR_VERSION = 17, 8  # they belong together; read by ONNX Runtime since 1.12 and OpenVINO since 2022
+
+
+def export_onnx(network: SegmentationNetwork, path: Path) -> None:
+    """Write the network's main branch to `path`, complete or not at all."""
+    with artifacts.replacing(path) as temporary:
+        onnx.save(translate(network), str(temporary))
+
+
+def translate(network: SegmentationNetwork) -> onnx.ModelProto:
+    """Return the network's main branch as a checked ONNX model, its weights as constants in float32."""
+    symbol = json.loads(network(mx.sym.var("image")).tojson())
+    weights = {name: parameter.list_data()[0].asnumpy() for name, parameter in network.collect_params().items()}
+    graph = _Graph({name: array.astype(np.float32) for name, array in weights.items()})
+    tensors: dict[tuple[int, int], str] = {}
+    for index, node in enumerate(symbol["nodes"]):
+        if node["op"] not in _TRANSLATIONS:
+            raise NotImplementedError(f"{node['op']} ({node['name']}) has no translation to ONNX")
+        inputs = [tensors[parent, output] for parent, output, *_ in node["inputs"]]
+        attributes = {key: _literal(value) for key, value in node.get("attrs", {}).items()}
+        outputs = _TRANSLATIONS[node["op"]](graph, node["name"], inputs, attributes)
+        tensors.update({(index, position): tensor for position, tensor in enumerate(outputs)})
+    last, output, *_ = symbol["heads"][0]
+    model = graph.assemble(tensors[last, output])
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Graph:
+    """The ONNX graph as it grows: nodes by the name of their one output, and constants by theirs."""
+
+    def __init__(self, constants: dict[str, np.ndarray]) -> None:
+        self.nodes: dict[str, onnx.NodeProto] = {}
+        self.constants = constants
+
+    def add(self, operator: str, name: str, inputs: list[str], **attributes: Any) -> str:
+        """Append a node; returns the name of its output, which is its own."""
+        self.nodes[name] = helper.make_node(operator, inputs, [name], name=name, **attributes)
+        return name
+
+    def constant(self, name: str, value: Any) -> str:
+        """Add a constant, float32 unless it is of integers; returns its name."""
+        array = np.asarray(value)
+        self.constants[name] = array if array.dtype == np.int64 else array.astype(np.float32)
+        return name
+
+    def assemble(self, resize: str) -> onnx.ModelProto:
+        """Return the model that ends in the resize of that name."""
+        coarse = self.nodes[resize].input[0]
+        names = {coarse: "coarse_logits", resize: "logits"}
+        for node in self.nodes.values():
+            node.input[:] = [names.get(name, name) for name in node.input]
+            node.output[:] = [names.get(name, name) for name in node.output]
+        used = {name for node in self.nodes.values() for name in node.input}
+        constants = [numpy_helper.from_array(value, name) for name, value in self.constants.items() if name in used]
+        num_classes = len(self.constants[self.nodes[coarse].input[1]])
+        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", "height", "width", 3])
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_classes, "height", "width"])
+        graph = helper.make_graph(list(self.nodes.values()), "segmentation", [image], [logits], constants)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _to_tensor(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
+    floats = graph.add("Cast", f"{name}_floats", inputs, to=TensorProto.FLOAT)
+    planes = graph.add("Transpose", f"{name}_planes", [floats], perm=[0, 3, 1, 2])
+    return [graph.add("Mul", name, [planes, graph.constant(f"{name}_scale", 1 / 255)])]
+
+
+def _normalize(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
+    mean = graph.constant(f"{name}_mean", np.reshape(attributes["mean"], (3, 1, 1)))
+    scale = graph.constant(f"{name}_scale", 1 / np.reshape(attributes["std"], (3, 1, 1)))
+    return [graph.add("Mul", name, [graph.add("Sub", f"{name}_centred", [*inputs, mean]), scale])]
+
+
+def _convolve(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
+    settings = {**_window(attributes), "dilations": attributes.get("dilate", (1, 1)), "group": attributes["num_group"]}
+    return [graph.add("Conv", name, inputs, **settings)]
+
+
+def _fold_batch_norm(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
+    """Put the statistics into the weights of the convolution before, which in these networks has no other use."""
+    data, *parameters = inputs
+    gamma, beta, mean, variance = (graph.constants[parameter].astype(np.float64) for parameter in parameters)
+    scale = (1 if attributes["fix_gamma"] else gamma) / np.sqrt(variance + attributes["eps"])
+    convolution = graph.nodes[data]
+    weight, *bias = convolution.input[1:]
+    shift = beta + ((graph.constants[bias[0]] if bias else 0) - mean) * scale
+    graph.constant(weight, graph.constants[weight] * scale[:, None, None, None])
+    convolution.input[2:] = [graph.constant(f"{name}_shift", shift)]
+    return [data]
+
+
+def _pool(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
+    if attributes["global_pool"] and attributes["pool_type"] == "avg":
+        return [graph.add("GlobalAveragePool", name, inputs)]
+    if attributes["pool_type"] != "max" or attributes["pooling_convention"] != "valid":
+        raise NotImplementedError(f"pooling of another kind than the networks' own: {name}")
+    return [graph.add("MaxPool", name, inputs, **_window(attributes))]
+
+
+def _pool_adaptively(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
+    """Average over a grid of bins by two matrices, whose sizes are the input's at run time."""
+    rows = _bins(graph, f"{name}_rows", inputs[0], 2, attributes["output_size"])
+    columns = _bins(graph, f"{name}_columns", inputs[0], 3, attributes["output_size"])
+    transposed = graph.add("Transpose", f"{name}_columns_transposed", [columns], perm=[1, 0])
+    narrowed = graph.add("MatMul", f"{name}_narrowed", [inputs[0], transposed])
+    return [graph.add("MatMul", name, [rows, narrowed])]
+
+
+def _bins(graph: _Graph, name: str, data: str, axis: int, bins: int) -> str:
+    """Add the matrix (bins, size) that averages `axis` of `data` from floor(i·size/bins) to ceil((i+1)·size/bins)."""
+
+    def add(operator: str, suffix: str, *inputs: str, **attributes: Any) -> str:
+        return graph.add(operator, f"{name}_{suffix}", list(inputs), **attributes)
+
+    number = graph.constant(f"{name}_bins", np.int64(bins))
+    size = add("Gather", "size", add("Shape", "shape", data), graph.constant(f"{name}_axis", np.int64(axis)))
+    ends = add("Mul", "ends", size, graph.constant(f"{name}_ordinals", np.arange(1, bins + 1)[:, None]))
+    first = add("Div", "first", add("Sub", "starts", ends, size), number)
+    rounded_up = add("Add", "rounded_up", ends, graph.constant(f"{name}_rounding", np.int64(bins - 1)))
+    last = add("Div", "last", rounded_up, number)
+    zero, one = graph.constant(f"{name}_zero", np.int64(0)), graph.constant(f"{name}_one", np.int64(1))
+    places = add("Range", "places", zero, size, one)
+    inside = add("And", "inside", add("GreaterOrEqual", "from", places, first), add("Less", "below", places, last))
+    counts = add("Cast", "counts", add("Sub", "lengths", last, first), to=TensorProto.FLOAT)
+    return add("Div", "weights", add("Cast", "ones", inside, to=TensorProto.FLOAT), counts)
+
+
+def _resize_like(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
+    """Resize to the height and width of the second input, corners aligned."""
+    data, like = inputs
+    channels = graph.add("Shape", f"{name}_channels", [data], start=0, end=2)
+    extent = graph.add("Shape", f"{name}_extent", [like], start=2, end=4)
+    sizes = graph.add("Concat", f"{name}_sizes", [channels, extent], axis=0)
+    corners = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    return [graph.add("Resize", name, [data, "", "", sizes], **corners)]
+
+
+def _window(attributes: dict[str, Any]) -> dict[str, Any]:
+    padding = attributes.get("pad", (0, 0))
+    return {
+        "kernel_shape": attributes["kernel"],
+        "strides": attributes.get("stride", (1, 1)),
+        "pads": (*padding, *padding),
+    }
+
+
+def _literal(text: str) -> Any:
+    """Read an attribute of MXNet's JSON: a number, tuple or truth value, or a plain word."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+_TRANSLATIONS: dict[str, Callable[[_Graph, str, list[str], dict[str, Any]], list[str]]] = {
+    "null": lambda graph, name, inputs, attributes: [name],  # the image, or a parameter
+    "_image_to_tensor": _to_tensor,
+    "_image_normalize": _normalize,
+    "Convolution": _convolve,
+    "BatchNorm": _fold_batch_norm,
+    "_contrib_SyncBatchNorm": _fold_batch_norm,
+    "Activation": lambda graph, name, inputs, attributes: [graph.add("Relu", name, inputs)],
+    "Pooling": _pool,
+    "_contrib_AdaptiveAvgPooling2D": _pool_adaptively,
+    "elemwise_add": lambda graph, name, inputs, attributes: [graph.add("Add", name, inputs)],
+    "Concat": lambda graph, name, inputs, attributes: [graph.add("Concat", name, inputs, axis=attributes["dim"])],
+    "_contrib_BilinearResize2D": _resize_like,
+    "Dropout": lambda graph, name, inputs, attributes: inputs,
+    "amp_cast": lambda graph, name, inputs, attributes: inputs,  # left by training in float16
+    "amp_multicast": lambda graph, name, inputs, attributes: inputs,
+}
