@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from container.environment import ServeSettings
+from container.serving import SLOTS, create_app
+
+
+class FakeEngine:
+    """Says class 1 wherever red is above 127, with 75 %."""
+
+    num_classes = 2
+
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        return (image[:, :, 0] > 127).astype(np.uint8)
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        return np.stack([np.where(self.mask(image) == label, 0.75, 0.25) for label in (0, 1)]).astype(np.float32)
+
+    def warm(self) -> None:
+        pass
+
+
+SETTINGS = ServeSettings(
+    model_dir=Path("unused"), port=8080, workers=1, timeout=60, log_level="info", max_body=100_000, max_pixels=10_000
+)
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    return create_app(FakeEngine(), SETTINGS).test_client()
+
+
+def picture(width: int = 3, height: int = 2, file_format: str = "PNG") -> bytes:
+    image = Image.new("RGB", (width, height))
+    image.putpixel((width - 1, 0), (255, 0, 0))
+    target = io.BytesIO()
+    image.save(target, file_format)
+    return target.getvalue()
+
+
+def invoke(
+    client: FlaskClient, body: bytes | None = None, content_type: str | None = "image/png", accept: str | None = None
+) -> TestResponse:
+    headers = {} if accept is None else {"Accept": accept}
+    data = picture() if body is None else body
+    return client.post("/invocations", data=data, content_type=content_type, headers=headers, buffered=True)
+
+
+def error_of(response: TestResponse) -> str:
+    """The message of an error, which must be one line of JSON."""
+    assert response.mimetype == "application/json"
+    assert response.text.count("\n") == 1
+    assert response.text.endswith("\n")
+    content = json.loads(response.text)
+    assert list(content) == ["error"]
+    return str(content["error"])
+
+
+def test_ping_is_200_without_a_body(client: FlaskClient) -> None:
+    response = client.get("/ping")
+    assert (response.status_code, response.data) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"max_body": 6 * 2**20}, {"MaxConcurrentTransforms": 1, "MaxPayloadInMB": 6}),
+        ({"max_body": 500 * 2**20}, {"MaxConcurrentTransforms": 1, "MaxPayloadInMB": 100}),
+        ({"max_body": 100 * 2**20, "workers": 4}, {"MaxConcurrentTransforms": 4, "MaxPayloadInMB": 25}),
+    ],
+)
+def test_execution_parameters_follow_the_settings(changes: dict[str, int], expected: dict[str, int]) -> None:
+    client = create_app(FakeEngine(), dataclasses.replace(SETTINGS, **changes)).test_client()
+    assert client.get("/execution-parameters").json == {**expected, "BatchStrategy": "SINGLE_RECORD"}
+
+
+def test_answer_is_a_mask_of_the_images_size(client: FlaskClient) -> None:
+    response = invoke(client)
+    assert (response.status_code, response.mimetype) == (200, "image/png")
+    image = Image.open(io.BytesIO(response.data))
+    assert (image.mode, image.size, image.tobytes()) == ("L", (3, 2), bytes([0, 0, 1, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/x-image", "IMAGE/JPEG; q=1", "Image/Png;charset=x"])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_images_are_taken_under_every_name(client: FlaskClient, content_type: str, file_format: str) -> None:
+    assert invoke(client, picture(file_format=file_format), content_type).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        (None, "image/png"),
+        ("", "image/png"),
+        ("*/*", "image/png"),
+        ("image/*", "image/png"),
+        ("application/x-npy", "application/x-npy"),
+        ("application/x-protobuf", "application/x-protobuf"),
+        ("application/x-recordio-protobuf", "application/x-recordio-protobuf"),
+        ("Application/JSON; charset=utf-8", "application/json"),
+        ("IMAGE/PNG", "image/png"),
+        ("text/html, application/json", "application/json"),
+        ("text/html, */*;q=0.1", "image/png"),
+        ("image/png;q=0.3, application/json;q=0.8", "application/json"),
+        ("application/json;q=0.3, application/x-npy;q=0.3, image/png;q=0.8", "image/png"),
+        ("*/*, application/json", "application/json"),
+        ("application/json, image/png", "application/json"),
+        ("image/png, application/json", "image/png"),
+        ("image/png;q=0.1, */*", "application/x-protobuf"),
+        ("image/png;q=0, */*;q=0.5, application/json;q=0.2", "application/x-protobuf"),
+        ("image/*;q=0, application/json;q=0.1", "application/json"),
+    ],
+)
+def test_accept_decides_the_media_type(client: FlaskClient, accept: str | None, media_type: str) -> None:
+    response = invoke(client, accept=accept)
+    assert (response.status_code, response.mimetype) == (200, media_type)
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/jpeg", "image/png;q=0", "*/*;q=0", "nonsense"])
+def test_an_unavailable_accept_is_406_before_anything_else(client: FlaskClient, accept: str) -> None:
+    response = invoke(client, b"no image", "text/plain", accept)
+    assert response.status_code == 406
+    assert "image/png, application/x-protobuf" in error_of(response)
+
+
+@pytest.mark.parametrize("content_type", ["text/csv", "application/octet-stream", "multipart/form-data", None])
+def test_an_unknown_content_type_is_415_before_the_body_matters(client: FlaskClient, content_type: str | None) -> None:
+    response = invoke(client, bytes(200_000), content_type)
+    assert response.status_code == 415
+    assert "image/jpeg, image/png, application/x-image" in error_of(response)
+
+
+def test_too_large_a_body_is_413(client: FlaskClient) -> None:
+    response = invoke(client, bytes(100_001))
+    assert response.status_code == 413
+    assert "larger than 100000 bytes" in error_of(response)
+    assert invoke(client, bytes(100_000)).status_code == 400
+
+
+def test_too_many_pixels_are_413_with_advice(client: FlaskClient) -> None:
+    assert invoke(client, picture(100, 100)).status_code == 200
+    response = invoke(client, picture(101, 100))
+    assert response.status_code == 413
+    assert error_of(response) == (
+        "the image has 101×100 pixels, more than 10000; scale the image down, or raise MAX_PIXELS"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(b"", "body is empty"), (b"hello", "neither a JPEG nor a PNG"), (picture(90, 90)[:60], "PNG image is damaged")],
+)
+def test_an_undecodable_body_is_400(client: FlaskClient, body: bytes, reason: str) -> None:
+    response = invoke(client, body)
+    assert response.status_code == 400
+    assert reason in error_of(response)
+
+
+def test_unknown_routes_and_methods_are_json_too(client: FlaskClient) -> None:
+    unknown = client.get("/nothing")
+    assert unknown.status_code == 404
+    error_of(unknown)
+    wrong = client.get("/invocations")
+    assert (wrong.status_code, "POST" in wrong.headers["Allow"]) == (405, True)
+    error_of(wrong)
+
+
+def test_a_defect_is_500_with_its_traceback_in_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeEngine):
+        def mask(self, image: np.ndarray) -> np.ndarray:
+            raise ZeroDivisionError("a secret")
+
+    with caplog.at_level(logging.ERROR):
+        response = invoke(create_app(Broken(), SETTINGS).test_client())
+    assert response.status_code == 500
+    assert error_of(response) == "internal error; the endpoint's log has the details"
+    assert "ZeroDivisionError: a secret" in caplog.text
+
+
+def test_beyond_the_slots_requests_are_503_at_once_and_ping_answers() -> None:
+    class Blocked(FakeEngine):
+        def __init__(self) -> None:
+            self.entered = threading.Semaphore(0)
+            self.go_on = threading.Event()
+
+        def mask(self, image: np.ndarray) -> np.ndarray:
+            self.entered.release()
+            assert self.go_on.wait(30)
+            return super().mask(image)
+
+    engine = Blocked()
+    app = create_app(engine, SETTINGS)
+    with ThreadPoolExecutor(SLOTS) as pool:
+        try:
+            waiting = [pool.submit(invoke, app.test_client()) for _ in range(SLOTS)]
+            assert all(engine.entered.acquire(timeout=30) for _ in range(SLOTS))
+            refused = invoke(app.test_client())
+            assert refused.status_code == 503
+            assert int(refused.headers["Retry-After"]) > 0
+            assert "try again later" in error_of(refused)
+            assert app.test_client().get("/ping").status_code == 200
+        finally:
+            engine.go_on.set()
+        assert [answer.result().status_code for answer in waiting] == [200] * SLOTS
+    assert invoke(app.test_client()).status_code == 200
+
+
+def test_a_failed_request_gives_its_slot_back(client: FlaskClient) -> None:
+    assert {invoke(client, b"no image").status_code for _ in range(SLOTS + 1)} == {400}
+    assert invoke(client).status_code == 200
