@@ -1,0 +1,39 @@
+# The commands of this project; `make` alone lists them.
+
+UV := uv==0.13.9
+LOCKS := build cpu gpu test
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/installed ## make .venv from a Python 3.10 or 3.11 (PYTHON=/path/to/python to choose one)
+
+.venv/installed: requirements/build.txt requirements/test.txt
+	local_test/setup.sh
+
+demo: setup ## train, serve and ask a model on a small data set (ARGS="epochs=2" to change hyperparameters)
+	local_test/demo.sh $(ARGS)
+
+test: lint ## lint, then run every test (ARGS="tests/unit -k feeder" to choose)
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: setup ## check style, the import fence and types
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+bench: setup ## run every benchmark
+	set -e; for script in benchmarks/*.py; do echo "$$script"; .venv/bin/python -m "benchmarks.$$(basename "$$script" .py)"; done
+
+lock: setup ## resolve requirements/*.in anew
+	.venv/bin/python -m pip install --quiet $(UV)
+	for lock in $(LOCKS); do \
+		.venv/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --upgrade --quiet \
+			--custom-compile-command "make lock" "requirements/$$lock.in" --output-file "requirements/$$lock.txt" || exit 1; \
+	done
+
+clean: ## remove the environment, caches and the local jobs' files
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

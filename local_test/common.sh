@@ -1,0 +1,22 @@
+# What the scripts share; sourced by them, from the repository's root.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+test_dir=${TEST_DIR:-local_test/test_dir}
+mkdir -p "$test_dir"
+test_dir=$(cd "$test_dir" && pwd)
+python=.venv/bin/python
+
+# Print the container engine that is there: docker or podman.
+container_engine() {
+    command -v docker || command -v podman || {
+        echo "$0: an image needs docker or podman; without IMAGE the local environment is used" >&2
+        return 1
+    }
+}
+
+# Stop with the remedy when the local environment is not there.
+need_environment() {
+    if [ ! -x "$python" ]; then
+        echo "$0: there is no local environment: run make setup" >&2
+        exit 1
+    fi
+}

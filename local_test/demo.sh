@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Train, pack, serve and ask a model, from nothing to a picture: demo.sh [NAME=VALUE …]
+#
+# The arguments change hyperparameters of the demo's job, as in: demo.sh epochs=2 algorithm=deeplab
+# LEAST_MIOU is what the model has to reach (0.75). The demo has a directory of its own below test_dir.
+set -euo pipefail
+export TEST_DIR=${TEST_DIR:-local_test/test_dir}/demo
+source "$(dirname "$0")/common.sh"
+need_environment
+export TEST_DIR=$test_dir
+
+say() { echo "[$SECONDS s] $*"; }
+
+say "drawing the data set"
+rm -rf "${test_dir:?}"/*
+"$python" -m local_test.demo_data --output "$test_dir" "$@"
+
+say "training"
+local_test/train_local.sh
+
+PORT=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
+export PORT
+say "serving on port $PORT"
+local_test/serve_local.sh > "$test_dir/serve.log" 2>&1 &
+server=$!
+trap 'kill "$server" 2> /dev/null && wait "$server" || true' EXIT
+deadline=$((SECONDS + 120))
+until "$python" -m local_test.predict --endpoint "http://localhost:$PORT"; do
+    if ! kill -0 "$server" 2> /dev/null || [ "$SECONDS" -ge "$deadline" ]; then
+        cat "$test_dir/serve.log" >&2
+        echo "$0: the model is not served; its log stands above" >&2
+        exit 1
+    fi
+    sleep 0.2
+done
+
+say "asking for a mask"
+pictures=$(local_test/predict.sh "$test_dir/input/data/validation/validation_0000.jpg")
+
+say "the model's quality (at least ${LEAST_MIOU:=0.75} is expected):"
+"$python" -m local_test.score "$test_dir/output/data/report.json" --classes "$test_dir/classes.json" \
+    --least "$LEAST_MIOU"
+say "done; look at the photograph under its mask:"
+echo "$pictures" | grep _overlay

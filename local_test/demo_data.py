@@ -1,0 +1,156 @@
+"""A small labelled data set that a network learns in minutes on a CPU: textured shapes on textured ground."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from local_test.overlay import colour_mask
+
+CLASSES = ("background", "circle", "square", "triangle", "cross")
+CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
+
+# The demo's job. Everything it does not name has the algorithm's default.
+HYPERPARAMETERS: Mapping[str, Any] = {
+    "num_classes": len(CLASSES),
+    "algorithm": "fcn",
+    "backbone": "resnet-50",
+    "use_pretrained_model": False,
+    "base_size": 160,
+    "crop_size": 96,
+    "epochs": 8,
+    "mini_batch_size": 8,
+    "validation_mini_batch_size": 8,
+    "optimizer": "adam",
+    "learning_rate": 0.0005,
+    "_logging_frequency": 5,
+    "_seed": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ground:
+    """How one class looks: its mean colour (RGB, 0…255) and its pattern, a function of two phases in radians."""
+
+    colour: tuple[int, int, int]
+    pattern: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+_GROUNDS = (
+    Ground((128, 124, 116), lambda u, v: np.zeros_like(u)),
+    Ground((196, 72, 60), lambda u, v: np.sin(u) * np.sin(v)),
+    Ground((64, 96, 196), lambda u, v: np.sin(u)),
+    Ground((84, 168, 72), lambda u, v: np.sign(np.sin(u) * np.sin(v))),
+    Ground((208, 176, 60), lambda u, v: np.sign(np.sin(u))),
+)
+
+
+def draw_sample(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one picture, uint8 RGB (H, W, 3), and its class ids, uint8 (H, W)."""
+    labels = Image.new("L", (width, height), 0)
+    draw = ImageDraw.Draw(labels)
+    for label in rng.permutation(np.arange(1, len(CLASSES)))[: rng.integers(2, len(CLASSES))]:
+        radius = rng.uniform(0.18, 0.3) * min(width, height)
+        centre = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
+        draw.polygon(_outline(CLASSES[label], centre, radius, rng.uniform(0, 2 * math.pi)), fill=int(label))
+    ids = np.asarray(labels)
+    picture = np.zeros((height, width, 3))
+    for label, ground in enumerate(_GROUNDS):
+        picture[ids == label] = _texture(rng, ground, width, height)[ids == label]
+    picture += rng.normal(0, 8, picture.shape)
+    picture *= rng.uniform(0.8, 1.15)  # the light differs from picture to picture
+    return picture.clip(0, 255).astype(np.uint8), ids
+
+
+def write_samples(data: Path, channel: str, count: int, size: tuple[int, int], seed: int) -> None:
+    """Write `count` pairs of JPEG and palette PNG to the directories `channel` and `channel`_annotation.
+
+    `size` is (width, height); the same seed gives the same pictures.
+    """
+    rng = np.random.default_rng([seed, CHANNELS.index(channel)])
+    images, annotations = data / channel, data / f"{channel}_annotation"
+    for folder in (images, annotations):
+        folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        picture, ids = draw_sample(rng, *size)
+        Image.fromarray(picture).save(images / f"{channel}_{number:04}.jpg", quality=92)
+        colour_mask(Image.fromarray(ids)).save(annotations / f"{channel}_{number:04}.png")
+
+
+def write_job(root: Path, samples: int, changes: Mapping[str, str]) -> None:
+    """Write the configuration of a job below `root` as the platform does: every hyperparameter as a string."""
+    hyperparameters = {**HYPERPARAMETERS, "num_training_samples": samples, **changes}
+    channel = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
+    config = root / "input" / "config"
+    config.mkdir(parents=True, exist_ok=True)
+    for name, content in {
+        "hyperparameters": {name: str(value) for name, value in hyperparameters.items()},
+        "resourceconfig": {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "eth0"},
+        "inputdataconfig": {
+            name: {**channel, "ContentType": "image/png" if name.endswith("_annotation") else "image/jpeg"}
+            for name in CHANNELS
+        },
+    }.items():
+        (config / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    (root / "classes.json").write_text(json.dumps(CLASSES) + "\n")
+
+
+def main() -> None:
+    """Write the data set and the job's configuration below one directory, laid out as /opt/ml."""
+    parser = argparse.ArgumentParser(prog="python -m local_test.demo_data", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="what becomes /opt/ml")
+    parser.add_argument("--train", type=int, default=120, metavar="N", help="training pictures (%(default)s)")
+    parser.add_argument("--validation", type=int, default=24, metavar="N", help="held-out pictures (%(default)s)")
+    parser.add_argument("--size", default="160x128", metavar="WxH", help="size in pixels (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same pictures (%(default)s)")
+    parser.add_argument("hyperparameters", nargs="*", metavar="NAME=VALUE", help="changes to the demo's job")
+    arguments = parser.parse_args()
+    width, cross, height = arguments.size.partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 16):
+        parser.error(f"--size {arguments.size}: give width and height in pixels, at least 16 each, such as 160x128")
+    if min(arguments.train, arguments.validation) < 1:
+        parser.error("--train and --validation must be at least 1")
+    if wrong := [text for text in arguments.hyperparameters if not text.partition("=")[1]]:
+        parser.error(f"{wrong[0]}: write a hyperparameter as NAME=VALUE")
+    changes = dict(text.split("=", 1) for text in arguments.hyperparameters)
+    for channel, count in (("train", arguments.train), ("validation", arguments.validation)):
+        write_samples(arguments.output / "input" / "data", channel, count, (int(width), int(height)), arguments.seed)
+    write_job(arguments.output, arguments.train, changes)
+
+
+def _outline(shape: str, centre: tuple[float, float], radius: float, turn: float) -> list[tuple[float, float]]:
+    """Return the corners of a shape, turned by `turn` radians; all shapes of one radius have about the same area."""
+    radius *= {"circle": 0.85, "square": 1.05, "triangle": 1.3, "cross": 1.0}[shape]
+    if shape == "cross":
+        arm = 0.4
+        corners = [(1, arm), (arm, arm), (arm, 1), (-arm, 1), (-arm, arm), (-1, arm)]
+        corners += [(-x, -y) for x, y in corners]
+    else:
+        count = {"circle": 40, "square": 4, "triangle": 3}[shape]
+        corners = [(math.cos(2 * math.pi * k / count), math.sin(2 * math.pi * k / count)) for k in range(count)]
+    cos, sin = radius * math.cos(turn), radius * math.sin(turn)
+    return [(centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos) for x, y in corners]
+
+
+def _texture(rng: np.random.Generator, ground: Ground, width: int, height: int) -> np.ndarray:
+    """Paint a whole picture with one ground: hue, brightness, wavelength and direction vary; float (H, W, 3)."""
+    y, x = np.mgrid[:height, :width]
+    angle, step = rng.uniform(0, math.pi), 2 * math.pi / rng.uniform(7, 12)
+    u = step * (x * math.cos(angle) + y * math.sin(angle))
+    v = step * (y * math.cos(angle) - x * math.sin(angle))
+    colour = np.array(ground.colour) * rng.uniform(0.85, 1.15) + rng.normal(0, 8, 3)
+    coarse = Image.fromarray(rng.uniform(-24, 24, (6, 8)).astype(np.float32))
+    clouds = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(colour + (28 * ground.pattern(u, v) + clouds)[:, :, None])
+
+
+if __name__ == "__main__":
+    main()

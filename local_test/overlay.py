@@ -1,0 +1,51 @@
+"""Pictures for people: a mask in colours over the photograph it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+_ROW = 18
+_LEAST_WIDTH = 480
+
+
+def palette() -> list[int]:
+    """Return Pascal VOC's 256 colours as Pillow wants them: R, G, B, R, G, B, …"""
+    return [
+        sum(((label >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3))
+        for label in range(256)
+        for channel in range(3)
+    ]
+
+
+def colour_mask(mask: Image.Image) -> Image.Image:
+    """Return a mask with the same class ids and a palette, so that it can be looked at; the mask's mode is L or P."""
+    coloured = Image.fromarray(np.asarray(mask))
+    coloured.putpalette(palette())
+    return coloured
+
+
+def draw_overlay(photo: Image.Image, mask: Image.Image, classes: Sequence[str] = ()) -> Image.Image:
+    """Blend the mask over the photograph, background (class 0) aside, above a legend of the classes it shows.
+
+    Both have the same size; a small picture is enlarged. A class without a name is shown by its id.
+    """
+    scale = max(1, -(-_LEAST_WIDTH // photo.width))
+    size = (photo.width * scale, photo.height * scale)
+    ids = np.asarray(mask.resize(size, Image.Resampling.NEAREST))
+    colours = np.array(palette(), np.uint8).reshape(256, 3)[ids]
+    pixels = np.asarray(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC))
+    blended = np.where((ids > 0)[:, :, None], pixels // 2 + colours // 2, pixels)
+    shown = [int(label) for label in np.unique(ids)]
+    picture = Image.new("RGB", (size[0], size[1] + _ROW * len(shown)), "white")
+    picture.paste(Image.fromarray(blended))
+    draw = ImageDraw.Draw(picture)
+    for row, label in enumerate(shown):
+        top = size[1] + _ROW * row
+        draw.rectangle((4, top + 3, 18, top + _ROW - 3), fill=tuple(palette()[3 * label : 3 * label + 3]))
+        name = classes[label] if label < len(classes) else ""
+        share = 100 * float((ids == label).mean())
+        draw.text((26, top + 3), f"{label} {name} {share:.1f} %".replace("  ", " "), fill="black")
+    return picture

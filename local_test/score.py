@@ -1,0 +1,29 @@
+"""Show what a job's report says about the model's quality, and fail when it is below a bound."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Print the full-image scores of one report."""
+    parser = argparse.ArgumentParser(prog="python -m local_test.score", description=__doc__)
+    parser.add_argument("report", type=Path, help="output/data/report.json of a job")
+    parser.add_argument("--classes", type=Path, metavar="JSON", help="a list of class names")
+    parser.add_argument("--least", type=float, default=0.0, metavar="mIOU", help="exit with 1 below it")
+    arguments = parser.parse_args()
+    scores = json.loads(arguments.report.read_text())["validation"]
+    classes = json.loads(arguments.classes.read_text()) if arguments.classes else []
+    for label, iou in enumerate(scores["iou"]):
+        name = classes[label] if label < len(classes) else ""
+        print(f"  class {label} {name:<12} IoU {'absent' if iou is None else format(iou, '.3f')}")
+    print(f"  pixel accuracy {scores['pixel_accuracy']:.3f}, mIOU {scores['mIOU']:.3f} on full held-out images")
+    if not scores["mIOU"] >= arguments.least:
+        sys.exit(f"score: mIOU {scores['mIOU']:.3f} is below {arguments.least}")
+
+
+if __name__ == "__main__":
+    main()

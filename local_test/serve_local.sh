@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Serve local_test/test_dir/model.tar.gz as the platform would: serve_local.sh [IMAGE]
+#
+# Without IMAGE the local environment serves it. PORT is 8080 unless it is set.
+set -euo pipefail
+source "$(dirname "$0")/common.sh"
+
+image=${1:-}
+port=${PORT:-8080}
+archive=$test_dir/model.tar.gz
+if [ ! -f "$archive" ]; then
+    echo "$0: there is no $archive: run local_test/train_local.sh, or put one there" >&2
+    exit 1
+fi
+rm -rf "$test_dir/serve"
+mkdir -p "$test_dir/serve/model"
+tar -xzf "$archive" -C "$test_dir/serve/model" --no-same-owner
+
+if [ -n "$image" ]; then
+    exec "$(container_engine)" run --rm -p "$port:8080" -v "$test_dir/serve/model:/opt/ml/model:ro" "$image" serve
+fi
+need_environment
+export SAGEMAKER_BASE_DIR=$test_dir/serve SAGEMAKER_BIND_TO_PORT=$port
+exec "$python" serve
