@@ -135,7 +135,7 @@ def _convert(value: Any, kind: str | None) -> Any:
             return value
         if not math.isfinite(number):
             return str(value)
-        return int(value) if number.is_integer() and kind == "integer" and abs(number) < 2**53 else number
+        return int(number) if number.is_integer() and kind == "integer" and abs(number) < 2**53 else number
     return value
 
 

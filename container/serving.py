@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 import threading
+import time
 
 import numpy as np
 from flask import Flask, Request, Response, after_this_request, request
@@ -25,6 +27,8 @@ SLOTS = 8  # requests that one process holds at once: one is being answered, the
 CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image")
 
 _RETRY_AFTER_SECONDS = 2
+_DISCARD_SECONDS = 5
+_DISCARD_BYTES = 2**27  # more than the platform ever sends
 _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
 
 
@@ -147,6 +151,7 @@ def _execution_parameters(settings: ServeSettings) -> dict[str, int | str]:
 
 def _answer_error(error: Exception) -> Response:
     """Answer any error with one line of JSON; what was not expected goes to the log with its traceback."""
+    _discard_body(request)
     if isinstance(error, RequestError):
         response = _json(error.status, {"error": " ".join(error.message.split())})
         if error.status == 503:
@@ -158,6 +163,18 @@ def _answer_error(error: Exception) -> Response:
         return response
     LOG.error("a request failed", exc_info=error)
     return _json(500, {"error": "internal error; the endpoint's log has the details"})
+
+
+def _discard_body(request: Request) -> None:
+    """Read what is left of the body: to a client that is still sending, a refusal would be a broken connection."""
+    body = request.environ["wsgi.input"]
+    if connection := request.environ.get("gunicorn.socket"):
+        connection.settimeout(_DISCARD_SECONDS)
+    deadline = time.monotonic() + _DISCARD_SECONDS
+    left = _DISCARD_BYTES
+    with contextlib.suppress(OSError):  # who stalls gets the answer as things are
+        while left > 0 and time.monotonic() < deadline and (data := body.read(2**16)):
+            left -= len(data)
 
 
 def _json(status: int, content: dict[str, str] | dict[str, int | str]) -> Response:

@@ -149,7 +149,7 @@ def _label_map(environment: Environment, channel: str) -> LabelMap:
 def _list(folder: Path, suffixes: tuple[str, ...]) -> dict[Path, Path]:
     """List the files with one of `suffixes` by their path below `folder`, without its suffix.
 
-    Hidden files are passed over silently but for a warning each, as are files of other kinds.
+    Hidden files and files of other kinds are passed over with a warning each.
     """
     files = {}
     for path in sorted(folder.rglob("*")):

@@ -115,6 +115,15 @@ def cross_entropy(F: Any, logits: Any, labels: Any) -> Any:
     return -F.sum(F.pick(F.log_softmax(logits, axis=1), classes, axis=1) * labelled)
 
 
+def initialize_weights(network: SegmentationNetwork) -> None:
+    """Draw all weights at random (He et al. 2015), on the CPU; MXNet's and NumPy's seeds decide them."""
+    network.initialize(mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2), force_reinit=True)
+    # GluonCV leaves the encoder's shapes to the first pass; only the graph with both heads knows them all
+    TrainingLoss(network, 1.0).infer_shape(mx.nd.zeros((1, 8, 8, 3), dtype="uint8"), mx.nd.zeros((1, 8, 8)))
+    for parameter in network.collect_params().values():
+        parameter._finish_deferred_init()
+
+
 def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Context]) -> None:
     """Load a Gluon parameter file of this architecture; raises ClientError that names the file and what differs."""
     try:

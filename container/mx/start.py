@@ -13,7 +13,7 @@ from container import artifacts
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
-from container.mx.network import SegmentationNetwork, load_weights
+from container.mx.network import SegmentationNetwork, initialize_weights, load_weights
 from container.mx.pretrained import find_pretrained, load_pretrained
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def start_network(
         mx.random.seed(job.seed)
         np.random.seed(job.seed)  # MXNet's initialisers draw from both
     network = SegmentationNetwork(job.algorithm, job.backbone, job.num_classes, **_norm(job, devices))
-    network.initialize(mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2), force_reinit=True)
+    initialize_weights(network)
     if "model" in environment.channels:
         _load_earlier(network, environment, job)
     elif imagenet:

@@ -1,0 +1,59 @@
+"""What every test may use: the program on the path, and small data sets in the platform's layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROGRAM = Path(__file__).parent.parent
+sys.path.insert(0, str(PROGRAM))
+os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+
+JobFactory = Callable[..., Path]
+
+
+def write_pair(root: Path, channel: str, stem: str, rng: np.random.Generator, size: tuple[int, int] = (40, 48)) -> None:
+    """Write one image with its annotation: class 1 is a bright square on a dark ground, the border is ignored."""
+    height, width = size
+    image = rng.integers(0, 90, (height, width, 3), np.uint8)
+    labels = np.zeros((height, width), np.uint8)
+    top, left = rng.integers(2, height // 2), rng.integers(2, width // 2)
+    image[top : top + height // 3, left : left + width // 3] += 150
+    labels[top : top + height // 3, left : left + width // 3] = 1
+    labels[:1] = 255
+    data = root / "input" / "data"
+    for folder in (data / channel, data / f"{channel}_annotation"):
+        folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(data / channel / f"{stem}.jpg", quality=95)
+    Image.fromarray(labels).save(data / f"{channel}_annotation" / f"{stem}.png")
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> JobFactory:
+    """Return a function that lays out a job with tiny images; keywords are hyperparameters, None drops one."""
+
+    def make(train: int = 5, validation: int = 3, **changes: Any) -> Path:
+        rng = np.random.default_rng(0)
+        for channel, count in (("train", train), ("validation", validation)):
+            for number in range(count):
+                write_pair(tmp_path, channel, f"{channel}-{number}", rng)
+        values = {
+            "num_classes": "2", "num_training_samples": str(train), "crop_size": "32", "base_size": "48",
+            "epochs": "1", "mini_batch_size": "2", "validation_mini_batch_size": "2", "use_pretrained_model": "False",
+            "_seed": "7", **changes,
+        }
+        config = tmp_path / "input" / "config"
+        config.mkdir(parents=True, exist_ok=True)
+        content = {name: value for name, value in values.items() if value is not None}
+        (config / "hyperparameters.json").write_text(json.dumps(content))
+        return tmp_path
+
+    return make

@@ -1,0 +1,95 @@
+"""Batches: in order, in parallel, bounded, and gone when they are no longer wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from container.data.batches import Pair, Rollover, batches, groups
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbered:
+    """A sample that is only its number."""
+
+    number: int
+
+    @property
+    def name(self) -> str:
+        return str(self.number)
+
+    def read(self) -> tuple[bytes, bytes]:
+        return b"", b""
+
+
+def pair(sample: Numbered, number: int) -> Pair:
+    return np.full((2, 2, 3), sample.number, np.uint8), np.full((2, 2), number, np.uint8)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the deadline passed"
+        threading.Event().wait(0.01)
+
+
+def test_batches_come_in_order_with_the_last_one_smaller() -> None:
+    made = list(batches(groups([Numbered(i) for i in range(7)], 3), pair, workers=4))
+    assert [batch.images[:, 0, 0, 0].tolist() for batch in made] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [batch.labels[:, 0, 0].tolist() for batch in made] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_leftovers_open_the_next_pass() -> None:
+    rollover = Rollover(3)
+    passes = [[[s.number for s in group] for group in rollover.groups(Numbered(i) for i in range(5))] for _ in range(3)]
+    assert passes == [[[0, 1, 2]], [[3, 4, 0], [1, 2, 3]], [[4, 0, 1], [2, 3, 4]]]
+
+
+def test_a_pass_shorter_than_a_batch_is_one_batch() -> None:
+    rollover = Rollover(8)
+    for _ in range(2):
+        assert [[s.number for s in group] for group in rollover.groups([Numbered(1), Numbered(2)])] == [[1, 2]]
+
+
+def test_reading_runs_ahead_of_the_device_but_not_far() -> None:
+    read: list[int] = []
+
+    def source():
+        for number in range(1000):
+            read.append(number)
+            yield Numbered(number)
+
+    made = batches(groups(source(), 2), pair, workers=2)
+    next(made)
+    wait_until(lambda: len(read) >= 6)  # the thread goes on without being asked
+    threading.Event().wait(0.2)
+    assert len(read) <= 2 * 5
+    made.close()
+
+
+def test_closing_stops_every_thread() -> None:
+    before = threading.active_count()
+    made = batches(groups((Numbered(i) for i in range(10**9)), 2), pair, workers=3)
+    next(made)
+    assert threading.active_count() > before
+    made.close()
+    wait_until(lambda: threading.active_count() == before)
+
+
+def test_a_fault_of_the_reader_or_of_a_worker_reaches_the_user() -> None:
+    def broken(sample: Numbered, number: int) -> Pair:
+        raise ValueError(f"sample {sample.name}")
+
+    def source():
+        yield Numbered(0)
+        raise OSError("gone")
+
+    with pytest.raises(ValueError, match="sample 0"):
+        list(batches(groups([Numbered(0)], 1), broken, workers=1))
+    with pytest.raises(OSError, match="gone"):
+        list(batches(groups(source(), 1), pair, workers=1))

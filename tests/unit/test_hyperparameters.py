@@ -1,0 +1,102 @@
+"""Hyperparameters: the conventions in which they arrive, and the faults that are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from container.errors import ClientError
+from container.hyperparameters import Hyperparameters, load, read_schema
+
+REQUIRED = {"num_classes": "21", "num_training_samples": "1464"}
+
+# name, value as a string, JSON inside a string, a JSON value, what they all mean
+CONVENTIONS = [
+    ("crop_size", "240", '"240"', 240, 240),
+    ("learning_rate", "0.001", '"0.001"', 0.001, 0.001),
+    ("learning_rate", "1e-3", "1E-3", 1e-3, 0.001),
+    ("backbone", "resnet-101", '"resnet-101"', "resnet-101", "resnet-101"),
+    ("use_pretrained_model", "False", '"false"', False, False),
+    ("early_stopping", "True", "true", True, True),
+    ("lr_scheduler_step", "10", '"10"', 10, "10"),
+    ("lr_scheduler_step", "10, 20", '"10, 20"', "10, 20", "10, 20"),
+    ("epochs", "3.0", "3", 3.0, 3),
+]
+
+
+@pytest.mark.parametrize(("name", "plain", "encoded", "real", "meaning"), CONVENTIONS)
+def test_three_conventions_mean_the_same(name: str, plain: str, encoded: str, real: Any, meaning: Any) -> None:
+    for value in (plain, encoded, real):
+        loaded = getattr(load({**REQUIRED, name: value}), name)
+        assert loaded == meaning
+        assert type(loaded) is type(meaning)
+
+
+def test_defaults_are_the_built_ins() -> None:
+    job = load(REQUIRED)
+    assert (job.algorithm, job.backbone, job.crop_size, job.base_size) == ("fcn", "resnet-50", 240, 520)
+    assert (job.epochs, job.mini_batch_size, job.optimizer, job.learning_rate) == (10, 16, "sgd", 0.001)
+    assert (job.lr_scheduler, job.momentum, job.weight_decay) == ("poly", 0.9, 0.0001)
+    assert (job.gamma1, job.gamma2, job.use_pretrained_model, job.syncbn) == (0.9, 0.9, True, False)
+    assert (job.early_stopping, job.early_stopping_min_epochs, job.early_stopping_patience) == (False, 5, 4)
+    assert (job.aux_loss, job.aux_weight, job.hybrid, job.workers, job.kvstore) == (True, 0.5, False, 16, "device")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("num_classes", "1", "num_classes must be 2 ≤ integer ≤ 254, not 1"),
+        ("num_classes", "255", "num_classes must be 2 ≤ integer ≤ 254, not 255"),
+        ("crop_size", "16", "crop_size must be 16 < integer, not 16"),
+        ("crop_size", "24.5", "crop_size must be 16 < integer, not 24.5"),
+        ("learning_rate", "0", "learning_rate must be 0 < number ≤ 1, not 0.0"),
+        ("learning_rate", "NaN", "learning_rate must be 0 < number ≤ 1, not 'NaN'"),
+        ("learning_rate", float("nan"), "learning_rate must be 0 < number ≤ 1, not 'nan'"),
+        ("learning_rate", "fast", "learning_rate must be 0 < number ≤ 1, not 'fast'"),
+        ("weight_decay", "1", "weight_decay must be 0 < number < 1, not 1.0"),
+        ("algorithm", "unet", "algorithm must be fcn, psp or deeplab, not 'unet'"),
+        ("syncbn", "maybe", "syncbn must be boolean, not 'maybe'"),
+        ("lr_scheduler_step", "ten", "lr_scheduler_step must be comma-separated integers, not 'ten'"),
+        ("num_clases", "2", "num_clases is unknown (did you mean num_classes?)"),
+        ("zzz", "2", "zzz is unknown"),
+    ],
+)
+def test_each_fault_is_named_with_its_remedy(name: str, value: Any, reason: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        load({**REQUIRED, name: value})
+    assert str(caught.value) == f"1 hyperparameter is not valid: {reason}"
+
+
+def test_all_faults_come_in_one_message() -> None:
+    with pytest.raises(ClientError) as caught:
+        load({"num_classes": "1", "lr_scheduler": "step", "optimiser": "adam"})
+    assert str(caught.value) == (
+        "4 hyperparameters are not valid: lr_scheduler_step is required with lr_scheduler=step; "
+        "num_classes must be 2 ≤ integer ≤ 254, not 1; num_training_samples is required; "
+        "optimiser is unknown (did you mean optimizer?)"
+    )
+
+
+def test_platform_keys_are_dropped() -> None:
+    job = load({**REQUIRED, "sagemaker_region": "us-east-1", "_tuning_objective_metric": "validation:mIOU"})
+    assert job == load(REQUIRED)
+
+
+@pytest.mark.parametrize(("crop_size", "crop"), [(17, 24), (240, 240), (241, 248)])
+def test_crop_is_rounded_up_to_a_multiple_of_eight(crop_size: int, crop: int) -> None:
+    assert load({**REQUIRED, "crop_size": crop_size}).crop == crop
+
+
+def test_fields_and_schema_name_the_same_properties() -> None:
+    fields = [field.name for field in dataclasses.fields(Hyperparameters)]
+    assert fields == [name.lstrip("_") for name in read_schema()["properties"]]
+
+
+def test_written_hyperparameters_load_again() -> None:
+    job = load({**REQUIRED, "lr_scheduler": "step", "lr_scheduler_step": "3,5", "_seed": 1})
+    written = json.loads(json.dumps(job.as_dict()))
+    assert load(written) == job
+    assert written["_aux_weight"] == 0.5

@@ -1,0 +1,69 @@
+"""Log lines against the published job's, scores against a hand-made case."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from container import metrics
+
+# the lines of a public job of the built-in algorithm
+PUBLISHED = {
+    "train:loss": "#quality_metric. host: algo-1, epoch: 0, train loss: 2.4600368495825884 .",
+    "train:throughput": "#throughput_metric. host: algo-1, epoch: 0, train throughput: 73.2122990247 samples/sec.",
+    "validation:pixel_accuracy": "#quality_metric. host: algo-1, epoch: 0, validation pixel_accuracy: 0.7104060199108813 .",
+    "validation:mIOU": "#quality_metric. host: algo-1, epoch: 0, validation mIOU: 0.09640348511110089 .",
+    "validation:throughput": "#throughput_metric. host: algo-1, epoch: 0, validation throughput: 121.102919614 samples/sec.",
+    "train:progress": "#progress_metric: host=algo-1, completed 3 % of epochs",
+}
+
+
+def test_lines_are_the_published_ones() -> None:
+    assert [
+        metrics.quality_line("algo-1", 0, "train loss", 2.4600368495825884),
+        metrics.throughput_line("algo-1", 0, "train", 73.2122990247),
+        metrics.quality_line("algo-1", 0, "validation pixel_accuracy", 0.7104060199108813),
+        metrics.quality_line("algo-1", 0, "validation mIOU", 0.09640348511110089),
+        metrics.throughput_line("algo-1", 0, "validation", 121.102919614),
+        metrics.progress_line("algo-1", 1, 30),
+    ] == list(PUBLISHED.values())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_each_expression_finds_its_own_line_only(name: str) -> None:
+    found = [line for line in PUBLISHED.values() if re.search(metrics.METRIC_DEFINITIONS[name], line)]
+    assert found == [PUBLISHED[name]]
+
+
+def test_metrics_line_is_json() -> None:
+    line = metrics.metrics_json("algo-1", "training", 2, 10.0, 12.5, {"train_loss": 0.5})
+    assert line.startswith("#metrics {")
+    content = json.loads(line.removeprefix("#metrics "))
+    assert content["Metrics"]["train_loss"] == {"sum": 0.5, "count": 1, "min": 0.5, "max": 0.5}
+    assert (content["StartTime"], content["EndTime"], content["Dimensions"]["epoch"]) == (10.0, 12.5, "2")
+
+
+def test_scores_of_a_case_worked_out_by_hand() -> None:
+    confusion = metrics.ConfusionMatrix(4)
+    confusion.update(np.array([[0, 0, 1], [1, 255, 2]]), np.array([[0, 1, 1], [1, 3, 0]]))
+    # class 0: 1 of {0,0 true; 0,0 predicted} → 1/3; class 1: 2/3; class 2: 0/1; class 3 only under ignore: absent
+    assert confusion.iou()[:3].tolist() == pytest.approx([1 / 3, 2 / 3, 0])
+    assert np.isnan(confusion.iou()[3])
+    assert confusion.miou == pytest.approx(1 / 3)
+    assert confusion.pixel_accuracy == pytest.approx(3 / 5)
+
+
+def test_scores_are_summed_over_images() -> None:
+    confusion = metrics.ConfusionMatrix(2)
+    confusion.update(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]))
+    confusion.update(np.array([1]), np.array([1]))
+    assert confusion.iou().tolist() == pytest.approx([3 / 4, 1 / 2])
+
+
+def test_nothing_labelled_scores_zero() -> None:
+    confusion = metrics.ConfusionMatrix(2)
+    confusion.update(np.array([255]), np.array([0]))
+    assert (confusion.miou, confusion.pixel_accuracy) == (0.0, 0.0)
