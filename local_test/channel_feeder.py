@@ -38,7 +38,7 @@ class ChannelFeeder:
 
     def start(self) -> None:
         """Make the first FIFO, then feed in the background."""
-        for left in self._stem.parent.glob(f"{self._stem.name}_*"):
+        for left in sorted(self._stem.parent.glob(f"{self._stem.name}_*")):
             if left.is_fifo():
                 left.unlink()
         self._make_fifo(0)
