@@ -36,24 +36,29 @@ def write_pair(root: Path, channel: str, stem: str, rng: np.random.Generator, si
     Image.fromarray(labels).save(data / f"{channel}_annotation" / f"{stem}.png")
 
 
-@pytest.fixture
-def make_job(tmp_path: Path) -> JobFactory:
+def job_factory(root: Path) -> JobFactory:
     """Return a function that lays out a job with tiny images; keywords are hyperparameters, None drops one."""
 
     def make(train: int = 5, validation: int = 3, **changes: Any) -> Path:
         rng = np.random.default_rng(0)
         for channel, count in (("train", train), ("validation", validation)):
             for number in range(count):
-                write_pair(tmp_path, channel, f"{channel}-{number}", rng)
+                write_pair(root, channel, f"{channel}-{number}", rng)
         values = {
             "num_classes": "2", "num_training_samples": str(train), "crop_size": "32", "base_size": "48",
             "epochs": "1", "mini_batch_size": "2", "validation_mini_batch_size": "2", "use_pretrained_model": "False",
             "_seed": "7", **changes,
         }
-        config = tmp_path / "input" / "config"
+        config = root / "input" / "config"
         config.mkdir(parents=True, exist_ok=True)
         content = {name: value for name, value in values.items() if value is not None}
         (config / "hyperparameters.json").write_text(json.dumps(content))
-        return tmp_path
+        return root
 
     return make
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> JobFactory:
+    """Return `job_factory` for a directory of the test's own."""
+    return job_factory(tmp_path)

@@ -1,0 +1,91 @@
+"""Every value of every choice trains, and what was trained can be trained on."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import threading
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+from gluoncv.model_zoo import model_store, resnetv1b
+
+from container import training
+from container.environment import Environment
+from container.errors import ClientError
+from container.mx.network import SegmentationNetwork, load_weights
+from tests.conftest import JobFactory
+
+CHOICES = [
+    {"algorithm": "fcn", "backbone": "resnet-50", "optimizer": "sgd", "lr_scheduler": "poly", "early_stopping": "True"},
+    {"algorithm": "psp", "backbone": "resnet-50", "optimizer": "nag", "lr_scheduler": "step", "lr_scheduler_step": "1"},
+    {"algorithm": "deeplab", "backbone": "resnet-50", "optimizer": "adam", "lr_scheduler": "cosine", "syncbn": "True"},
+    {"algorithm": "fcn", "backbone": "resnet-101", "optimizer": "rmsprop", "_hybrid": "True"},
+    {"algorithm": "psp", "backbone": "resnet-101", "optimizer": "adagrad", "_aux_loss": "False"},
+    {"algorithm": "deeplab", "backbone": "resnet-101", "optimizer": "adadelta", "_kvstore": "local"},
+]
+
+
+def train(root: Path) -> dict[str, np.ndarray]:
+    """Run the job in this process and return its last weights."""
+    training.run(Environment.read(root), threading.Event())
+    return {name: array.asnumpy() for name, array in mx.nd.load(str(root / "model/model_algo-1")).items()}
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(list(choice.values())[:3]))
+def test_a_job_of_every_choice_leaves_a_model(make_job: JobFactory, choice: dict[str, str]) -> None:
+    root = make_job(train=2, validation=1, **choice)
+    weights = train(root)
+    assert all(np.isfinite(weight).all() for weight in weights.values())
+    settings = json.loads((root / "model/hyperparams.json").read_text())
+    assert {name: str(settings[name]) for name in choice} == choice
+    network = SegmentationNetwork(settings["algorithm"], settings["backbone"], 2)
+    load_weights(network, root / "model/model_best.params", [mx.cpu()])
+    report = json.loads((root / "output/data/report.json").read_text())
+    assert len(report["epochs"]) == 1 and np.isfinite(report["epochs"][0]["train_loss"])
+
+
+def test_one_seed_gives_one_model_and_an_earlier_job_seeds_the_next(make_job: JobFactory) -> None:
+    first = train(make_job(train=2, validation=1))
+    root = make_job(train=2, validation=1)
+    again = train(root)
+    assert all(np.allclose(first[name], again[name], rtol=1e-3, atol=1e-5) for name in first)
+
+    channel = root / "input/data/model"
+    channel.mkdir()
+    with tarfile.open(channel / "model.tar.gz", "w:gz", compresslevel=1) as archive:
+        for name in ("hyperparams.json", "model_best.params"):
+            archive.add(root / "model" / name, name)
+    make_job(train=2, validation=1, learning_rate="1e-9", _seed="8")
+    seeded = train(root)
+    trained = [name for name in first if name.endswith(("weight", "bias"))]
+    assert all(np.allclose(seeded[name], first[name], atol=1e-6) for name in trained)
+    make_job(train=2, validation=1, num_classes="3")
+    with pytest.raises(ClientError, match="the model in channel model has num_classes=2, this job 3"):
+        train(root)
+
+
+def test_the_backbone_starts_from_imagenet_weights(
+    make_job: JobFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imagenet = resnetv1b.resnet50_v1s(pretrained=False, dilated=True)
+    imagenet.initialize(mx.init.Normal(0.01))
+    imagenet(mx.nd.zeros((1, 3, 32, 32)))
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    path = weights / "resnet50_v1s-25a187fa.params"
+    imagenet.save_parameters(str(path))
+    monkeypatch.setenv("PRETRAINED_DIR", str(weights))
+    root = make_job(train=2, validation=1, use_pretrained_model="True", learning_rate="1e-9")
+    with pytest.raises(ClientError, match=r"resnet50_v1s-25a187fa\.params is damaged: its SHA-1"):
+        train(root)
+
+    import hashlib
+
+    monkeypatch.setitem(model_store._model_sha1, "resnet50_v1s", "25a187fa" + hashlib.sha1(path.read_bytes()).hexdigest()[8:])
+    monkeypatch.setattr("container.mx.pretrained.check_sha1", lambda file, sha1: sha1[8:] == hashlib.sha1(path.read_bytes()).hexdigest()[8:])
+    trained = train(root)
+    for name in ("conv1.0.weight", "layer1.0.conv1.weight", "layer4.2.conv3.weight"):
+        assert np.allclose(trained[name], mx.nd.load(str(path))[name].asnumpy(), atol=1e-6)

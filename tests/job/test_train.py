@@ -1,0 +1,173 @@
+"""The real `train` as the platform starts it: its log, its files, its exit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mxnet as mx
+import pytest
+from PIL import Image
+
+from container.metrics import METRIC_DEFINITIONS
+from container.mx.network import SegmentationNetwork, load_weights
+from tests.conftest import PROGRAM, JobFactory, job_factory
+
+PREFIX = r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d (INFO|WARNING|ERROR) \d+\] "
+
+
+def start(root: Path, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM / "train")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/",
+        env={**os.environ, "SAGEMAKER_BASE_DIR": str(root), **variables},
+    )
+
+
+def run(root: Path, **variables: str) -> tuple[int, str, str]:
+    process = start(root, **variables)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A job of two epochs that ran to its end."""
+    root = tmp_path_factory.mktemp("job")
+    job_factory(root)(train=5, epochs="2", _logging_frequency="1")
+    code, out, err = run(root)
+    assert code == 0, out + err
+    return root, out, err
+
+
+def test_the_published_expressions_find_every_epochs_figures(finished: tuple[Path, str, str]) -> None:
+    root, out, _ = finished
+    found = {name: [float(value) for value in re.findall(pattern, out)] for name, pattern in METRIC_DEFINITIONS.items()}
+    report = json.loads((root / "output/data/report.json").read_text())
+    assert found["train:loss"] == [epoch["train_loss"] for epoch in report["epochs"]]
+    assert found["validation:mIOU"] == [epoch["mIOU"] for epoch in report["epochs"]]
+    assert found["validation:pixel_accuracy"] == [epoch["pixel_accuracy"] for epoch in report["epochs"]]
+    assert found["train:progress"] == [50, 100]
+    assert len(found["train:throughput"]) == len(found["validation:throughput"]) == 2
+    assert min(found["train:throughput"] + found["validation:throughput"]) > 0
+
+
+def test_the_log_tells_the_job_in_the_built_ins_order(finished: tuple[Path, str, str]) -> None:
+    root, out, err = finished
+    lines = [line for line in out.splitlines() if not line.startswith("#metrics ")]
+    assert all(re.match(PREFIX, line) for line in lines), out
+    texts = [re.sub(PREFIX, "", line) for line in lines]
+    story = [
+        r"#label_map train :\{'scale': 1\}",
+        r"Number of GPUs being used: 0",
+        r"LRScheduler setup: iters per epoch: 2, num_epochs 2",
+        r"#progress_notice\. epoch: 0, iterations: 1 speed: \S+ samples/sec learning_rate: 0\.000772",
+        r"#progress_notice\. epoch: 0, iterations: 2 speed: \S+ samples/sec learning_rate: 0\.000536",
+        r"#quality_metric\. host: algo-1, epoch: 0, train loss: \S+ \.",
+        r"#throughput_metric\. host: algo-1, epoch: 0, train throughput: \S+ samples/sec\.",
+        r"#quality_metric\. host: algo-1, epoch: 0, validation pixel_accuracy: \S+ \.",
+        r"#quality_metric\. host: algo-1, epoch: 0, validation mIOU: \S+ \.",
+        r"#throughput_metric\. host: algo-1, epoch: 0, validation throughput: \S+ samples/sec\.",
+        rf"Serializing model to {root}/model/model_best\.params",
+        r"#progress_metric: host=algo-1, completed 50 % of epochs",
+        rf"Serializing model to {root}/model/model_algo-1",
+    ]
+    position = 0
+    for expected in story:
+        position = next((i for i in range(position, len(texts)) if re.fullmatch(expected, texts[i])), -1) + 1
+        assert position, f"{expected} is not in its place in\n{out}"
+    assert "it/s" not in out + err and "\r" not in out + err  # no progress bar without a terminal
+    assert sum(json.loads(line.removeprefix("#metrics "))["Dimensions"]["Operation"] == "training"
+               for line in out.splitlines() if line.startswith("#metrics ")) == 2
+
+
+def test_the_model_directory_holds_what_becomes_the_archive(finished: tuple[Path, str, str]) -> None:
+    root, _, _ = finished
+    assert {"hyperparams.json", "model_best.params", "model_algo-1"} <= {path.name for path in (root / "model").iterdir()}
+    assert not [path for path in (root / "model").iterdir() if path.name.startswith(".")]
+    settings = json.loads((root / "model/hyperparams.json").read_text())
+    assert (settings["num_classes"], settings["algorithm"], settings["crop_size"]) == (2, "fcn", 32)
+    for name in ("model_best.params", "model_algo-1"):
+        load_weights(SegmentationNetwork("fcn", "resnet-50", 2), root / "model" / name, [mx.cpu()])
+
+
+def test_the_report_counts_every_labelled_pixel(finished: tuple[Path, str, str]) -> None:
+    root, _, _ = finished
+    validation = json.loads((root / "output/data/report.json").read_text())["validation"]
+    assert validation["images"] == 3
+    assert sum(map(sum, validation["confusion"])) == 3 * 39 * 48  # the first line of each is ignored
+    assert 0 <= validation["mIOU"] <= 1
+
+
+def test_sigterm_leaves_the_weights_and_a_clean_exit(make_job: JobFactory) -> None:
+    root = make_job(epochs="1000")
+    process = start(root)
+    assert process.stdout
+    for line in process.stdout:
+        if "Serializing model" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert "stopping on request" in out
+    for name in ("model_best.params", "model_algo-1"):
+        load_weights(SegmentationNetwork("fcn", "resnet-50", 2), root / "model" / name, [mx.cpu()])
+    assert not (root / "output/failure").exists()
+
+
+def failure(root: Path, **variables: str) -> str:
+    """Run a job that must fail, and return its failure file."""
+    code, out, err = run(root, **variables)
+    assert code == 1, out + err
+    reason = (root / "output/failure").read_text()
+    assert len(reason) <= 1024
+    assert reason.splitlines()[0] in out
+    assert "Traceback" in out and "Traceback" not in reason
+    return reason
+
+
+def test_faults_of_the_user_come_before_the_framework_is_imported(make_job: JobFactory) -> None:
+    poisoned = make_job() / "poison"  # importing either framework would end the job differently
+    for name in ("mxnet", "gluoncv"):
+        (poisoned / name).mkdir(parents=True)
+        (poisoned / name / "__init__.py").write_text("raise SystemExit('imported')")
+    root = make_job(algorithm="unet", epoch="3")
+    assert failure(root, PYTHONPATH=str(poisoned)) == (
+        "ClientError: 2 hyperparameters are not valid: algorithm must be fcn, psp or deeplab, not 'unet'; "
+        "epoch is unknown (did you mean epochs?)"
+    )
+    root = make_job()
+    (root / "input/data/train_annotation/train-1.png").unlink()
+    assert failure(root, PYTHONPATH=str(poisoned)) == (
+        "ClientError: channels train and train_annotation do not match by stem: train-1.jpg has no annotation; "
+        "each image needs a .png annotation of the same stem"
+    )
+
+
+def test_missing_pretrained_weights_name_file_variable_and_way_out(make_job: JobFactory, tmp_path: Path) -> None:
+    reason = failure(make_job(use_pretrained_model="True"), PRETRAINED_DIR=str(tmp_path / "weights"))
+    assert reason.startswith(
+        "ClientError: the ImageNet weights of resnet-50 are missing: "
+        f"{tmp_path}/weights/resnet50_v1s-25a187fa.params is not there."
+    )
+    assert "PRETRAINED_DIR" in reason and "use_pretrained_model=False" in reason
+
+
+def test_a_wrong_pixel_is_named_with_its_file(make_job: JobFactory) -> None:
+    root = make_job()
+    Image.new("L", (48, 40), 9).save(root / "input/data/train_annotation/train-2.png")
+    assert failure(root).startswith(
+        f"ClientError: annotation of {root}/input/data/train/train-2.jpg: pixel value 9 becomes label 9, "
+        "but num_classes is 2: raise num_classes"
+    )
+
+
+def test_several_hosts_are_refused(make_job: JobFactory) -> None:
+    root = make_job()
+    hosts = {"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]}
+    (root / "input/config/resourceconfig.json").write_text(json.dumps(hosts))
+    assert failure(root).startswith("ClientError: this algorithm trains on one instance")
