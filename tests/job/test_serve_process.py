@@ -1,0 +1,251 @@
+"""The real `serve` process on a model with random weights, from outside: HTTP and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.util
+import io
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import mxnet as mx
+import numpy as np
+import pytest
+import requests
+from grpc_tools import protoc
+from PIL import Image
+
+from container.mx.network import SegmentationNetwork
+
+PROGRAM = Path(__file__).parent.parent.parent
+CLASSES = 5
+PATIENCE = 120  # seconds until what should happen has failed to
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class Server:
+    """A `serve` process, its address and its log."""
+
+    def __init__(self, root: Path, log: Path, **variables: str) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(root), "SAGEMAKER_BIND_TO_PORT": str(port), **variables}
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, str(PROGRAM / "serve")], cwd="/", env=environment, stdout=output, stderr=output
+            )
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
+                if requests.get(f"{self.url}/ping", timeout=1).status_code == 200:
+                    return
+        raise AssertionError(f"no /ping in {PATIENCE} s: {self.log.read_text()}")
+
+    def invoke(self, body: bytes, accept: str = "image/png") -> requests.Response:
+        headers = {"Content-Type": "image/png", "Accept": accept}
+        return requests.post(f"{self.url}/invocations", body, headers=headers, timeout=PATIENCE)
+
+    def start_invocation(self, body: bytes) -> http.client.HTTPConnection:
+        """Send a request whose answer is the caller's to read."""
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=PATIENCE)
+        connection.request("POST", "/invocations", body, {"Content-Type": "image/png"})
+        return connection
+
+
+def write_model(root: Path) -> None:
+    """Write an archive in the built-in's layout: weights and a configuration whose values are strings."""
+    model = root / "model"
+    model.mkdir()
+    mx.random.seed(5)
+    network = SegmentationNetwork("fcn", "resnet-50", CLASSES)
+    network.initialize(mx.init.Xavier())
+    network.both_heads(mx.nd, mx.nd.zeros((1, 16, 16, 3), dtype="uint8"))  # settles the shapes
+    network.save_parameters(str(model / "model_best.params"))
+    settings = {"num_classes": str(CLASSES), "algorithm": "fcn", "backbone": "resnet-50", "crop_size": "240"}
+    (model / "hyperparams.json").write_text(json.dumps(settings))
+
+
+def noise(height: int, width: int) -> bytes:
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "PNG")
+    return target.getvalue()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ml")
+    write_model(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[Server]:
+    server = Server(root, root / "log", MAX_CONTENT_LENGTH="2000000")
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def record_pb2(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The parser that protobuf's own compiler makes of record.proto."""
+    folder = tmp_path_factory.mktemp("proto")
+    assert protoc.main(["protoc", f"-I{Path(__file__).parent}", f"--python_out={folder}", "record.proto"]) == 0
+    spec = importlib.util.spec_from_file_location("record_pb2", folder / "record_pb2.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parse(record_pb2: ModuleType, answer: bytes, path: Path) -> np.ndarray:
+    """Read the answer as AWS's notebook does: MXNet's RecordIO, protobuf's parser; shape (1, C, H, W)."""
+    path.write_bytes(answer)
+    record = record_pb2.Record()
+    record.ParseFromString(mx.recordio.MXRecordIO(str(path), "r").read())
+    shape = list(record.features["shape"].int32_tensor.values)
+    return np.array(record.features["target"].float32_tensor.values, np.float32).reshape(shape)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 333), (480, 640)])
+def test_probabilities_belong_to_the_mask(
+    server: Server, record_pb2: ModuleType, tmp_path: Path, height: int, width: int
+) -> None:
+    image = noise(height, width)
+    answer = server.invoke(image, "application/x-recordio-protobuf")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/x-recordio-protobuf")
+    probabilities = parse(record_pb2, answer.content, tmp_path / "answer.rec")
+    assert probabilities.shape == (1, CLASSES, height, width)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+
+    mask = Image.open(io.BytesIO(server.invoke(image).content))
+    assert (mask.mode, mask.size) == ("L", (width, height))
+    np.testing.assert_array_equal(probabilities[0].argmax(0), np.asarray(mask))
+
+
+def test_the_mask_distinguishes_classes(server: Server) -> None:
+    """Without this the test above could pass on masks of a single class."""
+    assert len(set(Image.open(io.BytesIO(server.invoke(noise(64, 96)).content)).tobytes())) > 1
+
+
+def test_other_formats_hold_the_same_answer(server: Server) -> None:
+    image = noise(7, 33)
+    mask = np.asarray(Image.open(io.BytesIO(server.invoke(image).content)))
+    array = np.load(io.BytesIO(server.invoke(image, "application/x-npy").content))
+    assert array.shape == (1, CLASSES, 7, 33)
+    np.testing.assert_array_equal(array[0].argmax(0), mask)
+    described = server.invoke(image, "application/json").json()
+    assert described["shape"] == [7, 33]
+    assert {entry["id"]: round(entry["share"] * mask.size) for entry in described["classes"]} == {
+        label: int((mask == label).sum()) for label in set(mask.ravel().tolist())
+    }
+
+
+def test_ping_answers_while_an_inference_runs(server: Server) -> None:
+    connection = server.start_invocation(noise(320, 320))
+    during = 0
+    while not select.select([connection.sock], [], [], 0)[0]:
+        assert requests.get(f"{server.url}/ping", timeout=2).status_code == 200
+        during += 1
+    assert connection.getresponse().status == 200
+    assert during > 1
+
+
+def test_more_requests_than_can_wait_are_refused_and_the_rest_answered(server: Server) -> None:
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(server.invoke, [noise(120, 160)] * 24))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert refused
+    assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
+    assert sorted({answer.status_code for answer in answers}) == [200, 503]
+
+
+def chunks(count: int) -> Iterator[bytes]:
+    for _ in range(count):
+        yield bytes(100_000)
+
+
+def test_a_body_without_length_is_limited_too(server: Server) -> None:
+    headers = {"Content-Type": "image/png"}
+    answer = requests.post(f"{server.url}/invocations", chunks(30), headers=headers, timeout=PATIENCE)
+    assert answer.status_code == 413
+    assert "larger than 2000000 bytes" in answer.json()["error"]
+
+
+def test_a_refusal_reaches_a_client_that_is_still_sending(server: Server) -> None:
+    headers = {"Content-Type": "text/csv"}
+    answer = requests.post(f"{server.url}/invocations", bytes(20_000_000), headers=headers, timeout=PATIENCE)
+    assert answer.status_code == 415
+
+
+def test_sigterm_lets_the_running_request_finish(server: Server) -> None:
+    """The last test with this server: it ends it."""
+    connection = server.start_invocation(noise(320, 320))
+    assert requests.get(f"{server.url}/ping", timeout=2).status_code == 200  # connections are taken in their order
+    assert not select.select([connection.sock], [], [], 0)[0]
+    server.process.send_signal(signal.SIGTERM)
+    assert connection.getresponse().status == 200
+    assert server.process.wait(timeout=30) == 0
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{server.url}/ping", timeout=2)
+
+
+def run_serve(root: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(root), **variables}
+    command = [sys.executable, str(PROGRAM / "serve")]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def test_a_missing_model_ends_the_process_with_one_clear_line(tmp_path: Path) -> None:
+    ended = run_serve(tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"ClientError: {tmp_path}/model holds no model: hyperparams.json is missing")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_wrong_setting_ends_the_process_with_one_clear_line(root: Path) -> None:
+    ended = run_serve(root, MAX_PIXELS="many")
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "ClientError: the environment variable MAX_PIXELS must be a whole number above 0, not 'many'\n"
+    )
+
+
+def test_unusable_weights_end_the_process_instead_of_restarting_it(root: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    settings = json.loads((root / "model" / "hyperparams.json").read_text())
+    (model / "hyperparams.json").write_text(json.dumps({**settings, "num_classes": "7"}))
+    (model / "model_best.params").symlink_to(root / "model" / "model_best.params")
+    ended = run_serve(tmp_path, SAGEMAKER_BIND_TO_PORT=str(free_port()))
+    assert ended.returncode == 3
+    lines = [line for line in ended.stderr.splitlines() if "ClientError" in line]
+    assert len(lines) == 1
+    assert f"{model}/model_best.params does not fit" in lines[0]
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.count("Booting worker") == 1
