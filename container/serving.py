@@ -49,7 +49,7 @@ def load() -> Flask:
 def create_app(engine: Engine, settings: ServeSettings) -> Flask:
     """Create the application that answers with `engine`."""
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body + 1  # Werkzeug cuts a chunked body at its limit, in silence
     slots = threading.BoundedSemaphore(SLOTS)
     app.register_error_handler(Exception, _answer_error)
 
@@ -118,14 +118,14 @@ def _take(slots: threading.BoundedSemaphore) -> None:
 
 
 def _read_body(request: Request, settings: ServeSettings) -> bytes:
+    limit = settings.max_body
     try:
         body = request.get_data(cache=False)
+        if len(body) > limit:
+            raise RequestEntityTooLarge
     except RequestEntityTooLarge as error:
-        raise RequestError(
-            413,
-            f"the body is larger than {settings.max_body} bytes; "
-            "compress or scale the image, or raise MAX_CONTENT_LENGTH",
-        ) from error
+        advice = "compress or scale the image, or raise MAX_CONTENT_LENGTH"
+        raise RequestError(413, f"the body is larger than {limit} bytes; {advice}") from error
     if not body:
         raise RequestError(400, "the body is empty: send the bytes of a JPEG or PNG image")
     return body

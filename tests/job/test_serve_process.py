@@ -197,6 +197,13 @@ def test_a_body_without_length_is_limited_too(server: Server) -> None:
     assert "larger than 2000000 bytes" in answer.json()["error"]
 
 
+def test_half_an_image_is_refused(server: Server) -> None:
+    image = noise(64, 64)
+    answer = server.invoke(image[: len(image) // 2])
+    assert answer.status_code == 400
+    assert "PNG image is damaged" in answer.json()["error"]
+
+
 def test_a_refusal_reaches_a_client_that_is_still_sending(server: Server) -> None:
     headers = {"Content-Type": "text/csv"}
     answer = requests.post(f"{server.url}/invocations", bytes(20_000_000), headers=headers, timeout=PATIENCE)
