@@ -24,14 +24,14 @@ HYPERPARAMETERS: Mapping[str, Any] = {
     "algorithm": "fcn",
     "backbone": "resnet-50",
     "use_pretrained_model": False,
-    "base_size": 160,
+    "base_size": 128,
     "crop_size": 96,
     "epochs": 8,
-    "mini_batch_size": 8,
+    "mini_batch_size": 4,
     "validation_mini_batch_size": 8,
     "optimizer": "adam",
     "learning_rate": 0.0005,
-    "_logging_frequency": 5,
+    "_logging_frequency": 10,
     "_seed": 1,
 }
 
@@ -46,10 +46,10 @@ class Ground:
 
 _GROUNDS = (
     Ground((128, 124, 116), lambda u, v: np.zeros_like(u)),
-    Ground((196, 72, 60), lambda u, v: np.sin(u) * np.sin(v)),
-    Ground((64, 96, 196), lambda u, v: np.sin(u)),
-    Ground((84, 168, 72), lambda u, v: np.sign(np.sin(u) * np.sin(v))),
-    Ground((208, 176, 60), lambda u, v: np.sign(np.sin(u))),
+    Ground((204, 60, 52), lambda u, v: np.sin(u) * np.sin(v)),
+    Ground((52, 88, 204), lambda u, v: np.sin(u)),
+    Ground((60, 172, 64), lambda u, v: np.sign(np.sin(u) * np.sin(v))),
+    Ground((220, 184, 44), lambda u, v: np.sign(np.sin(u))),
 )
 
 
@@ -58,7 +58,7 @@ def draw_sample(rng: np.random.Generator, width: int, height: int) -> tuple[np.n
     labels = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(labels)
     for label in rng.permutation(np.arange(1, len(CLASSES)))[: rng.integers(2, len(CLASSES))]:
-        radius = rng.uniform(0.18, 0.3) * min(width, height)
+        radius = rng.uniform(0.2, 0.32) * min(width, height)
         centre = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
         draw.polygon(_outline(CLASSES[label], centre, radius, rng.uniform(0, 2 * math.pi)), fill=int(label))
     ids = np.asarray(labels)
@@ -66,7 +66,7 @@ def draw_sample(rng: np.random.Generator, width: int, height: int) -> tuple[np.n
     for label, ground in enumerate(_GROUNDS):
         picture[ids == label] = _texture(rng, ground, width, height)[ids == label]
     picture += rng.normal(0, 8, picture.shape)
-    picture *= rng.uniform(0.8, 1.15)  # the light differs from picture to picture
+    picture *= rng.uniform(0.85, 1.1)  # the light differs from picture to picture
     return picture.clip(0, 255).astype(np.uint8), ids
 
 
@@ -146,7 +146,7 @@ def _texture(rng: np.random.Generator, ground: Ground, width: int, height: int) 
     angle, step = rng.uniform(0, math.pi), 2 * math.pi / rng.uniform(7, 12)
     u = step * (x * math.cos(angle) + y * math.sin(angle))
     v = step * (y * math.cos(angle) - x * math.sin(angle))
-    colour = np.array(ground.colour) * rng.uniform(0.85, 1.15) + rng.normal(0, 8, 3)
+    colour = np.array(ground.colour) * rng.uniform(0.85, 1.15) + rng.normal(0, 6, 3)
     coarse = Image.fromarray(rng.uniform(-24, 24, (6, 8)).astype(np.float32))
     clouds = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
     return np.asarray(colour + (28 * ground.pattern(u, v) + clouds)[:, :, None])
