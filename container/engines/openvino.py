@@ -19,7 +19,7 @@ GRAPH = "model.onnx"
 INT8_GRAPH = "model.int8.onnx"
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
-_WARM_SIZE = 240
+_WARM_SIZE = 64
 _BAND_VALUES = 2**24  # scores that are resized at once: 64 MB, whatever the image's size
 _LARGE_IMAGE = 4_000_000  # pixels above which the network's memory is given back after the answer
 

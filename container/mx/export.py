@@ -1,8 +1,7 @@
 """The network as an ONNX graph, which answers requests without MXNet and opens in other programs.
 
-Input `image`: uint8 RGB (N, H, W, 3), any size. Output `logits`: float32 (N, num_classes, H, W). The graph ends there
-and not in classes or probabilities, because every use begins with logits; whoever has to bound memory cuts
-it at the tensor `coarse_logits`, the same before the last resize and 64 times smaller.
+Input `image`: uint8 RGB (N, H, W, 3), any size. Output `logits`: float32 (N, num_classes, H, W): every use begins with
+them. Whoever has to bound memory cuts the graph at the tensor `coarse_logits`, the same before the last resize.
 """
 
 from __future__ import annotations
@@ -26,15 +25,21 @@ OPSET, IR_VERSION = 17, 8  # they belong together; read by ONNX Runtime since 1.
 
 def export_onnx(network: SegmentationNetwork, path: Path) -> None:
     """Write the network's main branch to `path`, complete or not at all."""
+    write_model(translate(network), path)
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write an ONNX model that appears at `path` only when it is complete."""
     with artifacts.replacing(path) as temporary:
-        onnx.save(translate(network), str(temporary))
+        onnx.save(model, str(temporary))
 
 
 def translate(network: SegmentationNetwork) -> onnx.ModelProto:
     """Return the network's main branch as a checked ONNX model, its weights as constants in float32."""
     symbol = json.loads(network(mx.sym.var("image")).tojson())
-    weights = {name: parameter.list_data()[0].asnumpy() for name, parameter in network.collect_params().items()}
-    graph = _Graph({name: array.astype(np.float32) for name, array in weights.items()})
+    parameters = network.collect_params()
+    names = [node["name"] for node in symbol["nodes"] if node["op"] == "null" and node["name"] in parameters]
+    graph = _Graph({name: parameters[name].list_data()[0].asnumpy().astype(np.float32) for name in names})
     tensors: dict[tuple[int, int], str] = {}
     for index, node in enumerate(symbol["nodes"]):
         if node["op"] not in _TRANSLATIONS:
@@ -86,12 +91,12 @@ class _Graph:
 def _to_tensor(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
     floats = graph.add("Cast", f"{name}_floats", inputs, to=TensorProto.FLOAT)
     planes = graph.add("Transpose", f"{name}_planes", [floats], perm=[0, 3, 1, 2])
-    return [graph.add("Mul", name, [planes, graph.constant(f"{name}_scale", 1 / 255)])]
+    return [graph.add("Mul", name, [planes, graph.constant(f"{name}_factor", 1 / 255)])]
 
 
 def _normalize(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
     mean = graph.constant(f"{name}_mean", np.reshape(attributes["mean"], (3, 1, 1)))
-    scale = graph.constant(f"{name}_scale", 1 / np.reshape(attributes["std"], (3, 1, 1)))
+    scale = graph.constant(f"{name}_factor", 1 / np.reshape(attributes["std"], (3, 1, 1)))
     return [graph.add("Mul", name, [graph.add("Sub", f"{name}_centred", [*inputs, mean]), scale])]
 
 

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from container.engines import openvino as engines
+from container.engines.openvino import OpenVinoEngine, import_openvino, prepare_graph
+from container.engines.quantize import quantize_onnx
+from container.errors import ClientError
+from container.mx.export import export_onnx
+from container.mx.network import SegmentationNetwork
+from tests.mx.test_export import CLASSES, PROGRAM, build_network, random_image
+
+pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
+
+
+@pytest.fixture(scope="module")
+def network() -> SegmentationNetwork:
+    return build_network("psp")
+
+
+@pytest.fixture(scope="module")
+def graph(network: SegmentationNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    export_onnx(network, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(graph: Path) -> OpenVinoEngine:
+    engine = OpenVinoEngine(graph, "float32", threads=2, slots=2)
+    engine.warm()
+    return engine
+
+
+def softmax(network: SegmentationNetwork, image: np.ndarray) -> np.ndarray:
+    logits = network(mx.nd.array(image[None], dtype="uint8")).asnumpy()[0].astype(np.float64)
+    powers = np.exp(logits - logits.max(0))
+    answer: np.ndarray = powers / powers.sum(0)
+    return answer
+
+
+def assert_likeliest(mask: np.ndarray, probabilities: np.ndarray) -> None:
+    """Every pixel's class must be the likeliest, or tie with it within the precision of float32."""
+    assert mask.dtype == np.uint8
+    chosen = np.take_along_axis(probabilities, mask[None].astype(np.int64), axis=0)[0]
+    assert mask.shape == chosen.shape and (probabilities.max(0) - chosen).max() < 1e-5
+    assert (mask == probabilities.argmax(0)).mean() > 0.999
+
+
+@pytest.mark.parametrize("band", [2**24, 700], ids=["at once", "in bands"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 333), (40, 56), (97, 121)])
+def test_answers_are_those_of_the_network(
+    network: SegmentationNetwork,
+    engine: OpenVinoEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    band: int,
+) -> None:
+    monkeypatch.setattr(engines, "_BAND_VALUES", band)
+    image = random_image(*size)[0]
+    expected = softmax(network, image)
+    probabilities = engine.probabilities(image)
+    assert (engine.num_classes, engine.precision, probabilities.dtype) == (CLASSES, "float32", np.float32)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert_likeliest(engine.mask(image), expected)
+
+
+def test_views_of_larger_images_are_read_correctly(engine: OpenVinoEngine) -> None:
+    image = random_image(40, 64)[0]
+    np.testing.assert_array_equal(engine.mask(image[::2, ::-1]), engine.mask(image[::2, ::-1].copy()))
+
+
+def test_requests_at_once_get_their_own_answers(engine: OpenVinoEngine) -> None:
+    images = [random_image(height, width)[0] for height, width in [(16, 24), (40, 33), (9, 70), (64, 16)] * 6]
+    alone = [engine.probabilities(image) for image in images[:4]] * 6
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(engine.probabilities, images))
+        masks = list(pool.map(engine.mask, images))
+    for one, other, mask in zip(alone, together, masks, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+        assert_likeliest(mask, one.astype(np.float64))
+
+
+def test_large_images_do_not_leave_their_memory_behind(engine: OpenVinoEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    small = random_image(16, 16)[0]
+    engine.mask(small)
+    before = resident()
+    monkeypatch.setattr(engines, "_LARGE_IMAGE", 100_000)
+    engine.mask(random_image(500, 800)[0])
+    assert resident() - before < 130e6  # more than 260 MB while it was computed
+    assert engine.mask(small).shape == (16, 16)
+
+
+def test_serving_reaches_for_no_network_and_no_mxnet(graph: Path) -> None:
+    program = f"""
+import sys, threading
+from pathlib import Path
+events = []
+sys.addaudithook(lambda event, arguments: events.append(event) if event.startswith(
+    ("socket.connect", "socket.getaddrinfo", "urllib", "os.fork", "subprocess", "os.posix_spawn")) else None)
+import numpy as np
+from container.engines.openvino import OpenVinoEngine, prepare_graph
+engine = OpenVinoEngine(prepare_graph(Path({str(graph.parent)!r}), "auto", Path("/")), threads=1)
+engine.warm()
+assert engine.mask(np.zeros((20, 30, 3), np.uint8)).shape == (20, 30)
+assert not events, events
+assert threading.active_count() == 1, threading.enumerate()
+forbidden = [name for name in sys.modules if name.split(".")[0] in ("mxnet", "gluoncv", "openvino_telemetry", "onnx")]
+assert not forbidden, forbidden
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=PROGRAM, check=True)
+
+
+def test_precision_follows_the_processor(graph: Path) -> None:
+    native = "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert OpenVinoEngine(graph, threads=1).precision == ("bfloat16" if native else "float32")
+    if not native:
+        with pytest.raises(ClientError, match=r"SERVE_PRECISION=bfloat16: this processor .* use auto or float32"):
+            OpenVinoEngine(graph, "bfloat16", threads=1)
+    with pytest.raises(ClientError, match="SERVE_PRECISION must be one of auto, float32, bfloat16, int8, not 'half'"):
+        OpenVinoEngine(graph, "half", threads=1)
+
+
+@pytest.mark.parametrize("content", ["truncated", "foreign"])
+def test_a_graph_that_train_did_not_write_is_named(graph: Path, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "model.onnx"
+    if content == "truncated":
+        path.write_bytes(graph.read_bytes()[:100_000])
+    else:
+        value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])
+        output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3])
+        node = onnx.helper.make_node("Relu", ["x"], ["y"])
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [output])), str(path))
+    with pytest.raises(ClientError, match=f"{path} is not a graph that train wrote"):
+        OpenVinoEngine(path, threads=1)
+
+
+def test_an_archive_without_a_graph_is_converted_in_a_child(network: SegmentationNetwork, tmp_path: Path) -> None:
+    folder, scratch = tmp_path / "model", tmp_path / "scratch"
+    folder.mkdir()
+    scratch.mkdir()
+    with pytest.raises(
+        ClientError, match=r"model could not be converted to model.onnx: .* hyperparams.json is missing"
+    ):
+        prepare_graph(folder, "auto", scratch)
+    network.save_parameters(str(folder / "model_best.params"))
+    (folder / "hyperparams.json").write_text(json.dumps({"num_classes": str(CLASSES), "algorithm": "psp"}))
+    graph = prepare_graph(folder, "auto", scratch)
+    assert graph == scratch / "model.onnx" and not (folder / "model.onnx").exists()
+    image = random_image(20, 28)[0]
+    np.testing.assert_allclose(
+        OpenVinoEngine(graph, "float32", threads=1).probabilities(image), softmax(network, image), atol=1e-5
+    )
+
+
+def test_int8_without_its_graph_says_what_to_do(graph: Path) -> None:
+    with pytest.raises(
+        ClientError, match=r"SERVE_PRECISION=int8: .*model.int8.onnx is missing; train with _quantize=True"
+    ):
+        prepare_graph(graph.parent, "int8", graph.parent)
+
+
+def smooth_images(count: int) -> list[np.ndarray]:
+    """Return images with structure, each of another size."""
+    rng = np.random.default_rng(8)
+    sizes = [(48 + 8 * number, 80 - 5 * number) for number in range(count)]
+    coarse = [Image.fromarray(rng.integers(0, 256, (5, 6, 3)).astype(np.uint8)) for _ in sizes]
+    return [np.asarray(image.resize(size, Image.Resampling.BICUBIC)) for image, size in zip(coarse, sizes, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def quantized(graph: Path) -> Path:
+    path = graph.parent / "quantized" / "model.int8.onnx"
+    quantize_onnx(graph, path, iter(smooth_images(6)))
+    return path
+
+
+def test_int8_is_smaller_and_agrees_with_float32(graph: Path, quantized: Path, engine: OpenVinoEngine) -> None:
+    assert quantized.stat().st_size < 0.3 * graph.stat().st_size
+    onnx.checker.check_model(str(quantized), full_check=True)
+    int8 = OpenVinoEngine(quantized, "int8", threads=2)
+    assert int8.precision == "int8"
+    for image in smooth_images(8)[6:]:
+        exact, approximate = engine.probabilities(image), int8.probabilities(image)
+        assert 0 < np.abs(exact - approximate).max() < 0.05
+        second, first = np.sort(exact, axis=0)[-2:]
+        clear = first - second > 0.1  # this network is not trained: most of its pixels are near ties
+        assert clear.sum() > 100
+        np.testing.assert_array_equal(engine.mask(image)[clear], int8.mask(image)[clear])
+
+
+def test_openvino_computes_the_convolutions_in_int8(quantized: Path) -> None:
+    core = import_openvino().Core()
+    model = core.compile_model(core.read_model(quantized), "CPU").get_runtime_model()
+    kinds = [node.get_rt_info() for node in model.get_ops()]
+    precisions = [str(info["runtimePrecision"].astype(str)) for info in kinds if _layer(info) == "Convolution"]
+    assert len(precisions) > 50
+    assert sum(precision in ("i8", "u8") for precision in precisions) / len(precisions) > 0.95
+
+
+def _layer(info: dict) -> str:  # type: ignore[type-arg]
+    return str(info["layerType"].astype(str))
+
+
+def test_quantizing_needs_an_image(graph: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match="no image to take int8 ranges from"):
+        quantize_onnx(graph, tmp_path / "model.int8.onnx", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_quantizes_an_archive(graph: Path, tmp_path: Path) -> None:
+    model, photographs = tmp_path / "model", tmp_path / "photographs"
+    model.mkdir()
+    photographs.mkdir()
+    shutil.copy(graph, model)
+    command = [sys.executable, "-m", "container.engines.quantize", str(model), str(photographs), "--count", "2"]
+    refused = subprocess.run(command, cwd=PROGRAM, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and "ClientError: there is no image" in refused.stderr
+    for number, image in enumerate(smooth_images(2)):
+        Image.fromarray(image).save(photographs / f"{number}.jpg")
+    subprocess.run(command, cwd=PROGRAM, check=True)
+    assert OpenVinoEngine(prepare_graph(model, "int8", tmp_path), "int8", threads=1).num_classes == CLASSES
+
+
+def test_threads_wait_for_a_slot(graph: Path) -> None:
+    engine = OpenVinoEngine(graph, "float32", threads=1, slots=1)
+    with engine._slot(random_image(8, 8)[0]):
+        waiting = threading.Thread(target=engine.mask, args=(random_image(8, 8)[0],))
+        waiting.start()
+        waiting.join(timeout=0.2)
+        assert waiting.is_alive()
+    waiting.join(timeout=30)
+    assert not waiting.is_alive()
