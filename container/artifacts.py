@@ -17,6 +17,7 @@ from container.errors import ClientError
 HYPERPARAMETERS = "hyperparams.json"
 BEST_WEIGHTS = "model_best.params"
 LAST_WEIGHTS = "model_algo-1"
+CLASSES = "classes.json"
 
 
 @contextlib.contextmanager
@@ -60,7 +61,7 @@ def read_model_settings(model_dir: Path) -> dict[str, Any]:
             )
     try:
         content = json.loads(path.read_text())
-        settings = {
+        settings: dict[str, Any] = {
             "num_classes": int(content["num_classes"]),
             "algorithm": str(content.get("algorithm", "fcn")),
             "backbone": str(content.get("backbone", "resnet-50")),

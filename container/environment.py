@@ -37,6 +37,7 @@ class Environment:
     channels: Mapping[str, Channel]
     current_host: str
     hosts: tuple[str, ...]
+    pipe_timeout: int = 600  # seconds for which a Pipe channel may be silent
 
     @property
     def model_dir(self) -> Path:
@@ -64,6 +65,7 @@ class Environment:
             channels=_channels(root, _read(toolkit.read_input_data_config, root, {})),
             current_host=str(hosts.get("current_host", "algo-1")),
             hosts=tuple(hosts.get("hosts", ["algo-1"])),
+            pipe_timeout=_Integers(os.environ).read("PIPE_TIMEOUT_SECONDS", default=600),
         )
 
 

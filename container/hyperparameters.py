@@ -57,6 +57,8 @@ class Hyperparameters:
     kvstore: str
     precision_dtype: str
     shuffle_buffer: int
+    shuffle_buffer_mb: int
+    max_bad_records: int
     seed: int | None
 
     @property

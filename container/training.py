@@ -51,7 +51,7 @@ def run(environment: Environment, stop: threading.Event) -> None:
     _check_hosts(environment)
     check_channels(environment)
     loaders = {
-        channel: Loader(open_samples(environment, channel), job)
+        channel: Loader(open_samples(environment, channel, job), job, stop)
         for channel in ("train", "validation", "test")
         if channel in environment.channels
     }
@@ -77,6 +77,8 @@ def train(
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     fit = Fit(trainer, job, environment, stop)
     fit.run(loaders["train"], loaders["validation"])
+    if classes := loaders["train"].classes:
+        artifacts.write_json(environment.model_dir / artifacts.CLASSES, classes)
     report: dict[str, Any] = {"epochs": fit.history}
     trainer.load_weights(environment.model_dir / artifacts.BEST_WEIGHTS)
     for channel in ("validation", "test"):

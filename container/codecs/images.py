@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 _FORMATS = ("JPEG", "PNG")
 _ANNOTATION_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
@@ -39,6 +39,11 @@ def decode_annotation(data: bytes, max_pixels: int = 2**28) -> np.ndarray:
 
     The result is uint8, or int32 for the 16- and 32-bit modes. Raises DecodeError or TooManyPixels.
     """
+    return annotation_with_palette(data, max_pixels)[0]
+
+
+def annotation_with_palette(data: bytes, max_pixels: int = 2**28) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decode as `decode_annotation`, and return the palette too: uint8 RGB (n, 3), None for other modes than P."""
     image = _load(data, max_pixels)
     if image.format != "PNG":
         raise DecodeError(f"an annotation must be a PNG, this is {image.format}")
@@ -47,8 +52,9 @@ def decode_annotation(data: bytes, max_pixels: int = 2**28) -> np.ndarray:
             f"an annotation must have one channel with a class id per pixel, this one's mode is {image.mode}: "
             "convert colours to class ids"
         )
+    palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if image.mode == "P" else None
     pixels = np.asarray(image)
-    return pixels.astype(np.int32) if image.mode.startswith("I") else pixels.astype(np.uint8, copy=False)
+    return pixels.astype(np.int32 if image.mode.startswith("I") else np.uint8, copy=False), palette
 
 
 def _load(data: bytes, max_pixels: int) -> Image.Image:
@@ -58,6 +64,7 @@ def _load(data: bytes, max_pixels: int) -> Image.Image:
         raise DecodeError("these bytes are neither a JPEG nor a PNG image") from error
     if image.width * image.height > max_pixels:
         raise TooManyPixels(f"the image has {image.width}×{image.height} pixels, more than {max_pixels}")
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing GluonCV turns it on: half an image would pass for a whole one
     try:
         image.load()
     except Exception as error:  # as above

@@ -14,7 +14,9 @@ import numpy as np
 from container.data.samples import Sample
 
 Pair = tuple[np.ndarray, np.ndarray]
+_Item = list["Future[Pair | None]"] | BaseException | None
 _AHEAD = 2  # batches that may wait for the device
+_SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,43 +65,73 @@ def groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
 
 
 def batches(
-    grouped: Iterable[list[Sample]], transform: Callable[[Sample, int], Pair], workers: int
+    read: Callable[[threading.Event], Iterable[list[Sample]]],
+    transform: Callable[[Sample, int], Pair | None],
+    workers: int,
+    stop: threading.Event,
 ) -> Iterator[Batch]:
-    """Yield a batch per group; `transform` (sample, its number in the pass) runs in `workers` threads.
+    """Yield a batch per group that `read` gives; `transform` (sample, its number in the pass) runs in `workers` threads.
 
-    A thread of its own reads the samples, so that a stream is drained while the device works. Closing
-    the iterator stops and joins all threads. An exception of the reader or of `transform` is raised here.
+    A thread of its own reads, so that a stream is drained while the device works; the event that `read` is
+    given is set when it should end. What `transform` makes None of is left out. The iterator ends early once `stop`
+    is set; closing it stops and joins all threads. An exception of the reader or of `transform` is raised here.
     """
-    waiting: queue.Queue[list[Future[Pair]] | BaseException | None] = queue.Queue(_AHEAD)
-    stopped = threading.Event()
+    reader = _Reader(read, transform, ThreadPoolExecutor(workers, thread_name_prefix="decode"))
+    reader.start()
+    try:
+        while (item := reader.take(stop)) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            if pairs := [pair for future in item if (pair := future.result())]:
+                images, labels = zip(*pairs, strict=True)
+                yield Batch(np.stack(images), np.stack(labels))
+    finally:
+        reader.close()
 
-    def offer(item: list[Future[Pair]] | BaseException | None) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                return waiting.put(item, timeout=0.1)
 
-    def read(pool: ThreadPoolExecutor) -> None:
+class _Reader(threading.Thread):
+    """Reads groups, has them decoded, and keeps a few of them ready."""
+
+    def __init__(
+        self,
+        read: Callable[[threading.Event], Iterable[list[Sample]]],
+        transform: Callable[[Sample, int], Pair | None],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        super().__init__(name="read", daemon=True)
+        self._read = read
+        self._transform = transform
+        self._pool = pool
+        self._stopped = threading.Event()
+        self._ready: queue.Queue[_Item] = queue.Queue(_AHEAD)
+
+    def run(self) -> None:
+        """Read to the end, then say so by None; an exception is handed over to be raised where batches are used."""
         number = 0
         try:
-            for group in grouped:
-                offer([pool.submit(transform, sample, number + i) for i, sample in enumerate(group)])
+            for group in self._read(self._stopped):
+                self._offer([self._pool.submit(self._transform, sample, number + i) for i, sample in enumerate(group)])
                 number += len(group)
-                if stopped.is_set():
+                if self._stopped.is_set():
                     return
-            offer(None)
-        except BaseException as error:  # handed over, and raised where the batches are used
-            offer(error)
+            self._offer(None)
+        except BaseException as error:
+            self._offer(error)
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        reader = threading.Thread(target=read, args=(pool,), name="read", daemon=True)
-        reader.start()
-        try:
-            while (item := waiting.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                images, labels = zip(*(future.result() for future in item))
-                yield Batch(np.stack(images), np.stack(labels))
-        finally:
-            stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            reader.join()
+    def take(self, stop: threading.Event) -> _Item:
+        """Wait for the next group; None at the end, or when `stop` is set."""
+        while not stop.is_set():
+            with contextlib.suppress(queue.Empty):
+                return self._ready.get(timeout=_SLICE_SECONDS)
+        return None
+
+    def close(self) -> None:
+        """Stop reading and decoding, and join all threads."""
+        self._stopped.set()
+        self.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _offer(self, item: _Item) -> None:
+        while not self._stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                return self._ready.put(item, timeout=_SLICE_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -13,47 +13,85 @@ from container.data.augment import centre_crop, random_crop
 from container.data.batches import Batch, Pair, Rollover, batches, groups
 from container.data.samples import Sample, Samples, decode_sample
 from container.environment import cpu_count
+from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
 
 
-class Loader:
-    """Reads one channel's samples as the hyperparameters say."""
+class BadRecords:
+    """The budget of unusable samples in one pass."""
 
-    def __init__(self, samples: Samples, hyperparameters: Hyperparameters) -> None:
+    def __init__(self, budget: int) -> None:
+        self._left = budget
+        self._lock = threading.Lock()
+
+    def skip(self, error: ClientError) -> None:
+        """Log a sample's error and go on; raises it again when the budget is spent."""
+        with self._lock:
+            if not self._left:
+                raise error
+            self._left -= 1
+        LOG.warning("skipped: %s", error)
+
+
+class Loader:
+    """Reads one channel's samples as the hyperparameters say; passes end early once `stop` is set."""
+
+    def __init__(self, samples: Samples, hyperparameters: Hyperparameters, stop: threading.Event) -> None:
         self._samples = samples
         self.label_map = samples.label_map
         self._hyperparameters = hyperparameters
+        self._stop = stop
         self._workers = min(hyperparameters.workers, cpu_count())
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
         self._rollover = Rollover(hyperparameters.mini_batch_size)
         self._told = threading.Event()
 
+    @property
+    def classes(self) -> list[dict[str, object]]:
+        """What the data has said of its classes: `id`, `name` and `color` of each; empty when nothing."""
+        return self._samples.colour_map.as_classes() if self._samples.colour_map else []
+
     def training_epoch(self, epoch: int) -> Iterator[Batch]:
         """Make one shuffled, augmented pass in full batches of square crops."""
         job = self._hyperparameters
-
-        def transform(sample: Sample, number: int) -> Pair:
-            rng = np.random.default_rng((self._seed, epoch, number))
-            return random_crop(*self._decode(sample), job.base_size, job.crop, rng)
-
         order = np.random.default_rng((self._seed, epoch)) if job.shuffle_buffer else None
-        return batches(self._rollover.groups(self._samples.epoch(order)), transform, self._workers)
+
+        def crop(pair: Pair, number: int) -> Pair:
+            return random_crop(*pair, job.base_size, job.crop, np.random.default_rng((self._seed, epoch, number)))
+
+        return self._batches(lambda stopped: self._rollover.groups(self._samples.epoch(order, stopped)), crop)
 
     def validation_epoch(self) -> Iterator[Batch]:
         """Make one pass in order: every image once, its centre square scaled to the crop."""
         job = self._hyperparameters
-
-        def transform(sample: Sample, number: int) -> Pair:
-            return centre_crop(*self._decode(sample), job.crop)
-
-        grouped = groups(self._samples.epoch(None), job.validation_mini_batch_size)
-        return batches(grouped, transform, self._workers)
+        return self._batches(
+            lambda stopped: groups(self._samples.epoch(None, stopped), job.validation_mini_batch_size),
+            lambda pair, number: centre_crop(*pair, job.crop),
+        )
 
     def full_size_epoch(self) -> Iterator[Batch]:
         """Make one pass in order: every image once, at its own size, one at a time."""
-        return batches(groups(self._samples.epoch(None), 1), lambda sample, _: self._decode(sample), self._workers)
+        return self._batches(
+            lambda stopped: groups(self._samples.epoch(None, stopped), 1), lambda pair, number: pair
+        )
+
+    def _batches(
+        self, read: Callable[[threading.Event], Iterator[list[Sample]]], crop: Callable[[Pair, int], Pair]
+    ) -> Iterator[Batch]:
+        """Make one pass: read groups of samples, decode and crop each, passing over as many bad ones as are allowed."""
+        bad = BadRecords(self._hyperparameters.max_bad_records)
+
+        def transform(sample: Sample, number: int) -> Pair | None:
+            try:
+                pair = self._decode(sample)
+            except ClientError as error:
+                bad.skip(error)
+                return None
+            return crop(pair, number)
+
+        return batches(read, transform, self._workers, self._stop)
 
     def _decode(self, sample: Sample) -> Pair:
         image, labels, unnamed = decode_sample(sample, self.label_map, self._hyperparameters.num_classes)
@@ -61,6 +99,9 @@ class Loader:
             self._told.set()
             LOG.warning(
                 "the label map of channel %s does not name every pixel value: such pixels are ignored, "
-                "%d of them in the first image concerned (%s)", self._samples.channel, unnamed, sample.name,
+                "%d of them in the first image concerned (%s)",
+                self._samples.channel,
+                unnamed,
+                sample.name,
             )
         return image, labels

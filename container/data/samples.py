@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from container.codecs.images import DecodeError, decode_annotation, decode_image
+from container.codecs.images import DecodeError, annotation_with_palette, decode_image
+from container.data.ground_truth import ColourMap
 from container.data.labels import LabelMap
+from container.data.pipe import PipeSamples, ShuffleBuffer
 from container.environment import Channel, Environment
 from container.errors import ClientError
+from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
 
@@ -30,6 +34,10 @@ class Sample(Protocol):
     def name(self) -> str:
         """The image's file, or the channel and record number."""
 
+    @property
+    def colour_map(self) -> ColourMap | None:
+        """What the data says of its classes, if it does."""
+
     def read(self) -> tuple[bytes, bytes]:
         """Return the encoded image and annotation."""
 
@@ -39,10 +47,10 @@ class Samples(Protocol):
 
     channel: str
     label_map: LabelMap
-    count: int | None  # per pass; None until it is known
+    colour_map: ColourMap | None
 
-    def epoch(self, rng: np.random.Generator | None) -> Iterator[Sample]:
-        """Make one pass over the channel, in random order when `rng` is given."""
+    def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
+        """Make one pass over the channel, in random order when `rng` is given, that ends early once `stopped` is set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +59,7 @@ class FileSample:
 
     image: Path
     annotation: Path
+    colour_map: ColourMap | None = None
 
     @property
     def name(self) -> str:
@@ -68,10 +77,10 @@ class FileSamples:
     def __init__(self, channel: str, images: Path, annotations: Path, label_map: LabelMap) -> None:
         self.channel = channel
         self.label_map = label_map
+        self.colour_map: ColourMap | None = None
         self._pairs = _pair(channel, _list(images, _IMAGES), _list(annotations, _ANNOTATIONS))
-        self.count: int | None = len(self._pairs)
 
-    def epoch(self, rng: np.random.Generator | None) -> Iterator[Sample]:
+    def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Go over all pairs once, in the order of their names unless `rng` shuffles them."""
         order = np.arange(len(self._pairs)) if rng is None else rng.permutation(len(self._pairs))
         return (self._pairs[index] for index in order)
@@ -79,7 +88,7 @@ class FileSamples:
 
 def check_channels(environment: Environment) -> None:
     """Raise one ClientError that lists every channel that is missing or of an unsupported kind."""
-    faults = []
+    faults: list[str] = []
     for name in ("train", "validation"):
         faults += _missing(environment, name)
     if "test" in environment.channels:
@@ -93,10 +102,13 @@ def check_channels(environment: Environment) -> None:
         raise ClientError("the input channels are not complete: " + "; ".join(faults))
 
 
-def open_samples(environment: Environment, channel: str) -> Samples:
+def open_samples(environment: Environment, channel: str, job: Hyperparameters) -> Samples:
     """Open a channel's samples, whichever its input mode; raises ClientError naming channel and remedy."""
     label_map = _label_map(environment, channel)
     images = environment.channels[channel]
+    if images.input_mode == "Pipe":
+        buffer = ShuffleBuffer(job.shuffle_buffer, job.shuffle_buffer_mb * 2**20)
+        return PipeSamples(images, label_map, buffer, environment.pipe_timeout)
     return FileSamples(channel, images.path, environment.channels[f"{channel}_annotation"].path, label_map)
 
 
@@ -111,7 +123,9 @@ def decode_sample(sample: Sample, label_map: LabelMap, num_classes: int) -> tupl
     except DecodeError as error:
         raise ClientError(f"{sample.name}: {error}; replace or remove it") from error
     try:
-        pixels = decode_annotation(encoded_annotation)
+        pixels, palette = annotation_with_palette(encoded_annotation)
+        if sample.colour_map and palette is not None:
+            pixels = sample.colour_map.repair(pixels, palette)
         if pixels.shape != image.shape[:2]:
             raise DecodeError(
                 f"the image is {image.shape[1]}×{image.shape[0]} but its annotation is {pixels.shape[1]}×{pixels.shape[0]}"
@@ -151,7 +165,7 @@ def _list(folder: Path, suffixes: tuple[str, ...]) -> dict[Path, Path]:
 
     Hidden files and files of other kinds are passed over with a warning each.
     """
-    files = {}
+    files: dict[Path, Path] = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         if not path.is_file():

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import mxnet as mx
 import numpy as np
 
 from container import artifacts
-from container.errors import ClientError
-from container.mx.network import SegmentationNetwork
+from container.mx.network import SegmentationNetwork, load_weights
 
 _WARM_SIZE = 240
 
@@ -27,7 +25,8 @@ class MXNetEngine:
         settings = artifacts.read_model_settings(model_dir)
         self.num_classes: int = settings["num_classes"]
         self._device = mx.gpu() if mx.context.num_gpus() else mx.cpu()
-        self._network = _load_network(settings, model_dir / artifacts.BEST_WEIGHTS, self._device)
+        self._network = SegmentationNetwork(**settings)
+        load_weights(self._network, model_dir / artifacts.BEST_WEIGHTS, [self._device])
         self._network.hybridize(static_alloc=True)
         self._lock = threading.Lock()
 
@@ -49,17 +48,3 @@ class MXNetEngine:
 
     def _logits(self, image: np.ndarray) -> mx.nd.NDArray:
         return self._network(mx.nd.array(image[None], dtype="uint8", ctx=self._device))
-
-
-def _load_network(settings: dict[str, Any], path: Path, device: mx.Context) -> SegmentationNetwork:
-    """Build the network and load its main branch; the auxiliary head is training's alone and may be missing."""
-    network = SegmentationNetwork(settings["algorithm"], settings["backbone"], settings["num_classes"])
-    try:
-        network.load_parameters(str(path), ctx=device, allow_missing=True, cast_dtype=True)
-        for parameter in network.collect_params().values():
-            if not parameter.name.startswith(network.auxlayer.prefix):
-                parameter.data(device)
-    except Exception as error:  # MXNetError, AssertionError, ValueError and RuntimeError, by what differs
-        reason = str(error).strip().splitlines()[-1]  # MXNet's begin with a traceback of its own
-        raise ClientError(f"{path} does not fit {settings}: {reason}") from error
-    return network

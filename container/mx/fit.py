@@ -67,11 +67,11 @@ class Fit:
     def _train(self, epoch: int, train: Loader) -> float:
         """Train one epoch and return its mean loss."""
         start = time.time()
-        samples, losses, iteration = 0, [], 0
-        for iteration, size, loss in self._steps(epoch, train):
+        samples, losses = 0, []
+        for size, loss in self._steps(epoch, train):
             samples += size
             losses.append(loss)
-        self._expect(iteration)
+        self._expect(len(losses), samples)
         if not losses:
             return math.nan
         mean = sum(losses) / len(losses)
@@ -82,14 +82,14 @@ class Fit:
         self._tell("training", epoch, start, end, {"train_loss": mean, "train_throughput": throughput})
         return mean
 
-    def _steps(self, epoch: int, train: Loader) -> Iterator[tuple[int, int, float]]:
-        """Make the steps of an epoch; yields iterations so far, batch size and loss of each."""
+    def _steps(self, epoch: int, train: Loader) -> Iterator[tuple[int, float]]:
+        """Make the steps of an epoch; yields batch size and loss of each."""
         since, seen, pending = time.time(), 0, None
         bar = tqdm(train.training_epoch(epoch), f"epoch {epoch}", self._iterations, leave=False, disable=None)
         for iteration, batch in enumerate(bar):
             losses = self._trainer.step(batch, self._rate(epoch, iteration))
             if pending:  # wait for the step before: the device always has one to work on, and never a long queue
-                yield iteration, pending[0], self._finite(epoch, pending[1])
+                yield pending[0], self._finite(epoch, pending[1])
             pending = len(batch), losses
             seen += len(batch)
             if (iteration + 1) % self._job.logging_frequency == 0:
@@ -101,7 +101,7 @@ class Fit:
                 break
         bar.iterable.close()
         if pending:
-            yield iteration + 1, pending[0], self._finite(epoch, pending[1])
+            yield pending[0], self._finite(epoch, pending[1])
 
     def _rate(self, epoch: int, iteration: int) -> float:
         """Learning rate of an iteration; a pass longer than announced stays at its epoch's end."""
@@ -117,13 +117,14 @@ class Fit:
             )
         return loss
 
-    def _expect(self, iterations: int) -> None:
-        """Plan the following epochs by what this one had; say so when num_training_samples was wrong."""
+    def _expect(self, iterations: int, samples: int) -> None:
+        """Plan the following epochs by what this one had; say so once when num_training_samples was wrong."""
         if iterations != self._iterations and not self._stop.is_set() and not self.history:
             LOG.warning(
-                "num_training_samples is %d, but an epoch has %d iterations of %d samples, not %d: "
+                "num_training_samples is %d, but the first epoch trained on %d samples: "
                 "the learning rate now follows what was seen",
-                self._job.num_training_samples, iterations, self._job.mini_batch_size, self._iterations,
+                self._job.num_training_samples,
+                samples,
             )
         self._iterations = max(1, iterations)
 

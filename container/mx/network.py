@@ -40,6 +40,8 @@ class SegmentationNetwork(gluon.HybridBlock):
         # the auxiliary head belongs to the parameter files but not to the graph that answers
         warnings.filterwarnings("ignore", "Parameter .* is not used by any computation")
         self.algorithm = algorithm
+        self.backbone = backbone
+        self.num_classes = num_classes
         for name in _PARTS:
             setattr(self, name, getattr(model, name))
 
@@ -125,12 +127,21 @@ def initialize_weights(network: SegmentationNetwork) -> None:
 
 
 def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Context]) -> None:
-    """Load a Gluon parameter file of this architecture; raises ClientError that names the file and what differs."""
+    """Load a Gluon parameter file of this architecture, in which the auxiliary head may be missing.
+
+    Raises ClientError that names the file and what differs.
+    """
     try:
-        network.load_parameters(str(path), ctx=devices, cast_dtype=True)
-    except Exception as error:  # MXNetError, AssertionError and ValueError, by what differs
-        reason = str(error).strip().split("\n")[0]
-        raise ClientError(f"{path.name} does not fit this network (algorithm, backbone, num_classes): {reason}") from error
+        saved = mx.nd.load(str(path))
+        needed = network._collect_params_with_prefix()
+        missing = [name for name in needed if name not in saved and not name.startswith("auxlayer.")]
+        if missing:
+            raise ValueError(f"it lacks {missing[0]} and {len(missing) - 1} more")
+        network.load_parameters(str(path), ctx=devices, allow_missing=True, cast_dtype=True)
+    except Exception as error:  # MXNetError, AssertionError, ValueError, by what differs
+        reason = str(error).strip().splitlines()[-1]  # MXNet's begin with a traceback of its own
+        architecture = f"{network.algorithm}, {network.backbone}, {network.num_classes} classes"
+        raise ClientError(f"{path} does not fit this network ({architecture}): {reason}") from error
 
 
 def _resize_like(F: Any, x: Any, like: Any) -> Any:

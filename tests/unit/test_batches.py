@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pytest
 
-from container.data.batches import Pair, Rollover, batches, groups
+from container.data.batches import Batch, Pair, Rollover, batches, groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,10 @@ def pair(sample: Numbered, number: int) -> Pair:
     return np.full((2, 2, 3), sample.number, np.uint8), np.full((2, 2), number, np.uint8)
 
 
+def run(grouped: Iterable[list[Numbered]], transform: Callable[..., Pair | None] = pair, workers: int = 2) -> Iterator[Batch]:
+    return batches(lambda stopped: grouped, transform, workers, threading.Event())
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -39,7 +43,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def test_batches_come_in_order_with_the_last_one_smaller() -> None:
-    made = list(batches(groups([Numbered(i) for i in range(7)], 3), pair, workers=4))
+    made = list(run(groups([Numbered(i) for i in range(7)], 3), workers=4))
     assert [batch.images[:, 0, 0, 0].tolist() for batch in made] == [[0, 1, 2], [3, 4, 5], [6]]
     assert [batch.labels[:, 0, 0].tolist() for batch in made] == [[0, 1, 2], [3, 4, 5], [6]]
 
@@ -64,7 +68,7 @@ def test_reading_runs_ahead_of_the_device_but_not_far() -> None:
             read.append(number)
             yield Numbered(number)
 
-    made = batches(groups(source(), 2), pair, workers=2)
+    made = run(groups(source(), 2))
     next(made)
     wait_until(lambda: len(read) >= 6)  # the thread goes on without being asked
     threading.Event().wait(0.2)
@@ -74,7 +78,7 @@ def test_reading_runs_ahead_of_the_device_but_not_far() -> None:
 
 def test_closing_stops_every_thread() -> None:
     before = threading.active_count()
-    made = batches(groups((Numbered(i) for i in range(10**9)), 2), pair, workers=3)
+    made = run(groups((Numbered(i) for i in range(10**9)), 2), workers=3)
     next(made)
     assert threading.active_count() > before
     made.close()
@@ -90,6 +94,27 @@ def test_a_fault_of_the_reader_or_of_a_worker_reaches_the_user() -> None:
         raise OSError("gone")
 
     with pytest.raises(ValueError, match="sample 0"):
-        list(batches(groups([Numbered(0)], 1), broken, workers=1))
+        list(run(groups([Numbered(0)], 1), broken))
     with pytest.raises(OSError, match="gone"):
-        list(batches(groups(source(), 1), pair, workers=1))
+        list(run(groups(source(), 1)))
+
+
+def test_what_has_no_pair_is_left_out() -> None:
+    def odd(sample: Numbered, number: int) -> Pair | None:
+        return pair(sample, number) if sample.number % 2 else None
+
+    made = list(run(groups([Numbered(i) for i in (0, 1, 3, 2, 4, 6, 5)], 3), odd))
+    assert [batch.images[:, 0, 0, 0].tolist() for batch in made] == [[1, 3], [5]]
+
+
+def test_a_reader_that_waits_for_ever_is_told_to_stop() -> None:
+    def silent(stopped: threading.Event) -> Iterator[list[Numbered]]:
+        yield [Numbered(0)]
+        stopped.wait()
+
+    stop = threading.Event()
+    made = batches(silent, pair, 1, stop)
+    assert len(next(made)) == 1
+    stop.set()
+    assert list(made) == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "read"]

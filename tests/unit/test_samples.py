@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from PIL import Image
 from container.data.samples import check_channels, decode_sample, open_samples
 from container.environment import Environment
 from container.errors import ClientError
+from container.hyperparameters import load
 from tests.conftest import JobFactory
+
+JOB = load({"num_classes": 2, "num_training_samples": 1})
 
 
 def names(root: Path, rng: np.random.Generator | None = None) -> list[str]:
-    samples = open_samples(Environment.read(root), "train")
-    return [Path(sample.name).name for sample in samples.epoch(rng)]
+    samples = open_samples(Environment.read(root), "train", JOB)
+    return [Path(sample.name).name for sample in samples.epoch(rng, threading.Event())]
 
 
 def test_pairs_come_in_the_order_of_their_names(make_job: JobFactory) -> None:
@@ -106,8 +110,8 @@ def test_nested_folders_pair_by_path_or_by_stem(make_job: JobFactory) -> None:
 
 
 def decode(root: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    samples = open_samples(Environment.read(root), "train")
-    return decode_sample(next(iter(samples.epoch(None))), samples.label_map, 2)
+    samples = open_samples(Environment.read(root), "train", JOB)
+    return decode_sample(next(iter(samples.epoch(None, threading.Event()))), samples.label_map, 2)
 
 
 def test_a_pair_of_two_sizes_names_both(make_job: JobFactory) -> None:
@@ -131,8 +135,8 @@ def test_each_channel_has_its_own_label_map(make_job: JobFactory) -> None:
     folder.mkdir()
     (folder / "train_label_map.json").write_text('{"map": {"0": 1, "1": 0}}')
     environment = Environment.read(root)
-    assert open_samples(environment, "train").label_map.content == {"map": {"0": 1, "1": 0}}
-    assert open_samples(environment, "validation").label_map.content == {"scale": 1}
+    assert open_samples(environment, "train", JOB).label_map.content == {"map": {"0": 1, "1": 0}}
+    assert open_samples(environment, "validation", JOB).label_map.content == {"scale": 1}
     _, labels, _ = decode(root)
     expected = np.asarray(Image.open(root / "input/data/train_annotation/train-0.png"))
     assert np.array_equal(labels, np.choose(np.minimum(expected, 2), [1, 0, 255]))

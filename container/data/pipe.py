@@ -1,0 +1,152 @@
+"""Samples from a Pipe-mode channel: an augmented manifest's attributes, streamed as RecordIO, one FIFO per pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import itertools
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from container.codecs.recordio import RecordIOError, read_records
+from container.data.fifo import Silent, Unwanted, open_fifo
+from container.data.ground_truth import ColourMap, read_colour_map
+from container.data.labels import LabelMap
+from container.environment import Channel
+from container.errors import ClientError, PlatformError
+
+_GZIP = b"\x1f\x8b"
+_JPEG = b"\xff\xd8"
+_REMEDY = 'list image and annotation in AttributeNames, as in ["source-ref", "<label>-ref"]'
+
+
+@dataclasses.dataclass(frozen=True)
+class PipeSample:
+    """A pair of records; `name` says which."""
+
+    name: str
+    image: bytes
+    annotation: bytes
+    colour_map: ColourMap | None = None
+
+    def read(self) -> tuple[bytes, bytes]:
+        """Return both records."""
+        return self.image, self.annotation
+
+
+@dataclasses.dataclass(frozen=True)
+class ShuffleBuffer:
+    """How much of a stream may be held back to be shuffled."""
+
+    samples: int
+    size: int  # bytes
+
+
+class PipeSamples:
+    """The passes over one channel; each opens the next FIFO, whose number counts opens."""
+
+    def __init__(self, channel: Channel, label_map: LabelMap, buffer: ShuffleBuffer, timeout: float) -> None:
+        if channel.record_wrapper.lower() != "recordio":
+            raise ClientError(
+                f"channel {channel.name} is in Pipe mode with RecordWrapperType {channel.record_wrapper}: its stream cannot "
+                "be cut into records; set RecordWrapperType to RecordIO (record_wrapping='RecordIO' in the SDK)"
+            )
+        self.channel = channel.name
+        self.label_map = label_map
+        self.colour_map: ColourMap | None = None
+        self._path = channel.path
+        self._buffer = buffer
+        self._timeout = timeout
+        self._opens = 0
+
+    def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[PipeSample]:
+        """Make one pass in the stream's order, or shuffled within the buffer when `rng` is given."""
+        samples = self._samples(stopped)
+        return samples if rng is None else shuffle(samples, self._buffer, rng)
+
+    def _samples(self, stopped: threading.Event) -> Iterator[PipeSample]:
+        """Cut the stream into samples; raises JobError that names channel and record."""
+        path = self._path.with_name(f"{self._path.name}_{self._opens}")
+        self._opens += 1
+        number = 0
+        try:
+            with open_fifo(path, self._timeout, stopped) as fifo:
+                records = read_records(_decompress(fifo))
+                opening = list(itertools.islice(records, 3))
+                period, metadata = _attributes(opening, self.channel)
+                for sample in _grouped(itertools.chain(opening, records), period):
+                    number += period
+                    yield self._sample(sample, number - period + 1, metadata)
+        except Unwanted:
+            return
+        except Silent as error:
+            raise PlatformError(
+                f"channel {self.channel}: nothing came through {path} for {self._timeout:.0f} s after record {number}; the "
+                "writer is gone or stuck (PIPE_TIMEOUT_SECONDS is the deadline)"
+            ) from error
+        except (RecordIOError, gzip.BadGzipFile, EOFError) as error:
+            raise PlatformError(
+                f"channel {self.channel}, after record {number}: {error}; the writer was cut off, or the channel is not "
+                "RecordIO (RecordWrapperType)"
+            ) from error
+
+    def _sample(self, records: list[bytes], number: int, metadata: int | None) -> PipeSample:
+        """Make the sample whose first record is `number`, counted from 1."""
+        name = f"channel {self.channel}, record {number}"
+        if None in records:
+            raise ClientError(f"{name}: the stream ends within a sample; {_REMEDY}")
+        if metadata is not None:
+            self.colour_map = read_colour_map(records[metadata], name) or self.colour_map
+            records = records[:metadata] + records[metadata + 1 :]
+        if records[1].startswith(_JPEG):
+            raise ClientError(f"{name}: the annotation, record {number + 1}, is a JPEG, not a PNG of class ids; {_REMEDY}")
+        return PipeSample(name, records[0], records[1], self.colour_map)
+
+
+def shuffle(samples: Iterator[PipeSample], buffer: ShuffleBuffer, rng: np.random.Generator) -> Iterator[PipeSample]:
+    """Yield the samples in random order, holding back no more than the buffer allows and one sample."""
+    held: list[PipeSample] = []
+    size = 0
+    for sample in samples:
+        held.append(sample)
+        size += len(sample.image) + len(sample.annotation)
+        while len(held) > buffer.samples or (size > buffer.size and held):
+            chosen = _take(held, rng)
+            size -= len(chosen.image) + len(chosen.annotation)
+            yield chosen
+    while held:
+        yield _take(held, rng)
+
+
+def _take(held: list[PipeSample], rng: np.random.Generator) -> PipeSample:
+    index = int(rng.integers(len(held)))
+    held[index], held[-1] = held[-1], held[index]
+    return held.pop()
+
+
+def _decompress(stream: BinaryIO) -> BinaryIO:
+    """Undo gzip where the stream begins with its mark."""
+    if stream.peek(2)[:2] == _GZIP:  # type: ignore[attr-defined]
+        return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+    return stream
+
+
+def _attributes(opening: list[bytes], channel: str) -> tuple[int, int | None]:
+    """Tell from the first records how many a sample has, and which of them is a label's metadata.
+
+    The manifest's AttributeNames are not told to the container; metadata is JSON, wherever it stands.
+    """
+    texts = [index for index, record in enumerate(opening) if record[:1] in (b"{", b"[")]
+    if not texts:
+        return 2, None
+    if len(texts) > 1 or len(opening) < 3:
+        raise ClientError(f"channel {channel}: records {[i + 1 for i in texts]} of the first sample are JSON; {_REMEDY}")
+    return 3, texts[0]
+
+
+def _grouped(records: Iterator[bytes], period: int) -> Iterator[list[bytes]]:
+    """Group records into samples; what the last one lacks is None."""
+    return (list(group) for group in itertools.zip_longest(*[records] * period))
