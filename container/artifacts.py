@@ -92,5 +92,7 @@ def opened_model(folder: Path) -> Iterator[Path]:
                         with content, (Path(unpacked) / name).open("wb") as target:
                             shutil.copyfileobj(content, target)
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise ClientError(f"{archives[0]} cannot be unpacked: {error}; give a training job's model.tar.gz") from error
+            raise ClientError(
+                f"{archives[0]} cannot be unpacked: {error}; give a training job's model.tar.gz"
+            ) from error
         yield Path(unpacked)

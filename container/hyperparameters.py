@@ -176,6 +176,10 @@ def _range(entry: Mapping[str, Any]) -> str:
         return ", ".join(entry["enum"][:-1]) + " or " + entry["enum"][-1]
     if "pattern" in entry:
         return "comma-separated integers"
-    low = next((f"{entry[key]} {sign} " for key, sign in (("minimum", "≤"), ("exclusiveMinimum", "<")) if key in entry), "")
-    high = next((f" {sign} {entry[key]}" for key, sign in (("maximum", "≤"), ("exclusiveMaximum", "<")) if key in entry), "")
+    low = next(
+        (f"{entry[key]} {sign} " for key, sign in (("minimum", "≤"), ("exclusiveMinimum", "<")) if key in entry), ""
+    )
+    high = next(
+        (f" {sign} {entry[key]}" for key, sign in (("maximum", "≤"), ("exclusiveMaximum", "<")) if key in entry), ""
+    )
     return f"{low}{entry['type']}{high}"

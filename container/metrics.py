@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-
 METRIC_DEFINITIONS = {
     "train:loss": r"#quality_metric\. host: \S+, epoch: \S+, train loss: (\S+) \.",
     "train:throughput": r"#throughput_metric\. host: \S+, epoch: \S+, train throughput: (\S+) samples/sec",
@@ -50,11 +49,12 @@ def metrics_json(host: str, operation: str, epoch: int, start: float, end: float
         "StartTime": start,
         "EndTime": end,
         "Dimensions": {
-            "Algorithm": "Semantic Segmentation", "Host": host, "Operation": operation, "epoch": str(epoch),
+            "Algorithm": "Semantic Segmentation",
+            "Host": host,
+            "Operation": operation,
+            "epoch": str(epoch),
         },
-        "Metrics": {
-            name: {"sum": value, "count": 1, "min": value, "max": value} for name, value in values.items()
-        },
+        "Metrics": {name: {"sum": value, "count": 1, "min": value, "max": value} for name, value in values.items()},
     }
     return "#metrics " + json.dumps(content)
 

@@ -61,9 +61,7 @@ def run(environment: Environment, stop: threading.Event) -> None:
     train(environment, job, loaders, stop)
 
 
-def train(
-    environment: Environment, job: Hyperparameters, loaders: dict[str, Loader], stop: threading.Event
-) -> None:
+def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loader], stop: threading.Event) -> None:
     """Train on the input that `run` has checked; only from here on the framework is there."""
     from container.mx.devices import choose_devices
     from container.mx.fit import Fit

@@ -45,9 +45,16 @@ def job_factory(root: Path) -> JobFactory:
             for number in range(count):
                 write_pair(root, channel, f"{channel}-{number}", rng)
         values = {
-            "num_classes": "2", "num_training_samples": str(train), "crop_size": "32", "base_size": "48",
-            "epochs": "1", "mini_batch_size": "2", "validation_mini_batch_size": "2", "use_pretrained_model": "False",
-            "_seed": "7", **changes,
+            "num_classes": "2",
+            "num_training_samples": str(train),
+            "crop_size": "32",
+            "base_size": "48",
+            "epochs": "1",
+            "mini_batch_size": "2",
+            "validation_mini_batch_size": "2",
+            "use_pretrained_model": "False",
+            "_seed": "7",
+            **changes,
         }
         config = root / "input" / "config"
         config.mkdir(parents=True, exist_ok=True)

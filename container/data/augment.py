@@ -53,9 +53,7 @@ def _random_span(length: int, side: float, rng: np.random.Generator) -> slice:
     return slice(start, start + size)
 
 
-def _resample(
-    image: np.ndarray, labels: np.ndarray, scale: float, crop_size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _resample(image: np.ndarray, labels: np.ndarray, scale: float, crop_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Scale a region to the crop, and pad at the bottom and the right where it is smaller."""
     height, width = (max(1, min(crop_size, round(length * scale))) for length in labels.shape)
     if max(height, width) >= crop_size - 1:  # rounding must not leave a line of padding

@@ -70,7 +70,7 @@ def batches(
     workers: int,
     stop: threading.Event,
 ) -> Iterator[Batch]:
-    """Yield a batch per group that `read` gives; `transform` (sample, its number in the pass) runs in `workers` threads.
+    """Yield a batch per group that `read` gives; `transform` (sample, its number) runs in `workers` threads.
 
     A thread of its own reads, so that a stream is drained while the device works; the event that `read` is
     given is set when it should end. What `transform` makes None of is left out. The iterator ends early once `stop`

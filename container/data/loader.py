@@ -73,9 +73,7 @@ class Loader:
 
     def full_size_epoch(self) -> Iterator[Batch]:
         """Make one pass in order: every image once, at its own size, one at a time."""
-        return self._batches(
-            lambda stopped: groups(self._samples.epoch(None, stopped), 1), lambda pair, number: pair
-        )
+        return self._batches(lambda stopped: groups(self._samples.epoch(None, stopped), 1), lambda pair, number: pair)
 
     def _batches(
         self, read: Callable[[threading.Event], Iterator[list[Sample]]], crop: Callable[[Pair, int], Pair]

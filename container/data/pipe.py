@@ -51,8 +51,8 @@ class PipeSamples:
     def __init__(self, channel: Channel, label_map: LabelMap, buffer: ShuffleBuffer, timeout: float) -> None:
         if channel.record_wrapper.lower() != "recordio":
             raise ClientError(
-                f"channel {channel.name} is in Pipe mode with RecordWrapperType {channel.record_wrapper}: its stream cannot "
-                "be cut into records; set RecordWrapperType to RecordIO (record_wrapping='RecordIO' in the SDK)"
+                f"channel {channel.name} is in Pipe mode with RecordWrapperType {channel.record_wrapper}: its stream "
+                "cannot be cut into records; set RecordWrapperType to RecordIO (record_wrapping='RecordIO' in the SDK)"
             )
         self.channel = channel.name
         self.label_map = label_map
@@ -84,13 +84,13 @@ class PipeSamples:
             return
         except Silent as error:
             raise PlatformError(
-                f"channel {self.channel}: nothing came through {path} for {self._timeout:.0f} s after record {number}; the "
-                "writer is gone or stuck (PIPE_TIMEOUT_SECONDS is the deadline)"
+                f"channel {self.channel}: nothing came through {path} for {self._timeout:.0f} s after record {number}; "
+                "the writer is gone or stuck (PIPE_TIMEOUT_SECONDS is the deadline)"
             ) from error
         except (RecordIOError, gzip.BadGzipFile, EOFError) as error:
             raise PlatformError(
-                f"channel {self.channel}, after record {number}: {error}; the writer was cut off, or the channel is not "
-                "RecordIO (RecordWrapperType)"
+                f"channel {self.channel}, after record {number}: {error}; the writer was cut off, or the channel is "
+                "not RecordIO (RecordWrapperType)"
             ) from error
 
     def _sample(self, records: list[bytes], number: int, metadata: int | None) -> PipeSample:
@@ -102,7 +102,9 @@ class PipeSamples:
             self.colour_map = read_colour_map(records[metadata], name) or self.colour_map
             records = records[:metadata] + records[metadata + 1 :]
         if records[1].startswith(_JPEG):
-            raise ClientError(f"{name}: the annotation, record {number + 1}, is a JPEG, not a PNG of class ids; {_REMEDY}")
+            raise ClientError(
+                f"{name}: the annotation, record {number + 1}, is a JPEG, not a PNG of class ids; {_REMEDY}"
+            )
         return PipeSample(name, records[0], records[1], self.colour_map)
 
 
@@ -143,7 +145,9 @@ def _attributes(opening: list[bytes], channel: str) -> tuple[int, int | None]:
     if not texts:
         return 2, None
     if len(texts) > 1 or len(opening) < 3:
-        raise ClientError(f"channel {channel}: records {[i + 1 for i in texts]} of the first sample are JSON; {_REMEDY}")
+        raise ClientError(
+            f"channel {channel}: records {[i + 1 for i in texts]} of the first sample are JSON; {_REMEDY}"
+        )
     return 3, texts[0]
 
 

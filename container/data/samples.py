@@ -50,7 +50,7 @@ class Samples(Protocol):
     colour_map: ColourMap | None
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
-        """Make one pass over the channel, in random order when `rng` is given, that ends early once `stopped` is set."""
+        """Make one pass, in random order when `rng` is given; it ends early once `stopped` is set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,8 @@ def decode_sample(sample: Sample, label_map: LabelMap, num_classes: int) -> tupl
             pixels = sample.colour_map.repair(pixels, palette)
         if pixels.shape != image.shape[:2]:
             raise DecodeError(
-                f"the image is {image.shape[1]}×{image.shape[0]} but its annotation is {pixels.shape[1]}×{pixels.shape[0]}"
+                f"the image is {image.shape[1]}×{image.shape[0]} "
+                f"but its annotation is {pixels.shape[1]}×{pixels.shape[0]}"
             )
         labels, unnamed = label_map.apply(pixels, num_classes)
     except (DecodeError, ClientError) as error:

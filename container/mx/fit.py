@@ -12,7 +12,6 @@ from typing import Any
 from tqdm import tqdm
 
 from container import artifacts, metrics
-
 from container.data.loader import Loader
 from container.environment import Environment
 from container.errors import ClientError

@@ -75,7 +75,7 @@ class SegmentationNetwork(gluon.HybridBlock):
         convolutions = (pyramid.conv1, pyramid.conv2, pyramid.conv3, pyramid.conv4)
         branches = [
             _resize_like(F, convolution(F.contrib.AdaptiveAvgPooling2D(features, output_size=bins)), features)
-            for convolution, bins in zip(convolutions, _PYRAMID_BINS)
+            for convolution, bins in zip(convolutions, _PYRAMID_BINS, strict=True)
         ]
         return self.head.block(F.concat(features, *branches, dim=1))
 

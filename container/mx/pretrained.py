@@ -61,7 +61,9 @@ def main() -> None:
         try:
             print(model_store.get_model_file(_MODELS[backbone], root=str(arguments.directory)))
         except Exception as error:  # requests', zipfile's and the store's own
-            raise SystemExit(f"{backbone} could not be fetched: {error}. MXNET_GLUON_REPO names another store") from error
+            raise SystemExit(
+                f"{backbone} could not be fetched: {error}. MXNET_GLUON_REPO names another store"
+            ) from error
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ LOG = logging.getLogger(__name__)
 
 
 def score_full_size(trainer: Trainer, loader: Loader, channel: str, num_classes: int) -> dict[str, Any] | None:
-    """Score a channel and return `images`, `mIOU`, `pixel_accuracy`, `iou` per class (None where absent) and `confusion`.
+    """Score a channel and return `images`, `mIOU`, `pixel_accuracy`, `iou` per class and `confusion`.
 
+    The IoU of a class that is neither in truth nor in prediction is None.
     Images too large for the device cost the figures, not the job: the result is None then.
     """
     try:

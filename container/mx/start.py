@@ -19,15 +19,15 @@ from container.mx.pretrained import find_pretrained, load_pretrained
 LOG = logging.getLogger(__name__)
 
 
-def start_network(
-    environment: Environment, job: Hyperparameters, devices: list[mx.Context]
-) -> SegmentationNetwork:
+def start_network(environment: Environment, job: Hyperparameters, devices: list[mx.Context]) -> SegmentationNetwork:
     """Create the job's network on its devices, with the weights that it starts from.
 
     The channel `model` (incremental training) goes before `use_pretrained_model`. Raises ClientError when the
     weights are missing or belong to another network.
     """
-    imagenet = find_pretrained(job.backbone) if job.use_pretrained_model and "model" not in environment.channels else None
+    imagenet = (
+        find_pretrained(job.backbone) if job.use_pretrained_model and "model" not in environment.channels else None
+    )
     if job.precision_dtype == "float16":  # rewrites MXNet's operators, so it comes before the network
         amp.init("float16" if devices[0].device_type == "gpu" else "bfloat16")
     if job.seed is not None:

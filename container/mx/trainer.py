@@ -47,7 +47,7 @@ class Trainer:
         images, labels = self._share(batch)
         labelled = max(1, int((batch.labels != IGNORE).sum()))
         with autograd.record():
-            losses = [self._loss(x, y) / labelled for x, y in zip(images, labels)]
+            losses = [self._loss(x, y) / labelled for x, y in zip(images, labels, strict=True)]
             if self._mixed:
                 with amp.scale_loss(losses, self._optimizer) as scaled:
                     autograd.backward(scaled)

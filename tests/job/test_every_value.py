@@ -84,8 +84,13 @@ def test_the_backbone_starts_from_imagenet_weights(
 
     import hashlib
 
-    monkeypatch.setitem(model_store._model_sha1, "resnet50_v1s", "25a187fa" + hashlib.sha1(path.read_bytes()).hexdigest()[8:])
-    monkeypatch.setattr("container.mx.pretrained.check_sha1", lambda file, sha1: sha1[8:] == hashlib.sha1(path.read_bytes()).hexdigest()[8:])
+    monkeypatch.setitem(
+        model_store._model_sha1, "resnet50_v1s", "25a187fa" + hashlib.sha1(path.read_bytes()).hexdigest()[8:]
+    )
+    monkeypatch.setattr(
+        "container.mx.pretrained.check_sha1",
+        lambda file, sha1: sha1[8:] == hashlib.sha1(path.read_bytes()).hexdigest()[8:],
+    )
     trained = train(root)
     for name in ("conv1.0.weight", "layer1.0.conv1.weight", "layer4.2.conv3.weight"):
         assert np.allclose(trained[name], mx.nd.load(str(path))[name].asnumpy(), atol=1e-6)

@@ -114,11 +114,13 @@ def test_a_writer_killed_within_a_record_is_named(tmp_path: Path) -> None:
 
 
 def test_a_silent_writer_and_a_missing_fifo_end_at_the_deadline(tmp_path: Path) -> None:
-    with pytest.raises(PlatformError, match="channel train: nothing came through .*/train_0 for 1 s after record 0"):
+    with pytest.raises(PlatformError, match=r"channel train: nothing came through .*/train_0 for 1 s after record 0"):
         a_pass(samples_of(tmp_path, timeout=1))
     stream = stream_of(PAIRS[:6], tmp_path / "stream")
     os.mkfifo(tmp_path / "train_0")
-    silent = subprocess.Popen(["sh", "-c", 'exec > "$1"; cat "$0"; exec sleep 600', str(stream), str(tmp_path / "train_0")])
+    silent = subprocess.Popen(
+        ["sh", "-c", 'exec > "$1"; cat "$0"; exec sleep 600', str(stream), str(tmp_path / "train_0")]
+    )
     try:
         with pytest.raises(PlatformError, match="for 1 s after record 6; the writer is gone or stuck"):
             a_pass(samples_of(tmp_path, timeout=1))
@@ -130,10 +132,19 @@ def test_a_silent_writer_and_a_missing_fifo_end_at_the_deadline(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("records", "reason"),
     [
-        (PAIRS[:-1], r"channel train, record 9: the stream ends within a sample; list image and annotation in AttributeNames"),
-        ([image(1), image(2)], r"channel train, record 1: the annotation, record 2, is a JPEG, not a PNG of class ids; list"),
+        (
+            PAIRS[:-1],
+            r"channel train, record 9: the stream ends within a sample; list image and annotation in AttributeNames",
+        ),
+        (
+            [image(1), image(2)],
+            r"channel train, record 1: the annotation, record 2, is a JPEG, not a PNG of class ids; list",
+        ),
         ([image(1), METADATA], r"channel train: records \[2\] of the first sample are JSON; list image and annotation"),
-        ([image(1), annotation(1), b'{"internal-color-map": 3}'], r"channel train, record 1: the label's metadata is not"),
+        (
+            [image(1), annotation(1), b'{"internal-color-map": 3}'],
+            r"channel train, record 1: the label's metadata is not",
+        ),
     ],
 )
 def test_wrong_attributes_are_named_with_the_remedy(tmp_path: Path, records: list[bytes], reason: str) -> None:
@@ -172,7 +183,10 @@ def test_ground_truth_metadata_is_found_by_its_content_and_repairs_masks(tmp_pat
 
 def test_without_a_record_wrapper_the_remedy_is_named(tmp_path: Path) -> None:
     channel = Channel("train", tmp_path / "train", "Pipe", record_wrapper="None")
-    with pytest.raises(ClientError, match="channel train is in Pipe mode with RecordWrapperType None.*set RecordWrapperType to RecordIO"):
+    with pytest.raises(
+        ClientError,
+        match=r"channel train is in Pipe mode with RecordWrapperType None.*set RecordWrapperType to RecordIO",
+    ):
         PipeSamples(channel, LabelMap(), ShuffleBuffer(1, 1), 1)
 
 
@@ -199,7 +213,11 @@ def feed(root: Path, *options: str, command: Sequence[str] = (), **variables: st
             feeder.append(f"--channel={channel}={root}/input/{channel}.manifest")
     return subprocess.run(
         [*feeder, "--", sys.executable, *(command or [str(PROGRAM / "train")])],
-        capture_output=True, text=True, cwd=PROGRAM, env=environment, timeout=300,
+        capture_output=True,
+        text=True,
+        cwd=PROGRAM,
+        env=environment,
+        timeout=300,
     )
 
 

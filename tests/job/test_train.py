@@ -23,7 +23,11 @@ PREFIX = r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d (INFO|WARNING|ERROR) \d+\] "
 
 def start(root: Path, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(PROGRAM / "train")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/",
+        [sys.executable, str(PROGRAM / "train")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
         env={**os.environ, "SAGEMAKER_BASE_DIR": str(root), **variables},
     )
 
@@ -81,13 +85,21 @@ def test_the_log_tells_the_job_in_the_built_ins_order(finished: tuple[Path, str,
         position = next((i for i in range(position, len(texts)) if re.fullmatch(expected, texts[i])), -1) + 1
         assert position, f"{expected} is not in its place in\n{out}"
     assert "it/s" not in out + err and "\r" not in out + err  # no progress bar without a terminal
-    assert sum(json.loads(line.removeprefix("#metrics "))["Dimensions"]["Operation"] == "training"
-               for line in out.splitlines() if line.startswith("#metrics ")) == 2
+    assert (
+        sum(
+            json.loads(line.removeprefix("#metrics "))["Dimensions"]["Operation"] == "training"
+            for line in out.splitlines()
+            if line.startswith("#metrics ")
+        )
+        == 2
+    )
 
 
 def test_the_model_directory_holds_what_becomes_the_archive(finished: tuple[Path, str, str]) -> None:
     root, _, _ = finished
-    assert {"hyperparams.json", "model_best.params", "model_algo-1"} <= {path.name for path in (root / "model").iterdir()}
+    assert {"hyperparams.json", "model_best.params", "model_algo-1"} <= {
+        path.name for path in (root / "model").iterdir()
+    }
     assert not [path for path in (root / "model").iterdir() if path.name.startswith(".")]
     settings = json.loads((root / "model/hyperparams.json").read_text())
     assert (settings["num_classes"], settings["algorithm"], settings["crop_size"]) == (2, "fcn", 32)

@@ -20,7 +20,9 @@ ALGORITHMS = list(GLUONCV)
 
 
 @pytest.fixture(scope="module", params=ALGORITHMS)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[SegmentationNetwork, object]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SegmentationNetwork, object]:
     """GluonCV's network, and ours with its parameter file."""
     mx.random.seed(1)
     theirs = GLUONCV[request.param](nclass=3, backbone="resnet50", pretrained_base=False, crop_size=64)

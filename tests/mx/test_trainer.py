@@ -25,7 +25,9 @@ def batch(size: int, seed: int = 0) -> Batch:
     return Batch(rng.integers(0, 256, (size, 32, 32, 3), np.uint8), labels)
 
 
-def trained(devices: list[mx.Context], batches: list[Batch], **changes: object) -> tuple[list[float], dict[str, np.ndarray]]:
+def trained(
+    devices: list[mx.Context], batches: list[Batch], **changes: object
+) -> tuple[list[float], dict[str, np.ndarray]]:
     """Train from one seed with batch statistics and dropout fixed; returns losses and weights."""
     mx.random.seed(3)
     network = SegmentationNetwork("fcn", "resnet-50", 3, norm_kwargs={"use_global_stats": True})
@@ -66,7 +68,9 @@ def test_two_devices_train_as_one(sizes: tuple[int, int]) -> None:
 
 def test_the_decoder_learns_ten_times_faster() -> None:
     start, after = trained(ONE, [])[1], trained(ONE, [batch(2)], optimizer="adam", num_classes=3)[1]
-    moved = {name: np.median(np.abs(after[name] - start[name])) for name in ("head.block.0.weight", "layer4.0.conv1.weight")}
+    moved = {
+        name: np.median(np.abs(after[name] - start[name])) for name in ("head.block.0.weight", "layer4.0.conv1.weight")
+    }
     assert moved["head.block.0.weight"] == pytest.approx(0.1, rel=0.05)  # adam's first step is the learning rate
     assert moved["layer4.0.conv1.weight"] == pytest.approx(0.01, rel=0.05)
 

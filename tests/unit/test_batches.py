@@ -31,7 +31,9 @@ def pair(sample: Numbered, number: int) -> Pair:
     return np.full((2, 2, 3), sample.number, np.uint8), np.full((2, 2), number, np.uint8)
 
 
-def run(grouped: Iterable[list[Numbered]], transform: Callable[..., Pair | None] = pair, workers: int = 2) -> Iterator[Batch]:
+def run(
+    grouped: Iterable[list[Numbered]], transform: Callable[..., Pair | None] = pair, workers: int = 2
+) -> Iterator[Batch]:
     return batches(lambda stopped: grouped, transform, workers, threading.Event())
 
 

@@ -24,7 +24,11 @@ def test_reads_what_the_platform_writes(tmp_path: Path) -> None:
         hyperparameters={"num_classes": "21"},
         resourceconfig={"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "eth0"},
         inputdataconfig={
-            "train": {"TrainingInputMode": "Pipe", "ContentType": "application/x-image", "RecordWrapperType": "RecordIO"},
+            "train": {
+                "TrainingInputMode": "Pipe",
+                "ContentType": "application/x-image",
+                "RecordWrapperType": "RecordIO",
+            },
         },
     )
     environment = Environment.read(tmp_path)
@@ -41,7 +45,8 @@ def test_a_plain_local_run_takes_directories_for_channels(tmp_path: Path) -> Non
         (tmp_path / "input" / "data" / name).mkdir(parents=True)
     environment = Environment.read(tmp_path)
     assert [(channel.name, channel.input_mode) for channel in environment.channels.values()] == [
-        ("train", "File"), ("train_annotation", "File"),
+        ("train", "File"),
+        ("train_annotation", "File"),
     ]
     assert environment.hosts == ("algo-1",)
 
@@ -50,7 +55,8 @@ def test_each_root_is_read_afresh(tmp_path: Path) -> None:
     for name in ("first", "second"):
         configure(tmp_path / name, hyperparameters={"algorithm": name})
     assert [Environment.read(tmp_path / name).hyperparameters["algorithm"] for name in ("first", "second")] == [
-        "first", "second",
+        "first",
+        "second",
     ]
 
 
@@ -66,10 +72,16 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
 
 
 def test_server_settings_have_the_platforms_names() -> None:
-    settings = ServeSettings.read({
-        "SAGEMAKER_BASE_DIR": "/somewhere", "SAGEMAKER_BIND_TO_PORT": "9000", "MODEL_SERVER_WORKERS": "3",
-        "SAGEMAKER_MODEL_SERVER_TIMEOUT": "30", "SAGEMAKER_CONTAINER_LOG_LEVEL": "10", "MAX_PIXELS": "1000",
-    })
+    settings = ServeSettings.read(
+        {
+            "SAGEMAKER_BASE_DIR": "/somewhere",
+            "SAGEMAKER_BIND_TO_PORT": "9000",
+            "MODEL_SERVER_WORKERS": "3",
+            "SAGEMAKER_MODEL_SERVER_TIMEOUT": "30",
+            "SAGEMAKER_CONTAINER_LOG_LEVEL": "10",
+            "MAX_PIXELS": "1000",
+        }
+    )
     assert (settings.model_dir, settings.port, settings.workers) == (Path("/somewhere/model"), 9000, 3)
     assert (settings.timeout, settings.log_level, settings.max_pixels) == (30, "debug", 1000)
 

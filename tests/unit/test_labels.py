@@ -47,7 +47,8 @@ def test_a_label_that_is_no_class_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [{"scale": 0}, {"scale": "x"}, {"map": {"a": 1}}, {"map": {}}, {"map": {"0": 1, "1": 1}}, {}, {"other": 1}]
+    "content",
+    [{"scale": 0}, {"scale": "x"}, {"map": {"a": 1}}, {"map": {}}, {"map": {"0": 1, "1": 1}}, {}, {"other": 1}],
 )
 def test_a_map_that_makes_no_sense_is_refused_by_file(tmp_path: Path, content: dict[str, object]) -> None:
     path = tmp_path / "train_label_map.json"

@@ -14,9 +14,13 @@ from container import metrics
 PUBLISHED = {
     "train:loss": "#quality_metric. host: algo-1, epoch: 0, train loss: 2.4600368495825884 .",
     "train:throughput": "#throughput_metric. host: algo-1, epoch: 0, train throughput: 73.2122990247 samples/sec.",
-    "validation:pixel_accuracy": "#quality_metric. host: algo-1, epoch: 0, validation pixel_accuracy: 0.7104060199108813 .",
+    "validation:pixel_accuracy": (
+        "#quality_metric. host: algo-1, epoch: 0, validation pixel_accuracy: 0.7104060199108813 ."
+    ),
     "validation:mIOU": "#quality_metric. host: algo-1, epoch: 0, validation mIOU: 0.09640348511110089 .",
-    "validation:throughput": "#throughput_metric. host: algo-1, epoch: 0, validation throughput: 121.102919614 samples/sec.",
+    "validation:throughput": (
+        "#throughput_metric. host: algo-1, epoch: 0, validation throughput: 121.102919614 samples/sec."
+    ),
     "train:progress": "#progress_metric: host=algo-1, completed 3 % of epochs",
 }
 

@@ -55,7 +55,9 @@ def test_an_unsupported_content_type_is_named(make_job: JobFactory) -> None:
         for name in ("train", "train_annotation", "validation", "validation_annotation")
     }
     (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
-    with pytest.raises(ClientError, match="channel train has ContentType text/csv; use application/x-image or image/jpeg"):
+    with pytest.raises(
+        ClientError, match="channel train has ContentType text/csv; use application/x-image or image/jpeg"
+    ):
         check_channels(Environment.read(root))
 
 
@@ -73,7 +75,9 @@ def test_unpaired_stems_are_listed_up_to_twenty(make_job: JobFactory) -> None:
     (root / "input/data/train/train-22.jpg").unlink()
     for number in range(1, 22):
         (root / f"input/data/train/train-{number}.jpg").unlink()
-    with pytest.raises(ClientError, match=r"train-0\.jpg has no annotation, alone\.png has no image, train-22\.png has no image;"):
+    with pytest.raises(
+        ClientError, match=r"train-0\.jpg has no annotation, alone\.png has no image, train-22\.png has no image;"
+    ):
         names(root)
 
 
@@ -84,9 +88,7 @@ def test_an_empty_channel_is_named(make_job: JobFactory) -> None:
         names(root)
 
 
-def test_strays_are_passed_over_with_one_warning_each(
-    make_job: JobFactory, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_strays_are_passed_over_with_one_warning_each(make_job: JobFactory, caplog: pytest.LogCaptureFixture) -> None:
     root = make_job(train=1)
     for stray in (".DS_Store", "._train-0.jpg", "list.manifest"):
         (root / "input/data/train" / stray).write_text("stray")

@@ -33,9 +33,15 @@ def test_cosine(position: float, rate: float) -> None:
 
 @pytest.mark.parametrize(("position", "rate"), [(0, 0.1), (2.99, 0.1), (3, 0.02), (6, 0.004), (9, 0.004)])
 def test_step(position: float, rate: float) -> None:
-    job = load({
-        **REQUIRED, "learning_rate": 0.1, "lr_scheduler": "step", "lr_scheduler_step": "6, 3", "lr_scheduler_factor": 0.2,
-    })
+    job = load(
+        {
+            **REQUIRED,
+            "learning_rate": 0.1,
+            "lr_scheduler": "step",
+            "lr_scheduler_step": "6, 3",
+            "lr_scheduler_factor": 0.2,
+        }
+    )
     assert learning_rate(job, position) == pytest.approx(rate)
 
 
