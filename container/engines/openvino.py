@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import queue
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from container.engines import heads, tiles
 from container.errors import ClientError
 
 GRAPH = "model.onnx"
@@ -20,7 +22,7 @@ INT8_GRAPH = "model.int8.onnx"
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 _WARM_SIZE = 64
-_BAND_VALUES = 2**24  # scores that are resized at once: 64 MB, whatever the image's size
+_TILE = 8_000_000  # pixels that the network sees at once, where tiles give the same answer
 _LARGE_IMAGE = 4_000_000  # pixels above which the network's memory is given back after the answer
 
 
@@ -36,25 +38,28 @@ class OpenVinoEngine:
         core = openvino.Core()
         self.precision = _choose_precision(core, precision)
         model = _read_model(openvino, core, graph)
+        self._reach = tiles.reach(model)
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
-        settings = {
+        settings: dict[str, Any] = {
             "NUM_STREAMS": slots,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
         }
         hint = "bf16" if self.precision == "bfloat16" else "f32"  # of what int8 leaves, too
         self._network = core.compile_model(model, "CPU", {**settings, "INFERENCE_PRECISION_HINT": hint})
-        heads = (_mask_head(openvino, self.num_classes), _probability_head(openvino, self.num_classes))
-        compiled = [core.compile_model(head, "CPU", {**settings, "INFERENCE_PRECISION_HINT": "f32"}) for head in heads]
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
+        mask = core.compile_model(heads.mask_head(openvino, self.num_classes), "CPU", settings)
+        probabilities = core.compile_model(heads.probability_head(openvino, self.num_classes), "CPU", settings)
+        compiled = (self._network, mask, probabilities)
         self._slots: queue.LifoQueue[_Slot] = queue.LifoQueue()
         for _ in range(slots):
-            self._slots.put(_Slot(*(graph.create_infer_request() for graph in (self._network, *compiled))))
+            self._slots.put(_Slot(*(model.create_infer_request() for model in compiled)))
 
     def mask(self, image: np.ndarray) -> np.ndarray:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
         answer = np.empty(image.shape[:2], np.uint8)
         with self._slot(image) as slot:
-            for rows, band in slot.resize(slot.mask, slot.coarse_logits(image), image.shape[:2]):
+            for rows, band in heads.resize(slot.mask, self._coarse_logits(slot, image), image.shape[:2]):
                 answer[rows] = band
         return answer
 
@@ -62,7 +67,7 @@ class OpenVinoEngine:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
         with self._slot(image) as slot:
-            for rows, band in slot.resize(slot.probabilities, slot.coarse_logits(image), image.shape[:2]):
+            for rows, band in heads.resize(slot.probabilities, self._coarse_logits(slot, image), image.shape[:2]):
                 answer[:, rows] = band
         return answer
 
@@ -71,6 +76,16 @@ class OpenVinoEngine:
         image = np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8)
         self.mask(image)
         self.probabilities(image)
+
+    def _coarse_logits(self, slot: _Slot, image: np.ndarray) -> np.ndarray:
+        """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
+        if self._reach is None or image.shape[0] * image.shape[1] <= _TILE:
+            return _infer(slot.network, image)
+        logits = np.empty((1, self.num_classes, *(-(-side // tiles.STRIDE) for side in image.shape[:2])), np.float32)
+        for tile in tiles.split(image.shape[0], image.shape[1], self._reach, _TILE):
+            whole, part = (slice(None), slice(None), *tile.outer), (slice(None), slice(None), *tile.inner)
+            logits[whole] = _infer(slot.network, image[tile.image])[part]
+        return logits
 
     @contextlib.contextmanager
     def _slot(self, image: np.ndarray) -> Iterator[_Slot]:
@@ -83,33 +98,18 @@ class OpenVinoEngine:
                 self._network.release_memory()  # it would stay as large as the largest image so far
 
 
+@dataclasses.dataclass(frozen=True)
 class _Slot:
     """What one image needs while it is answered: requests of the network and of both heads."""
 
-    def __init__(self, network: Any, mask: Any, probabilities: Any) -> None:
-        self.network = network
-        self.mask = mask
-        self.probabilities = probabilities
+    network: Any
+    mask: Any
+    probabilities: Any
 
-    def coarse_logits(self, image: np.ndarray) -> np.ndarray:
-        """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the next call."""
-        inputs = [np.ascontiguousarray(image)[None]]
-        logits: np.ndarray = self.network.infer(inputs, share_inputs=True, share_outputs=True)[0]
-        return logits
 
-    def resize(self, head: Any, logits: np.ndarray, size: tuple[int, ...]) -> Iterator[tuple[slice, np.ndarray]]:
-        """Give the head's answer to the resized logits in bands of rows: (the rows, the answer for them)."""
-        height, width = size
-        places = np.arange(height) * ((logits.shape[2] - 1) / max(height - 1, 1))
-        above = places.astype(np.int32)
-        below = np.minimum(above + 1, logits.shape[2] - 1)
-        shares = (places - above).astype(np.float32)[:, None]
-        step = max(1, _BAND_VALUES // (logits.shape[1] * width))
-        for start in range(0, height, step):
-            rows = slice(start, min(start + step, height))
-            extent = np.array([rows.stop - rows.start, width])
-            inputs = [logits, above[rows], below[rows], shares[rows], extent]
-            yield rows, head.infer(inputs, share_inputs=True, share_outputs=True)[0][0]
+def _infer(network: Any, image: np.ndarray) -> np.ndarray:
+    logits: np.ndarray = network.infer([np.ascontiguousarray(image)[None]], share_inputs=True, share_outputs=True)[0]
+    return logits
 
 
 def import_openvino() -> ModuleType:
@@ -169,30 +169,3 @@ def _read_model(openvino: ModuleType, core: Any, graph: Path) -> Any:
     except (RuntimeError, StopIteration) as error:
         reason = str(error).strip().splitlines() or ["it has no tensor coarse_logits"]
         raise ClientError(f"{graph} is not a graph that train wrote: {reason[-1]}") from error
-
-
-def _mask_head(openvino: ModuleType, num_classes: int) -> Any:
-    opset = openvino.opset13
-    resized, parameters = _resized(openvino, num_classes)
-    one = opset.constant(np.int32(1))
-    best = opset.topk(resized, one, axis=1, mode="max", sort="none", index_element_type="i32").output(1)
-    return openvino.Model([opset.convert(opset.squeeze(best, one), "u8")], parameters)
-
-
-def _probability_head(openvino: ModuleType, num_classes: int) -> Any:
-    resized, parameters = _resized(openvino, num_classes)
-    return openvino.Model([openvino.opset13.softmax(resized, 1)], parameters)
-
-
-def _resized(openvino: ModuleType, num_classes: int) -> tuple[Any, list[Any]]:
-    """Resize a band of rows bilinearly: down by the rows above and below and their shares, across by its size."""
-    opset, rows = openvino.opset13, np.int32(2)
-    logits = opset.parameter([1, num_classes, -1, -1], np.float32)
-    above, below = opset.parameter([-1], np.int32), opset.parameter([-1], np.int32)
-    shares, extent = opset.parameter([-1, 1], np.float32), opset.parameter([2], np.int64)
-    upper, lower = (opset.gather(logits, place, opset.constant(rows)) for place in (above, below))
-    band = opset.add(upper, opset.multiply(opset.subtract(lower, upper), shares))
-    axes = opset.constant(np.array([2, 3]))
-    corners = {"coordinate_transformation_mode": "align_corners", "axes": axes}
-    wide = opset.interpolate(band, extent, "linear_onnx", "sizes", **corners)
-    return wide, [logits, above, below, shares, extent]

@@ -11,7 +11,11 @@ from typing import Any
 
 STRIDE = 8
 
-_GLOBAL = {"MatMul", "ReduceMean", "ReduceSum", "Interpolate", "AdaptiveAvgPool", "NonLocal"}
+_WINDOWED = ("Convolution", "MaxPool")
+_LOCAL = (
+    *("Parameter", "Result", "Constant", "Convert", "ShapeOf", "Broadcast", "Reshape", "Concat", "Transpose"),
+    *("Add", "Subtract", "Multiply", "Relu", "FakeQuantize"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +35,17 @@ def reach(model: Any) -> int | None:
     seen: dict[str, tuple[int, int]] = {}  # by node: the stride, and the reach in the image's pixels
     for node in model.get_ordered_ops():
         kind = node.get_type_name()
-        if kind in _GLOBAL:
+        if kind not in _WINDOWED + _LOCAL:
             return None
-        sources = [source.get_source_output().get_node().get_friendly_name() for source in node.inputs()]
+        sources = [source.get_source_output().get_node().get_name() for source in node.inputs()]
         stride = max((seen[source][0] for source in sources), default=1)
         far = max((seen[source][1] for source in sources), default=0)
-        if kind in ("Convolution", "MaxPool"):
+        if kind in _WINDOWED:
             settings = node.get_attributes()
             kernel = settings["kernel"] if kind == "MaxPool" else list(node.input(1).get_shape())[2:]
             far += stride * (kernel[0] // 2) * settings["dilations"][0]
             stride *= settings["strides"][0]
-        seen[node.get_friendly_name()] = (stride, far)
+        seen[node.get_name()] = (stride, far)
     return max(far for _, far in seen.values())
 
 

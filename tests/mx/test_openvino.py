@@ -14,6 +14,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from container.engines import heads
 from container.engines import openvino as engines
 from container.engines.openvino import OpenVinoEngine, import_openvino, prepare_graph
 from container.engines.quantize import quantize_onnx
@@ -68,13 +69,32 @@ def test_answers_are_those_of_the_network(
     size: tuple[int, int],
     band: int,
 ) -> None:
-    monkeypatch.setattr(engines, "_BAND_VALUES", band)
+    monkeypatch.setattr(heads, "_BAND_VALUES", band)
     image = random_image(*size)[0]
     expected = softmax(network, image)
     probabilities = engine.probabilities(image)
     assert (engine.num_classes, engine.precision, probabilities.dtype) == (CLASSES, "float32", np.float32)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert_likeliest(engine.mask(image), expected)
+
+
+def test_tiles_give_the_answer_of_the_whole_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_onnx(build_network("fcn"), tmp_path / "model.onnx")
+    engine = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2)
+    image = random_image(501, 703)[0]
+    whole = engine.probabilities(image)
+    monkeypatch.setattr(engines, "_TILE", 300_000)
+    seen: list[tuple[int, ...]] = []
+    infer = engines._infer
+
+    def record(network: object, tile: np.ndarray) -> np.ndarray:
+        seen.append(tile.shape)
+        return infer(network, tile)
+
+    monkeypatch.setattr(engines, "_infer", record)
+    tiled = engine.probabilities(image)
+    assert len(seen) > 1 and all(height * width <= 300_000 for height, width, _ in seen)
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
 
 
 def test_views_of_larger_images_are_read_correctly(engine: OpenVinoEngine) -> None:
@@ -213,7 +233,7 @@ def test_openvino_computes_the_convolutions_in_int8(quantized: Path) -> None:
     assert sum(precision in ("i8", "u8") for precision in precisions) / len(precisions) > 0.95
 
 
-def _layer(info: dict) -> str:  # type: ignore[type-arg]
+def _layer(info: dict) -> str:
     return str(info["layerType"].astype(str))
 
 

@@ -1,0 +1,61 @@
+"""What follows the network in OpenVINO: logits at an eighth of the size to classes or probabilities, in float32.
+
+A head answers for a band of rows, so that its memory does not grow with the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+_BAND_VALUES = 2**24  # scores that are resized at once: 64 MB
+
+
+def resize(head: Any, logits: np.ndarray, size: tuple[int, ...]) -> Iterator[tuple[slice, np.ndarray]]:
+    """Give the answer of `head`, an infer request, to logits (1, C, h, w) resized to `size`, band by band of rows.
+
+    Each is the slice of its rows and the answer for them, which is valid until the next.
+    """
+    height, width = size
+    places = np.arange(height) * ((logits.shape[2] - 1) / max(height - 1, 1))
+    above = places.astype(np.int32)
+    below = np.minimum(above + 1, logits.shape[2] - 1)
+    shares = (places - above).astype(np.float32)[:, None]
+    step = max(1, _BAND_VALUES // (logits.shape[1] * width))
+    for start in range(0, height, step):
+        rows = slice(start, min(start + step, height))
+        extent = np.array([rows.stop - rows.start, width])
+        inputs = [logits, above[rows], below[rows], shares[rows], extent]
+        yield rows, head.infer(inputs, share_inputs=True, share_outputs=True)[0][0]
+
+
+def mask_head(openvino: ModuleType, num_classes: int) -> Any:
+    """Build the model whose answer is the likeliest class, uint8 (1, rows, W)."""
+    opset = openvino.opset13
+    resized, parameters = _resized(openvino, num_classes)
+    one = opset.constant(np.int32(1))
+    best = opset.topk(resized, one, axis=1, mode="max", sort="none", index_element_type="i32").output(1)
+    return openvino.Model([opset.convert(opset.squeeze(best, one), "u8")], parameters)
+
+
+def probability_head(openvino: ModuleType, num_classes: int) -> Any:
+    """Build the model whose answer is the probability of every class, float32 (1, num_classes, rows, W)."""
+    resized, parameters = _resized(openvino, num_classes)
+    return openvino.Model([openvino.opset13.softmax(resized, 1)], parameters)
+
+
+def _resized(openvino: ModuleType, num_classes: int) -> tuple[Any, list[Any]]:
+    """Resize a band of rows bilinearly: down by the rows above and below and their shares, across by its size."""
+    opset, rows = openvino.opset13, np.int32(2)
+    logits = opset.parameter([1, num_classes, -1, -1], np.float32)
+    above, below = opset.parameter([-1], np.int32), opset.parameter([-1], np.int32)
+    shares, extent = opset.parameter([-1, 1], np.float32), opset.parameter([2], np.int64)
+    upper, lower = (opset.gather(logits, place, opset.constant(rows)) for place in (above, below))
+    band = opset.add(upper, opset.multiply(opset.subtract(lower, upper), shares))
+    axes = opset.constant(np.array([2, 3]))
+    corners = {"coordinate_transformation_mode": "align_corners", "axes": axes}
+    wide = opset.interpolate(band, extent, "linear_onnx", "sizes", **corners)
+    return wide, [logits, above, below, shares, extent]
