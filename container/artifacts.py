@@ -18,6 +18,8 @@ HYPERPARAMETERS = "hyperparams.json"
 BEST_WEIGHTS = "model_best.params"
 LAST_WEIGHTS = "model_algo-1"
 CLASSES = "classes.json"
+GRAPH = "model.onnx"
+INT8_GRAPH = "model.int8.onnx"
 
 
 @contextlib.contextmanager

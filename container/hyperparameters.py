@@ -59,6 +59,8 @@ class Hyperparameters:
     shuffle_buffer: int
     shuffle_buffer_mb: int
     max_bad_records: int
+    quantize: bool
+    quantize_tolerance: float
     seed: int | None
 
     @property

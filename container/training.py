@@ -11,7 +11,6 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 from container import artifacts, hyperparameters
 from container.data.loader import Loader
@@ -22,7 +21,6 @@ from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
 
-REPORT = "report.json"
 _REASON_LENGTH = 1024  # characters of the failure file that become the job's FailureReason
 
 
@@ -63,26 +61,20 @@ def run(environment: Environment, stop: threading.Event) -> None:
 
 def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loader], stop: threading.Event) -> None:
     """Train on the input that `run` has checked; only from here on the framework is there."""
-    from container.mx.devices import choose_devices
+    from container.finish import finish
+    from container.mx.devices import choose_devices, settle_precision
     from container.mx.fit import Fit
-    from container.mx.report import score_full_size
     from container.mx.start import start_network
     from container.mx.trainer import Trainer
 
     devices = choose_devices()
+    job = settle_precision(job, devices)
     network = start_network(environment, job, devices)
     trainer = Trainer(network, job, devices)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     fit = Fit(trainer, job, environment, stop)
     fit.run(loaders["train"], loaders["validation"])
-    if classes := loaders["train"].classes:
-        artifacts.write_json(environment.model_dir / artifacts.CLASSES, classes)
-    report: dict[str, Any] = {"epochs": fit.history}
-    trainer.load_weights(environment.model_dir / artifacts.BEST_WEIGHTS)
-    for channel in ("validation", "test"):
-        if channel in loaders and not stop.is_set():
-            report[channel] = score_full_size(trainer, loaders[channel], channel, job.num_classes)
-    artifacts.write_json(environment.output_data_dir / REPORT, report)
+    finish(environment, job, trainer, loaders, fit.history, stop)
 
 
 def _check_hosts(environment: Environment) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from pathlib import Path
 
 import mxnet as mx
+from mxnet.contrib import amp
 
 from container.errors import ClientError
+from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
 
@@ -31,3 +35,19 @@ def choose_devices() -> list[mx.Context]:
             f"(p3, p4d, g4dn, g5, g6 instances), not for Hopper or later (p5): {str(error).splitlines()[0]}"
         ) from error
     return devices
+
+
+def settle_precision(job: Hyperparameters, devices: list[mx.Context]) -> Hyperparameters:
+    """Switch MXNet to mixed precision when the job asks for float16 and the devices compute in it.
+
+    That rewrites MXNet's operators for the whole process, so it comes before the network. On CPUs it means bfloat16,
+    for which MXNet needs AVX-512; without it the job returned is a float32 one.
+    """
+    if job.precision_dtype == "float32":
+        return job
+    on_gpu = devices[0].device_type == "gpu"
+    if not on_gpu and "avx512bw" not in Path("/proc/cpuinfo").read_text():
+        LOG.warning("precision_dtype=float16 needs a GPU or a CPU with AVX-512: training in float32")
+        return dataclasses.replace(job, precision_dtype="float32")
+    amp.init("float16" if on_gpu else "bfloat16")
+    return job

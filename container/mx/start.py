@@ -7,7 +7,6 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
-from mxnet.contrib import amp
 
 from container import artifacts
 from container.environment import Environment
@@ -28,8 +27,6 @@ def start_network(environment: Environment, job: Hyperparameters, devices: list[
     imagenet = (
         find_pretrained(job.backbone) if job.use_pretrained_model and "model" not in environment.channels else None
     )
-    if job.precision_dtype == "float16":  # rewrites MXNet's operators, so it comes before the network
-        amp.init("float16" if devices[0].device_type == "gpu" else "bfloat16")
     if job.seed is not None:
         mx.random.seed(job.seed)
         np.random.seed(job.seed)  # MXNet's initialisers draw from both

@@ -20,10 +20,7 @@ from container.mx.optimizer import create_optimizer
 
 
 class Trainer:
-    """Trains `network` on all of `devices` at once, each taking its share of every batch.
-
-    With precision_dtype float16 MXNet's automatic mixed precision rewrites its operators for the whole process.
-    """
+    """Trains `network` on all of `devices` at once, each taking its share of every batch."""
 
     def __init__(
         self, network: SegmentationNetwork, hyperparameters: Hyperparameters, devices: list[mx.Context]

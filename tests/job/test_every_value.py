@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tarfile
 import threading
@@ -17,6 +18,7 @@ from container.environment import Environment
 from container.errors import ClientError
 from container.mx.network import SegmentationNetwork, load_weights
 from tests.conftest import JobFactory
+from tests.job.test_train import run
 
 CHOICES = [
     {"algorithm": "fcn", "backbone": "resnet-50", "optimizer": "sgd", "lr_scheduler": "poly", "early_stopping": "True"},
@@ -82,15 +84,31 @@ def test_the_backbone_starts_from_imagenet_weights(
     with pytest.raises(ClientError, match=r"resnet50_v1s-25a187fa\.params is damaged: its SHA-1"):
         train(root)
 
-    import hashlib
-
-    monkeypatch.setitem(
-        model_store._model_sha1, "resnet50_v1s", "25a187fa" + hashlib.sha1(path.read_bytes()).hexdigest()[8:]
-    )
-    monkeypatch.setattr(
-        "container.mx.pretrained.check_sha1",
-        lambda file, sha1: sha1[8:] == hashlib.sha1(path.read_bytes()).hexdigest()[8:],
-    )
+    sha1 = hashlib.sha1(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(model_store._model_sha1, "resnet50_v1s", sha1)
+    path.rename(weights / f"resnet50_v1s-{sha1[:8]}.params")
     trained = train(root)
     for name in ("conv1.0.weight", "layer1.0.conv1.weight", "layer4.2.conv3.weight"):
-        assert np.allclose(trained[name], mx.nd.load(str(path))[name].asnumpy(), atol=1e-6)
+        assert np.allclose(
+            trained[name], mx.nd.load(str(weights / f"resnet50_v1s-{sha1[:8]}.params"))[name].asnumpy(), atol=1e-6
+        )
+
+
+def test_half_precision_trains_where_the_processor_can(make_job: JobFactory) -> None:
+    root = make_job(train=2, validation=1, precision_dtype="float16")
+    code, out, err = run(root)
+    assert code == 0, out + err
+    native = "avx512bw" in Path("/proc/cpuinfo").read_text()
+    assert ("training in float32" in out) != native
+    settings = json.loads((root / "model/hyperparams.json").read_text())
+    assert settings["precision_dtype"] == ("float16" if native else "float32")
+    assert (root / "model/model.onnx").is_file()
+
+
+def test_int8_is_kept_only_within_its_tolerance(make_job: JobFactory) -> None:
+    root = make_job(train=2, validation=1, _quantize="True", _quantize_tolerance="1")
+    train(root)
+    report = json.loads((root / "output/data/report.json").read_text())["int8"]
+    assert report["kept"] and (root / "model/model.int8.onnx").is_file()
+    assert report["mIOU"]["float32"] - report["mIOU"]["int8"] <= 1
+    assert 0 <= report["agreement"] <= 1
