@@ -185,3 +185,7 @@ def _range(entry: Mapping[str, Any]) -> str:
         (f" {sign} {entry[key]}" for key, sign in (("maximum", "≤"), ("exclusiveMaximum", "<")) if key in entry), ""
     )
     return f"{low}{entry['type']}{high}"
+
+
+if __name__ == "__main__":
+    print(markdown_table())
