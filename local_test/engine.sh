@@ -1,0 +1,14 @@
+# Finding the container engine; sourced by the scripts.
+
+# Print the first container engine that answers: docker, podman, or one named as an argument (a builder).
+container_engine() {
+    local engine
+    for engine in docker podman "$@"; do
+        if "$engine" version > /dev/null 2>&1; then # docker's client alone says so and fails
+            command -v "$engine"
+            return
+        fi
+    done
+    echo "$0: no container engine answers: start docker, or install podman" >&2
+    return 1
+}
