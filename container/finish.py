@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,51 +28,94 @@ REPORT = "report.json"
 _CALIBRATION_IMAGES = 16
 
 
-def finish(
-    environment: Environment,
-    job: Hyperparameters,
-    trainer: Trainer,
-    loaders: Mapping[str, Loader],
-    history: list[dict[str, Any]],
-    stop: threading.Event,
-) -> None:
-    """Write everything that is made of the best weights; once `stop` is set, only what takes no time.
+class Finish:
+    """The last part of a job. Once `stop` is set, only what takes no time is done."""
 
-    A step that fails costs its own product, never the job: the weights are on disk, and the platform
-    keeps nothing of a job that failed.
-    """
-    trainer.load_weights(environment.model_dir / artifacts.BEST_WEIGHTS)
-    report: dict[str, Any] = {"epochs": history}
-    if classes := loaders["train"].classes:
-        artifacts.write_json(environment.model_dir / artifacts.CLASSES, classes)
-    graph = environment.model_dir / artifacts.GRAPH
-    steps: dict[str, Any] = {
-        "the ONNX graph": lambda: export_onnx(trainer.network, graph),
-        "the validation report": lambda: _score(trainer, loaders, "validation", job, report),
-    }
-    if "test" in loaders:
-        steps["the test report"] = lambda: _score(trainer, loaders, "test", job, report)
-    if job.quantize:
-        steps["the int8 graph"] = lambda: _quantize(environment, job, loaders, report)
-    for name, step in steps.items():
-        if stop.is_set() and name != "the ONNX graph":
-            continue
+    def __init__(
+        self,
+        environment: Environment,
+        job: Hyperparameters,
+        trainer: Trainer,
+        loaders: Mapping[str, Loader],
+        stop: threading.Event,
+    ) -> None:
+        self._environment = environment
+        self._graph = environment.model_dir / artifacts.GRAPH
+        self._int8_graph = environment.model_dir / artifacts.INT8_GRAPH
+        self._job = job
+        self._trainer = trainer
+        self._loaders = loaders
+        self._stop = stop
+        self._report: dict[str, Any] = {}
+
+    def run(self, history: list[dict[str, Any]]) -> None:
+        """Make everything from the best weights, and write the report.
+
+        A step that fails costs its own product, never the job: the platform keeps nothing of a job that failed.
+        """
+        self._report["epochs"] = history
+        self._trainer.load_weights(self._environment.model_dir / artifacts.BEST_WEIGHTS)
+        if classes := self._loaders["train"].classes:
+            artifacts.write_json(self._environment.model_dir / artifacts.CLASSES, classes)
+        self._attempt("the ONNX graph", lambda: export_onnx(self._trainer.network, self._graph))
+        for channel in ("validation", "test"):
+            if channel in self._loaders and not self._stop.is_set():
+                self._attempt(f"the {channel} report", functools.partial(self._score, channel))
+        if self._job.quantize and not self._stop.is_set():
+            self._attempt("the int8 graph", self._quantize)
+        artifacts.write_json(self._environment.output_data_dir / REPORT, self._report)
+
+    def _attempt(self, product: str, make: Callable[[], None]) -> None:
         try:
-            step()
+            make()
         except OSError:
             raise  # a full disk must not pass for a complete model
         except Exception:
-            LOG.exception("%s could not be made; the weights are complete", name)
-    artifacts.write_json(environment.output_data_dir / REPORT, report)
+            LOG.exception("%s could not be made; the weights are complete", product)
 
+    def _score(self, channel: str) -> None:
+        """Score every pixel of every image at its own size."""
+        confusion, images = self._trainer.evaluate(self._loaders[channel].full_size_epoch(), self._job.num_classes)
+        if self._stop.is_set():
+            return  # part of a set is no score
+        self._report[channel] = _figures(confusion, images)
+        LOG.info("full-size %s mIOU: %.4f, pixel_accuracy: %.4f", channel, confusion.miou, confusion.pixel_accuracy)
 
-def _score(
-    trainer: Trainer, loaders: Mapping[str, Loader], channel: str, job: Hyperparameters, report: dict[str, Any]
-) -> None:
-    """Score every pixel of every image at its own size."""
-    confusion, images = trainer.evaluate(loaders[channel].full_size_epoch(), job.num_classes)
-    report[channel] = _figures(confusion, images)
-    LOG.info("full-size %s mIOU: %.4f, pixel_accuracy: %.4f", channel, confusion.miou, confusion.pixel_accuracy)
+    def _quantize(self) -> None:
+        """Write the int8 graph; it stays when its mIOU is within the tolerance of float32's."""
+        with contextlib.closing(self._loaders["train"].full_size_epoch()) as training:
+            images = [batch.images[0] for batch in itertools.islice(training, _CALIBRATION_IMAGES)]
+        kept = False
+        try:
+            quantize_onnx(self._graph, self._int8_graph, images)
+            scores, agreement = self._compare()
+            kept = scores["float32"] - scores["int8"] <= self._job.quantize_tolerance and not self._stop.is_set()
+        finally:
+            if not kept:
+                self._int8_graph.unlink(missing_ok=True)
+        self._report["int8"] = {"mIOU": scores, "agreement": agreement, "kept": kept}
+        LOG.info(
+            "full-size validation mIOU: float32 %.4f, int8 %.4f; %s is %s (_quantize_tolerance %s)",
+            scores["float32"],
+            scores["int8"],
+            self._int8_graph.name,
+            "kept" if kept else "not kept",
+            self._job.quantize_tolerance,
+        )
+
+    def _compare(self) -> tuple[dict[str, float], float]:
+        """Return the validation mIOU of both graphs, and the share of pixels on which they agree."""
+        graphs = {"float32": self._graph, "int8": self._int8_graph}
+        engines = {name: OpenVinoEngine(graph, name, threads=cpu_count()) for name, graph in graphs.items()}
+        confusions = {name: ConfusionMatrix(self._job.num_classes) for name in engines}
+        pixels = agreeing = 0
+        for batch in self._loaders["validation"].full_size_epoch():
+            masks = {name: engine.mask(batch.images[0]) for name, engine in engines.items()}
+            for name, mask in masks.items():
+                confusions[name].update(batch.labels[0], mask)
+            agreeing += int((masks["float32"] == masks["int8"]).sum())
+            pixels += masks["int8"].size
+        return {name: confusion.miou for name, confusion in confusions.items()}, agreeing / max(1, pixels)
 
 
 def _figures(confusion: ConfusionMatrix, images: int) -> dict[str, Any]:
@@ -82,41 +127,3 @@ def _figures(confusion: ConfusionMatrix, images: int) -> dict[str, Any]:
         "iou": [None if np.isnan(score) else float(score) for score in confusion.iou()],
         "confusion": confusion.counts.tolist(),
     }
-
-
-def _quantize(
-    environment: Environment, job: Hyperparameters, loaders: Mapping[str, Loader], report: dict[str, Any]
-) -> None:
-    """Write the int8 graph, and keep it when its mIOU is within the tolerance of float32's, both from OpenVINO."""
-    graph, int8_graph = (environment.model_dir / name for name in (artifacts.GRAPH, artifacts.INT8_GRAPH))
-    training = loaders["train"].full_size_epoch()
-    try:
-        images = [batch.images[0] for batch in itertools.islice(training, _CALIBRATION_IMAGES)]
-    finally:
-        training.close()
-    quantize_onnx(graph, int8_graph, images)
-    engines = {
-        "float32": OpenVinoEngine(graph, "float32", threads=cpu_count()),
-        "int8": OpenVinoEngine(int8_graph, "int8", threads=cpu_count()),
-    }
-    confusions = {name: ConfusionMatrix(job.num_classes) for name in engines}
-    pixels = agreeing = 0
-    for batch in loaders["validation"].full_size_epoch():
-        masks = {name: engine.mask(batch.images[0]) for name, engine in engines.items()}
-        for name, mask in masks.items():
-            confusions[name].update(batch.labels[0], mask)
-        agreeing += int((masks["float32"] == masks["int8"]).sum())
-        pixels += masks["int8"].size
-    scores = {name: confusion.miou for name, confusion in confusions.items()}
-    kept = scores["float32"] - scores["int8"] <= job.quantize_tolerance
-    if not kept:
-        int8_graph.unlink()
-    report["int8"] = {"mIOU": scores, "agreement": agreeing / max(1, pixels), "kept": kept}
-    LOG.info(
-        "full-size validation mIOU: float32 %.4f, int8 %.4f; %s is %s (_quantize_tolerance %s)",
-        scores["float32"],
-        scores["int8"],
-        artifacts.INT8_GRAPH,
-        "kept" if kept else "not kept",
-        job.quantize_tolerance,
-    )

@@ -61,7 +61,7 @@ def run(environment: Environment, stop: threading.Event) -> None:
 
 def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loader], stop: threading.Event) -> None:
     """Train on the input that `run` has checked; only from here on the framework is there."""
-    from container.finish import finish
+    from container.finish import Finish
     from container.mx.devices import choose_devices, settle_precision
     from container.mx.fit import Fit
     from container.mx.start import start_network
@@ -74,7 +74,7 @@ def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loa
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     fit = Fit(trainer, job, environment, stop)
     fit.run(loaders["train"], loaders["validation"])
-    finish(environment, job, trainer, loaders, fit.history, stop)
+    Finish(environment, job, trainer, loaders, stop).run(fit.history)
 
 
 def _check_hosts(environment: Environment) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -69,7 +69,7 @@ def batches(
     transform: Callable[[Sample, int], Pair | None],
     workers: int,
     stop: threading.Event,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield a batch per group that `read` gives; `transform` (sample, its number) runs in `workers` threads.
 
     A thread of its own reads, so that a stream is drained while the device works; the event that `read` is

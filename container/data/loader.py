@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class Loader:
         """What the data has said of its classes: `id`, `name` and `color` of each; empty when nothing."""
         return self._samples.colour_map.as_classes() if self._samples.colour_map else []
 
-    def training_epoch(self, epoch: int) -> Iterator[Batch]:
+    def training_epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """Make one shuffled, augmented pass in full batches of square crops."""
         job = self._hyperparameters
         order = np.random.default_rng((self._seed, epoch)) if job.shuffle_buffer else None
@@ -63,7 +63,7 @@ class Loader:
 
         return self._batches(lambda stopped: self._rollover.groups(self._samples.epoch(order, stopped)), crop)
 
-    def validation_epoch(self) -> Iterator[Batch]:
+    def validation_epoch(self) -> Generator[Batch, None, None]:
         """Make one pass in order: every image once, its centre square scaled to the crop."""
         job = self._hyperparameters
         return self._batches(
@@ -71,13 +71,13 @@ class Loader:
             lambda pair, number: centre_crop(*pair, job.crop),
         )
 
-    def full_size_epoch(self) -> Iterator[Batch]:
+    def full_size_epoch(self) -> Generator[Batch, None, None]:
         """Make one pass in order: every image once, at its own size, one at a time."""
         return self._batches(lambda stopped: groups(self._samples.epoch(None, stopped), 1), lambda pair, number: pair)
 
     def _batches(
         self, read: Callable[[threading.Event], Iterator[list[Sample]]], crop: Callable[[Pair, int], Pair]
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Make one pass: read groups of samples, decode and crop each, passing over as many bad ones as are allowed."""
         bad = BadRecords(self._hyperparameters.max_bad_records)
 

@@ -45,10 +45,10 @@ class Fit:
         early = EarlyStopping(self._job)
         for epoch in range(self._job.epochs):
             loss = self._train(epoch, train)
-            if self._stop.is_set():
+            score = self._validate(epoch, validation)
+            if loss is None or score is None:
                 LOG.warning("stopping on request, in epoch %d", epoch)
                 break
-            score = self._validate(epoch, validation)
             self.history.append(
                 {"epoch": epoch, "train_loss": loss, "mIOU": score.miou, "pixel_accuracy": score.pixel_accuracy}
             )
@@ -63,16 +63,16 @@ class Fit:
             self._save(self._best_path)
         self._save(self._last_path)
 
-    def _train(self, epoch: int, train: Loader) -> float:
-        """Train one epoch and return its mean loss."""
+    def _train(self, epoch: int, train: Loader) -> float | None:
+        """Train one epoch and return its mean loss; None when it was stopped."""
         start = time.time()
         samples, losses = 0, []
         for size, loss in self._steps(epoch, train):
             samples += size
             losses.append(loss)
+        if self._stop.is_set():
+            return None
         self._expect(len(losses), samples)
-        if not losses:
-            return math.nan
         mean = sum(losses) / len(losses)
         end = time.time()
         throughput = samples / (end - start)
@@ -118,7 +118,7 @@ class Fit:
 
     def _expect(self, iterations: int, samples: int) -> None:
         """Plan the following epochs by what this one had; say so once when num_training_samples was wrong."""
-        if iterations != self._iterations and not self._stop.is_set() and not self.history:
+        if iterations != self._iterations and not self.history:
             LOG.warning(
                 "num_training_samples is %d, but the first epoch trained on %d samples: "
                 "the learning rate now follows what was seen",
@@ -127,10 +127,12 @@ class Fit:
             )
         self._iterations = max(1, iterations)
 
-    def _validate(self, epoch: int, validation: Loader) -> ConfusionMatrix:
-        """Score the network as the built-in does after each epoch."""
+    def _validate(self, epoch: int, validation: Loader) -> ConfusionMatrix | None:
+        """Score the network as the built-in does after each epoch; None when stopped: part of a set is no score."""
         start = time.time()
         score, images = self._trainer.evaluate(validation.validation_epoch(), self._job.num_classes)
+        if self._stop.is_set():
+            return None
         end = time.time()
         throughput = images / (end - start)
         LOG.info(metrics.quality_line(self._host, epoch, "validation pixel_accuracy", score.pixel_accuracy))
