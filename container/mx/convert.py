@@ -12,22 +12,15 @@ import mxnet as mx
 
 from container import artifacts
 from container.errors import ClientError
-from container.mx.export import translate, write_model
-from container.mx.network import SegmentationNetwork
+from container.mx.export import export_onnx
+from container.mx.network import SegmentationNetwork, load_weights
 
 
 def convert(model_dir: Path, target: Path) -> None:
     """Write the graph of the best weights in `model_dir`; raises ClientError that names the file at fault."""
-    settings = artifacts.read_model_settings(model_dir)
-    network = SegmentationNetwork(settings["algorithm"], settings["backbone"], settings["num_classes"])
-    weights = model_dir / artifacts.BEST_WEIGHTS
-    try:
-        network.load_parameters(str(weights), ctx=mx.cpu(), allow_missing=True, cast_dtype=True)
-        model = translate(network)  # raises for what is missing; the auxiliary head may be, it is training's alone
-    except Exception as error:  # MXNetError, AssertionError, ValueError and RuntimeError, by what differs
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise ClientError(f"{weights} does not fit {settings}: {reason}") from error
-    write_model(model, target)
+    network = SegmentationNetwork(**artifacts.read_model_settings(model_dir))
+    load_weights(network, model_dir / artifacts.BEST_WEIGHTS, [mx.cpu()])
+    export_onnx(network, target)
 
 
 def main() -> None:

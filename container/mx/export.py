@@ -25,11 +25,7 @@ OPSET, IR_VERSION = 17, 8  # they belong together; read by ONNX Runtime since 1.
 
 def export_onnx(network: SegmentationNetwork, path: Path) -> None:
     """Write the network's main branch to `path`, complete or not at all."""
-    write_model(translate(network), path)
-
-
-def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write an ONNX model that appears at `path` only when it is complete."""
+    model = translate(network)
     with artifacts.replacing(path) as temporary:
         onnx.save(model, str(temporary))
 
