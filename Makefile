@@ -1,13 +1,16 @@
 # The commands of this project; `make` alone lists them.
 
 UV := uv==0.13.9
-LOCKS := build cpu gpu test
+LOCKS := build cpu gpu test sagemaker
+NAME ?= semantic-segmentation
+IMAGE ?= $(NAME):cpu
+export IMAGE PRETRAINED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup demo test lint bench lock clean image-cpu image test-container test-sagemaker
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## make .venv from a Python 3.10 or 3.11 (PYTHON=/path/to/python to choose one)
 
@@ -19,6 +22,23 @@ demo: setup ## train, serve and ask a model on a small data set (ARGS="epochs=2"
 
 test: lint ## lint, then run every test (ARGS="tests/unit -k feeder" to choose)
 	.venv/bin/python -m pytest $(ARGS)
+
+image-cpu: ## build the CPU image (PRETRAINED=resnet-50,resnet-101 bakes ImageNet weights in)
+	local_test/build_image.sh Dockerfile.cpu $(NAME):cpu
+
+image: ## build the CUDA image, which also runs without a GPU
+	local_test/build_image.sh Dockerfile $(NAME):gpu
+
+test-container: setup ## run the built image as the platform does (IMAGE=semantic-segmentation:gpu for the other one)
+	.venv/bin/python -m pytest -m container tests/container $(ARGS)
+
+test-sagemaker: setup .venv-sagemaker/installed ## drive the built image with SageMaker's own client in local mode
+	.venv-sagemaker/bin/python -m pytest -m sagemaker tests/sagemaker $(ARGS)
+
+.venv-sagemaker/installed: requirements/sagemaker.txt
+	.venv/bin/python -m venv --clear .venv-sagemaker
+	.venv-sagemaker/bin/python -m pip install -qq --no-deps --require-hashes -r requirements/sagemaker.txt
+	touch $@
 
 lint: setup ## check style, the import fence and types
 	.venv/bin/ruff check .
@@ -35,5 +55,5 @@ lock: setup ## resolve requirements/*.in anew
 	done
 
 clean: ## remove the environment, caches and the local jobs' files
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
+	rm -rf .venv .venv-sagemaker .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,11 +22,14 @@ network_backend = "netavark"
 EOF
 }
 
-# Packages in the build trust the certificates that this machine trusts; nothing of this stays in an image.
-trust() {
-    printf '[global]\ncert = /run/host-ca.crt\ndisable-pip-version-check = true\n' > "$work/pip.conf"
-    echo "--network host -v $work/pip.conf:/etc/pip.conf:ro" \
-        "-v /etc/ssl/certs/ca-certificates.crt:/run/host-ca.crt:ro"
+# pip in the build trusts the certificates that this machine trusts, and keeps its downloads for the next build. Both lie
+# in a home of the build's own, so that nothing of them stays in an image.
+build_options() {
+    local home=$work/home
+    mkdir -p "$home/.config/pip"
+    cp /etc/ssl/certs/ca-certificates.crt "$home/ca.crt"
+    printf '[global]\ncert = /root/ca.crt\ndisable-pip-version-check = true\n' > "$home/.config/pip/pip.conf"
+    echo "--network host -v $home:/root"
 }
 
 bootstrap() {
@@ -47,4 +50,4 @@ fi
 configure
 export CONTAINERS_CONF=$work/containers.conf
 podman image exists "$base" || bootstrap
-printf 'export CONTAINERS_CONF=%q BASE_IMAGE=%q BUILD_OPTIONS=%q\n' "$CONTAINERS_CONF" "$base" "$(trust)"
+printf 'export CONTAINERS_CONF=%q BASE_IMAGE=%q BUILD_OPTIONS=%q\n' "$CONTAINERS_CONF" "$base" "$(build_options)"

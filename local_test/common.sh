@@ -4,14 +4,7 @@ test_dir=${TEST_DIR:-local_test/test_dir}
 mkdir -p "$test_dir"
 test_dir=$(cd "$test_dir" && pwd)
 python=.venv/bin/python
-
-# Print the container engine that is there: docker or podman.
-container_engine() {
-    command -v docker || command -v podman || {
-        echo "$0: an image needs docker or podman; without IMAGE the local environment is used" >&2
-        return 1
-    }
-}
+source local_test/engine.sh
 
 # Stop with the remedy when the local environment is not there.
 need_environment() {
