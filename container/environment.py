@@ -45,6 +45,11 @@ class Environment:
         return self.root / "model"
 
     @property
+    def checkpoint_dir(self) -> Path:
+        """What the platform keeps in S3 while the job runs, and gives back to it when it starts again."""
+        return self.root / "checkpoints"
+
+    @property
     def output_data_dir(self) -> Path:
         """What becomes `output.tar.gz`."""
         return self.root / "output" / "data"

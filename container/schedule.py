@@ -45,4 +45,4 @@ class EarlyStopping:
             self._best, self._since_best = miou, 0
         else:
             self._since_best += 1
-        return self._active and epoch + 1 >= self._min_epochs and self._since_best >= self._patience
+        return self._active and epoch + 1 >= self._min_epochs and self._since_best >= max(1, self._patience)

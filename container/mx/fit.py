@@ -17,6 +17,7 @@ from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
+from container.mx.checkpoint import Checkpoints
 from container.mx.trainer import Trainer
 from container.schedule import EarlyStopping, learning_rate
 
@@ -34,6 +35,7 @@ class Fit:
         self._host = environment.current_host
         self._best_path = environment.model_dir / artifacts.BEST_WEIGHTS
         self._last_path = environment.model_dir / artifacts.LAST_WEIGHTS
+        self._checkpoints = Checkpoints(environment.checkpoint_dir, hyperparameters)
         self._stop = stop
         self._iterations = max(1, hyperparameters.num_training_samples // hyperparameters.mini_batch_size)
         self.best_miou = -math.inf
@@ -43,7 +45,11 @@ class Fit:
         """Train until the last epoch, an early stop or `stop`; best and last weights are on disk then."""
         LOG.info("LRScheduler setup: iters per epoch: %d, num_epochs %d", self._iterations, self._job.epochs)
         early = EarlyStopping(self._job)
-        for epoch in range(self._job.epochs):
+        self.history = self._checkpoints.resume(self._trainer, self._best_path)
+        for entry in self.history:
+            early.update(entry["epoch"], entry["mIOU"])
+            self.best_miou = max(self.best_miou, entry["mIOU"])
+        for epoch in range(len(self.history), self._job.epochs):
             loss = self._train(epoch, train)
             score = self._validate(epoch, validation)
             if loss is None or score is None:
@@ -55,6 +61,7 @@ class Fit:
             if score.miou > self.best_miou:
                 self.best_miou = score.miou
                 self._save(self._best_path)
+            self._checkpoints.save(self._trainer, self.history, self._best_path)
             LOG.info(metrics.progress_line(self._host, epoch + 1, self._job.epochs))
             if early.update(epoch, score.miou):
                 LOG.info("early stopping after epoch %d: the validation mIOU no longer improves", epoch)

@@ -73,6 +73,29 @@ class Trainer:
         """Load weights that `save_weights` wrote."""
         self.network.load_parameters(str(path), ctx=self._devices)
 
+    def save_optimizer(self, path: Path) -> None:
+        """Write the optimizer's arrays as an MXNet file: `<parameter>.<array>`, and `updates`, their number so far.
+
+        Trainer.save_states would pickle them, and unpickling runs what the file says.
+        """
+        arrays = {"updates": mx.nd.array([self._optimizer._optimizer.num_update])}
+        for index, state in self._optimizer._updaters[0].states.items():
+            parts = state if isinstance(state, tuple) else () if state is None else (state,)
+            arrays |= {f"{index}.{number}": part for number, part in enumerate(parts)}
+        artifacts.write_weights(path, lambda name: mx.nd.save(name, arrays))
+
+    def load_optimizer(self, path: Path) -> None:
+        """Load what `save_optimizer` wrote; every device takes its copy when it first needs it."""
+        arrays = mx.nd.load(str(path))
+        optimizer = self._optimizer._optimizer
+        optimizer.begin_num_update = optimizer.num_update = int(arrays.pop("updates").asscalar())
+        parts: dict[int, list[mx.nd.NDArray]] = {}
+        for name in sorted(arrays):
+            parts.setdefault(int(name.split(".")[0]), []).append(arrays[name])
+        for updater in self._optimizer._updaters:
+            updater.states = {index: tuple(part) if len(part) > 1 else part[0] for index, part in parts.items()}
+            updater.states_synced = dict.fromkeys(parts, False)
+
     def _share(self, batch: Batch) -> tuple[list[mx.nd.NDArray], list[mx.nd.NDArray]]:
         """Split a batch over the devices: uint8 images, float32 labels.
 

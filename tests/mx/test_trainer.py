@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -25,10 +27,8 @@ def batch(size: int, seed: int = 0) -> Batch:
     return Batch(rng.integers(0, 256, (size, 32, 32, 3), np.uint8), labels)
 
 
-def trained(
-    devices: list[mx.Context], batches: list[Batch], **changes: object
-) -> tuple[list[float], dict[str, np.ndarray]]:
-    """Train from one seed with batch statistics and dropout fixed; returns losses and weights."""
+def small_network(devices: list[mx.Context]) -> SegmentationNetwork:
+    """Make a network from one seed, with batch statistics and dropout fixed."""
     mx.random.seed(3)
     network = SegmentationNetwork("fcn", "resnet-50", 3, norm_kwargs={"use_global_stats": True})
     initialize_weights(network)
@@ -39,6 +39,14 @@ def trained(
     for block in (network.head, network.auxlayer):
         block.block[3]._rate = 0.0
     network.hybridize()
+    return network
+
+
+def trained(
+    devices: list[mx.Context], batches: list[Batch], **changes: object
+) -> tuple[list[float], dict[str, np.ndarray]]:
+    """Train a small network; returns losses and weights."""
+    network = small_network(devices)
     trainer = Trainer(network, hyperparameters(**changes), devices)
     losses = []
     for each in batches:
@@ -92,3 +100,29 @@ def test_without_the_auxiliary_loss_its_head_stays_as_it_was() -> None:
     start, after = trained(ONE, [])[1], trained(ONE, [batch(2)], _aux_loss=False)[1]
     assert np.array_equal(after["auxlayer.block.0.weight"], start["auxlayer.block.0.weight"])
     assert not np.array_equal(after["head.block.0.weight"], start["head.block.0.weight"])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nag", "adam", "rmsprop", "adagrad", "adadelta"])
+def test_a_resumed_optimizer_steps_as_if_it_had_never_stopped(tmp_path: Path, optimizer: str) -> None:
+    batches = [batch(2, seed) for seed in range(3)]
+    through = make_trainer(optimizer)
+    for each in batches[:2]:
+        through.step(each, 0.001)
+    through.save_weights(tmp_path / "weights")
+    through.save_optimizer(tmp_path / "optimizer")
+    through.step(batches[2], 0.001)
+    resumed = make_trainer(optimizer)
+    resumed.load_weights(tmp_path / "weights")
+    resumed.load_optimizer(tmp_path / "optimizer")
+    resumed.step(batches[2], 0.001)
+    for name in ("head.block.0.weight", "layer4.0.conv1.weight", "conv1.0.weight"):
+        np.testing.assert_allclose(weight_of(resumed, name), weight_of(through, name), rtol=1e-4, atol=1e-6)
+
+
+def make_trainer(optimizer: str) -> Trainer:
+    network = small_network(ONE)
+    return Trainer(network, hyperparameters(optimizer=optimizer), ONE)
+
+
+def weight_of(trainer: Trainer, name: str) -> np.ndarray:
+    return trainer.network._collect_params_with_prefix()[name].data().asnumpy()
