@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -11,6 +12,8 @@ import threading
 import time
 import traceback
 from pathlib import Path
+
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from container import artifacts, hyperparameters
 from container.data.loader import Loader
@@ -73,7 +76,8 @@ def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loa
     trainer = Trainer(network, job, devices)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     fit = Fit(trainer, job, environment, stop)
-    fit.run(loaders["train"], loaders["validation"])
+    with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
+        fit.run(loaders["train"], loaders["validation"])
     Finish(environment, job, trainer, loaders, stop).run(fit.history)
 
 

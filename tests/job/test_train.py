@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import mxnet as mx
@@ -207,3 +212,18 @@ def test_an_interrupted_job_goes_on_after_its_last_epoch(make_job: JobFactory) -
     assert failure(root).startswith(
         f"ClientError: {root}/checkpoints/checkpoint.json cannot be resumed from: it has optimizer=adam, this job sgd"
     )
+
+
+def test_a_person_at_a_terminal_sees_a_progress_bar(make_job: JobFactory) -> None:
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    variables = {**os.environ, "SAGEMAKER_BASE_DIR": str(make_job())}
+    process = subprocess.Popen([sys.executable, str(PROGRAM / "train")], stdout=end, stderr=end, env=variables)
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal is gone when the job is
+        while piece := os.read(terminal, 65536):
+            shown += piece
+    assert process.wait(timeout=60) == 0, shown.decode()
+    assert b"epoch 0:" in shown and b"/2 [" in shown  # tqdm's: 1/2 [00:01<00:01, …]
+    assert re.search(PREFIX.encode() + rb"#quality_metric\. host: algo-1, epoch: 0, train loss:", shown)
