@@ -1,0 +1,168 @@
+"""What a user's notebook does with the built-in algorithm, done with the image: only the address differs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from sagemaker.amazon.common import RecordDeserializer
+from sagemaker.deserializers import BaseDeserializer, NumpyDeserializer
+from sagemaker.estimator import Estimator
+from sagemaker.local import LocalSession
+from sagemaker.parameter import ContinuousParameter
+from sagemaker.predictor import Predictor
+from sagemaker.serializers import IdentitySerializer
+from sagemaker.tuner import HyperparameterTuner
+
+from container.metrics import METRIC_DEFINITIONS
+from tests.conftest import job_factory
+
+CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
+ROLE = "arn:aws:iam::111111111111:role/none"
+
+
+class ImageDeserializer(BaseDeserializer):
+    """AWS's notebook reads its masks by this class."""
+
+    def __init__(self, accept: str = "image/png") -> None:
+        self.accept = accept
+
+    @property
+    def ACCEPT(self) -> tuple[str]:
+        return (self.accept,)
+
+    def deserialize(self, stream: BinaryIO, content_type: str) -> np.ndarray:
+        with contextlib.closing(stream):
+            return np.array(Image.open(io.BytesIO(stream.read())))
+
+
+class Job:
+    """A finished `fit`."""
+
+    def __init__(self, estimator: Estimator, root: Path, log: str) -> None:
+        self.estimator = estimator
+        self.root = root
+        self.log = log
+
+    def report(self) -> dict[str, Any]:
+        with tarfile.open(self.root / "out/output.tar.gz") as archive:
+            for member in archive:
+                if Path(member.name).name == "report.json":
+                    content = archive.extractfile(member)
+                    assert content
+                    return dict(json.load(content))
+        raise AssertionError("output.tar.gz holds no report.json")
+
+
+@pytest.fixture(scope="session")
+def job(local_settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Job:
+    root = tmp_path_factory.mktemp("job")
+    job_factory(root)(train=4, validation=2, epochs="2")
+    session = LocalSession()
+    session.config = local_settings
+    estimator = Estimator(
+        image_uri=os.environ.get("IMAGE", "semantic-segmentation:cpu"),
+        role=ROLE,
+        instance_count=1,
+        instance_type="local",
+        output_path=f"file://{root}/out",
+        sagemaker_session=session,
+        hyperparameters=json.loads((root / "input/config/hyperparameters.json").read_text()),
+    )
+    log = io.StringIO()
+    with contextlib.redirect_stdout(log):
+        estimator.fit({channel: f"file://{root}/input/data/{channel}" for channel in CHANNELS}, job_name="job")
+    return Job(estimator, root, log.getvalue())
+
+
+@pytest.fixture(scope="module")
+def predictor(job: Job) -> Iterator[Predictor]:
+    predictor = job.estimator.deploy(1, "local", serializer=IdentitySerializer("image/jpeg"), wait=False)
+    try:
+        yield predictor
+    finally:
+        predictor.delete_endpoint()
+
+
+def photo(job: Job) -> bytes:
+    return (job.root / "input/data/validation/validation-0.jpg").read_bytes()
+
+
+def test_fit_leaves_the_archives(job: Job) -> None:
+    with tarfile.open(job.root / "out/model.tar.gz") as archive:
+        names = {os.path.normpath(name) for name in archive.getnames()}
+    assert names >= {"hyperparams.json", "model_best.params", "model_algo-1"}
+
+
+def test_the_tuners_expressions_find_the_reports_figures(job: Job) -> None:
+    tuner = HyperparameterTuner(
+        job.estimator,
+        objective_metric_name="validation:mIOU",
+        hyperparameter_ranges={"learning_rate": ContinuousParameter(0.0001, 0.1)},
+        metric_definitions=[{"Name": name, "Regex": regex} for name, regex in METRIC_DEFINITIONS.items()],
+    )
+    found = {
+        metric["Name"]: [float(value) for value in re.findall(metric["Regex"], job.log)]
+        for metric in tuner.metric_definitions
+    }
+    epochs = job.report()["epochs"]
+    assert len(epochs) == 2
+    assert found[tuner.objective_metric_name] == [epoch["mIOU"] for epoch in epochs]
+    assert found["train:loss"] == [epoch["train_loss"] for epoch in epochs]
+    assert found["train:progress"] == [50, 100]
+
+
+def test_every_way_to_ask_gives_the_same_mask(job: Job, predictor: Predictor) -> None:
+    predictor.deserializer = ImageDeserializer()
+    mask = predictor.predict(photo(job))
+    assert (mask.shape, mask.dtype) == ((40, 48), np.uint8)
+    assert mask.max() < 2
+
+    predictor.deserializer = NumpyDeserializer()
+    probabilities = predictor.predict(photo(job))
+    assert probabilities.shape == (1, 2, 40, 48)
+    np.testing.assert_array_equal(np.argmax(np.squeeze(probabilities, 0), axis=0), mask)
+
+    for accept in ("application/x-protobuf", "application/x-recordio-protobuf"):
+        predictor.deserializer = RecordDeserializer(accept=accept)
+        (record,) = predictor.predict(photo(job))
+        target = list(record.features["target"].float32_tensor.values)
+        shape = list(record.features["shape"].int32_tensor.values)
+        assert shape == [1, 2, 40, 48]
+        np.testing.assert_array_equal(np.array(target).reshape(shape)[0].argmax(0), mask)
+
+
+def test_batch_transform_writes_one_mask_per_image(job: Job, tmp_path: Path) -> None:
+    transformer = job.estimator.transformer(
+        1, "local", strategy="SingleRecord", accept="image/png", output_path=f"file://{tmp_path}"
+    )
+    photos = job.root / "input/data/validation"
+    transformer.transform(f"file://{photos}", content_type="image/jpeg", wait=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"validation-{n}.jpg.out" for n in range(2)]
+    for path in tmp_path.iterdir():
+        with Image.open(path) as mask:
+            assert (mask.mode, mask.size) == ("L", (48, 40))
+
+
+def test_a_failed_job_fails_fit(job: Job, tmp_path: Path) -> None:
+    estimator = Estimator(
+        image_uri=job.estimator.image_uri,
+        role=ROLE,
+        instance_count=1,
+        instance_type="local",
+        output_path=f"file://{tmp_path}",
+        sagemaker_session=job.estimator.sagemaker_session,
+        hyperparameters={"num_classes": 2, "num_training_samples": 4, "algorithm": "unet"},
+    )
+    with pytest.raises(RuntimeError, match="Failed to run"):
+        estimator.fit({channel: f"file://{job.root}/input/data/{channel}" for channel in CHANNELS}, job_name="failed")
