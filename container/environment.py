@@ -70,39 +70,14 @@ class Environment:
             channels=_channels(root, _read(toolkit.read_input_data_config, root, {})),
             current_host=str(hosts.get("current_host", "algo-1")),
             hosts=tuple(hosts.get("hosts", ["algo-1"])),
-            pipe_timeout=_Integers(os.environ).read("PIPE_TIMEOUT_SECONDS", default=600),
+            pipe_timeout=Integers(os.environ).read("PIPE_TIMEOUT_SECONDS", default=600),
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class ServeSettings:
-    """Everything a serving container is told, from its environment variables."""
+class Integers:
+    """Environment variables that are whole numbers."""
 
-    model_dir: Path
-    port: int
-    workers: int
-    timeout: int
-    log_level: str
-    max_body: int
-    max_pixels: int
-
-    @classmethod
-    def read(cls, variables: Mapping[str, str] = os.environ) -> ServeSettings:
-        """Read the settings; raises ClientError naming the variable that is no whole number above zero."""
-        integer = _Integers(variables)
-        return cls(
-            model_dir=base_dir(variables) / "model",
-            port=integer.read("SAGEMAKER_BIND_TO_PORT", default=8080),
-            workers=integer.read("SAGEMAKER_MODEL_SERVER_WORKERS", "MODEL_SERVER_WORKERS", default=1),
-            timeout=integer.read("SAGEMAKER_MODEL_SERVER_TIMEOUT", "MODEL_SERVER_TIMEOUT", default=60),
-            log_level=_log_level(variables.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "20")),
-            max_body=integer.read("MAX_CONTENT_LENGTH", default=100 * 2**20),
-            max_pixels=integer.read("MAX_PIXELS", default=40_000_000),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Integers:
     variables: Mapping[str, str]
 
     def read(self, *names: str, default: int) -> int:
@@ -187,9 +162,3 @@ def _channels(root: Path, config: Mapping[str, Mapping[str, str]]) -> dict[str, 
         )
         for name, entry in sorted(config.items())
     }
-
-
-def _log_level(text: str) -> str:
-    """Return Python's name for the platform's log level, which is its number or its name."""
-    name = logging.getLevelName(int(text)) if text.strip().isdecimal() else text.strip().upper()
-    return str(name).lower() if name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else "info"

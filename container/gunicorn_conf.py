@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import struct
+from types import FrameType
+from typing import Any
 
-from container.environment import ServeSettings
-from container.serving import SLOTS
+from container.bodies import STALL_SECONDS
+from container.serve_settings import ServeSettings
+from container.serving import PLACES
 
 _LOADING_SECONDS = 240  # as long as the platform waits for the first /ping
+_DRAIN_SECONDS = 20  # of the 25 below: what still waits then is told to try elsewhere
 
 _settings = ServeSettings.read()
 
@@ -15,7 +22,7 @@ bind = f"0.0.0.0:{_settings.port}"
 loglevel = _settings.log_level
 worker_class = "gthread"
 workers = _settings.workers
-threads = SLOTS + 4  # what no inference can hold stays free for /ping and for refusals
+threads = PLACES + 8  # what no invocation can hold stays free for /ping and for refusals
 
 # A worker is replaced when its main loop is silent for this long. The loop starts after the model has been loaded.
 timeout = max(_settings.timeout, _LOADING_SECONDS)
@@ -24,3 +31,34 @@ graceful_timeout = 25  # the platform kills 30 seconds after SIGTERM
 control_socket_disable = True
 if os.access("/dev/shm", os.W_OK):
     worker_tmp_dir = "/dev/shm"  # the heartbeat must not wait for a busy disk
+
+
+def when_ready(server: Any) -> None:
+    """Let every connection, which inherits this from its listener, give up on a peer that is silent."""
+    for listener in server.LISTENERS:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALL_SECONDS, 0))
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give each worker a GPU of its own; a successor takes the one that its predecessor leaves."""
+    taken = {other.gpu for other in server.WORKERS.values()}
+    worker.gpu = next(number for number in range(len(taken) + 1) if number not in taken)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Show the worker its GPU only; must come before MXNet is imported."""
+    if _settings.engine == "mxnet" and _settings.workers > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(worker.gpu)
+
+
+def post_worker_init(worker: Any) -> None:
+    """On SIGTERM, refuse those who would still wait when gunicorn's patience ends: no connection just breaks."""
+    gate, finish = worker.wsgi.extensions["gate"], signal.getsignal(signal.SIGTERM)
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        gate.close_in(_DRAIN_SECONDS)
+        finish(number, frame)  # type: ignore[operator, misc]
+
+    signal.signal(signal.SIGTERM, drain)
+    signal.siginterrupt(signal.SIGTERM, False)

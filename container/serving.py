@@ -1,57 +1,79 @@
-"""The HTTP server: SageMaker's routes over one engine."""
+"""The HTTP server: SageMaker's routes over one model, or over the many of a multi-model endpoint."""
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import logging
 import sys
-import threading
-import time
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from flask import Flask, Request, Response, after_this_request, request
-from werkzeug.datastructures import MIMEAccept
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from flask import Flask, Response, after_this_request, g, request
+from werkzeug.exceptions import HTTPException
 
-from container.codecs.images import DecodeError, TooManyPixels, decode_image
-from container.codecs.masks import ENCODERS
-from container.codecs.recordio import RecordTooLong
-from container.engines.protocol import Engine
-from container.environment import ServeSettings
+from container.admission import Gate, Overloaded
+from container.answering import answer
+from container.bodies import discard_body
+from container.codecs.answers import pieces
+from container.engines.choice import choose_slots
+from container.environment import cpu_count
 from container.errors import ClientError, RequestError
+from container.models import Model, ModelStore, estimate_memory, open_model
+from container.request_log import Metrics, Record, write_line
+from container.serve_settings import ServeSettings
 
 LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
-SLOTS = 8  # requests that one process holds at once: one is being answered, the others wait for the engine
-CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image")
+PLACES = 32  # requests that one process holds at once, those that still arrive or wait included
 
-_RETRY_AFTER_SECONDS = 2
-_DISCARD_SECONDS = 5
-_DISCARD_BYTES = 2**27  # more than the platform ever sends
 _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
 
 
 def load() -> Flask:
     """Load and warm the model, in a gunicorn worker before it accepts; an unusable model ends the server."""
     settings = ServeSettings.read()
+    threads = max(1, cpu_count() // settings.workers)
+    slots = choose_slots(settings, threads)
+    gate = Gate(slots + 1, PLACES)  # while one image is computed, the next is decoded and the last encoded
+    open_ = functools.partial(open_model, settings=settings, threads=threads, slots=slots)
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger("container.requests").addHandler(handler)
+    logging.getLogger("container.requests").setLevel(settings.log_level.upper())
+    if settings.multi_model:
+        return create_app(ModelStore(open_, estimate_memory, settings.model_memory), settings, gate)
     try:
-        from container.engines.mxnet import MXNetEngine
-
-        engine = MXNetEngine(settings.model_dir)
+        return create_app(open_(settings.model_dir), settings, gate)
     except ClientError as error:
         LOG.error("ClientError: %s", error)
         sys.exit(_BOOT_ERROR)
-    engine.warm()
-    return create_app(engine, settings)
 
 
-def create_app(engine: Engine, settings: ServeSettings) -> Flask:
-    """Create the application that answers with `engine`."""
+def create_app(models: Model | ModelStore, settings: ServeSettings, gate: Gate | None = None) -> Flask:
+    """Create the application that answers with one model, or with the store of a multi-model endpoint."""
+    gate = gate or Gate(2, PLACES)
+    metrics = Metrics()
     app = Flask(__name__)
+    app.extensions["gate"] = gate
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body + 1  # Werkzeug cuts a chunked body at its limit, in silence
-    slots = threading.BoundedSemaphore(SLOTS)
     app.register_error_handler(Exception, _answer_error)
+
+    @app.before_request
+    def begin() -> None:
+        g.record = Record(request.method, request.path)
+
+    @app.after_request
+    def tell(response: Response) -> Response:
+        record, sent = g.record, response.content_length
+
+        def finish() -> None:
+            facts = record.finish(response.status_code, sent)
+            metrics.add(facts)
+            write_line(facts, settings.log_format)
+
+        if request.path != "/ping":  # the platform asks every five seconds
+            response.call_on_close(finish)
+        return response
 
     @app.get("/ping")
     def ping() -> Response:
@@ -59,103 +81,98 @@ def create_app(engine: Engine, settings: ServeSettings) -> Flask:
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
-        return _json(200, _execution_parameters(settings))
+        return _json(200, _execution_parameters(settings, gate))
 
-    @app.post("/invocations")
-    def invocations() -> Response:
-        media_type = choose_media_type(request.accept_mimetypes)
-        _check_content_type(request)
-        _take(slots)
-        image = _decode(_read_body(request, settings), settings)
-        encoder = ENCODERS[media_type]
-        answer = engine.mask(image) if encoder.needs == "mask" else engine.probabilities(image)
-        try:
-            return Response(encoder.encode(answer), mimetype=media_type)
-        except RecordTooLong as error:
-            raise RequestError(413, f"{error}; scale the image down, or ask for image/png") from error
+    if settings.metrics:
+
+        @app.get("/metrics")
+        def show_metrics() -> Response:
+            return Response(metrics.render(gate.waiting), mimetype="text/plain")
+
+    if isinstance(models, ModelStore):
+        _add_model_routes(app, models, settings, gate)
+    else:
+
+        @app.post("/invocations")
+        def invocations() -> Response:
+            return _invoke(models, settings, gate)
 
     return app
 
 
-def choose_media_type(accept: MIMEAccept) -> str:
-    """Return the media type that the client likes best; PNG when it does not care.
+def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, gate: Gate) -> None:
+    """Add a multi-model endpoint's routes.
 
-    The most specific range that covers a type decides on its quality; parameters are passed over. Raises
-    RequestError 406 when nothing that is offered is wanted.
+    https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html
     """
-    qualities: dict[str, float] = {}
-    for value, quality in accept:
-        qualities.setdefault(value.partition(";")[0].strip().lower(), quality)
-    ranges = list(qualities)
-    ranked = []
-    for media_type in ENCODERS:
-        covering = (media_type, media_type.partition("/")[0] + "/*", "*/*")
-        found = next((entry for entry in covering if entry in qualities), None)
-        if found and qualities[found] > 0:
-            ranked.append((qualities[found], -covering.index(found), -ranges.index(found), media_type))
-    if ranked:
-        return max(ranked, key=lambda rank: rank[:3])[3]
-    if qualities:
-        raise RequestError(406, f"Accept: {accept.to_header()} is not available; ask for one of {', '.join(ENCODERS)}")
-    return "image/png"
+
+    @app.get("/models")
+    def list_models() -> Response:
+        return _json(200, {"models": [_describe(name, model_dir) for name, model_dir in store.names().items()]})
+
+    @app.post("/models")
+    def load_model() -> Response:
+        wanted = request.get_json(force=True, silent=True)
+        if not isinstance(wanted, dict) or not all(isinstance(wanted.get(key), str) for key in ("model_name", "url")):
+            raise RequestError(400, 'send JSON such as {"model_name": "name", "url": "/directory/of/the/model"}')
+        store.load(wanted["model_name"], Path(wanted["url"]))
+        return _json(200, _describe(wanted["model_name"], Path(wanted["url"])))
+
+    @app.get("/models/<name>")
+    def show_model(name: str) -> Response:
+        names = store.names()
+        if name not in names:
+            raise RequestError(404, f"the model {name} is not loaded")
+        return _json(200, _describe(name, names[name]))
+
+    @app.delete("/models/<name>")
+    def unload_model(name: str) -> Response:
+        store.unload(name)
+        return _json(200, {})
+
+    @app.post("/models/<name>/invoke")
+    def invoke_model(name: str) -> Response:
+        with store.use(name) as model:
+            return _invoke(model, settings, gate)
 
 
-def _check_content_type(request: Request) -> None:
-    if request.mimetype not in CONTENT_TYPES:
-        given = f"Content-Type {request.mimetype} is" if request.mimetype else "a request without Content-Type is"
-        raise RequestError(415, f"{given} not supported; send one of {', '.join(CONTENT_TYPES)}")
-
-
-def _take(slots: threading.BoundedSemaphore) -> None:
-    """Take a slot until the answer has been sent, or refuse with 503: no request may hold the threads of /ping."""
-    if not slots.acquire(blocking=False):
-        raise RequestError(503, f"{SLOTS} requests are waiting already; try again later or add instances")
+def _invoke(model: Model, settings: ServeSettings, gate: Gate) -> Response:
+    """Answer one image; the request keeps its place until the answer has been sent."""
+    gate.take_place()
 
     @after_this_request
-    def release_when_sent(response: Response) -> Response:
-        response.call_on_close(slots.release)
+    def leave_when_sent(response: Response) -> Response:
+        response.call_on_close(gate.leave_place)
         return response
 
-
-def _read_body(request: Request, settings: ServeSettings) -> bytes:
-    limit = settings.max_body
-    try:
-        body = request.get_data(cache=False)
-        if len(body) > limit:
-            raise RequestEntityTooLarge
-    except RequestEntityTooLarge as error:
-        advice = "compress or scale the image, or raise MAX_CONTENT_LENGTH"
-        raise RequestError(413, f"the body is larger than {limit} bytes; {advice}") from error
-    if not body:
-        raise RequestError(400, "the body is empty: send the bytes of a JPEG or PNG image")
-    return body
+    found = answer(request, model, settings, gate, g.record)
+    headers = {"Content-Length": str(found.length), "Vary": "Accept, Accept-Encoding"}
+    if found.is_gzip:
+        headers["Content-Encoding"] = "gzip"
+    return Response(pieces(found.buffers), headers=headers, mimetype=found.media_type)
 
 
-def _decode(body: bytes, settings: ServeSettings) -> np.ndarray:
-    try:
-        return decode_image(body, settings.max_pixels)
-    except TooManyPixels as error:
-        raise RequestError(413, f"{error}; scale the image down, or raise MAX_PIXELS") from error
-    except DecodeError as error:
-        raise RequestError(400, str(error)) from error
+def _describe(name: str, model_dir: Path) -> dict[str, str]:
+    return {"modelName": name, "modelUrl": str(model_dir)}
 
 
-def _execution_parameters(settings: ServeSettings) -> dict[str, int | str]:
+def _execution_parameters(settings: ServeSettings, gate: Gate) -> dict[str, int | str]:
     """Advise batch transform, which wants concurrency times payload to stay within 100 MB."""
+    concurrency = settings.workers * gate.seats
     return {
-        "MaxConcurrentTransforms": settings.workers,
+        "MaxConcurrentTransforms": concurrency,
         "BatchStrategy": "SINGLE_RECORD",
-        "MaxPayloadInMB": max(1, min(settings.max_body // 2**20, 100 // settings.workers)),
+        "MaxPayloadInMB": max(1, min(settings.max_body // 2**20, 100 // concurrency)),
     }
 
 
 def _answer_error(error: Exception) -> Response:
     """Answer any error with one line of JSON; what was not expected goes to the log with its traceback."""
-    _discard_body(request)
+    discard_body(request)
     if isinstance(error, RequestError):
         response = _json(error.status, {"error": " ".join(error.message.split())})
-        if error.status == 503:
-            response.headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+        if isinstance(error, Overloaded):
+            response.headers["Retry-After"] = str(error.retry_after)
         return response
     if isinstance(error, HTTPException):
         response = _json(error.code or 500, {"error": error.description or error.name})
@@ -165,17 +182,5 @@ def _answer_error(error: Exception) -> Response:
     return _json(500, {"error": "internal error; the endpoint's log has the details"})
 
 
-def _discard_body(request: Request) -> None:
-    """Read what is left of the body: to a client that is still sending, a refusal would be a broken connection."""
-    body = request.environ["wsgi.input"]
-    if connection := request.environ.get("gunicorn.socket"):
-        connection.settimeout(_DISCARD_SECONDS)
-    deadline = time.monotonic() + _DISCARD_SECONDS
-    left = _DISCARD_BYTES
-    with contextlib.suppress(OSError):  # who stalls gets the answer as things are
-        while left > 0 and time.monotonic() < deadline and (data := body.read(2**16)):
-            left -= len(data)
-
-
-def _json(status: int, content: dict[str, str] | dict[str, int | str]) -> Response:
+def _json(status: int, content: Any) -> Response:
     return Response(json.dumps(content, ensure_ascii=False) + "\n", status, mimetype="application/json")

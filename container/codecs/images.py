@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 _FORMATS = ("JPEG", "PNG")
+_JPEG_SCAN, _MAX_SCANS = b"\xff\xda", 100  # encoders write up to about 15
 _ANNOTATION_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 
 Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels` below: one bound, one error
@@ -57,13 +58,27 @@ def annotation_with_palette(data: bytes, max_pixels: int = 2**28) -> tuple[np.nd
     return pixels.astype(np.int32 if image.mode.startswith("I") else np.uint8, copy=False), palette
 
 
-def _load(data: bytes, max_pixels: int) -> Image.Image:
+def image_size(data: bytes, max_pixels: int = 2**28) -> tuple[int, int]:
+    """Return height and width as the header announces them; raises DecodeError or TooManyPixels."""
+    image = _open(data, max_pixels)
+    return image.height, image.width
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Read the header alone."""
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Exception as error:  # Pillow's parsers let any exception out of malformed bytes
         raise DecodeError("these bytes are neither a JPEG nor a PNG image") from error
     if image.width * image.height > max_pixels:
         raise TooManyPixels(f"the image has {image.width}×{image.height} pixels, more than {max_pixels}")
+    if image.format == "JPEG" and data.count(_JPEG_SCAN) > _MAX_SCANS:
+        raise DecodeError(f"the JPEG has more than {_MAX_SCANS} scans, each of which costs the time of a whole image")
+    return image
+
+
+def _load(data: bytes, max_pixels: int) -> Image.Image:
+    image = _open(data, max_pixels)
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing GluonCV turns it on: half an image would pass for a whole one
     try:
         image.load()

@@ -30,21 +30,28 @@ class RecordTooLong(ValueError):
     """The payload is longer than a part's length can say."""
 
 
-def frame(payload: bytes | bytearray | memoryview) -> list[bytes | memoryview]:
+def frame(*payload: bytes | bytearray | memoryview) -> list[bytes | memoryview]:
     """Return the buffers that, one after the other, are the payload's record; the payload is not copied.
 
-    Raises RecordTooLong when a part would be longer than 2^29 - 1 bytes.
+    It may come in several buffers; all but the last must be whole words long. Raises RecordTooLong when a part would
+    be longer than 2^29 - 1 bytes.
     """
-    view = memoryview(payload).cast("B")
-    words = np.frombuffer(view, "<u4", count=len(view) // 4)
-    splits = (np.flatnonzero(words == MAGIC) * 4).tolist()
+    parts: list[list[memoryview]] = [[]]
+    for buffer in payload:
+        view = memoryview(buffer).cast("B")
+        words = np.frombuffer(view, "<u4", count=len(view) // 4)
+        start = 0
+        for split in (np.flatnonzero(words == MAGIC) * 4).tolist():
+            parts[-1].append(view[start:split])
+            parts.append([])
+            start = split + len(_MAGIC_BYTES)
+        parts[-1].append(view[start:])
     buffers: list[bytes | memoryview] = []
-    start = 0
-    for index, end in enumerate([*splits, len(view)]):
-        kind = (_LAST if end == len(view) else _MIDDLE) if index else (_FIRST if splits else _WHOLE)
-        buffers += [_header(kind, end - start), view[start:end]]
-        start = end + len(_MAGIC_BYTES)
-    return [*buffers, bytes(-len(view) % 4)]
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        kind = (_LAST if last else _MIDDLE) if index else (_WHOLE if last else _FIRST)
+        buffers += [_header(kind, sum(map(len, part))), *part]
+    return [*buffers, bytes(-sum(map(len, parts[-1])) % 4)]
 
 
 def read_records(stream: BinaryIO) -> Iterator[bytes]:

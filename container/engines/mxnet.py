@@ -7,8 +7,10 @@ from pathlib import Path
 
 import mxnet as mx
 import numpy as np
+from mxnet.contrib import amp
 
 from container import artifacts
+from container.errors import ClientError
 from container.mx.network import SegmentationNetwork, load_weights
 
 _WARM_SIZE = 240
@@ -18,16 +20,25 @@ class MXNetEngine:
     """A model directory's best weights, ready to answer.
 
     One lock guards the network: MXNet blocks must not be called from several threads at once. Raises ClientError
-    that names the file when the weights do not fit what the directory says of its network.
+    that names the file when the weights do not fit what the directory says of its network, or the `precision` when
+    this engine or device lacks it.
     """
 
-    def __init__(self, model_dir: Path) -> None:
+    def __init__(self, model_dir: Path, precision: str = "auto") -> None:
+        if precision not in ("auto", "float32", "float16"):
+            raise ClientError(f"SERVE_PRECISION={precision} needs OpenVINO: set SERVE_ENGINE=openvino, or take auto")
         settings = artifacts.read_model_settings(model_dir)
         self.num_classes: int = settings["num_classes"]
         self._device = mx.gpu() if mx.context.num_gpus() else mx.cpu()
+        if precision == "float16" and self._device.device_type != "gpu":
+            raise ClientError("SERVE_PRECISION=float16 needs a GPU: on CPUs take auto, float32 or bfloat16")
         self._network = SegmentationNetwork(**settings)
         load_weights(self._network, model_dir / artifacts.BEST_WEIGHTS, [self._device])
         self._network.hybridize(static_alloc=True)
+        if precision == "float16":
+            self._logits(np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8))  # traces the graph that is converted
+            self._network = amp.convert_hybrid_block(self._network, "float16", ctx=self._device)
+            self._network.hybridize(static_alloc=True)
         self._lock = threading.Lock()
 
     def mask(self, image: np.ndarray) -> np.ndarray:

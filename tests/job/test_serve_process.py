@@ -132,7 +132,7 @@ def parse(record_pb2: ModuleType, answer: bytes, path: Path) -> np.ndarray:
     return np.array(record.features["target"].float32_tensor.values, np.float32).reshape(shape)
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 333), (480, 640)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 333), (240, 320)])
 def test_probabilities_belong_to_the_mask(
     server: Server, record_pb2: ModuleType, tmp_path: Path, height: int, width: int
 ) -> None:
@@ -177,8 +177,8 @@ def test_ping_answers_while_an_inference_runs(server: Server) -> None:
 
 
 def test_more_requests_than_can_wait_are_refused_and_the_rest_answered(server: Server) -> None:
-    with ThreadPoolExecutor(24) as pool:
-        answers = list(pool.map(server.invoke, [noise(120, 160)] * 24))
+    with ThreadPoolExecutor(60) as pool:
+        answers = list(pool.map(server.invoke, [noise(64, 64)] * 60))
     refused = [answer for answer in answers if answer.status_code == 503]
     assert refused
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from container.environment import Environment, ServeSettings
+from container.environment import Environment
 from container.errors import ClientError
+from container.serve_settings import ServeSettings
 
 
 def configure(root: Path, **files: object) -> None:

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from container.codecs.masks import ENCODERS
+from container.codecs.answers import ENCODERS
 from container.codecs.recordio import RecordTooLong
 
 
 def encode(media_type: str, answer: np.ndarray) -> bytes:
-    return ENCODERS[media_type].encode(answer)
+    return b"".join(ENCODERS[media_type]({}, {}).encode(answer))
 
 
 def test_png_holds_class_ids_in_one_channel() -> None:
@@ -47,8 +47,8 @@ def test_recordio_of_values_that_look_like_magic_is_split() -> None:
 
 
 def test_recordio_beyond_its_limit_is_refused() -> None:
-    with pytest.raises(RecordTooLong, match="536870912 bytes"):
-        encode("application/x-protobuf", np.broadcast_to(np.float32(0.5), (2, 8192, 8192)))
+    with pytest.raises(RecordTooLong, match="do not fit into a RecordIO record"):
+        ENCODERS["application/x-protobuf"]({}, {}).size(2, 8192, 8192)
 
 
 def masks() -> list[np.ndarray]:

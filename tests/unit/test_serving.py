@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from container.environment import ServeSettings
-from container.serving import SLOTS, create_app
+from container.admission import Gate
+from container.models import Model
+from container.serve_settings import ServeSettings
+from container.serving import PLACES, create_app
 
 
 class FakeEngine:
@@ -40,7 +44,7 @@ SETTINGS = ServeSettings(
 
 @pytest.fixture
 def client() -> FlaskClient:
-    return create_app(FakeEngine(), SETTINGS).test_client()
+    return create_app(Model(FakeEngine(), {}), SETTINGS).test_client()
 
 
 def picture(width: int = 3, height: int = 2, file_format: str = "PNG") -> bytes:
@@ -77,13 +81,13 @@ def test_ping_is_200_without_a_body(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"max_body": 6 * 2**20}, {"MaxConcurrentTransforms": 1, "MaxPayloadInMB": 6}),
-        ({"max_body": 500 * 2**20}, {"MaxConcurrentTransforms": 1, "MaxPayloadInMB": 100}),
-        ({"max_body": 100 * 2**20, "workers": 4}, {"MaxConcurrentTransforms": 4, "MaxPayloadInMB": 25}),
+        ({"max_body": 6 * 2**20}, {"MaxConcurrentTransforms": 2, "MaxPayloadInMB": 6}),
+        ({"max_body": 500 * 2**20}, {"MaxConcurrentTransforms": 2, "MaxPayloadInMB": 50}),
+        ({"max_body": 100 * 2**20, "workers": 4}, {"MaxConcurrentTransforms": 8, "MaxPayloadInMB": 12}),
     ],
 )
 def test_execution_parameters_follow_the_settings(changes: dict[str, int], expected: dict[str, int]) -> None:
-    client = create_app(FakeEngine(), dataclasses.replace(SETTINGS, **changes)).test_client()
+    client = create_app(Model(FakeEngine(), {}), dataclasses.replace(SETTINGS, **changes)).test_client()
     assert client.get("/execution-parameters").json == {**expected, "BatchStrategy": "SINGLE_RECORD"}
 
 
@@ -184,29 +188,37 @@ def test_a_defect_is_500_with_its_traceback_in_the_log_only(caplog: pytest.LogCa
             raise ZeroDivisionError("a secret")
 
     with caplog.at_level(logging.ERROR):
-        response = invoke(create_app(Broken(), SETTINGS).test_client())
+        response = invoke(create_app(Model(Broken(), {}), SETTINGS).test_client())
     assert response.status_code == 500
     assert error_of(response) == "internal error; the endpoint's log has the details"
     assert "ZeroDivisionError: a secret" in caplog.text
 
 
-def test_beyond_the_slots_requests_are_503_at_once_and_ping_answers() -> None:
-    class Blocked(FakeEngine):
-        def __init__(self) -> None:
-            self.entered = threading.Semaphore(0)
-            self.go_on = threading.Event()
+class Blocked(FakeEngine):
+    """Answers only when it is told to."""
 
-        def mask(self, image: np.ndarray) -> np.ndarray:
-            self.entered.release()
-            assert self.go_on.wait(30)
-            return super().mask(image)
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
 
-    engine = Blocked()
-    app = create_app(engine, SETTINGS)
-    with ThreadPoolExecutor(SLOTS) as pool:
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        assert self.go_on.wait(30)
+        return super().mask(image)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+def test_beyond_the_places_requests_are_503_at_once_and_ping_answers() -> None:
+    engine, gate = Blocked(), Gate(2, PLACES)
+    app = create_app(Model(engine, {}), SETTINGS, gate)
+    with ThreadPoolExecutor(PLACES) as pool:
         try:
-            waiting = [pool.submit(invoke, app.test_client()) for _ in range(SLOTS)]
-            assert all(engine.entered.acquire(timeout=30) for _ in range(SLOTS))
+            waiting = [pool.submit(invoke, app.test_client()) for _ in range(PLACES)]
+            wait_until(lambda: gate.waiting == PLACES - 2)
             refused = invoke(app.test_client())
             assert refused.status_code == 503
             assert int(refused.headers["Retry-After"]) > 0
@@ -214,10 +226,10 @@ def test_beyond_the_slots_requests_are_503_at_once_and_ping_answers() -> None:
             assert app.test_client().get("/ping").status_code == 200
         finally:
             engine.go_on.set()
-        assert [answer.result().status_code for answer in waiting] == [200] * SLOTS
+        assert [answer.result().status_code for answer in waiting] == [200] * PLACES
     assert invoke(app.test_client()).status_code == 200
 
 
 def test_a_failed_request_gives_its_slot_back(client: FlaskClient) -> None:
-    assert {invoke(client, b"no image").status_code for _ in range(SLOTS + 1)} == {400}
+    assert {invoke(client, b"no image").status_code for _ in range(PLACES + 1)} == {400}
     assert invoke(client).status_code == 200

@@ -1,0 +1,76 @@
+"""Request bodies: read within a limit and a deadline, whatever the sender does."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.wrappers import Request
+
+from container.errors import RequestError
+
+STALL_SECONDS = 10  # gunicorn's sockets give up after that much silence, see gunicorn_conf
+_ARRIVAL_SECONDS = 30
+_DISCARD_SECONDS = 5
+_DISCARD_BYTES = 2**27  # more than the platform ever sends
+
+
+def read_body(request: Request, limit: int) -> bytes:
+    """Read the whole body; raises RequestError: 413 beyond `limit` bytes, 408 when it is slow, 400 without one."""
+    with _deadline(request) as passed:
+        try:
+            body = request.get_data(cache=False)
+        except RequestEntityTooLarge:
+            body = None
+        except (OSError, ClientDisconnected) as error:
+            raise RequestError(408, "the body did not arrive in time") from error
+        except ParseException as error:
+            raise RequestError(400, f"the body is not chunked as its header says: {error}") from error
+    if body is None or len(body) > limit:
+        advice = "compress or scale the image, or raise MAX_CONTENT_LENGTH"
+        raise RequestError(413, f"the body is larger than {limit} bytes; {advice}")
+    if passed.is_set():
+        raise RequestError(408, f"the body did not arrive within {_ARRIVAL_SECONDS} s")
+    if len(body) < (request.content_length or 0):
+        raise RequestError(400, f"the body ended after {len(body)} of {request.content_length} bytes")
+    if not body:
+        raise RequestError(400, "the body is empty: send the bytes of a JPEG or PNG image")
+    return body
+
+
+def discard_body(request: Request) -> None:
+    """Read what is left of the body: to a client that is still sending, a refusal would be a broken connection."""
+    body = request.environ["wsgi.input"]
+    if connection := request.environ.get("gunicorn.socket"):
+        connection.settimeout(_DISCARD_SECONDS)
+    deadline = time.monotonic() + _DISCARD_SECONDS
+    left = _DISCARD_BYTES
+    with contextlib.suppress(Exception):  # who stalls or breaks off gets the answer as things are
+        while left > 0 and time.monotonic() < deadline and (data := body.read(2**16)):
+            left -= len(data)
+
+
+@contextlib.contextmanager
+def _deadline(request: Request) -> Iterator[threading.Event]:
+    """End the reading of the block after a while, even if a byte comes now and then; gives what then is set."""
+    passed = threading.Event()
+    connection = request.environ.get("gunicorn.socket")
+
+    def stop() -> None:
+        passed.set()
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
+
+    timer = threading.Timer(_ARRIVAL_SECONDS, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield passed
+    finally:
+        timer.cancel()

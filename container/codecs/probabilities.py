@@ -1,0 +1,160 @@
+"""Class probabilities to bytes: NumPy's own format, and protobuf in RecordIO.
+
+Both take the parameter `top_k=K`: only the K likeliest classes of every pixel, the likeliest first.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+
+from container.classes import ClassEntry
+from container.codecs import recordio
+
+Buffer = bytes | memoryview
+
+# aialgs.data.Record in protobuf's wire format: a tag is the field's number * 8 + 2 for "bytes of this length".
+_FEATURES = 1 << 3 | 2
+_MAP_KEY = 1 << 3 | 2
+_MAP_VALUE = 2 << 3 | 2
+_FLOAT32_TENSOR = 2 << 3 | 2
+_INT32_TENSOR = 7 << 3 | 2
+_BYTES = 9 << 3 | 2
+_VALUES = 1 << 3 | 2
+
+_DTYPES: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "uint8": np.dtype("u1")}
+_OVERHEAD = 256  # bytes of headers, more than any answer has
+
+
+class NpyEncoder:
+    """`application/x-npy`: an array of shape [1, C, H, W], float32 unless `dtype` is float16 or uint8 (value / 255).
+
+    With `top_k` an array of pairs, shape [1, K, H, W], fields `class` (uint8) and `probability` (of `dtype`).
+    """
+
+    needs: str = "probabilities"
+    compressible = True
+
+    def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
+        dtype = options.get("dtype", "float32").lower()
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype={dtype} must be one of {', '.join(_DTYPES)}")
+        self._dtype = _DTYPES[dtype]
+        self._top_k = _read_top_k(options)
+
+    def size(self, num_classes: int, height: int, width: int) -> int:
+        """Return about how many bytes the answer will have; raises ValueError for a top_k beyond the classes."""
+        values = _check_top_k(self._top_k, num_classes) * height * width
+        return values * (self._dtype.itemsize + (self._top_k is not None)) + _OVERHEAD
+
+    def encode(self, probabilities: np.ndarray) -> list[Buffer]:
+        """Encode probabilities, float32 (C, H, W)."""
+        if self._top_k is None:
+            answer = _convert(probabilities, self._dtype)
+        else:
+            classes, likeliest = _choose_likeliest(probabilities, self._top_k)
+            answer = np.empty(classes.shape, [("class", "u1"), ("probability", self._dtype)])
+            answer["class"] = classes
+            answer["probability"] = _convert(likeliest, self._dtype)
+        header = io.BytesIO()
+        described = np.lib.format.header_data_from_array_1_0(answer[None])
+        np.lib.format.write_array_header_1_0(header, {**described, "fortran_order": False})
+        return [header.getvalue(), np.ascontiguousarray(answer).data.cast("B")]
+
+
+class RecordIOEncoder:
+    """`application/x-recordio-protobuf`: one RecordIO record that holds an `aialgs.data.Record`.
+
+    Its features are `target`, the values, and `shape`, [1, C, H, W]. With `top_k` they are [1, K, H, W], and the
+    feature `classes` holds the classes they belong to, one byte each, as `bytes_value`.
+    """
+
+    needs: str = "probabilities"
+    compressible = True
+
+    def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
+        self._top_k = _read_top_k(options)
+
+    def size(self, num_classes: int, height: int, width: int) -> int:
+        """Return about how many bytes the answer will have; raises ValueError as NpyEncoder does, or RecordTooLong."""
+        pairs = _check_top_k(self._top_k, num_classes) * height * width
+        size = pairs * (4 + (self._top_k is not None)) + _OVERHEAD
+        if size > recordio.MAX_LENGTH:
+            raise recordio.RecordTooLong(f"{size} bytes of probabilities do not fit into a RecordIO record")
+        return size
+
+    def encode(self, probabilities: np.ndarray) -> list[Buffer]:
+        """Encode probabilities, float32 (C, H, W)."""
+        chosen: list[Buffer] = []
+        if self._top_k is not None:
+            classes, probabilities = _choose_likeliest(probabilities, self._top_k)
+            chosen = _feature("classes", _BYTES, classes.data.cast("B"))
+        values = np.ascontiguousarray(probabilities, "<f4").data.cast("B")
+        shape = memoryview(b"".join(_varint(size) for size in (1, *probabilities.shape)))
+        opening, target = _feature("target", _FLOAT32_TENSOR, values)
+        rest = b"".join([*_feature("shape", _INT32_TENSOR, shape), *chosen])
+        # the values, not copied, begin and end on the grid of words on which RecordIO looks for its magic
+        begin = -len(opening) % 4
+        end = max(begin, begin + (len(values) - begin) // 4 * 4)
+        first, last = bytes(opening) + target[:begin], bytes(target[end:]) + rest
+        return recordio.frame(first, target[begin:end], last)
+
+
+def _read_top_k(options: Mapping[str, str]) -> int | None:
+    text = options.get("top_k")
+    if text is None:
+        return None
+    if not text.isdecimal() or not 1 <= len(text) <= 3 or int(text) == 0:
+        raise ValueError(f"top_k={text} must be a whole number above 0")
+    return int(text)
+
+
+def _check_top_k(top_k: int | None, num_classes: int) -> int:
+    if top_k is not None and top_k > num_classes:
+        raise ValueError(f"top_k={top_k} is more than the {num_classes} classes of this model")
+    return top_k or num_classes
+
+
+def _choose_likeliest(probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes, uint8 (K, H, W), and their probabilities, float32, the likeliest first; row by row."""
+    classes = np.empty((count, *probabilities.shape[1:]), np.uint8)
+    likeliest = np.empty(classes.shape, np.float32)
+    for row in range(probabilities.shape[1]):
+        order = np.argsort(-probabilities[:, row], axis=0, kind="stable")[:count]
+        classes[:, row] = order
+        likeliest[:, row] = np.take_along_axis(probabilities[:, row], order, axis=0)
+    return classes, likeliest
+
+
+def _convert(probabilities: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Convert class by class: the answer is all that is ever added in memory."""
+    if dtype != np.uint8:
+        return probabilities.astype(dtype, copy=False)
+    answer = np.empty(probabilities.shape, dtype)
+    for label, plane in enumerate(probabilities):
+        answer[label] = np.rint(plane * 255)
+    return answer
+
+
+def _feature(name: str, tensor: int, values: memoryview) -> list[Buffer]:
+    """Return the buffers of one entry of the map `features`, whose value is a tensor of packed `values`."""
+    key = _opening(_MAP_KEY, len(name)) + name.encode()
+    in_tensor = _opening(_VALUES, values.nbytes)
+    in_value = _opening(tensor, len(in_tensor) + values.nbytes) + in_tensor
+    in_entry = key + _opening(_MAP_VALUE, len(in_value) + values.nbytes) + in_value
+    return [_opening(_FEATURES, len(in_entry) + values.nbytes) + in_entry, values]
+
+
+def _opening(tag: int, length: int) -> bytes:
+    return bytes([tag]) + _varint(length)
+
+
+def _varint(number: int) -> bytes:
+    """Encode a whole number as protobuf does: 7 bits a byte, the lowest first."""
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*encoded, number])

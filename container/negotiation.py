@@ -1,0 +1,42 @@
+"""What a request's headers ask for: the media type of the answer, its parameters, its compression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from werkzeug.datastructures import Accept, MIMEAccept
+from werkzeug.http import parse_options_header
+
+from container.codecs.answers import ENCODERS
+from container.errors import RequestError
+
+
+def choose_media_type(accept: MIMEAccept) -> tuple[str, Mapping[str, str]]:
+    """Return the media type that the client likes best, with its parameters; PNG when it does not care.
+
+    The most specific range that covers a type decides on its quality. Raises RequestError 406 when nothing that is
+    offered is wanted.
+    """
+    ranges: dict[str, tuple[float, Mapping[str, str]]] = {}
+    for value, quality in accept:
+        name, options = parse_options_header(value.lower())
+        ranges.setdefault(name, (quality, options))
+    order = list(ranges)
+    ranked = []
+    for media_type in ENCODERS:
+        covering = (media_type, media_type.partition("/")[0] + "/*", "*/*")
+        found = next((entry for entry in covering if entry in ranges), None)
+        if found and ranges[found][0] > 0:
+            ranked.append((ranges[found][0], -covering.index(found), -order.index(found), media_type, found))
+    if ranked:
+        *_, media_type, found = max(ranked, key=lambda rank: rank[:3])
+        return media_type, ranges[found][1]
+    if ranges:
+        raise RequestError(406, f"Accept: {accept.to_header()} is not available; ask for one of {', '.join(ENCODERS)}")
+    return "image/png", {}
+
+
+def wants_gzip(accept: Accept) -> bool:
+    """Say whether an Accept-Encoding names gzip, and likes it no less than an answer as it is."""
+    qualities = {value.lower(): quality for value, quality in accept}
+    return qualities.get("gzip", 0) > 0 and qualities["gzip"] >= qualities.get("identity", 0)

@@ -1,0 +1,94 @@
+"""What a serving container is told by its environment variables."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from container.environment import Integers, base_dir
+from container.errors import ClientError
+
+ENGINES = ("auto", "openvino", "mxnet")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8", "float16")
+LOG_FORMATS = ("json", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeSettings:
+    """Everything a serving container is told."""
+
+    model_dir: Path
+    port: int = 8080
+    workers: int = 1
+    timeout: int = 60  # seconds within which a request is answered or refused: the platform waits no longer
+    log_level: str = "info"
+    log_format: str = "json"
+    max_body: int = 100 * 2**20
+    max_pixels: int = 40_000_000
+    max_response: int | None = None
+    engine: str = "openvino"
+    precision: str = "auto"
+    metrics: bool = False
+    multi_model: bool = False
+    model_memory: int = 2**32
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str] = os.environ) -> ServeSettings:
+        """Read the settings; raises ClientError naming the variable whose value cannot be used, and what can."""
+        integer = Integers(variables)
+        engine = _choose(variables, "SERVE_ENGINE", ENGINES)
+        if engine == "auto":
+            engine = "mxnet" if gpu_count() else "openvino"
+        one_per_gpu = max(1, gpu_count()) if engine == "mxnet" else 1
+        multi_model = variables.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
+        return cls(
+            model_dir=base_dir(variables) / "model",
+            port=integer.read("SAGEMAKER_BIND_TO_PORT", default=8080),
+            workers=1  # routes that load and unload models must reach the one process that holds them
+            if multi_model
+            else integer.read("SAGEMAKER_MODEL_SERVER_WORKERS", "MODEL_SERVER_WORKERS", default=one_per_gpu),
+            timeout=integer.read("SAGEMAKER_MODEL_SERVER_TIMEOUT", "MODEL_SERVER_TIMEOUT", default=60),
+            log_level=_log_level(variables.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "20")),
+            log_format=_choose(variables, "LOG_FORMAT", LOG_FORMATS),
+            max_body=integer.read("MAX_CONTENT_LENGTH", default=100 * 2**20),
+            max_pixels=integer.read("MAX_PIXELS", default=40_000_000),
+            max_response=integer.read("MAX_RESPONSE_BYTES", default=0) or None,
+            engine=engine,
+            precision=_choose(variables, "SERVE_PRECISION", PRECISIONS),
+            metrics=_choose(variables, "SERVE_METRICS", ("0", "1")) == "1",
+            multi_model=multi_model,
+            model_memory=integer.read("MODEL_MEMORY_MB", default=memory_limit() * 3 // 4 // 2**20) * 2**20,
+        )
+
+
+def gpu_count() -> int:
+    """Return how many NVIDIA GPUs the container was given, by their device files: no driver is loaded for it."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def memory_limit() -> int:
+    """Return the bytes of memory that this container may use: its cgroup's limit, or all the machine has."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return min(machine, int(Path(path).read_text()))
+        except (OSError, ValueError):  # another version of cgroups, or `max`
+            continue
+    return machine
+
+
+def _choose(variables: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """Return the variable's value, which must be one of `choices`; the first when it is not set."""
+    value = variables.get(name, "").strip().lower() or choices[0]
+    if value not in choices:
+        raise ClientError(f"the environment variable {name} must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def _log_level(text: str) -> str:
+    """Return Python's name for the platform's log level, which is its number or its name."""
+    name = logging.getLevelName(int(text)) if text.strip().isdecimal() else text.strip().upper()
+    return str(name).lower() if name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else "info"
