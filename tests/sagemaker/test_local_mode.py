@@ -85,7 +85,7 @@ def job(local_settings: dict[str, object], tmp_path_factory: pytest.TempPathFact
     return Job(estimator, root, log.getvalue())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def predictor(job: Job) -> Iterator[Predictor]:
     predictor = job.estimator.deploy(1, "local", serializer=IdentitySerializer("image/jpeg"), wait=False)
     try:
