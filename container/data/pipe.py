@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import itertools
 import threading
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
@@ -80,6 +81,8 @@ class PipeSamples:
                 for sample in _grouped(itertools.chain(opening, records), period):
                     number += period
                     yield self._sample(sample, number - period + 1, metadata)
+            if not number:
+                raise ClientError(f"channel {self.channel}: {path} held no record: is the manifest empty?")
         except Unwanted:
             return
         except Silent as error:
@@ -87,7 +90,7 @@ class PipeSamples:
                 f"channel {self.channel}: nothing came through {path} for {self._timeout:.0f} s after record {number}; "
                 "the writer is gone or stuck (PIPE_TIMEOUT_SECONDS is the deadline)"
             ) from error
-        except (RecordIOError, gzip.BadGzipFile, EOFError) as error:
+        except (RecordIOError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise PlatformError(
                 f"channel {self.channel}, after record {number}: {error}; the writer was cut off, or the channel is "
                 "not RecordIO (RecordWrapperType)"

@@ -79,6 +79,8 @@ class Fit:
             losses.append(loss)
         if self._stop.is_set():
             return None
+        if not losses:
+            raise ClientError("every training sample was skipped as unusable: see the warnings above")
         self._expect(len(losses), samples)
         mean = sum(losses) / len(losses)
         end = time.time()

@@ -132,6 +132,7 @@ def test_a_silent_writer_and_a_missing_fifo_end_at_the_deadline(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("records", "reason"),
     [
+        ([], r"channel train: .*/train_0 held no record: is the manifest empty\?"),
         (
             PAIRS[:-1],
             r"channel train, record 9: the stream ends within a sample; list image and annotation in AttributeNames",
