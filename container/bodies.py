@@ -16,7 +16,6 @@ from container.errors import RequestError
 
 STALL_SECONDS = 10  # gunicorn's sockets give up after that much silence, see gunicorn_conf
 _ARRIVAL_SECONDS = 30
-_DISCARD_SECONDS = 5
 _DISCARD_BYTES = 2**27  # more than the platform ever sends
 
 
@@ -43,12 +42,12 @@ def read_body(request: Request, limit: int) -> bytes:
     return body
 
 
-def discard_body(request: Request) -> None:
-    """Read what is left of the body: to a client that is still sending, a refusal would be a broken connection."""
+def discard_body(request: Request, seconds: float) -> None:
+    """Read what is left of the body for a while: to a client still sending, a refusal would be a broken connection."""
     body = request.environ["wsgi.input"]
     if connection := request.environ.get("gunicorn.socket"):
-        connection.settimeout(_DISCARD_SECONDS)
-    deadline = time.monotonic() + _DISCARD_SECONDS
+        connection.settimeout(seconds)
+    deadline = time.monotonic() + seconds
     left = _DISCARD_BYTES
     with contextlib.suppress(Exception):  # who stalls or breaks off gets the answer as things are
         while left > 0 and time.monotonic() < deadline and (data := body.read(2**16)):

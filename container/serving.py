@@ -139,6 +139,7 @@ def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, ga
 def _invoke(model: Model, settings: ServeSettings, gate: Gate) -> Response:
     """Answer one image; the request keeps its place until the answer has been sent."""
     gate.take_place()
+    g.has_place = True
 
     @after_this_request
     def leave_when_sent(response: Response) -> Response:
@@ -168,7 +169,7 @@ def _execution_parameters(settings: ServeSettings, gate: Gate) -> dict[str, int 
 
 def _answer_error(error: Exception) -> Response:
     """Answer any error with one line of JSON; what was not expected goes to the log with its traceback."""
-    discard_body(request)
+    discard_body(request, 5 if g.get("has_place") else 0.5)  # without a place it holds one of the threads of /ping
     if isinstance(error, RequestError):
         response = _json(error.status, {"error": " ".join(error.message.split())})
         if isinstance(error, Overloaded):

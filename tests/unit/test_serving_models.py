@@ -1,0 +1,126 @@
+"""The routes of multi-model endpoints, with engines that answer their own name's number."""
+
+from __future__ import annotations
+
+import io
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from container.errors import ClientError
+from container.models import Model, ModelStore
+from container.serving import create_app
+from tests.unit.test_serving import SETTINGS, FakeEngine, error_of, picture
+
+
+class Numbered(FakeEngine):
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        return np.full(image.shape[:2], self.number, np.uint8)
+
+
+class Disk:
+    """Directories named by numbers; every model takes 10 bytes."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+
+    def open(self, model_dir: Path) -> Model:
+        if not model_dir.name.isdecimal():
+            raise ClientError(f"{model_dir} holds no model")
+        self.opened.append(model_dir.name)
+        return Model(Numbered(int(model_dir.name)), {})
+
+    def client(self, budget: int = 30) -> FlaskClient:
+        return create_app(ModelStore(self.open, lambda model_dir: 10, budget), SETTINGS).test_client()
+
+
+def load(client: FlaskClient, name: str, url: str | None = None) -> TestResponse:
+    return client.post("/models", json={"model_name": name, "url": url or f"/models/{name}"})
+
+
+def invoke(client: FlaskClient, name: str) -> int | tuple[int, ...]:
+    """The class that a model answers, or the status when it does not."""
+    answer = client.post(f"/models/{name}/invoke", data=picture(), content_type="image/png", buffered=True)
+    return Image.open(io.BytesIO(answer.data)).getpixel((0, 0)) if answer.status_code == 200 else (answer.status_code,)
+
+
+def test_a_models_life() -> None:
+    client = Disk().client()
+    assert client.get("/ping").status_code == 200
+    assert client.get("/models").json == {"models": []}
+    assert load(client, "7").status_code == 200
+    described = {"modelName": "7", "modelUrl": "/models/7"}
+    assert client.get("/models").json == {"models": [described]}
+    assert client.get("/models/7").json == described
+    assert invoke(client, "7") == 7
+    assert load(client, "7").status_code == 409
+    assert client.delete("/models/7").status_code == 200
+    assert invoke(client, "7") == (404,)
+    assert client.get("/models/7").status_code == client.delete("/models/7").status_code == 404
+
+
+@pytest.mark.parametrize("content", ["{", '{"model_name": "a"}', '{"model_name": 1, "url": "x"}', "[]"])
+def test_a_wrong_load_is_400(content: str) -> None:
+    answer = Disk().client().post("/models", data=content, content_type="application/json")
+    assert answer.status_code == 400
+    assert "model_name" in error_of(answer)
+
+
+def test_an_unusable_model_is_400_and_takes_no_memory() -> None:
+    client = Disk().client(budget=10)
+    answer = load(client, "broken")
+    assert (answer.status_code, "broken holds no model" in error_of(answer)) == (400, True)
+    assert load(client, "1").status_code == 200
+
+
+def test_the_least_recently_used_sleeps_and_wakes() -> None:
+    disk = Disk()
+    client = disk.client(budget=20)
+    for name in ("1", "2"):
+        load(client, name)
+    invoke(client, "1")
+    assert load(client, "3").status_code == 200  # puts 2 to sleep
+    assert (invoke(client, "1"), disk.opened) == (1, ["1", "2", "3"])
+    assert (invoke(client, "2"), disk.opened) == (2, ["1", "2", "3", "2"])
+
+
+def test_a_model_without_room_is_507() -> None:
+    answer = load(Disk().client(budget=9), "1")
+    assert answer.status_code == 507
+    assert "no memory for the model 1" in error_of(answer)
+
+
+def test_invocations_is_unknown_to_a_multi_model_endpoint() -> None:
+    assert Disk().client().post("/invocations", data=picture(), content_type="image/png").status_code == 404
+
+
+def test_loading_unloading_and_asking_at_once() -> None:
+    client_of = Disk().client(budget=30).application.test_client
+    rng = random.Random(3)
+    steps = [(rng.choice(["load", "unload", "invoke", "invoke"]), str(rng.randrange(5))) for _ in range(400)]
+
+    def step(action_and_name: tuple[str, str]) -> None:
+        action, name = action_and_name
+        if action == "load":
+            assert load(client_of(), name).status_code in (200, 409, 507)
+        elif action == "unload":
+            assert client_of().delete(f"/models/{name}").status_code in (200, 404)
+        else:
+            assert invoke(client_of(), name) in (int(name), (404,), (507,))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(step, steps))
+    client = client_of()
+    for entry in client.get("/models").json["models"]:
+        assert client.delete(f"/models/{entry['modelName']}").status_code == 200
+    assert [load(client, name).status_code for name in ("1", "2", "3")] == [200] * 3  # nothing has leaked
+    assert [invoke(client, name) for name in ("1", "2", "3")] == [1, 2, 3]
