@@ -7,7 +7,7 @@ IMAGE ?= $(NAME):cpu
 export IMAGE PRETRAINED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench lock clean image-cpu image test-container test-sagemaker
+.PHONY: help setup demo test lint bench fuzz lock clean image-cpu image test-container test-sagemaker
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: setup ## train, serve and ask a model on a small data set (ARGS="epochs=2"
 
 test: lint ## lint, then run every test (ARGS="tests/unit -k feeder" to choose)
 	.venv/bin/python -m pytest $(ARGS)
+
+fuzz: setup ## send 10000 hostile bodies through the server (FUZZ_SEED=1 for others)
+	FUZZ_BODIES=$${FUZZ_BODIES:-10000} .venv/bin/python -m pytest tests/fuzz
 
 image-cpu: ## build the CPU image (PRETRAINED=resnet-50,resnet-101 bakes ImageNet weights in)
 	local_test/build_image.sh Dockerfile.cpu $(NAME):cpu

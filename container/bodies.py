@@ -14,7 +14,7 @@ from werkzeug.wrappers import Request
 
 from container.errors import RequestError
 
-STALL_SECONDS = 10  # gunicorn's sockets give up after that much silence, see gunicorn_conf
+STALL_SECONDS = 5  # gunicorn's sockets give up after that much silence, see gunicorn_conf
 _ARRIVAL_SECONDS = 30
 _DISCARD_BYTES = 2**27  # more than the platform ever sends
 
