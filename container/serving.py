@@ -169,7 +169,8 @@ def _execution_parameters(settings: ServeSettings, gate: Gate) -> dict[str, int 
 
 def _answer_error(error: Exception) -> Response:
     """Answer any error with one line of JSON; what was not expected goes to the log with its traceback."""
-    discard_body(request, 5 if g.get("has_place") else 0.5)  # without a place it holds one of the threads of /ping
+    stalled = getattr(error, "status", None) == 408
+    discard_body(request, 5 if g.get("has_place") and not stalled else 0.5)  # without a place it holds one of /ping's
     if isinstance(error, RequestError):
         response = _json(error.status, {"error": " ".join(error.message.split())})
         if isinstance(error, Overloaded):

@@ -160,6 +160,8 @@ def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
 
 def _choose_precision(core: Any, precision: str) -> str:
     """Return float32, bfloat16 or int8; `auto` is bfloat16 where the processor computes in it."""
+    if precision == "float16":
+        raise ClientError("SERVE_PRECISION=float16 needs a GPU: on CPUs take auto, float32, bfloat16 or int8")
     if precision not in PRECISIONS:
         raise ClientError(f"SERVE_PRECISION must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,0 +1,193 @@
+"""The `serve` process under load, hostile clients and signals, on a model with random weights and its graph."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import mxnet as mx
+import pytest
+import requests
+
+from container.mx.export import export_onnx
+from container.mx.network import SegmentationNetwork, initialize_weights
+from container.serving import PLACES
+from tests.job.test_serve_process import PATIENCE, Server, free_port, noise, run_serve
+
+SPY = """
+import os, sys
+def hook(event, arguments):
+    if event == "import" and arguments[0].split(".")[0] in ("mxnet", "gluoncv", "openvino_telemetry"):
+        print("SPY import", arguments[0], file=sys.stderr, flush=True)
+    if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.posix_spawn"):
+        print("SPY", event, arguments, file=sys.stderr, flush=True)
+sys.addaudithook(hook)
+print("SPY here", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ml")
+    model = root / "model"
+    model.mkdir()
+    mx.random.seed(5)
+    network = SegmentationNetwork("fcn", "resnet-50", 5)
+    initialize_weights(network)
+    network.save_parameters(str(model / "model_best.params"))
+    export_onnx(network, model / "model.onnx")
+    (model / "hyperparams.json").write_text('{"num_classes": 5, "algorithm": "fcn", "backbone": "resnet-50"}')
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("spy")
+    (folder / "sitecustomize.py").write_text(SPY)
+    server = Server(root, folder / "log", PYTHONPATH=str(folder), SERVE_METRICS="1")
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def children(process_id: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+
+
+def test_the_process_holds_no_mxnet_and_calls_nobody(server: Server) -> None:
+    assert server.invoke(noise(40, 40)).status_code == 200
+    spied = [line for line in server.log.read_text().splitlines() if line.startswith("SPY")]
+    assert set(spied) == {"SPY here"}
+    for process_id in (server.process.pid, *children(server.process.pid)):
+        assert "libmxnet" not in Path(f"/proc/{process_id}/maps").read_text()
+
+
+def test_a_request_is_one_line_of_json_in_the_log(server: Server) -> None:
+    assert server.invoke(noise(30, 50)).status_code == 200
+    deadline = time.monotonic() + PATIENCE
+    lines: list[str] = []
+    while not lines:
+        assert time.monotonic() < deadline
+        lines = [line for line in server.log.read_text().splitlines() if '"width": 50' in line]
+    (line,) = lines
+    assert (json.loads(line)["status"], json.loads(line)["height"]) == (200, 30)
+    assert 'requests_total{status="200"}' in requests.get(f"{server.url}/metrics", timeout=PATIENCE).text
+
+
+def test_ping_is_quick_while_all_places_are_taken(server: Server) -> None:
+    """As many clients as places ask again and again; other work on this machine is forgiven twice."""
+    stop, statuses, image = threading.Event(), set(), noise(64, 64)
+
+    def keep_asking(_: int) -> None:
+        while not stop.is_set():
+            statuses.add(server.invoke(image).status_code)
+
+    def slowest_but_one_of_100() -> float:
+        return sorted(_ping(server) for _ in range(100))[98]
+
+    with ThreadPoolExecutor(PLACES) as pool:
+        clients = [pool.submit(keep_asking, number) for number in range(PLACES)]
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while server.invoke(image).status_code != 503:
+                assert time.monotonic() < deadline
+            assert any(slowest_but_one_of_100() < 0.1 for _ in range(3))
+        finally:
+            stop.set()
+    assert all(client.exception() is None for client in clients)
+    assert 200 in statuses
+
+
+def _ping(server: Server) -> float:
+    start = time.monotonic()
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE)
+    connection.request("GET", "/ping")
+    assert connection.getresponse().status == 200
+    connection.close()
+    return time.monotonic() - start
+
+
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (HEAD + b"Content-Length: 999\r\n\r\nhalf", b" 408 "),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\na", b" 408 "),
+        (HEAD[:40], b""),
+    ],
+    ids=["body", "chunk", "headers"],
+)
+def test_a_sender_that_stalls_loses_its_thread(server: Server, sent: bytes, answer: bytes) -> None:
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(sent)
+        received = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer in received[:16]
+
+
+def test_chunks_that_are_none_are_400(server: Server) -> None:
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nnonsense\r\n")
+        assert b" 400 " in connection.recv(16)
+
+
+def test_a_worker_that_dies_is_replaced(server: Server) -> None:
+    (worker,) = children(server.process.pid)
+    os.kill(worker, signal.SIGKILL)
+    server.wait_until_ready()
+    assert children(server.process.pid) != [worker]
+    assert server.invoke(noise(40, 40)).status_code == 200
+
+
+def test_sigterm_answers_everyone_who_is_waiting(server: Server) -> None:
+    """The last test with this server: it ends it."""
+    waiting = [server.start_invocation(noise(160, 160)) for _ in range(8)]
+    assert requests.get(f"{server.url}/ping", timeout=2).status_code == 200  # connections are taken in their order
+    start = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    statuses = [connection.getresponse().status for connection in waiting]
+    assert server.process.wait(timeout=30) == 0
+    assert time.monotonic() - start < 25
+    assert set(statuses) <= {200, 503} and statuses[0] == 200
+
+
+def test_int8_of_an_archive_without_it_says_what_to_do(root: Path) -> None:
+    ended = run_serve(root, SERVE_PRECISION="int8", SAGEMAKER_BIND_TO_PORT=str(free_port()))
+    assert ended.returncode == 3
+    assert "model.int8.onnx is missing; train with _quantize=True" in ended.stderr
+
+
+def test_a_precision_of_the_other_engine_says_what_to_do(root: Path) -> None:
+    ended = run_serve(root, SERVE_PRECISION="float16", SAGEMAKER_BIND_TO_PORT=str(free_port()))
+    assert ended.returncode == 3
+    assert "SERVE_PRECISION=float16 needs a GPU" in ended.stderr
+
+
+def test_a_multi_model_endpoint_starts_empty(root: Path, tmp_path: Path) -> None:
+    server = Server(tmp_path, tmp_path / "log", SAGEMAKER_MULTI_MODEL="true")
+    try:
+        server.wait_until_ready()
+        loaded = requests.post(
+            f"{server.url}/models", json={"model_name": "a", "url": str(root / "model")}, timeout=PATIENCE
+        )
+        assert loaded.status_code == 200
+        headers = {"Content-Type": "image/png"}
+        answer = requests.post(f"{server.url}/models/a/invoke", noise(20, 30), headers=headers, timeout=PATIENCE)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
+    finally:
+        server.process.kill()
+        server.process.wait()
