@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -61,9 +62,17 @@ class Container:
 
     def wait_for(self, text: str) -> None:
         """Wait until the log says `text`."""
-        deadline = time.monotonic() + PATIENCE
-        while text not in self.logs():
-            assert self.running() and time.monotonic() < deadline, self.logs()
+        command = [self.engine, "logs", "--follow", self.name]
+        follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        deadline = threading.Timer(PATIENCE, follower.kill)
+        deadline.start()
+        try:
+            assert follower.stdout
+            assert any(text in line for line in follower.stdout), self.logs()
+        finally:
+            deadline.cancel()
+            follower.kill()
+            follower.wait()
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + PATIENCE

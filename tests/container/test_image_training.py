@@ -52,7 +52,7 @@ def test_a_streamed_job_trains_and_its_model_answers(
 def test_sigterm_reaches_the_first_process_and_leaves_the_weights(image: Image, make_job: JobFactory) -> None:
     root = make_job(train=2, validation=1, epochs="1000")
     with image.started("train", options=mounted(root)) as job:
-        job.wait_for("Serializing model to /opt/ml/model/model_algo-1")
+        job.wait_for("Serializing model to /opt/ml/model/model_best.params")
         assert job.terminate() == 0
         assert "stopping on request" in job.logs()
     assert names(root / "model") >= {"hyperparams.json", "model_best.params", "model_algo-1"}
