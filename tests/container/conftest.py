@@ -25,8 +25,8 @@ from tests.conftest import PROGRAM, job_factory
 
 PATIENCE = 240  # seconds until what should happen has failed to
 
-# As hard as a run can be made: nothing writable but /tmp, no rights, no network, a user that nobody knows.
-NO_RIGHTS = ("--network", "none", "--cap-drop", "ALL", "--user", "12345:54321", "--read-only", "--tmpfs", "/tmp")
+# As hard as a run can be made: no writable file system, no rights, no network, a user that nobody knows.
+NO_RIGHTS = ("--network", "none", "--cap-drop", "ALL", "--user", "12345:54321", "--read-only")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
