@@ -67,8 +67,8 @@ else:
     server.call("exec", server.name, "python", "-c", program)
 
 
-def test_one_cpu_and_two_gigabytes_suffice(image: Image, trained: Path, photo: bytes) -> None:
-    with image.serving(trained / "model", "--memory", "2g", "--memory-swap", "2g", "--cpus", "1") as server:
+def test_one_cpu_and_one_gigabyte_suffice(image: Image, trained: Path, photo: bytes) -> None:
+    with image.serving(trained / "model", "--memory", "1g", "--memory-swap", "1g", "--cpus", "1") as server:
         server.wait_until_ready()
         assert server.ask(photo).status_code == 200
 
