@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from container import artifacts
 from container.engines.mxnet import MXNetEngine
-from container.engines.openvino import INT8_GRAPH, OpenVinoEngine, prepare_graph
+from container.engines.openvino import OpenVinoEngine, prepare_graph
 from container.engines.protocol import Engine
 from container.environment import cpu_count
 from container.errors import ClientError
@@ -32,8 +33,8 @@ def load_engines(model_dir: Path) -> dict[str, Engine]:
             engines["openvino bfloat16"] = OpenVinoEngine(graph, "bfloat16", threads=cpu_count())
         except ClientError as error:
             print(error)
-    if (model_dir / INT8_GRAPH).is_file():
-        engines["openvino int8"] = OpenVinoEngine(model_dir / INT8_GRAPH, "int8", threads=cpu_count())
+    if (model_dir / artifacts.INT8_GRAPH).is_file():
+        engines["openvino int8"] = OpenVinoEngine(model_dir / artifacts.INT8_GRAPH, "int8", threads=cpu_count())
     return engines
 
 

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from container import artifacts
 from container.engines import heads, tiles
 from container.errors import ClientError
 
-GRAPH = "model.onnx"
-INT8_GRAPH = "model.int8.onnx"
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 _WARM_SIZE = 64
@@ -141,21 +140,23 @@ def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
     Raises ClientError when the archive has no int8 graph but `precision` asks for it, or holds no usable model.
     """
     if precision == "int8":
-        graph = model_dir / INT8_GRAPH
+        graph = model_dir / artifacts.INT8_GRAPH
         if not graph.is_file():
             raise ClientError(
                 f"SERVE_PRECISION=int8: {graph} is missing; train with _quantize=True, quantize the archive by "
                 "python -m container.engines.quantize, or serve with SERVE_PRECISION=auto"
             )
         return graph
-    if (model_dir / GRAPH).is_file():
-        return model_dir / GRAPH
-    command = [sys.executable, "-m", "container.mx.convert", str(model_dir), str(scratch / GRAPH)]
+    if (model_dir / artifacts.GRAPH).is_file():
+        return model_dir / artifacts.GRAPH
+    command = [sys.executable, "-m", "container.mx.convert", str(model_dir), str(scratch / artifacts.GRAPH)]
     child = subprocess.run(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True, check=False)
     if child.returncode:
         reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
-        raise ClientError(f"{model_dir} could not be converted to {GRAPH}: {reason.removeprefix('ClientError: ')}")
-    return scratch / GRAPH
+        raise ClientError(
+            f"{model_dir} could not be converted to {artifacts.GRAPH}: {reason.removeprefix('ClientError: ')}"
+        )
+    return scratch / artifacts.GRAPH
 
 
 def _choose_precision(core: Any, precision: str) -> str:

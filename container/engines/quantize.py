@@ -19,7 +19,7 @@ from onnxruntime.quantization.shape_inference import add_pre_process_metadata
 
 from container import artifacts
 from container.codecs.images import DecodeError, decode_image
-from container.engines.openvino import INT8_GRAPH, prepare_graph
+from container.engines.openvino import prepare_graph
 from container.errors import ClientError
 
 _LONG_SIDE = 520  # base_size's default: about the scale of what the network was trained on, and quick
@@ -83,12 +83,12 @@ def read_images(folder: Path, count: int) -> Iterator[np.ndarray]:
 
 def main() -> None:
     """Quantize what the command line names; unusable input is one line on stderr and exit status 1."""
-    parser = argparse.ArgumentParser(description=f"Add {INT8_GRAPH} to an unpacked model.tar.gz.")
+    parser = argparse.ArgumentParser(description=f"Add {artifacts.INT8_GRAPH} to an unpacked model.tar.gz.")
     parser.add_argument("model_dir", type=Path, help="the directory model.tar.gz was unpacked to")
     parser.add_argument("images", type=Path, help="folder of JPEG or PNG photographs like those of the requests")
     parser.add_argument("--count", type=int, default=16, help="how many of them to use (%(default)s)")
     arguments = parser.parse_args()
-    target = arguments.model_dir / INT8_GRAPH
+    target = arguments.model_dir / artifacts.INT8_GRAPH
     try:
         with tempfile.TemporaryDirectory() as scratch:
             source = prepare_graph(arguments.model_dir, "auto", Path(scratch))

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from container import serve_settings
+from container.engines.choice import choose_slots
+from container.errors import ClientError
+from container.serve_settings import ServeSettings
+
+
+@pytest.mark.parametrize(("gpus", "engine", "workers"), [(0, "openvino", 1), (1, "mxnet", 1), (4, "mxnet", 4)])
+def test_auto_is_mxnet_with_a_worker_per_gpu_or_else_openvino(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, engine: str, workers: int
+) -> None:
+    monkeypatch.setattr(serve_settings, "gpu_count", lambda: gpus)
+    settings = ServeSettings.read({})
+    assert (settings.engine, settings.workers) == (engine, workers)
+    assert ServeSettings.read({"SERVE_ENGINE": "OpenVINO"}).workers == 1
+    assert ServeSettings.read({"SERVE_ENGINE": "mxnet", "MODEL_SERVER_WORKERS": "3"}).workers == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "choices"),
+    [
+        ("SERVE_ENGINE", "onnx", "auto, openvino, mxnet"),
+        ("SERVE_PRECISION", "half", "auto, float32, bfloat16, int8, float16"),
+        ("LOG_FORMAT", "xml", "json, text"),
+        ("SERVE_METRICS", "yes", "0, 1"),
+    ],
+)
+def test_a_value_out_of_the_choices_is_named(name: str, value: str, choices: str) -> None:
+    with pytest.raises(ClientError, match=f"{name} must be one of {choices}, not '{value}'"):
+        ServeSettings.read({name: value})
+
+
+def test_what_is_off_by_default() -> None:
+    settings = ServeSettings.read({"MAX_RESPONSE_BYTES": " "})
+    assert (settings.max_response, settings.metrics, settings.multi_model) == (None, False, False)
+    assert (settings.log_format, settings.precision) == ("json", "auto")
+
+
+def test_a_multi_model_endpoint_is_one_process_with_a_budget() -> None:
+    variables = {"SAGEMAKER_MULTI_MODEL": "true", "MODEL_SERVER_WORKERS": "3", "MODEL_MEMORY_MB": "700"}
+    settings = ServeSettings.read(variables)
+    assert (settings.multi_model, settings.workers, settings.model_memory) == (True, 1, 700 * 2**20)
+
+
+@pytest.mark.parametrize(("threads", "slots"), [(1, 1), (2, 1), (4, 1), (8, 2), (16, 4)])
+def test_up_to_four_cores_compute_one_image(threads: int, slots: int) -> None:
+    assert choose_slots(ServeSettings.read({"SERVE_ENGINE": "openvino"}), threads) == slots
+    assert choose_slots(ServeSettings.read({"SERVE_ENGINE": "mxnet"}), threads) == 1
+
+
+def test_a_successor_takes_the_gpu_that_has_become_free() -> None:
+    from container.gunicorn_conf import pre_fork
+
+    server, worker = SimpleNamespace(WORKERS={7: SimpleNamespace(gpu=0), 9: SimpleNamespace(gpu=2)}), SimpleNamespace()
+    pre_fork(server, worker)
+    assert worker.gpu == 1
