@@ -29,6 +29,7 @@ def open_engine(model_dir: Path, settings: ServeSettings, threads: int, slots: i
 def choose_slots(settings: ServeSettings, threads: int) -> int:
     """Return how many images are computed at the same time.
 
-    One uses up to four cores fully: splitting them gains no throughput and doubles the time of a single request.
+    One uses up to four cores nearly fully: in `benchmarks/serving.py` splitting two cores gained next to no throughput,
+    and doubled the time of a request.
     """
     return 1 if settings.engine == "mxnet" else max(1, threads // 4)

@@ -34,11 +34,12 @@ class MXNetEngine:
             raise ClientError("SERVE_PRECISION=float16 needs a GPU: on CPUs take auto, float32 or bfloat16")
         self._network = SegmentationNetwork(**settings)
         load_weights(self._network, model_dir / artifacts.BEST_WEIGHTS, [self._device])
-        self._network.hybridize(static_alloc=True)
         if precision == "float16":
+            self._network._children.pop("auxlayer")  # the conversion wants every parameter to be in the graph
+            self._network.hybridize(static_alloc=True)
             self._logits(np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8))  # traces the graph that is converted
             self._network = amp.convert_hybrid_block(self._network, "float16", ctx=self._device)
-            self._network.hybridize(static_alloc=True)
+        self._network.hybridize(static_alloc=True)
         self._lock = threading.Lock()
 
     def mask(self, image: np.ndarray) -> np.ndarray:
