@@ -50,6 +50,7 @@ def answer(request: Request, model: Model, settings: ServeSettings, gate: Gate, 
         body = read_body(request, settings.max_body)
     with _refusing_unusable_images():
         height, width = image_size(body, settings.max_pixels)
+    _check_memory(model, height, width, settings)
     record.facts.update(bytes_in=len(body), height=height, width=width)
     try:
         size = encoder.size(model.engine.num_classes, height, width)
@@ -104,6 +105,16 @@ def _refusing_unusable_images() -> Iterator[None]:
         raise RequestError(413, f"{error}; scale the image down, or raise MAX_PIXELS") from error
     except DecodeError as error:
         raise RequestError(400, str(error)) from error
+
+
+def _check_memory(model: Model, height: int, width: int, settings: ServeSettings) -> None:
+    """Refuse an image that the network could only answer by taking the whole server's memory."""
+    needed = model.engine.memory(height * width)
+    if needed > settings.image_memory:
+        megabytes = f"about {needed // 2**20} MB, IMAGE_MEMORY_MB allows {settings.image_memory // 2**20}"
+        raise RequestError(
+            413, f"{width}×{height} pixels need {megabytes}; scale the image down, or take an instance with more memory"
+        )
 
 
 def _check_length(size: int, settings: ServeSettings) -> None:

@@ -29,6 +29,7 @@ class ServeSettings:
     max_body: int = 100 * 2**20
     max_pixels: int = 40_000_000
     max_response: int | None = None
+    image_memory: int = 2**33
     engine: str = "openvino"
     precision: str = "auto"
     metrics: bool = False
@@ -56,6 +57,7 @@ class ServeSettings:
             max_body=integer.read("MAX_CONTENT_LENGTH", default=100 * 2**20),
             max_pixels=integer.read("MAX_PIXELS", default=40_000_000),
             max_response=integer.read("MAX_RESPONSE_BYTES", default=0) or None,
+            image_memory=integer.read("IMAGE_MEMORY_MB", default=memory_limit() * 3 // 4 // 2**20) * 2**20,
             engine=engine,
             precision=_choose(variables, "SERVE_PRECISION", PRECISIONS),
             metrics=_choose(variables, "SERVE_METRICS", ("0", "1")) == "1",

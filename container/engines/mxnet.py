@@ -54,6 +54,10 @@ class MXNetEngine:
             answer: np.ndarray = self._logits(image).softmax(axis=1).asnumpy()[0]
         return answer
 
+    def memory(self, pixels: int) -> int:
+        """Return 0: how much MXNet takes is not known beforehand."""
+        return 0
+
     def warm(self) -> None:
         """Answer once, so that the first request does not pay for what is set up lazily."""
         self.mask(np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8))

@@ -20,6 +20,10 @@ class Engine(Protocol):
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         ...
 
+    def memory(self, pixels: int) -> int:
+        """Return about how many bytes an image of so many pixels takes while it is answered; 0 when unknown."""
+        ...
+
     def warm(self) -> None:
         """Answer once, so that the first request does not pay for what is set up lazily."""
         ...

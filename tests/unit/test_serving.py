@@ -33,6 +33,9 @@ class FakeEngine:
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         return np.stack([np.where(self.mask(image) == label, 0.75, 0.25) for label in (0, 1)]).astype(np.float32)
 
+    def memory(self, pixels: int) -> int:
+        return 1000 * pixels
+
     def warm(self) -> None:
         pass
 

@@ -41,6 +41,9 @@ class ConstantEngine:
         self.calls += 1
         return np.ascontiguousarray(np.broadcast_to(SCORES[:, None, None], (3, *image.shape[:2])))
 
+    def memory(self, pixels: int) -> int:
+        return 1000 * pixels
+
     def warm(self) -> None:
         pass
 
@@ -145,12 +148,20 @@ def test_too_long_a_mask_is_413_too(engine: ConstantEngine) -> None:
     assert ask(client_of(engine, max_response=10), "image/png").status_code == 413
 
 
+def test_an_image_that_needs_too_much_memory_is_413_before_the_model_is_asked(engine: ConstantEngine) -> None:
+    client = client_of(engine, image_memory=2**20)
+    assert ask(client, "image/png", picture(32, 32)).status_code == 200
+    answer = ask(client, "image/png", picture(40, 40))  # 1,600,000 bytes, as the engine says
+    assert (answer.status_code, engine.calls) == (413, 1)
+    assert "40×40 pixels need about 1 MB, IMAGE_MEMORY_MB allows 1; scale the image down" in error_of(answer)
+
+
 def test_probabilities_beyond_a_record_are_refused_before_the_model_is_asked(engine: ConstantEngine) -> None:
     body = picture(1, 1)
     header = b"IHDR" + struct.pack(">II", 7000, 7000)
     lying = body[:12] + header + body[24:]
     lying = lying[:29] + struct.pack(">I", zlib.crc32(lying[12:29])) + lying[33:]
-    answer = ask(client_of(engine, max_pixels=10**8), "application/x-recordio-protobuf", lying)
+    answer = ask(client_of(engine, max_pixels=10**8, image_memory=10**12), "application/x-recordio-protobuf", lying)
     assert (answer.status_code, engine.calls) == (413, 0)
     assert "do not fit into a RecordIO record" in error_of(answer)
 
