@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--local", action="store_true", help="run on this machine")
     parser.add_argument("--output", type=Path, default=Path("output"), help="where a local job's archives go")
     parser.add_argument("hyperparameters", nargs="*", metavar="NAME=VALUE", help="changes to the example's job")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     session = LocalSession() if arguments.local else Session()
     estimator = fit(arguments, session)
     predictor = estimator.deploy(
