@@ -1,12 +1,13 @@
-"""Times one image through the engines, interleaved in one process: `python benchmarks/engines.py MODEL_DIR`.
+"""Times one image through the engines, interleaved in one process: `python -m benchmarks.engines [MODEL_DIR]`.
 
 Prints the median seconds per mask of MXNet (hybridized, all cores) and of OpenVINO in each precision that the
-processor and the archive offer. Set OMP_NUM_THREADS to the number of cores: MXNet takes half of them by itself.
+processor and the archive offer. Without MODEL_DIR the model is fcn/resnet-50 with random weights, quantized too.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -15,12 +16,30 @@ from pathlib import Path
 
 import numpy as np
 
+from container.environment import cpu_count
+
+os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # before MXNet is imported, which would take half
+
 from container import artifacts
 from container.engines.mxnet import MXNetEngine
 from container.engines.openvino import OpenVinoEngine, prepare_graph
 from container.engines.protocol import Engine
-from container.environment import cpu_count
+from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
+from container.mx.export import export_onnx
+from container.mx.network import SegmentationNetwork, initialize_weights
+
+
+def make_model(model_dir: Path) -> Path:
+    """Write a model with random weights, its graph and its int8 form."""
+    network = SegmentationNetwork("fcn", "resnet-50", 21)
+    initialize_weights(network)
+    artifacts.write_json(model_dir / artifacts.HYPERPARAMETERS, {"num_classes": 21})
+    artifacts.write_weights(model_dir / artifacts.BEST_WEIGHTS, network.save_parameters)
+    export_onnx(network, model_dir / artifacts.GRAPH)
+    images = np.random.default_rng(0).integers(0, 256, (4, 240, 240, 3)).astype(np.uint8)
+    quantize_onnx(model_dir / artifacts.GRAPH, model_dir / artifacts.INT8_GRAPH, images)
+    return model_dir
 
 
 def load_engines(model_dir: Path) -> dict[str, Engine]:
@@ -52,12 +71,14 @@ def measure(engines: Mapping[str, Engine], image: np.ndarray, rounds: int) -> di
 def main() -> None:
     """Print a table: engine, median, fastest."""
     parser = argparse.ArgumentParser(description="Time one image through every engine that can answer here.")
-    parser.add_argument("model_dir", type=Path)
+    parser.add_argument("model_dir", type=Path, nargs="?")
     parser.add_argument("--size", type=int, nargs=2, default=(480, 480), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     image = np.random.default_rng(0).integers(0, 256, (*arguments.size, 3)).astype(np.uint8)
-    for name, values in measure(load_engines(arguments.model_dir), image, arguments.rounds).items():
+    with tempfile.TemporaryDirectory() as made:
+        engines = load_engines(arguments.model_dir or make_model(Path(made)))
+    for name, values in measure(engines, image, arguments.rounds).items():
         print(f"{name:20} median {statistics.median(values):.3f} s, fastest {min(values):.3f} s")
 
 
