@@ -19,7 +19,8 @@ source local_test/engine.sh
 engine=$(container_engine buildah)
 
 revision=$(git describe --always --dirty --abbrev=12 2> /dev/null || echo unknown)
-options=(--build-arg "PRETRAINED=${PRETRAINED:-none}" --build-arg "REVISION=$revision")
+version=$(sed -n 's/^## \([0-9.]*\) .*/\1/p' CHANGELOG.md | head -n 1)
+options=(--build-arg "PRETRAINED=${PRETRAINED:-none}" --build-arg "REVISION=$revision" --build-arg "VERSION=$version")
 if [ -n "${BASE_IMAGE:-}" ]; then
     options+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
 fi

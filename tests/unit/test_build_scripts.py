@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def test_docker_builds_where_it_answers(bin: Bin) -> None:
     (call,) = bin.calls()
     assert call.startswith("docker build -f Dockerfile.cpu -t name:cpu --build-arg PRETRAINED=resnet-50 ")
     assert call.endswith(" .")
+    assert re.search(r" --build-arg VERSION=\d+\.\d+\.\d+ ", call)  # the changelog's latest
     assert "BASE_IMAGE" not in call and "ImageNet" not in done.stderr
 
 
