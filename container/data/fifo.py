@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import os
 import select
@@ -44,6 +46,8 @@ class _Fifo(io.RawIOBase):
 
     def __init__(self, descriptor: int, seconds: float, stopped: threading.Event) -> None:
         self._descriptor = descriptor
+        with contextlib.suppress(OSError):  # more than the user may have: then it stays at 64 KB
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _BUFFER_BYTES)  # writer and reader wait for each other less
         self._seconds = seconds
         self._stopped = stopped
         self._poll = select.poll()
