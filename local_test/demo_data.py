@@ -26,7 +26,7 @@ HYPERPARAMETERS: Mapping[str, Any] = {
     "use_pretrained_model": False,
     "base_size": 128,
     "crop_size": 96,
-    "epochs": 6,
+    "epochs": 7,
     "mini_batch_size": 4,
     "validation_mini_batch_size": 8,
     "optimizer": "adam",
