@@ -25,7 +25,6 @@ class Channel:
     input_mode: str = "File"
     content_type: str | None = None
     record_wrapper: str = "None"
-    compression: str = "None"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +157,6 @@ def _channels(root: Path, config: Mapping[str, Mapping[str, str]]) -> dict[str, 
             input_mode=entry.get("TrainingInputMode") or "File",
             content_type=entry.get("ContentType") or None,
             record_wrapper=entry.get("RecordWrapperType") or "None",
-            compression=entry.get("CompressionType") or "None",
         )
         for name, entry in sorted(config.items())
     }

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from container.environment import Integers, base_dir
+from container.environment import Integers, base_dir, cpu_count
 from container.errors import ClientError
 
 ENGINES = ("auto", "openvino", "mxnet")
@@ -35,6 +35,11 @@ class ServeSettings:
     metrics: bool = False
     multi_model: bool = False
     model_memory: int = 2**32
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute in each process: its share of the CPUs granted."""
+        return max(1, cpu_count() // self.workers)
 
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> ServeSettings:

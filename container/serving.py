@@ -17,7 +17,6 @@ from container.answering import answer
 from container.bodies import discard_body
 from container.codecs.answers import pieces
 from container.engines.choice import choose_slots
-from container.environment import cpu_count
 from container.errors import ClientError, RequestError
 from container.models import Model, ModelStore, estimate_memory, open_model
 from container.request_log import Metrics, Record, write_line
@@ -33,10 +32,9 @@ _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead o
 def load() -> Flask:
     """Load and warm the model, in a gunicorn worker before it accepts; an unusable model ends the server."""
     settings = ServeSettings.read()
-    threads = max(1, cpu_count() // settings.workers)
-    slots = choose_slots(settings, threads)
+    slots = choose_slots(settings, settings.threads)
     gate = Gate(slots + 1, PLACES)  # while one image is computed, the next is decoded and the last encoded
-    open_ = functools.partial(open_model, settings=settings, threads=threads, slots=slots)
+    open_ = functools.partial(open_model, settings=settings, slots=slots)
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("container.requests").addHandler(handler)
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())

@@ -9,7 +9,7 @@ from container.engines.protocol import Engine
 from container.serve_settings import ServeSettings
 
 
-def open_engine(model_dir: Path, settings: ServeSettings, threads: int, slots: int) -> Engine:
+def open_engine(model_dir: Path, settings: ServeSettings, slots: int) -> Engine:
     """Load the model in `model_dir` and answer once; raises ClientError that says what to do when it cannot be."""
     engine: Engine
     if settings.engine == "mxnet":
@@ -21,7 +21,7 @@ def open_engine(model_dir: Path, settings: ServeSettings, threads: int, slots: i
 
         with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
             graph = prepare_graph(model_dir, settings.precision, Path(scratch))
-            engine = OpenVinoEngine(graph, settings.precision, threads=threads, slots=slots)
+            engine = OpenVinoEngine(graph, settings.precision, threads=settings.threads, slots=slots)
     engine.warm()
     return engine
 

@@ -38,7 +38,6 @@ class Fit:
         self._checkpoints = Checkpoints(environment.checkpoint_dir, hyperparameters)
         self._stop = stop
         self._iterations = max(1, hyperparameters.num_training_samples // hyperparameters.mini_batch_size)
-        self.best_miou = -math.inf
         self.history: list[dict[str, Any]] = []
 
     def run(self, train: Loader, validation: Loader) -> None:
@@ -48,18 +47,17 @@ class Fit:
         self.history = self._checkpoints.resume(self._trainer, self._best_path)
         for entry in self.history:
             early.update(entry["epoch"], entry["mIOU"])
-            self.best_miou = max(self.best_miou, entry["mIOU"])
         for epoch in range(len(self.history), self._job.epochs):
             loss = self._train(epoch, train)
             score = self._validate(epoch, validation)
             if loss is None or score is None:
                 LOG.warning("stopping on request, in epoch %d", epoch)
                 break
+            improved = score.miou > max((entry["mIOU"] for entry in self.history), default=-math.inf)
             self.history.append(
                 {"epoch": epoch, "train_loss": loss, "mIOU": score.miou, "pixel_accuracy": score.pixel_accuracy}
             )
-            if score.miou > self.best_miou:
-                self.best_miou = score.miou
+            if improved:
                 self._save(self._best_path)
             self._checkpoints.save(self._trainer, self.history, self._best_path)
             LOG.info(metrics.progress_line(self._host, epoch + 1, self._job.epochs))

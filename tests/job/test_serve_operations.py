@@ -13,14 +13,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import mxnet as mx
 import pytest
 import requests
 
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork, initialize_weights
 from container.serving import PLACES
-from tests.job.test_serve_process import PATIENCE, Server, free_port, noise, run_serve
+from tests.job.test_serve_process import PATIENCE, Server, free_port, noise, run_serve, write_model
 
 SPY = """
 import os, sys
@@ -37,14 +35,7 @@ print("SPY here", file=sys.stderr, flush=True)
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("ml")
-    model = root / "model"
-    model.mkdir()
-    mx.random.seed(5)
-    network = SegmentationNetwork("fcn", "resnet-50", 5)
-    initialize_weights(network)
-    network.save_parameters(str(model / "model_best.params"))
-    export_onnx(network, model / "model.onnx")
-    (model / "hyperparams.json").write_text('{"num_classes": 5, "algorithm": "fcn", "backbone": "resnet-50"}')
+    export_onnx(write_model(root), root / "model" / "model.onnx")
     return root
 
 
@@ -52,13 +43,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("spy")
     (folder / "sitecustomize.py").write_text(SPY)
-    server = Server(root, folder / "log", PYTHONPATH=str(folder), SERVE_METRICS="1")
-    try:
-        server.wait_until_ready()
+    with Server(root, folder / "log", PYTHONPATH=str(folder), SERVE_METRICS="1") as server:
         yield server
-    finally:
-        server.process.kill()
-        server.process.wait()
 
 
 def children(process_id: int) -> list[int]:
@@ -178,9 +164,7 @@ def test_a_precision_of_the_other_engine_says_what_to_do(root: Path) -> None:
 
 
 def test_a_multi_model_endpoint_starts_empty(root: Path, tmp_path: Path) -> None:
-    server = Server(tmp_path, tmp_path / "log", SAGEMAKER_MULTI_MODEL="true")
-    try:
-        server.wait_until_ready()
+    with Server(tmp_path, tmp_path / "log", SAGEMAKER_MULTI_MODEL="true") as server:
         loaded = requests.post(
             f"{server.url}/models", json={"model_name": "a", "url": str(root / "model")}, timeout=PATIENCE
         )
@@ -188,6 +172,3 @@ def test_a_multi_model_endpoint_starts_empty(root: Path, tmp_path: Path) -> None
         headers = {"Content-Type": "image/png"}
         answer = requests.post(f"{server.url}/models/a/invoke", noise(20, 30), headers=headers, timeout=PATIENCE)
         assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
-    finally:
-        server.process.kill()
-        server.process.wait()

@@ -26,7 +26,7 @@ import requests
 from grpc_tools import protoc
 from PIL import Image
 
-from container.mx.network import SegmentationNetwork
+from container.mx.network import SegmentationNetwork, initialize_weights
 
 PROGRAM = Path(__file__).parent.parent.parent
 CLASSES = 5
@@ -52,6 +52,18 @@ class Server:
                 [sys.executable, str(PROGRAM / "serve")], cwd="/", env=environment, stdout=output, stderr=output
             )
 
+    def __enter__(self) -> Server:
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -72,17 +84,17 @@ class Server:
         return connection
 
 
-def write_model(root: Path) -> None:
+def write_model(root: Path) -> SegmentationNetwork:
     """Write an archive in the built-in's layout: weights and a configuration whose values are strings."""
     model = root / "model"
     model.mkdir()
     mx.random.seed(5)
     network = SegmentationNetwork("fcn", "resnet-50", CLASSES)
-    network.initialize(mx.init.Xavier())
-    network.both_heads(mx.nd, mx.nd.zeros((1, 16, 16, 3), dtype="uint8"))  # settles the shapes
+    initialize_weights(network)
     network.save_parameters(str(model / "model_best.params"))
     settings = {"num_classes": str(CLASSES), "algorithm": "fcn", "backbone": "resnet-50", "crop_size": "240"}
     (model / "hyperparams.json").write_text(json.dumps(settings))
+    return network
 
 
 def noise(height: int, width: int) -> bytes:
@@ -101,13 +113,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[Server]:
-    server = Server(root, root / "log", MAX_CONTENT_LENGTH="2000000")
-    try:
-        server.wait_until_ready()
+    with Server(root, root / "log", MAX_CONTENT_LENGTH="2000000") as server:
         yield server
-    finally:
-        server.process.kill()
-        server.process.wait()
 
 
 @pytest.fixture(scope="module")
