@@ -10,9 +10,9 @@ import resource
 import time
 from pathlib import Path
 
-from container.models import Model
 from container.serve_settings import ServeSettings
-from container.serving import create_app
+from container.serving.app import create_app
+from container.serving.models import Model
 from tests.fuzz.bodies import bodies
 from tests.unit.test_serving import FakeEngine
 

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from container.mx.export import export_onnx
-from container.serving import PLACES
+from container.serving.app import PLACES
 from tests.job.test_serve_process import PATIENCE, Server, free_port, noise, run_serve, write_model
 
 SPY = """

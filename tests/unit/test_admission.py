@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from container import admission
-from container.admission import Gate, Overloaded
+from container.serving import admission
+from container.serving.admission import Gate, Overloaded
 from tests.unit.test_serving import wait_until
 
 FAR = float("inf")

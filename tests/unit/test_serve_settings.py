@@ -54,7 +54,7 @@ def test_up_to_four_cores_compute_one_image(threads: int, slots: int) -> None:
 
 
 def test_a_successor_takes_the_gpu_that_has_become_free() -> None:
-    from container.gunicorn_conf import pre_fork
+    from container.serving.gunicorn_conf import pre_fork
 
     server, worker = SimpleNamespace(WORKERS={7: SimpleNamespace(gpu=0), 9: SimpleNamespace(gpu=2)}), SimpleNamespace()
     pre_fork(server, worker)

@@ -16,10 +16,10 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from container.admission import Gate
-from container.models import Model
 from container.serve_settings import ServeSettings
-from container.serving import PLACES, create_app
+from container.serving.admission import Gate
+from container.serving.app import PLACES, create_app
+from container.serving.models import Model
 
 
 class FakeEngine:

@@ -18,8 +18,8 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from container.classes import ClassEntry
-from container.models import Model
-from container.serving import create_app
+from container.serving.app import create_app
+from container.serving.models import Model
 from tests.unit.test_serving import SETTINGS, error_of, picture
 
 SCORES = np.array([0.125, 0.625, 0.25], np.float32)  # of three classes at every pixel

@@ -14,8 +14,8 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from container.errors import ClientError
-from container.models import Model, ModelStore
-from container.serving import create_app
+from container.serving.app import create_app
+from container.serving.models import Model, ModelStore
 from tests.unit.test_serving import SETTINGS, FakeEngine, error_of, picture
 
 

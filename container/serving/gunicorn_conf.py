@@ -9,9 +9,9 @@ import struct
 from types import FrameType
 from typing import Any
 
-from container.bodies import STALL_SECONDS
 from container.serve_settings import ServeSettings
-from container.serving import PLACES
+from container.serving.app import PLACES
+from container.serving.bodies import STALL_SECONDS
 
 _LOADING_SECONDS = 240  # as long as the platform waits for the first /ping
 _DRAIN_SECONDS = 20  # of the 25 below: what still waits then is told to try elsewhere

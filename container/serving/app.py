@@ -12,15 +12,15 @@ from typing import Any
 from flask import Flask, Response, after_this_request, g, request
 from werkzeug.exceptions import HTTPException
 
-from container.admission import Gate, Overloaded
-from container.answering import answer
-from container.bodies import discard_body
 from container.codecs.answers import pieces
 from container.engines.choice import choose_slots
 from container.errors import ClientError, RequestError
-from container.models import Model, ModelStore, estimate_memory, open_model
-from container.request_log import Metrics, Record, write_line
 from container.serve_settings import ServeSettings
+from container.serving.admission import Gate, Overloaded
+from container.serving.answering import answer
+from container.serving.bodies import discard_body
+from container.serving.models import Model, ModelStore, estimate_memory, open_model
+from container.serving.request_log import Metrics, Record, write_line
 
 LOG = logging.getLogger("gunicorn.error")  # the server's own log
 

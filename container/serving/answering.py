@@ -9,17 +9,17 @@ from collections.abc import Iterator
 import numpy as np
 from werkzeug.wrappers import Request
 
-from container.admission import Gate
-from container.bodies import read_body
 from container.codecs.answers import ENCODERS, Encoder, compress
 from container.codecs.images import DecodeError, TooManyPixels, decode_image, image_size
 from container.codecs.probabilities import Buffer
 from container.codecs.recordio import RecordTooLong
 from container.errors import RequestError
-from container.models import Model
-from container.negotiation import choose_media_type, wants_gzip
-from container.request_log import Record
 from container.serve_settings import ServeSettings
+from container.serving.admission import Gate
+from container.serving.bodies import read_body
+from container.serving.models import Model
+from container.serving.negotiation import choose_media_type, wants_gzip
+from container.serving.request_log import Record
 
 CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image")
 
