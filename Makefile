@@ -7,7 +7,7 @@ IMAGE ?= $(NAME):cpu
 export IMAGE PRETRAINED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench fuzz lock clean image-cpu image test-container test-sagemaker
+.PHONY: help setup demo test lint bench fuzz lock clean image-cpu image test-container test-demo test-sagemaker
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ image: ## build the CUDA image, which also runs without a GPU
 
 test-container: setup ## run the built image as the platform does (IMAGE=semantic-segmentation:gpu for the other one)
 	.venv/bin/python -m pytest -m container tests/container $(ARGS)
+
+test-demo: demo ## run the demo, then test what only a trained model can show
+	.venv/bin/python -m pytest -m demo tests/demo -rP
 
 test-sagemaker: setup .venv-sagemaker/installed ## drive the built image with SageMaker's own client in local mode
 	.venv-sagemaker/bin/python -m pytest -m sagemaker tests/sagemaker $(ARGS)

@@ -29,6 +29,7 @@ class ServeSettings:
     max_body: int = 100 * 2**20
     max_pixels: int = 40_000_000
     max_response: int | None = None
+    memory: int = 2**33  # bytes that this container may use
     image_memory: int = 2**33
     engine: str = "openvino"
     precision: str = "auto"
@@ -49,6 +50,7 @@ class ServeSettings:
         if engine == "auto":
             engine = "mxnet" if gpu_count() else "openvino"
         one_per_gpu = max(1, gpu_count()) if engine == "mxnet" else 1
+        memory = memory_limit()
         multi_model = variables.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
         return cls(
             model_dir=base_dir(variables) / "model",
@@ -62,12 +64,13 @@ class ServeSettings:
             max_body=integer.read("MAX_CONTENT_LENGTH", default=100 * 2**20),
             max_pixels=integer.read("MAX_PIXELS", default=40_000_000),
             max_response=integer.read("MAX_RESPONSE_BYTES", default=0) or None,
-            image_memory=integer.read("IMAGE_MEMORY_MB", default=memory_limit() * 3 // 4 // 2**20) * 2**20,
+            memory=memory,
+            image_memory=integer.read("IMAGE_MEMORY_MB", default=memory * 3 // 4 // 2**20) * 2**20,
             engine=engine,
             precision=_choose(variables, "SERVE_PRECISION", PRECISIONS),
             metrics=_choose(variables, "SERVE_METRICS", ("0", "1")) == "1",
             multi_model=multi_model,
-            model_memory=integer.read("MODEL_MEMORY_MB", default=memory_limit() * 3 // 4 // 2**20) * 2**20,
+            model_memory=integer.read("MODEL_MEMORY_MB", default=memory * 3 // 4 // 2**20) * 2**20,
         )
 
 

@@ -27,14 +27,16 @@ class Overloaded(RequestError):
 class Gate:
     """Lets `seats` requests work at the same time, first come first served, and holds at most `places` in all.
 
-    Times are those of time.monotonic().
+    The bodies of those that it holds have at most `body_bytes` together. Times are those of time.monotonic().
     """
 
-    def __init__(self, seats: int, places: int) -> None:
+    def __init__(self, seats: int, places: int, body_bytes: float = math.inf) -> None:
         self.seats = seats
         self._places = places
+        self._body_bytes = body_bytes
         self._lock = threading.Lock()
         self._held = 0
+        self._held_bytes = 0
         self._free = seats
         self._queue: deque[_Ticket] = deque()
         self._pixels = 0  # of the images that wait or are worked on
@@ -46,18 +48,26 @@ class Gate:
         """How many requests wait for a seat."""
         return len(self._queue)
 
-    def take_place(self) -> None:
-        """Count a request in, which has to call `leave_place` later; raises Overloaded when all places are taken."""
+    def take_place(self, body: int) -> None:
+        """Count a request in, whose body has up to so many bytes; it has to call `leave_place` later.
+
+        Raises Overloaded when all places are taken, or when the bodies that are here leave no room for another one.
+        """
         with self._lock:
             if self._held >= self._places:
                 message = f"{self._places} requests are here already; try again later or add instances"
                 raise Overloaded(message, self._estimate(0))
+            if self._held and self._held_bytes + body > self._body_bytes:
+                message = f"{self._held_bytes} bytes of other requests are here already; try again later or add memory"
+                raise Overloaded(message, self._estimate(0))
             self._held += 1
+            self._held_bytes += body
 
-    def leave_place(self) -> None:
-        """Count a request out."""
+    def leave_place(self, body: int) -> None:
+        """Count a request out, with the bytes that it was counted in with."""
         with self._lock:
             self._held -= 1
+            self._held_bytes -= body
 
     @contextlib.contextmanager
     def seat(self, pixels: int, deadline: float) -> Iterator[None]:

@@ -50,12 +50,12 @@ def answer(request: Request, model: Model, settings: ServeSettings, gate: Gate, 
         body = read_body(request, settings.max_body)
     with _refusing_unusable_images():
         height, width = image_size(body, settings.max_pixels)
-    _check_memory(model, height, width, settings)
     record.facts.update(bytes_in=len(body), height=height, width=width)
     try:
         size = encoder.size(model.engine.num_classes, height, width)
     except RecordTooLong as error:
         raise RequestError(413, f"{error}; {_SMALLER}") from error
+    _check_memory(model, encoder, size, height, width, settings)
     if not compressed:
         _check_length(size, settings)
     with contextlib.ExitStack() as seated:
@@ -107,9 +107,13 @@ def _refusing_unusable_images() -> Iterator[None]:
         raise RequestError(400, str(error)) from error
 
 
-def _check_memory(model: Model, height: int, width: int, settings: ServeSettings) -> None:
-    """Refuse an image that the network could only answer by taking the whole server's memory."""
+def _check_memory(
+    model: Model, encoder: Encoder, size: int, height: int, width: int, settings: ServeSettings
+) -> None:
+    """Refuse an image that could only be answered by taking the whole server's memory."""
     needed = model.engine.memory(height * width)
+    if encoder.needs == "probabilities":
+        needed += 4 * model.engine.num_classes * height * width + size
     if needed > settings.image_memory:
         megabytes = f"about {needed // 2**20} MB, IMAGE_MEMORY_MB allows {settings.image_memory // 2**20}"
         raise RequestError(

@@ -26,6 +26,8 @@ LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
 PLACES = 32  # requests that one process holds at once, those that still arrive or wait included
 
+_BODIES_SHARE = 8  # one part in so many of the memory may hold bodies
+
 _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
 
 
@@ -33,7 +35,8 @@ def load() -> Flask:
     """Load and warm the model, in a gunicorn worker before it accepts; an unusable model ends the server."""
     settings = ServeSettings.read()
     slots = choose_slots(settings, settings.threads)
-    gate = Gate(slots + 1, PLACES)  # while one image is computed, the next is decoded and the last encoded
+    # while one image is computed, the next is decoded and the last encoded
+    gate = Gate(slots + 1, PLACES, settings.memory // _BODIES_SHARE)
     open_ = functools.partial(open_model, settings=settings, slots=slots)
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("container.requests").addHandler(handler)
@@ -136,12 +139,13 @@ def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, ga
 
 def _invoke(model: Model, settings: ServeSettings, gate: Gate) -> Response:
     """Answer one image; the request keeps its place until the answer has been sent."""
-    gate.take_place()
+    body = settings.max_body if request.content_length is None else min(request.content_length, settings.max_body)
+    gate.take_place(body)
     g.has_place = True
 
     @after_this_request
     def leave_when_sent(response: Response) -> Response:
-        response.call_on_close(gate.leave_place)
+        response.call_on_close(lambda: gate.leave_place(body))
         return response
 
     found = answer(request, model, settings, gate, g.record)

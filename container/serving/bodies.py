@@ -21,7 +21,7 @@ _DISCARD_BYTES = 2**27  # more than the platform ever sends
 
 def read_body(request: Request, limit: int) -> bytes:
     """Read the whole body; raises RequestError: 413 beyond `limit` bytes, 408 when it is slow, 400 without one."""
-    with _deadline(request) as passed:
+    with cut_off(request.environ.get("gunicorn.socket"), _ARRIVAL_SECONDS) as passed:
         try:
             body = request.get_data(cache=False)
         except RequestEntityTooLarge:
@@ -55,10 +55,9 @@ def discard_body(request: Request, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def _deadline(request: Request) -> Iterator[threading.Event]:
+def cut_off(connection: socket.socket | None, seconds: float) -> Iterator[threading.Event]:
     """End the reading of the block after a while, even if a byte comes now and then; gives what then is set."""
     passed = threading.Event()
-    connection = request.environ.get("gunicorn.socket")
 
     def stop() -> None:
         passed.set()
@@ -66,7 +65,7 @@ def _deadline(request: Request) -> Iterator[threading.Event]:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RD)
 
-    timer = threading.Timer(_ARRIVAL_SECONDS, stop)
+    timer = threading.Timer(seconds, stop)
     timer.daemon = True
     timer.start()
     try:

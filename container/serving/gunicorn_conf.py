@@ -20,12 +20,13 @@ _settings = ServeSettings.read()
 
 bind = f"0.0.0.0:{_settings.port}"
 loglevel = _settings.log_level
-worker_class = "gthread"
+worker_class = "container.serving.worker.Worker"
 workers = _settings.workers
 threads = PLACES + 8  # what no invocation can hold stays free for /ping and for refusals
 
 # A worker is replaced when its main loop is silent for this long. The loop starts after the model has been loaded.
 timeout = max(_settings.timeout, _LOADING_SECONDS)
+keepalive = STALL_SECONDS  # between two requests of a connection, and before its first
 graceful_timeout = 25  # the platform kills 30 seconds after SIGTERM
 
 control_socket_disable = True

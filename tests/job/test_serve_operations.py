@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import select
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,27 +73,19 @@ def test_a_request_is_one_line_of_json_in_the_log(server: Server) -> None:
 
 
 def test_ping_is_quick_while_all_places_are_taken(server: Server) -> None:
-    """As many clients as places ask again and again; other work on this machine is forgiven twice."""
-    stop, statuses, image = threading.Event(), set(), noise(64, 64)
+    image = noise(320, 320)
+    waiting = [server.start_invocation(image) for _ in range(PLACES)]
+    deadline = time.monotonic() + PATIENCE
+    while server.invoke(noise(8, 8)).status_code != 503:
+        assert time.monotonic() < deadline
+    slowest_but_one = sorted(_ping(server) for _ in range(100))[98]
+    assert server.invoke(noise(8, 8)).status_code == 503, "not all places were taken until the end"
+    assert [connection.getresponse().status for connection in waiting] == [200] * PLACES
+    assert slowest_but_one < 0.1
 
-    def keep_asking(_: int) -> None:
-        while not stop.is_set():
-            statuses.add(server.invoke(image).status_code)
 
-    def slowest_but_one_of_100() -> float:
-        return sorted(_ping(server) for _ in range(100))[98]
-
-    with ThreadPoolExecutor(PLACES) as pool:
-        clients = [pool.submit(keep_asking, number) for number in range(PLACES)]
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while server.invoke(image).status_code != 503:
-                assert time.monotonic() < deadline
-            assert any(slowest_but_one_of_100() < 0.1 for _ in range(3))
-        finally:
-            stop.set()
-    assert all(client.exception() is None for client in clients)
-    assert 200 in statuses
+def _address(server: Server) -> tuple[str, int]:
+    return "127.0.0.1", int(server.url.rpartition(":")[2])
 
 
 def _ping(server: Server) -> float:
@@ -112,21 +105,36 @@ HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
     [
         (HEAD + b"Content-Length: 999\r\n\r\nhalf", b" 408 "),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\na", b" 408 "),
-        (HEAD[:40], b""),
+        (HEAD[:40], b" 408 "),
     ],
     ids=["body", "chunk", "headers"],
 )
 def test_a_sender_that_stalls_loses_its_thread(server: Server, sent: bytes, answer: bytes) -> None:
-    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(_address(server), timeout=30) as connection:
         connection.sendall(sent)
         received = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer in received[:16]
 
 
+def test_headers_that_trickle_are_cut_off(server: Server) -> None:
+    with socket.create_connection(_address(server), timeout=30) as connection:
+        connection.sendall(HEAD + b"X-Slow: ")
+        start = time.monotonic()
+        while not select.select([connection], [], [], 0.2)[0]:
+            assert time.monotonic() - start < 10
+            connection.sendall(b"z")
+        assert b" 408 " in connection.recv(16)
+
+
+def test_silent_connections_hold_no_thread(server: Server) -> None:
+    with contextlib.ExitStack() as silent:
+        for _ in range(2 * PLACES):
+            silent.enter_context(socket.create_connection(_address(server), timeout=30))
+        assert requests.get(f"{server.url}/ping", timeout=2).status_code == 200
+
+
 def test_chunks_that_are_none_are_400(server: Server) -> None:
-    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(_address(server), timeout=30) as connection:
         connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nnonsense\r\n")
         assert b" 400 " in connection.recv(16)
 
@@ -149,6 +157,25 @@ def test_sigterm_answers_everyone_who_is_waiting(server: Server) -> None:
     assert server.process.wait(timeout=30) == 0
     assert time.monotonic() - start < 25
     assert set(statuses) <= {200, 503} and statuses[0] == 200
+
+
+def test_sigterm_breaks_no_connection(root: Path, tmp_path: Path) -> None:
+    """Clients that never stop asking see answers until nobody listens any more."""
+    seen: list[int] = []
+
+    def keep_asking(server: Server) -> None:
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                _ping(server)
+                seen.append(200)
+
+    with Server(root, tmp_path / "log") as server, ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(keep_asking, server) for _ in range(8)]
+        while len(seen) < 100:
+            assert not any(client.done() for client in clients)
+        server.process.send_signal(signal.SIGTERM)
+        assert [client.result(PATIENCE) for client in clients] == [None] * 8
+        assert server.process.wait(timeout=30) == 0
 
 
 def test_int8_of_an_archive_without_it_says_what_to_do(root: Path) -> None:

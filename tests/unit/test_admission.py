@@ -44,13 +44,25 @@ def test_no_more_than_the_seats_work_at_once() -> None:
 
 def test_places_are_limited_and_given_back() -> None:
     gate = Gate(1, 2)
-    gate.take_place()
-    gate.take_place()
+    gate.take_place(0)
+    gate.take_place(0)
     with pytest.raises(Overloaded, match="2 requests are here already") as refused:
-        gate.take_place()
+        gate.take_place(0)
     assert (refused.value.status, refused.value.retry_after) == (503, 1)
-    gate.leave_place()
-    gate.take_place()
+    gate.leave_place(0)
+    gate.take_place(0)
+
+
+def test_the_bodies_that_are_here_are_limited_in_all() -> None:
+    gate = Gate(1, 10, body_bytes=100)
+    gate.take_place(150)  # alone, any body may come in
+    with pytest.raises(Overloaded, match="150 bytes of other requests are here already"):
+        gate.take_place(1)
+    gate.leave_place(150)
+    gate.take_place(60)
+    gate.take_place(40)
+    with pytest.raises(Overloaded):
+        gate.take_place(1)
 
 
 def test_who_could_not_be_answered_in_time_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +231,19 @@ def test_beyond_the_places_requests_are_503_at_once_and_ping_answers() -> None:
             engine.go_on.set()
         assert [answer.result().status_code for answer in waiting] == [200] * PLACES
     assert invoke(app.test_client()).status_code == 200
+
+
+def test_bodies_beyond_the_memory_set_aside_are_503() -> None:
+    engine, gate = Blocked(), Gate(1, PLACES, body_bytes=len(picture()) + 1)
+    app = create_app(Model(engine, {}), SETTINGS, gate)
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            waiting = [pool.submit(invoke, app.test_client()) for _ in range(2)]
+            done, _ = wait(waiting, timeout=30, return_when=FIRST_COMPLETED)
+            assert [answer.result().status_code for answer in done] == [503]
+        finally:
+            engine.go_on.set()
+        assert sorted(answer.result().status_code for answer in waiting) == [200, 503]
 
 
 def test_a_failed_request_gives_its_slot_back(client: FlaskClient) -> None:

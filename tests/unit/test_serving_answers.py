@@ -154,6 +154,7 @@ def test_an_image_that_needs_too_much_memory_is_413_before_the_model_is_asked(en
     answer = ask(client, "image/png", picture(40, 40))  # 1,600,000 bytes, as the engine says
     assert (answer.status_code, engine.calls) == (413, 1)
     assert "40×40 pixels need about 1 MB, IMAGE_MEMORY_MB allows 1; scale the image down" in error_of(answer)
+    assert ask(client, "application/x-npy", picture(32, 32)).status_code == 413  # the probabilities count too
 
 
 def test_probabilities_beyond_a_record_are_refused_before_the_model_is_asked(engine: ConstantEngine) -> None:
