@@ -35,12 +35,10 @@ class Worker(gthread.ThreadWorker):
         return super().handle_request(req, conn)
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Open or close the door; for good on SIGTERM, after those who stand before it have been let in."""
+        """Open or close the door; on SIGTERM for good, after those who stand before it have been let in."""
+        super().set_accept_enabled(enabled)
         if not self.alive:
             for listener in self.sockets:
                 while select.select([listener], [], [], 0)[0]:
                     self.accept(listener)
-        super().set_accept_enabled(enabled)
-        if not self.alive:
-            for listener in self.sockets:
                 listener.close()
