@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def create_app(models: Model | ModelStore, settings: ServeSettings, gate: Gate |
 
         @app.post("/invocations")
         def invocations() -> Response:
-            return _invoke(models, settings, gate)
+            return _invoke(contextlib.nullcontext(models), settings, gate)
 
     return app
 
@@ -133,12 +135,11 @@ def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, ga
 
     @app.post("/models/<name>/invoke")
     def invoke_model(name: str) -> Response:
-        with store.use(name) as model:
-            return _invoke(model, settings, gate)
+        return _invoke(store.use(name), settings, gate)
 
 
-def _invoke(model: Model, settings: ServeSettings, gate: Gate) -> Response:
-    """Answer one image; the request keeps its place until the answer has been sent."""
+def _invoke(opened: AbstractContextManager[Model], settings: ServeSettings, gate: Gate) -> Response:
+    """Answer one image; the request keeps its place until the answer has been sent, and the model until it is made."""
     body = settings.max_body if request.content_length is None else min(request.content_length, settings.max_body)
     gate.take_place(body)
     g.has_place = True
@@ -148,7 +149,8 @@ def _invoke(model: Model, settings: ServeSettings, gate: Gate) -> Response:
         response.call_on_close(lambda: gate.leave_place(body))
         return response
 
-    found = answer(request, model, settings, gate, g.record)
+    with opened as model:
+        found = answer(request, model, settings, gate, g.record)
     headers = {"Content-Length": str(found.length), "Vary": "Accept, Accept-Encoding"}
     if found.is_gzip:
         headers["Content-Encoding"] = "gzip"
