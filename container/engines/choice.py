@@ -29,7 +29,7 @@ def open_engine(model_dir: Path, settings: ServeSettings, slots: int) -> Engine:
 def choose_slots(settings: ServeSettings, threads: int) -> int:
     """Return how many images are computed at the same time.
 
-    One per four cores. Splitting two cores gave about a tenth more images/s and twice the time of a request, on a busy
-    machine; more cores than two have not been measured.
+    One per four cores. Splitting two cores gave no more images/s, and twice the time of a request; more cores than two
+    have not been measured.
     """
     return 1 if settings.engine == "mxnet" else max(1, threads // 4)

@@ -1,4 +1,4 @@
-"""Hostile bodies through the whole application: always an answer, never a 500, in bounded time and memory.
+"""Hostile bodies, through the application and through a real server: never a 500, a crash or growth, in bounded time.
 
 FUZZ_BODIES says how many; `make fuzz` takes 10000; FUZZ_SEED chooses others.
 """
@@ -10,10 +10,12 @@ import resource
 import time
 from pathlib import Path
 
+from container.mx.export import export_onnx
 from container.serve_settings import ServeSettings
 from container.serving.app import create_app
 from container.serving.models import Model
 from tests.fuzz.bodies import bodies
+from tests.job.server import Server, children, write_model
 from tests.unit.test_serving import FakeEngine
 
 COUNT = int(os.environ.get("FUZZ_BODIES", "500"))
@@ -34,3 +36,22 @@ def test_no_body_is_our_fault() -> None:
         statuses.add(answer.status_code)
     assert statuses == {200, 400, 413}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GROWTH
+
+
+def test_no_body_harms_the_server(tmp_path: Path) -> None:
+    export_onnx(write_model(tmp_path), tmp_path / "model" / "model.onnx")
+    with Server(tmp_path, tmp_path / "log") as server:
+        before, memory = children(server.process.pid), 0
+        for number, body in enumerate(bodies(COUNT, SEED)):
+            answer = server.invoke(body)
+            assert answer.status_code in (200, 400, 413), f"body {number} of seed {SEED}: {answer.status_code}"
+            if number == COUNT // 5:
+                memory = resident(*before)
+        assert children(server.process.pid) == before
+        assert resident(*before) - memory < GROWTH
+
+
+def resident(process_id: int) -> int:
+    """The process's memory in kilobytes."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))

@@ -18,7 +18,7 @@ import requests
 
 from container.mx.export import export_onnx
 from container.serving.app import PLACES
-from tests.job.test_serve_process import PATIENCE, Server, free_port, noise, run_serve, write_model
+from tests.job.server import PATIENCE, Server, children, free_port, noise, run_serve, write_model
 
 SPY = """
 import os, sys
@@ -45,10 +45,6 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     (folder / "sitecustomize.py").write_text(SPY)
     with Server(root, folder / "log", PYTHONPATH=str(folder), SERVE_METRICS="1") as server:
         yield server
-
-
-def children(process_id: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
 
 
 def test_the_process_holds_no_mxnet_and_calls_nobody(server: Server) -> None:

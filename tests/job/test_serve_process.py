@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import importlib.util
 import io
 import json
-import os
 import select
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,82 +19,7 @@ import requests
 from grpc_tools import protoc
 from PIL import Image
 
-from container.mx.network import SegmentationNetwork, initialize_weights
-
-PROGRAM = Path(__file__).parent.parent.parent
-CLASSES = 5
-PATIENCE = 120  # seconds until what should happen has failed to
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-class Server:
-    """A `serve` process, its address and its log."""
-
-    def __init__(self, root: Path, log: Path, **variables: str) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = log
-        environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(root), "SAGEMAKER_BIND_TO_PORT": str(port), **variables}
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAM / "serve")], cwd="/", env=environment, stdout=output, stderr=output
-            )
-
-    def __enter__(self) -> Server:
-        try:
-            self.wait_until_ready()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()
-            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
-                if requests.get(f"{self.url}/ping", timeout=1).status_code == 200:
-                    return
-        raise AssertionError(f"no /ping in {PATIENCE} s: {self.log.read_text()}")
-
-    def invoke(self, body: bytes, accept: str = "image/png") -> requests.Response:
-        headers = {"Content-Type": "image/png", "Accept": accept}
-        return requests.post(f"{self.url}/invocations", body, headers=headers, timeout=PATIENCE)
-
-    def start_invocation(self, body: bytes) -> http.client.HTTPConnection:
-        """Send a request whose answer is the caller's to read."""
-        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=PATIENCE)
-        connection.request("POST", "/invocations", body, {"Content-Type": "image/png"})
-        return connection
-
-
-def write_model(root: Path) -> SegmentationNetwork:
-    """Write an archive in the built-in's layout: weights and a configuration whose values are strings."""
-    model = root / "model"
-    model.mkdir()
-    mx.random.seed(5)
-    network = SegmentationNetwork("fcn", "resnet-50", CLASSES)
-    initialize_weights(network)
-    network.save_parameters(str(model / "model_best.params"))
-    settings = {"num_classes": str(CLASSES), "algorithm": "fcn", "backbone": "resnet-50", "crop_size": "240"}
-    (model / "hyperparams.json").write_text(json.dumps(settings))
-    return network
-
-
-def noise(height: int, width: int) -> bytes:
-    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    target = io.BytesIO()
-    Image.fromarray(pixels).save(target, "PNG")
-    return target.getvalue()
+from tests.job.server import CLASSES, PATIENCE, Server, free_port, noise, run_serve, write_model
 
 
 @pytest.fixture(scope="module")
@@ -227,12 +145,6 @@ def test_sigterm_lets_the_running_request_finish(server: Server) -> None:
     assert server.process.wait(timeout=30) == 0
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{server.url}/ping", timeout=2)
-
-
-def run_serve(root: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(root), **variables}
-    command = [sys.executable, str(PROGRAM / "serve")]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_a_missing_model_ends_the_process_with_one_clear_line(tmp_path: Path) -> None:
