@@ -9,7 +9,7 @@ from container.engines.protocol import Engine
 from container.serve_settings import ServeSettings
 
 
-def open_engine(model_dir: Path, settings: ServeSettings, slots: int) -> Engine:
+def open_engine(model_dir: Path, settings: ServeSettings) -> Engine:
     """Load the model in `model_dir` and answer once; raises ClientError that says what to do when it cannot be."""
     engine: Engine
     if settings.engine == "mxnet":
@@ -21,15 +21,12 @@ def open_engine(model_dir: Path, settings: ServeSettings, slots: int) -> Engine:
 
         with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
             graph = prepare_graph(model_dir, settings.precision, Path(scratch))
-            engine = OpenVinoEngine(graph, settings.precision, threads=settings.threads, slots=slots)
+            engine = OpenVinoEngine(
+                graph,
+                settings.precision,
+                threads=settings.threads,
+                slots=settings.slots,
+                image_memory=settings.image_memory,
+            )
     engine.warm()
     return engine
-
-
-def choose_slots(settings: ServeSettings, threads: int) -> int:
-    """Return how many images are computed at the same time.
-
-    One per four cores. Splitting two cores gave no more images/s, and twice the time of a request; more cores than two
-    have not been measured.
-    """
-    return 1 if settings.engine == "mxnet" else max(1, threads // 4)

@@ -21,27 +21,36 @@ from container.errors import ClientError
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 _WARM_SIZE = 64
-_TILE = 4_000_000  # pixels that the network sees at once, where tiles give the same answer
+_TILE = (4_000_000, 16_000_000)  # pixels that the network sees at once at least, and at most, where tiles are exact
 _LARGE_IMAGE = 500_000  # pixels above which the network's memory is given back after the answer, 2 % of its time
 
-# Measured with VmHWM: fcn takes 353 bytes per pixel, deeplab 390, psp 630, all of them 113 MB at their first image.
-_FIXED_BYTES = 2**28  # that, and the bands of the heads
+# Measured with VmHWM at 2 million pixels, 113 MB of it at the first image: in float32 fcn takes 364 bytes per pixel,
+# deeplab 429, psp 712; in bfloat16 200, 233 and 375; in int8 333, 470 and 669.
+_FIXED_BYTES = 2**28  # those 113 MB, and the bands of the heads
 _BYTES_PER_PIXEL = {"local": 400, "global": 700}
 
 
 class OpenVinoEngine:
     """An ONNX graph of `container.mx.export`, ready to answer from several threads.
 
-    `slots` images are computed at once, each on its share of the `threads`; further callers wait. Raises ClientError
-    when the graph is unusable, or when the processor lacks the precision asked for.
+    `slots` images are computed at once, each on its share of the `threads`; further callers wait. An image that would
+    need more than `image_memory` bytes is computed in tiles, if the network allows that. Raises ClientError when the
+    graph is unusable, or when the processor lacks the precision asked for.
     """
 
-    def __init__(self, graph: Path, precision: str = "auto", *, threads: int, slots: int = 1) -> None:
+    def __init__(
+        self, graph: Path, precision: str = "auto", *, threads: int, slots: int = 1, image_memory: int = 2**31
+    ) -> None:
         openvino = import_openvino()
         core = openvino.Core()
         self.precision = _choose_precision(core, precision)
         model = _read_model(openvino, core, graph)
         self._reach = tiles.reach(model)
+        self._bytes_per_pixel = _BYTES_PER_PIXEL["global" if self._reach is None else "local"]
+        if self.precision == "bfloat16":
+            self._bytes_per_pixel = self._bytes_per_pixel * 11 // 20
+        least, most = _TILE
+        self._tile = min(max(least, (image_memory - _FIXED_BYTES) // self._bytes_per_pixel), most)
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
         settings: dict[str, Any] = {
             "NUM_STREAMS": slots,
@@ -77,9 +86,9 @@ class OpenVinoEngine:
     def memory(self, pixels: int) -> int:
         """Return the bytes that a mask of so many pixels needs at most beside the loaded model, its answer included."""
         if self._reach is None:
-            return _FIXED_BYTES + _BYTES_PER_PIXEL["global"] * pixels
+            return _FIXED_BYTES + self._bytes_per_pixel * pixels
         beside = 4 + self.num_classes // 8  # the image, the mask and the logits at an eighth of the size
-        return _FIXED_BYTES + _BYTES_PER_PIXEL["local"] * min(pixels, _TILE) + beside * pixels
+        return _FIXED_BYTES + self._bytes_per_pixel * min(pixels, self._tile) + beside * pixels
 
     def warm(self) -> None:
         """Answer once, so that the first request does not pay for what is set up lazily."""
@@ -89,10 +98,10 @@ class OpenVinoEngine:
 
     def _coarse_logits(self, slot: _Slot, image: np.ndarray) -> np.ndarray:
         """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
-        if self._reach is None or image.shape[0] * image.shape[1] <= _TILE:
+        if self._reach is None or image.shape[0] * image.shape[1] <= self._tile:
             return _infer(slot.network, image)
         logits = np.empty((1, self.num_classes, *(-(-side // tiles.STRIDE) for side in image.shape[:2])), np.float32)
-        for tile in tiles.split(image.shape[0], image.shape[1], self._reach, _TILE):
+        for tile in tiles.split(image.shape[0], image.shape[1], self._reach, self._tile):
             whole, part = (slice(None), slice(None), *tile.outer), (slice(None), slice(None), *tile.inner)
             logits[whole] = _infer(slot.network, image[tile.image])[part]
         return logits

@@ -15,7 +15,6 @@ from flask import Flask, Response, after_this_request, g, request
 from werkzeug.exceptions import HTTPException
 
 from container.codecs.answers import pieces
-from container.engines.choice import choose_slots
 from container.errors import ClientError, RequestError
 from container.serve_settings import ServeSettings
 from container.serving.admission import Gate, Overloaded
@@ -36,10 +35,9 @@ _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead o
 def load() -> Flask:
     """Load and warm the model, in a gunicorn worker before it accepts; an unusable model ends the server."""
     settings = ServeSettings.read()
-    slots = choose_slots(settings, settings.threads)
     # while one image is computed, the next is decoded and the last encoded
-    gate = Gate(slots + 1, PLACES, settings.memory // _BODIES_SHARE)
-    open_ = functools.partial(open_model, settings=settings, slots=slots)
+    gate = Gate(settings.slots + 1, PLACES, settings.memory // _BODIES_SHARE)
+    open_ = functools.partial(open_model, settings=settings)
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("container.requests").addHandler(handler)
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())

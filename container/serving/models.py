@@ -32,10 +32,10 @@ class Model:
     classes: dict[int, ClassEntry]
 
 
-def open_model(model_dir: Path, settings: ServeSettings, slots: int) -> Model:
+def open_model(model_dir: Path, settings: ServeSettings) -> Model:
     """Load and warm the model in `model_dir`; raises ClientError when it is unusable."""
     artifacts.read_model_settings(model_dir)
-    return Model(open_engine(model_dir, settings, slots), read_classes(model_dir))
+    return Model(open_engine(model_dir, settings), read_classes(model_dir))
 
 
 def estimate_memory(model_dir: Path) -> int:

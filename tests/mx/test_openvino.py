@@ -80,10 +80,10 @@ def test_answers_are_those_of_the_network(
 
 def test_tiles_give_the_answer_of_the_whole_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_onnx(build_network("fcn"), tmp_path / "model.onnx")
-    engine = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2)
     image = random_image(501, 703)[0]
-    whole = engine.probabilities(image)
-    monkeypatch.setattr(engines, "_TILE", 300_000)
+    whole = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2).probabilities(image)
+    monkeypatch.setattr(engines, "_TILE", (300_000, 300_000))
+    engine = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2)
     seen: list[tuple[int, ...]] = []
     infer = engines._infer
 

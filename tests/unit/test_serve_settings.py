@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 
 from container import serve_settings
-from container.engines.choice import choose_slots
 from container.errors import ClientError
 from container.serve_settings import ServeSettings
 
@@ -47,10 +46,13 @@ def test_a_multi_model_endpoint_is_one_process_with_a_budget() -> None:
     assert (settings.multi_model, settings.workers, settings.model_memory) == (True, 1, 700 * 2**20)
 
 
-@pytest.mark.parametrize(("threads", "slots"), [(1, 1), (2, 1), (4, 1), (8, 2), (16, 4)])
-def test_up_to_four_cores_compute_one_image(threads: int, slots: int) -> None:
-    assert choose_slots(ServeSettings.read({"SERVE_ENGINE": "openvino"}), threads) == slots
-    assert choose_slots(ServeSettings.read({"SERVE_ENGINE": "mxnet"}), threads) == 1
+@pytest.mark.parametrize(("cpus", "slots"), [(1, 1), (2, 1), (4, 1), (8, 2), (16, 4)])
+def test_up_to_four_cores_compute_one_image(monkeypatch: pytest.MonkeyPatch, cpus: int, slots: int) -> None:
+    monkeypatch.setattr(serve_settings, "cpu_count", lambda: cpus)
+    monkeypatch.setattr(serve_settings, "memory_limit", lambda: 2**33)
+    settings = ServeSettings.read({"SERVE_ENGINE": "openvino"})
+    assert (settings.slots, settings.image_memory) == (slots, 6 * 2**30 // slots)
+    assert ServeSettings.read({"SERVE_ENGINE": "mxnet"}).slots == 1
 
 
 def test_a_successor_takes_the_gpu_that_has_become_free() -> None:
