@@ -35,16 +35,12 @@ def decode_image(data: bytes, max_pixels: int = 2**28) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def decode_annotation(data: bytes, max_pixels: int = 2**28) -> np.ndarray:
-    """Decode a single-channel PNG to its pixel values (palette indices, not colours), shape (H, W).
+def decode_annotation(data: bytes, max_pixels: int = 2**28) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decode a single-channel PNG to its pixel values (palette indices, not colours), shape (H, W), and its palette.
 
-    The result is uint8, or int32 for the 16- and 32-bit modes. Raises DecodeError or TooManyPixels.
+    The values are uint8, or int32 for the 16- and 32-bit modes; the palette is uint8 RGB (n, 3), None for other modes
+    than P. Raises DecodeError or TooManyPixels.
     """
-    return annotation_with_palette(data, max_pixels)[0]
-
-
-def annotation_with_palette(data: bytes, max_pixels: int = 2**28) -> tuple[np.ndarray, np.ndarray | None]:
-    """Decode as `decode_annotation`, and return the palette too: uint8 RGB (n, 3), None for other modes than P."""
     image = _load(data, max_pixels)
     if image.format != "PNG":
         raise DecodeError(f"an annotation must be a PNG, this is {image.format}")

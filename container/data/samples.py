@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from container.codecs.images import DecodeError, annotation_with_palette, decode_image
+from container.codecs.images import DecodeError, decode_annotation, decode_image
 from container.data.ground_truth import ColourMap
 from container.data.labels import LabelMap
 from container.data.pipe import PipeSamples, ShuffleBuffer
@@ -123,7 +123,7 @@ def decode_sample(sample: Sample, label_map: LabelMap, num_classes: int) -> tupl
     except DecodeError as error:
         raise ClientError(f"{sample.name}: {error}; replace or remove it") from error
     try:
-        pixels, palette = annotation_with_palette(encoded_annotation)
+        pixels, palette = decode_annotation(encoded_annotation)
         if sample.colour_map and palette is not None:
             pixels = sample.colour_map.repair(pixels, palette)
         if pixels.shape != image.shape[:2]:

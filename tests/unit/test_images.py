@@ -93,22 +93,24 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header() -> None:
 
 
 def test_annotation_in_mode_l_holds_its_values() -> None:
-    decoded = decode_annotation(save(pixels([[0, 7, 255]])))
-    assert (decoded.dtype, decoded.tolist()) == (np.uint8, [[0, 7, 255]])
+    decoded, palette = decode_annotation(save(pixels([[0, 7, 255]])))
+    assert (decoded.dtype, decoded.tolist(), palette) == (np.uint8, [[0, 7, 255]], None)
 
 
 def test_annotation_with_a_palette_holds_indices() -> None:
     image = pixels([[0, 2, 255]])
     image.putpalette([value for index in range(256) for value in (index, 255 - index, 9)])
-    assert decode_annotation(save(image)).tolist() == [[0, 2, 255]]
+    decoded, palette = decode_annotation(save(image))
+    assert decoded.tolist() == [[0, 2, 255]]
+    assert palette is not None and palette[2].tolist() == [2, 253, 9]
 
 
 def test_bilevel_annotation_holds_0_and_1() -> None:
-    assert decode_annotation(save(pixels([[0, 255]]).convert("1"))).tolist() == [[0, 1]]
+    assert decode_annotation(save(pixels([[0, 255]]).convert("1")))[0].tolist() == [[0, 1]]
 
 
 def test_16_bit_annotation_keeps_large_values() -> None:
-    decoded = decode_annotation(save(pixels([[0, 300, 65535]], np.uint16)))
+    decoded, _ = decode_annotation(save(pixels([[0, 300, 65535]], np.uint16)))
     assert (decoded.dtype, decoded.tolist()) == (np.int32, [[0, 300, 65535]])
 
 
