@@ -29,6 +29,8 @@ PLACES = 32  # requests that one process holds at once, those that still arrive 
 
 _BODIES_SHARE = 8  # one part in so many of the memory may hold bodies
 
+_SEND_SECONDS = 10  # for each megabyte of an answer: nobody keeps a place by reading slowly
+
 _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
 
 
@@ -149,6 +151,8 @@ def _invoke(opened: AbstractContextManager[Model], settings: ServeSettings, gate
 
     with opened as model:
         found = answer(request, model, settings, gate, g.record)
+    if connection := request.environ.get("gunicorn.socket"):
+        connection.settimeout(_SEND_SECONDS)
     headers = {"Content-Length": str(found.length), "Vary": "Accept, Accept-Encoding"}
     if found.is_gzip:
         headers["Content-Encoding"] = "gzip"

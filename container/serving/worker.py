@@ -22,9 +22,9 @@ class Worker(gthread.ThreadWorker):
         if self.alive and not conn.initialized and not conn.wait_for_data(0):
             return gthread._DEFER
         with contextlib.ExitStack() as conn.arriving:
-            passed = conn.arriving.enter_context(cut_off(conn.sock, _HEAD_SECONDS))
+            conn.late = conn.arriving.enter_context(cut_off(conn.sock, _HEAD_SECONDS))
             keep = super().handle(conn)
-        if passed.is_set():
+        if conn.late.is_set():
             with contextlib.suppress(OSError):
                 util.write_error(conn.sock, 408, "Request Timeout", f"no headers within {_HEAD_SECONDS} s")
         return keep
@@ -32,6 +32,7 @@ class Worker(gthread.ThreadWorker):
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request whose headers are all there."""
         conn.arriving.close()
+        conn.late.clear()
         return super().handle_request(req, conn)
 
     def set_accept_enabled(self, enabled: bool) -> None:

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,20 @@ def test_headers_that_trickle_are_cut_off(server: Server) -> None:
             assert time.monotonic() - start < 10
             connection.sendall(b"z")
         assert b" 408 " in connection.recv(16)
+
+
+def test_a_reader_that_trickles_loses_its_place(server: Server) -> None:
+    body = noise(500, 801)
+    head = HEAD + f"Accept: application/x-npy\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        connection.connect(_address(server))
+        connection.sendall(head + body)
+        start = time.monotonic()
+        while '"width": 801' not in server.log.read_text():  # the line is written when the request is over
+            assert time.monotonic() - start < 60  # at this speed the whole answer would take four minutes
+            assert connection.recv(10_000)
+            threading.Event().wait(0.3)
 
 
 def test_silent_connections_hold_no_thread(server: Server) -> None:
