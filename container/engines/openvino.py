@@ -43,6 +43,7 @@ class OpenVinoEngine:
     ) -> None:
         openvino = import_openvino()
         core = openvino.Core()
+        self._graph = graph
         self.precision = _choose_precision(core, precision)
         model = _read_model(openvino, core, graph)
         self._reach = tiles.reach(model)
@@ -91,10 +92,21 @@ class OpenVinoEngine:
         return _FIXED_BYTES + self._bytes_per_pixel * min(pixels, self._tile) + beside * pixels
 
     def warm(self) -> None:
-        """Answer once, so that the first request does not pay for what is set up lazily."""
+        """Answer once, so that the first request does not pay for what is set up lazily.
+
+        Raises ClientError when the graph does not answer as one that train wrote.
+        """
         image = np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8)
-        self.mask(image)
-        self.probabilities(image)
+        expected = (1, self.num_classes, _WARM_SIZE // tiles.STRIDE, _WARM_SIZE // tiles.STRIDE)
+        try:
+            with self._slot(image) as slot:
+                shape = self._coarse_logits(slot, image).shape
+            if shape != expected:
+                raise RuntimeError(f"its coarse_logits have the shape {shape} instead of {expected}")
+            self.mask(image)
+            self.probabilities(image)
+        except RuntimeError as error:
+            raise _foreign(self._graph, error) from error
 
     def _coarse_logits(self, slot: _Slot, image: np.ndarray) -> np.ndarray:
         """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
@@ -188,7 +200,14 @@ def _read_model(openvino: ModuleType, core: Any, graph: Path) -> Any:
         model = core.read_model(graph)
         coarse = next(o for node in model.get_ops() for o in node.outputs() if "coarse_logits" in o.get_names())
         model.reshape([1, -1, -1, 3])
-        return openvino.Model([coarse], model.get_parameters())
+        (image,) = model.get_parameters()
+        if image.get_element_type() != openvino.Type.u8 or coarse.get_element_type() != openvino.Type.f32:
+            raise RuntimeError("it does not make float32 of uint8")
+        return openvino.Model([coarse], [image])
     except (RuntimeError, StopIteration) as error:
-        reason = str(error).strip().splitlines() or ["it has no tensor coarse_logits"]
-        raise ClientError(f"{graph} is not a graph that train wrote: {reason[-1]}") from error
+        raise _foreign(graph, error) from error
+
+
+def _foreign(graph: Path, error: Exception) -> ClientError:
+    reason = str(error).strip().splitlines() or ["it has no tensor coarse_logits"]
+    return ClientError(f"{graph} is not a graph that train wrote: {reason[-1]}")

@@ -34,8 +34,12 @@ class Model:
 
 def open_model(model_dir: Path, settings: ServeSettings) -> Model:
     """Load and warm the model in `model_dir`; raises ClientError when it is unusable."""
-    artifacts.read_model_settings(model_dir)
-    return Model(open_engine(model_dir, settings), read_classes(model_dir))
+    num_classes = artifacts.read_model_settings(model_dir)["num_classes"]
+    engine = open_engine(model_dir, settings)
+    if engine.num_classes != num_classes:
+        described = f"{artifacts.HYPERPARAMETERS} describes {num_classes} classes"
+        raise ClientError(f"{model_dir}: {described}, its graph has {engine.num_classes}: they are of different jobs")
+    return Model(engine, read_classes(model_dir))
 
 
 def estimate_memory(model_dir: Path) -> int:

@@ -21,6 +21,8 @@ from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
 from container.mx.export import export_onnx
 from container.mx.network import SegmentationNetwork
+from container.serve_settings import ServeSettings
+from container.serving.models import open_model
 from tests.mx.test_export import CLASSES, PROGRAM, build_network, random_image
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
@@ -175,18 +177,51 @@ def test_precision_follows_the_processor(graph: Path) -> None:
         OpenVinoEngine(graph, "half", threads=1)
 
 
-@pytest.mark.parametrize("content", ["truncated", "foreign"])
-def test_a_graph_that_train_did_not_write_is_named(graph: Path, tmp_path: Path, content: str) -> None:
+def write_graph(path: Path, image_type: int, stride: int) -> None:
+    """Write a graph of one convolution, which differs from train's in what it takes or in how fine its answer is."""
+    weight = onnx.numpy_helper.from_array(np.ones((CLASSES, 3, 1, 1), np.float32), "weight")
+    nodes = [
+        onnx.helper.make_node("Cast", ["image"], ["floats"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
+        onnx.helper.make_node("Conv", ["planes", "weight"], ["coarse_logits"], strides=[stride, stride]),
+    ]
+    image = onnx.helper.make_tensor_value_info("image", image_type, ["n", "h", "w", 3])
+    logits = onnx.helper.make_tensor_value_info("coarse_logits", onnx.TensorProto.FLOAT, None)
+    model = onnx.helper.make_graph(nodes, "g", [image], [logits], [weight])
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(model, opset_imports=[opset], ir_version=8), str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [("truncated", ""), ("foreign", ""), ("floats", "of uint8"), ("finer", "shape")]
+)
+def test_a_graph_that_train_did_not_write_is_named(graph: Path, tmp_path: Path, content: str, reason: str) -> None:
     path = tmp_path / "model.onnx"
     if content == "truncated":
         path.write_bytes(graph.read_bytes()[:100_000])
+    elif content == "floats":
+        write_graph(path, onnx.TensorProto.FLOAT, 8)
+    elif content == "finer":
+        write_graph(path, onnx.TensorProto.UINT8, 4)
     else:
         value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])
         output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3])
         node = onnx.helper.make_node("Relu", ["x"], ["y"])
         onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [output])), str(path))
-    with pytest.raises(ClientError, match=f"{path} is not a graph that train wrote"):
-        OpenVinoEngine(path, threads=1)
+    with pytest.raises(ClientError, match=f"{path} is not a graph that train wrote: .*{reason}"):
+        OpenVinoEngine(path, threads=1).warm()
+
+
+def test_a_graph_of_another_job_is_refused(tmp_path: Path) -> None:
+    write_graph(tmp_path / "model.onnx", onnx.TensorProto.UINT8, 8)
+    (tmp_path / "model_best.params").touch()
+    for classes in (CLASSES, CLASSES + 2):
+        (tmp_path / "hyperparams.json").write_text(json.dumps({"num_classes": classes}))
+        if classes == CLASSES:
+            assert open_model(tmp_path, ServeSettings(tmp_path)).engine.num_classes == CLASSES
+        else:
+            with pytest.raises(ClientError, match=f"describes {classes} classes, its graph has {CLASSES}"):
+                open_model(tmp_path, ServeSettings(tmp_path))
 
 
 def test_an_archive_without_a_graph_is_converted_in_a_child(network: SegmentationNetwork, tmp_path: Path) -> None:
