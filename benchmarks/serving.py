@@ -53,10 +53,11 @@ class Server:
                 break
             if self.process.poll() is not None or time.perf_counter() - start > PATIENCE:
                 raise SystemExit(f"{' '.join(command)} does not answer")
+            time.sleep(0.02)
         self.start_seconds = time.perf_counter() - start
 
     def ask(self, method: str, path: str, body: bytes = b"", accept: str = "") -> float:
-        """Return the seconds until the whole answer was there."""
+        """Return the seconds until the whole answer was there; raises OSError when it is none or an error."""
         start = time.perf_counter()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         connection.request(method, path, body, {"Content-Type": "image/jpeg", "Accept": accept})
@@ -64,7 +65,7 @@ class Server:
         response.read()
         connection.close()
         if response.status != 200:
-            raise SystemExit(f"{path} answered {response.status}")
+            raise OSError(f"{path} answered {response.status}")
         return time.perf_counter() - start
 
     def memory(self) -> int:

@@ -27,14 +27,15 @@ class MXNetEngine:
     def __init__(self, model_dir: Path, precision: str = "auto") -> None:
         if precision not in ("auto", "float32", "float16"):
             raise ClientError(f"SERVE_PRECISION={precision} needs OpenVINO: set SERVE_ENGINE=openvino, or take auto")
+        self.precision = "float16" if precision == "float16" else "float32"
         settings = artifacts.read_model_settings(model_dir)
         self.num_classes: int = settings["num_classes"]
         self._device = mx.gpu() if mx.context.num_gpus() else mx.cpu()
-        if precision == "float16" and self._device.device_type != "gpu":
+        if self.precision == "float16" and self._device.device_type != "gpu":
             raise ClientError("SERVE_PRECISION=float16 needs a GPU: on CPUs take auto, float32 or bfloat16")
         self._network = SegmentationNetwork(**settings)
         load_weights(self._network, model_dir / artifacts.BEST_WEIGHTS, [self._device])
-        if precision == "float16":
+        if self.precision == "float16":
             self._network._children.pop("auxlayer")  # the conversion wants every parameter to be in the graph
             self._network.hybridize(static_alloc=True)
             self._logits(np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8))  # traces the graph that is converted

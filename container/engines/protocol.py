@@ -11,6 +11,7 @@ class Engine(Protocol):
     """A loaded model; may be called from several threads at once."""
 
     num_classes: int
+    precision: str
 
     def mask(self, image: np.ndarray) -> np.ndarray:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""

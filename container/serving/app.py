@@ -6,7 +6,9 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,8 @@ from container.serve_settings import ServeSettings
 from container.serving.admission import Gate, Overloaded
 from container.serving.answering import answer
 from container.serving.bodies import discard_body
-from container.serving.models import Model, ModelStore, estimate_memory, open_model
+from container.serving.models import LOG, Model, ModelStore, estimate_memory, open_model
 from container.serving.request_log import Metrics, Record, write_line
-
-LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
 PLACES = 32  # requests that one process holds at once, those that still arrive or wait included
 
@@ -35,7 +35,7 @@ _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead o
 
 
 def load() -> Flask:
-    """Load and warm the model, in a gunicorn worker before it accepts; an unusable model ends the server."""
+    """Create the application, in a gunicorn worker, and load the model beside it; an unusable model ends the server."""
     settings = ServeSettings.read()
     # while one image is computed, the next is decoded and the last encoded
     gate = Gate(settings.slots + 1, PLACES, settings.memory // _BODIES_SHARE)
@@ -45,15 +45,28 @@ def load() -> Flask:
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())
     if settings.multi_model:
         return create_app(ModelStore(open_, estimate_memory, settings.model_memory), settings, gate)
-    try:
-        return create_app(open_(settings.model_dir), settings, gate)
-    except ClientError as error:
+    with_one_thread = ThreadPoolExecutor(1)
+    model = with_one_thread.submit(open_, settings.model_dir)
+    with_one_thread.shutdown(wait=False)
+    model.add_done_callback(_end_if_unusable)
+    return create_app(model, settings, gate)
+
+
+def _end_if_unusable(model: Future[Model]) -> None:
+    error = model.exception()
+    if isinstance(error, ClientError):
         LOG.error("ClientError: %s", error)
-        sys.exit(_BOOT_ERROR)
+    elif error is not None:
+        LOG.error("the model cannot be loaded", exc_info=error)
+    if error is not None:
+        os._exit(_BOOT_ERROR)  # sys.exit would end this thread only
 
 
-def create_app(models: Model | ModelStore, settings: ServeSettings, gate: Gate | None = None) -> Flask:
-    """Create the application that answers with one model, or with the store of a multi-model endpoint."""
+def create_app(models: Future[Model] | ModelStore, settings: ServeSettings, gate: Gate | None = None) -> Flask:
+    """Create the application that answers with one model, or with the store of a multi-model endpoint.
+
+    Until the one model is there, whatever is asked is refused with 503.
+    """
     gate = gate or Gate(2, PLACES)
     metrics = Metrics()
     app = Flask(__name__)
@@ -95,12 +108,22 @@ def create_app(models: Model | ModelStore, settings: ServeSettings, gate: Gate |
     if isinstance(models, ModelStore):
         _add_model_routes(app, models, settings, gate)
     else:
-
-        @app.post("/invocations")
-        def invocations() -> Response:
-            return _invoke(contextlib.nullcontext(models), settings, gate)
-
+        _add_routes(app, models, settings, gate)
     return app
+
+
+def _add_routes(app: Flask, model: Future[Model], settings: ServeSettings, gate: Gate) -> None:
+    """Add an ordinary endpoint's route."""
+    app.extensions["model"] = model
+
+    @app.before_request
+    def refuse_until_loaded() -> None:
+        if not model.done():
+            raise Overloaded("the model is being loaded; try again", 1)
+
+    @app.post("/invocations")
+    def invocations() -> Response:
+        return _invoke(contextlib.nullcontext(model.result()), settings, gate)
 
 
 def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, gate: Gate) -> None:

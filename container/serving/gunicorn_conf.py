@@ -13,7 +13,6 @@ from container.serve_settings import ServeSettings
 from container.serving.app import PLACES
 from container.serving.bodies import STALL_SECONDS
 
-_LOADING_SECONDS = 240  # as long as the platform waits for the first /ping
 _DRAIN_SECONDS = 20  # of the 25 below: what still waits then is told to try elsewhere
 
 _settings = ServeSettings.read()
@@ -24,8 +23,7 @@ worker_class = "container.serving.worker.Worker"
 workers = _settings.workers
 threads = PLACES + 8  # what no invocation can hold stays free for /ping and for refusals
 
-# A worker is replaced when its main loop is silent for this long. The loop starts after the model has been loaded.
-timeout = max(_settings.timeout, _LOADING_SECONDS)
+timeout = 240  # a worker is replaced when its main loop is silent for so long; loading a GPU's libraries can hold it up
 keepalive = STALL_SECONDS  # between two requests of a connection, and before its first
 graceful_timeout = 25  # the platform kills 30 seconds after SIGTERM
 
@@ -42,15 +40,15 @@ def when_ready(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give each worker a GPU of its own; a successor takes the one that its predecessor leaves."""
-    taken = {other.gpu for other in server.WORKERS.values()}
-    worker.gpu = next(number for number in range(len(taken) + 1) if number not in taken)
+    """Give each worker a number, its GPU's; a successor takes the one that its predecessor leaves."""
+    taken = {other.number for other in server.WORKERS.values()}
+    worker.take_number(next(number for number in range(len(taken) + 1) if number not in taken))
 
 
 def post_fork(server: Any, worker: Any) -> None:
     """Show the worker its GPU only; must come before MXNet is imported."""
     if _settings.engine == "mxnet" and _settings.workers > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(worker.gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(worker.number)
 
 
 def post_worker_init(worker: Any) -> None:

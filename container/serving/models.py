@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ from container.engines.choice import open_engine
 from container.engines.protocol import Engine
 from container.errors import ClientError, RequestError
 from container.serve_settings import ServeSettings
+
+LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
 # Measured in a process with four models of a kind, float32: each took 1.8 to 1.9 times its weights once it was loaded,
 # and with its first 480×480 image 200 MB (fcn), 220 (deeplab) or 280 (psp); in bfloat16 less of both.
@@ -34,12 +38,16 @@ class Model:
 
 def open_model(model_dir: Path, settings: ServeSettings) -> Model:
     """Load and warm the model in `model_dir`; raises ClientError when it is unusable."""
+    start = time.monotonic()
     num_classes = artifacts.read_model_settings(model_dir)["num_classes"]
     engine = open_engine(model_dir, settings)
     if engine.num_classes != num_classes:
         described = f"{artifacts.HYPERPARAMETERS} describes {num_classes} classes"
         raise ClientError(f"{model_dir}: {described}, its graph has {engine.num_classes}: they are of different jobs")
-    return Model(engine, read_classes(model_dir))
+    model = Model(engine, read_classes(model_dir))
+    seconds = time.monotonic() - start
+    LOG.info("%s is ready after %.1f s: %s in %s", model_dir, seconds, settings.engine, engine.precision)
+    return model
 
 
 def estimate_memory(model_dir: Path) -> int:

@@ -13,10 +13,9 @@ from pathlib import Path
 from container.mx.export import export_onnx
 from container.serve_settings import ServeSettings
 from container.serving.app import create_app
-from container.serving.models import Model
 from tests.fuzz.bodies import bodies
 from tests.job.server import Server, children, write_model
-from tests.unit.test_serving import FakeEngine
+from tests.unit.test_serving import FakeEngine, loaded
 
 COUNT = int(os.environ.get("FUZZ_BODIES", "500"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
@@ -25,7 +24,7 @@ GROWTH = 200 * 1024  # kilobytes
 
 
 def test_no_body_is_our_fault() -> None:
-    client = create_app(Model(FakeEngine(), {}), ServeSettings(Path("unused"))).test_client()
+    client = create_app(loaded(FakeEngine()), ServeSettings(Path("unused"))).test_client()
     statuses: set[int] = set()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number, body in enumerate(bodies(COUNT, SEED)):

@@ -46,7 +46,7 @@ class Server:
 
     def __enter__(self) -> Server:
         try:
-            self.wait_until_ready()
+            self.before_ready = self.ping_until_ready()
         except BaseException:
             self.__exit__()
             raise
@@ -56,14 +56,18 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def wait_until_ready(self) -> None:
+    def ping_until_ready(self) -> list[requests.Response]:
+        """Ask /ping until it is 200; returns what it answered before."""
+        answers: list[requests.Response] = []
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
-            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
-                if requests.get(f"{self.url}/ping", timeout=1).status_code == 200:
-                    return
-        raise AssertionError(f"no /ping in {PATIENCE} s: {self.log.read_text()}")
+            with contextlib.suppress(requests.ConnectionError):  # until it listens
+                answers.append(requests.get(f"{self.url}/ping", timeout=2))
+                if answers[-1].status_code == 200:
+                    return answers[:-1]
+            time.sleep(0.02)
+        raise AssertionError(f"/ping is not 200 in {PATIENCE} s: {self.log.read_text()}")
 
     def invoke(self, body: bytes, accept: str = "image/png") -> requests.Response:
         headers = {"Content-Type": "image/png", "Accept": accept}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import select
@@ -12,10 +13,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
+from PIL import Image
 
 from container.mx.export import export_onnx
 from container.serving.app import PLACES
@@ -69,15 +72,32 @@ def test_a_request_is_one_line_of_json_in_the_log(server: Server) -> None:
 
 
 def test_ping_is_quick_while_all_places_are_taken(server: Server) -> None:
-    image = noise(320, 320)
-    waiting = [server.start_invocation(image) for _ in range(PLACES)]
-    deadline = time.monotonic() + PATIENCE
-    while server.invoke(noise(8, 8)).status_code != 503:
-        assert time.monotonic() < deadline
-    slowest_but_one = sorted(_ping(server) for _ in range(100))[98]
-    assert server.invoke(noise(8, 8)).status_code == 503, "not all places were taken until the end"
-    assert [connection.getresponse().status for connection in waiting] == [200] * PLACES
-    assert slowest_but_one < 0.1
+    target, done = io.BytesIO(), threading.Event()
+    statuses: list[int] = []
+    Image.new("RGB", (320, 320)).save(target, "PNG")
+
+    def keep_asking() -> None:
+        while not done.is_set():
+            statuses.append(server.invoke(target.getvalue()).status_code)
+            done.wait(0.2)
+
+    def wait_for_refusals(count: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while statuses.count(503) < count:
+            assert time.monotonic() < deadline
+
+    with ThreadPoolExecutor(PLACES + 4) as pool:
+        clients = [pool.submit(keep_asking) for _ in range(PLACES + 4)]
+        try:
+            wait_for_refusals(1)
+            seconds = sorted(_ping(server) for _ in range(100))
+            wait_for_refusals(statuses.count(503) + 1)
+        finally:
+            done.set()
+    for client in clients:
+        client.result()
+    assert set(statuses) == {200, 503}
+    assert seconds[98] < 0.1
 
 
 def _address(server: Server) -> tuple[str, int]:
@@ -149,11 +169,18 @@ def test_chunks_that_are_none_are_400(server: Server) -> None:
         assert b" 400 " in connection.recv(16)
 
 
-def test_a_worker_that_dies_is_replaced(server: Server) -> None:
-    (worker,) = children(server.process.pid)
+def _kill_worker(server: Server) -> None:
+    worker = children(server.process.pid)[0]
     os.kill(worker, signal.SIGKILL)
-    server.wait_until_ready()
-    assert children(server.process.pid) != [worker]
+    deadline = time.monotonic() + PATIENCE
+    while worker in children(server.process.pid):
+        assert time.monotonic() < deadline
+
+
+def test_ping_is_503_until_the_successor_of_a_dead_worker_is_warm(server: Server) -> None:
+    _kill_worker(server)
+    before = server.ping_until_ready()
+    assert {answer.status_code for answer in before} == {503}
     assert server.invoke(noise(40, 40)).status_code == 200
 
 
@@ -178,6 +205,22 @@ def test_sigterm_loses_nobody_who_has_connected(root: Path, tmp_path: Path) -> N
         os.kill(worker, signal.SIGCONT)
         assert [connection.getresponse().status for connection in waiting] == [200] * 8
         assert server.process.wait(timeout=30) == 0
+
+
+def test_nobody_is_refused_while_another_worker_is_warm(root: Path, tmp_path: Path) -> None:
+    def ready() -> int:
+        return server.log.read_text().count("is ready after")
+
+    statuses: list[int] = []
+    with Server(root, tmp_path / "log", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+        deadline = time.monotonic() + PATIENCE
+        for count in (2, 3, 4):  # the second of the first two is ready, then each one's successor
+            while ready() < count:
+                assert time.monotonic() < deadline, server.log.read_text()
+                statuses.append(requests.get(f"{server.url}/ping", timeout=2).status_code)
+            assert server.invoke(noise(8, 8)).status_code == 200
+            _kill_worker(server)
+    assert set(statuses) == {200}
 
 
 def test_int8_of_an_archive_without_it_says_what_to_do(root: Path) -> None:

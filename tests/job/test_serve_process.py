@@ -57,6 +57,12 @@ def parse(record_pb2: ModuleType, answer: bytes, path: Path) -> np.ndarray:
     return np.array(record.features["target"].float32_tensor.values, np.float32).reshape(shape)
 
 
+def test_ping_is_503_while_the_graph_is_made(server: Server) -> None:
+    assert {answer.status_code for answer in server.before_ready} == {503}
+    assert server.before_ready[0].headers["Retry-After"] == "1"
+    assert server.before_ready[0].json() == {"error": "the model is being loaded; try again"}
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 333), (240, 320)])
 def test_probabilities_belong_to_the_mask(
     server: Server, record_pb2: ModuleType, tmp_path: Path, height: int, width: int

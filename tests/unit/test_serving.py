@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from container.classes import ClassEntry
+from container.engines.protocol import Engine
 from container.serve_settings import ServeSettings
 from container.serving.admission import Gate
 from container.serving.app import PLACES, create_app
@@ -26,6 +28,7 @@ class FakeEngine:
     """Says class 1 wherever red is above 127, with 75 %."""
 
     num_classes = 2
+    precision = "float32"
 
     def mask(self, image: np.ndarray) -> np.ndarray:
         return (image[:, :, 0] > 127).astype(np.uint8)
@@ -45,9 +48,15 @@ SETTINGS = ServeSettings(
 )
 
 
+def loaded(engine: Engine, classes: dict[int, ClassEntry] | None = None) -> Future[Model]:
+    model: Future[Model] = Future()
+    model.set_result(Model(engine, classes or {}))
+    return model
+
+
 @pytest.fixture
 def client() -> FlaskClient:
-    return create_app(Model(FakeEngine(), {}), SETTINGS).test_client()
+    return create_app(loaded(FakeEngine()), SETTINGS).test_client()
 
 
 def picture(width: int = 3, height: int = 2, file_format: str = "PNG") -> bytes:
@@ -76,6 +85,16 @@ def error_of(response: TestResponse) -> str:
     return str(content["error"])
 
 
+def test_whatever_is_asked_before_the_model_is_loaded_is_503() -> None:
+    model: Future[Model] = Future()
+    client = create_app(model, SETTINGS).test_client()
+    for response in (client.get("/ping"), invoke(client)):
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert error_of(response) == "the model is being loaded; try again"
+    model.set_result(Model(FakeEngine(), {}))
+    assert [client.get("/ping").status_code, invoke(client).status_code] == [200, 200]
+
+
 def test_ping_is_200_without_a_body(client: FlaskClient) -> None:
     response = client.get("/ping")
     assert (response.status_code, response.data) == (200, b"")
@@ -90,7 +109,7 @@ def test_ping_is_200_without_a_body(client: FlaskClient) -> None:
     ],
 )
 def test_execution_parameters_follow_the_settings(changes: dict[str, int], expected: dict[str, int]) -> None:
-    client = create_app(Model(FakeEngine(), {}), dataclasses.replace(SETTINGS, **changes)).test_client()
+    client = create_app(loaded(FakeEngine()), dataclasses.replace(SETTINGS, **changes)).test_client()
     assert client.get("/execution-parameters").json == {**expected, "BatchStrategy": "SINGLE_RECORD"}
 
 
@@ -191,7 +210,7 @@ def test_a_defect_is_500_with_its_traceback_in_the_log_only(caplog: pytest.LogCa
             raise ZeroDivisionError("a secret")
 
     with caplog.at_level(logging.ERROR):
-        response = invoke(create_app(Model(Broken(), {}), SETTINGS).test_client())
+        response = invoke(create_app(loaded(Broken()), SETTINGS).test_client())
     assert response.status_code == 500
     assert error_of(response) == "internal error; the endpoint's log has the details"
     assert "ZeroDivisionError: a secret" in caplog.text
@@ -217,7 +236,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_beyond_the_places_requests_are_503_at_once_and_ping_answers() -> None:
     engine, gate = Blocked(), Gate(2, PLACES)
-    app = create_app(Model(engine, {}), SETTINGS, gate)
+    app = create_app(loaded(engine), SETTINGS, gate)
     with ThreadPoolExecutor(PLACES) as pool:
         try:
             waiting = [pool.submit(invoke, app.test_client()) for _ in range(PLACES)]
@@ -235,7 +254,7 @@ def test_beyond_the_places_requests_are_503_at_once_and_ping_answers() -> None:
 
 def test_bodies_beyond_the_memory_set_aside_are_503() -> None:
     engine, gate = Blocked(), Gate(1, PLACES, body_bytes=len(picture()) + 1)
-    app = create_app(Model(engine, {}), SETTINGS, gate)
+    app = create_app(loaded(engine), SETTINGS, gate)
     with ThreadPoolExecutor(2) as pool:
         try:
             waiting = [pool.submit(invoke, app.test_client()) for _ in range(2)]

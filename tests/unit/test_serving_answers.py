@@ -19,8 +19,7 @@ from werkzeug.test import TestResponse
 
 from container.classes import ClassEntry
 from container.serving.app import create_app
-from container.serving.models import Model
-from tests.unit.test_serving import SETTINGS, error_of, picture
+from tests.unit.test_serving import SETTINGS, error_of, loaded, picture
 
 SCORES = np.array([0.125, 0.625, 0.25], np.float32)  # of three classes at every pixel
 
@@ -29,6 +28,7 @@ class ConstantEngine:
     """Says the same everywhere, and counts how often it is asked."""
 
     num_classes = 3
+    precision = "float32"
 
     def __init__(self) -> None:
         self.calls = 0
@@ -54,7 +54,7 @@ def engine() -> ConstantEngine:
 
 
 def client_of(engine: ConstantEngine, classes: dict[int, ClassEntry] | None = None, **changes: Any) -> FlaskClient:
-    return create_app(Model(engine, classes or {}), dataclasses.replace(SETTINGS, **changes)).test_client()
+    return create_app(loaded(engine, classes), dataclasses.replace(SETTINGS, **changes)).test_client()
 
 
 def ask(client: FlaskClient, accept: str, body: bytes | None = None, encoding: str = "identity") -> TestResponse:
