@@ -14,7 +14,6 @@ from container.serving.bodies import STALL_SECONDS, cut_off
 
 _HEAD_SECONDS = STALL_SECONDS - 1  # for all headers; with the stall itself the socket would fail, without an answer
 
-
 _ready = mmap.mmap(-1, mmap.PAGESIZE)  # by worker's number, whether its model is loaded; shared by all processes
 
 
