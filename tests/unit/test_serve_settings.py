@@ -57,7 +57,9 @@ def test_up_to_four_cores_compute_one_image(monkeypatch: pytest.MonkeyPatch, cpu
 
 def test_a_successor_takes_the_gpu_that_has_become_free() -> None:
     from container.serving.gunicorn_conf import pre_fork
+    from container.serving.worker import Worker
 
-    server, worker = SimpleNamespace(WORKERS={7: SimpleNamespace(gpu=0), 9: SimpleNamespace(gpu=2)}), SimpleNamespace()
+    server = SimpleNamespace(WORKERS={7: SimpleNamespace(number=0), 9: SimpleNamespace(number=2)})
+    worker = Worker.__new__(Worker)
     pre_fork(server, worker)
-    assert worker.gpu == 1
+    assert worker.number == 1
