@@ -1,10 +1,12 @@
-"""What every test may use: the program on the path, and small data sets in the platform's layout."""
+"""What every test may use: the program on the path, patience, and small data sets in the platform's layout."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,14 @@ sys.path.insert(0, str(PROGRAM))
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 
 JobFactory = Callable[..., Path]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, told: Callable[[], str] = str) -> None:
+    """Poll until the condition holds; fails after so many seconds, with what is told by then."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{seconds} s have passed. {told()}"
+        threading.Event().wait(0.01)
 
 
 def write_pair(root: Path, channel: str, stem: str, rng: np.random.Generator, size: tuple[int, int] = (40, 48)) -> None:

@@ -54,12 +54,13 @@ def load() -> Flask:
 
 def _end_if_unusable(model: Future[Model]) -> None:
     error = model.exception()
+    if error is None:
+        return
     if isinstance(error, ClientError):
         LOG.error("ClientError: %s", error)
-    elif error is not None:
+    else:
         LOG.error("the model cannot be loaded", exc_info=error)
-    if error is not None:
-        os._exit(_BOOT_ERROR)  # sys.exit would end this thread only
+    os._exit(_BOOT_ERROR)  # sys.exit would end this thread only
 
 
 def create_app(models: Future[Model] | ModelStore, settings: ServeSettings, gate: Gate | None = None) -> Flask:

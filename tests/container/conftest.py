@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,8 @@ import pytest
 import requests
 from PIL import Image as Pillow
 
-from tests.conftest import PROGRAM, job_factory
+from local_test.predict import ping
+from tests.conftest import PROGRAM, job_factory, wait_until
 
 PATIENCE = 240  # seconds until what should happen has failed to
 
@@ -75,13 +75,11 @@ class Container:
             follower.wait()
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+        def is_ready() -> bool:
             assert self.running(), self.logs()
-            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
-                if requests.get(f"{self.url}/ping", timeout=2).status_code == 200:
-                    return
-        raise AssertionError(f"no /ping in {PATIENCE} s: {self.logs()}")
+            return ping(self.url)
+
+        wait_until(is_ready, PATIENCE, self.logs)
 
     def ask(self, image: bytes, accept: str = "image/png") -> requests.Response:
         headers = {"Content-Type": "image/jpeg", "Accept": accept}

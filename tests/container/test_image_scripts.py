@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
 from PIL import Image as Pillow
 
 from local_test.predict import ping
-from tests.conftest import job_factory
+from tests.conftest import job_factory, wait_until
 from tests.container.conftest import PATIENCE, Image, free_port
 
 
@@ -39,17 +38,21 @@ def test_train_serve_and_predict(image: Image, tree: Path, options: list[str]) -
         server = subprocess.Popen(
             [str(tree / "local_test/serve_local.sh"), image.name], env=environment, stdout=log, stderr=log
         )
+    log_text = (tree / "log").read_text
+
+    def is_ready() -> bool:
+        assert server.poll() is None, log_text()
+        return ping(f"http://localhost:{port}")
+
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not ping(f"http://localhost:{port}"):
-            assert server.poll() is None and time.monotonic() < deadline, (tree / "log").read_text()
+        wait_until(is_ready, PATIENCE, log_text)
         photo = job / "input/data/validation/validation-0.jpg"
         done = run(tree, "predict.sh", str(photo), PORT=port)
         assert done.returncode == 0, done.stderr
         assert_mask_file(Path(done.stdout.splitlines()[0]))
     finally:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=60) == 0, (tree / "log").read_text()
+        assert server.wait(timeout=60) == 0, log_text()
 
 
 def assert_mask_file(path: Path) -> None:

@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mxnet as mx
@@ -19,7 +18,7 @@ import requests
 from PIL import Image
 
 from container.mx.network import SegmentationNetwork, initialize_weights
-from tests.conftest import PROGRAM
+from tests.conftest import PROGRAM, wait_until
 
 CLASSES = 5
 PATIENCE = 120  # seconds until what should happen has failed to
@@ -59,15 +58,15 @@ class Server:
     def ping_until_ready(self) -> list[requests.Response]:
         """Ask /ping until it is 200; returns what it answered before."""
         answers: list[requests.Response] = []
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+
+        def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
             with contextlib.suppress(requests.ConnectionError):  # until it listens
                 answers.append(requests.get(f"{self.url}/ping", timeout=2))
-                if answers[-1].status_code == 200:
-                    return answers[:-1]
-            time.sleep(0.02)
-        raise AssertionError(f"/ping is not 200 in {PATIENCE} s: {self.log.read_text()}")
+            return bool(answers) and answers[-1].status_code == 200
+
+        wait_until(is_ready, PATIENCE, self.log.read_text)
+        return answers[:-1]
 
     def invoke(self, body: bytes, accept: str = "image/png") -> requests.Response:
         headers = {"Content-Type": "image/png", "Accept": accept}

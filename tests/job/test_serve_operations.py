@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import io
 import json
@@ -22,6 +23,7 @@ from PIL import Image
 
 from container.mx.export import export_onnx
 from container.serving.app import PLACES
+from tests.conftest import wait_until
 from tests.job.server import PATIENCE, Server, children, free_port, noise, run_serve, write_model
 
 SPY = """
@@ -61,12 +63,8 @@ def test_the_process_holds_no_mxnet_and_calls_nobody(server: Server) -> None:
 
 def test_a_request_is_one_line_of_json_in_the_log(server: Server) -> None:
     assert server.invoke(noise(30, 50)).status_code == 200
-    deadline = time.monotonic() + PATIENCE
-    lines: list[str] = []
-    while not lines:
-        assert time.monotonic() < deadline
-        lines = [line for line in server.log.read_text().splitlines() if '"width": 50' in line]
-    (line,) = lines
+    wait_until(lambda: '"width": 50' in server.log.read_text(), PATIENCE)
+    (line,) = [line for line in server.log.read_text().splitlines() if '"width": 50' in line]
     assert (json.loads(line)["status"], json.loads(line)["height"]) == (200, 30)
     assert 'requests_total{status="200"}' in requests.get(f"{server.url}/metrics", timeout=PATIENCE).text
 
@@ -81,17 +79,13 @@ def test_ping_is_quick_while_all_places_are_taken(server: Server) -> None:
             statuses.append(server.invoke(target.getvalue()).status_code)
             done.wait(0.2)
 
-    def wait_for_refusals(count: int) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while statuses.count(503) < count:
-            assert time.monotonic() < deadline
-
     with ThreadPoolExecutor(PLACES + 4) as pool:
         clients = [pool.submit(keep_asking) for _ in range(PLACES + 4)]
         try:
-            wait_for_refusals(1)
+            wait_until(lambda: 503 in statuses, PATIENCE)
             seconds = sorted(_ping(server) for _ in range(100))
-            wait_for_refusals(statuses.count(503) + 1)
+            refused = statuses.count(503)
+            wait_until(lambda: statuses.count(503) > refused, PATIENCE)
         finally:
             done.set()
     for client in clients:
@@ -172,9 +166,7 @@ def test_chunks_that_are_none_are_400(server: Server) -> None:
 def _kill_worker(server: Server) -> None:
     worker = children(server.process.pid)[0]
     os.kill(worker, signal.SIGKILL)
-    deadline = time.monotonic() + PATIENCE
-    while worker in children(server.process.pid):
-        assert time.monotonic() < deadline
+    wait_until(lambda: worker not in children(server.process.pid), PATIENCE)
 
 
 def test_ping_is_503_until_the_successor_of_a_dead_worker_is_warm(server: Server) -> None:
@@ -208,16 +200,15 @@ def test_sigterm_loses_nobody_who_has_connected(root: Path, tmp_path: Path) -> N
 
 
 def test_nobody_is_refused_while_another_worker_is_warm(root: Path, tmp_path: Path) -> None:
-    def ready() -> int:
-        return server.log.read_text().count("is ready after")
-
     statuses: list[int] = []
+
+    def has_loaded(count: int) -> bool:
+        statuses.append(requests.get(f"{server.url}/ping", timeout=2).status_code)
+        return server.log.read_text().count("is ready after") >= count
+
     with Server(root, tmp_path / "log", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
-        deadline = time.monotonic() + PATIENCE
         for count in (2, 3, 4):  # the second of the first two is ready, then each one's successor
-            while ready() < count:
-                assert time.monotonic() < deadline, server.log.read_text()
-                statuses.append(requests.get(f"{server.url}/ping", timeout=2).status_code)
+            wait_until(functools.partial(has_loaded, count), PATIENCE, server.log.read_text)
             assert server.invoke(noise(8, 8)).status_code == 200
             _kill_worker(server)
     assert set(statuses) == {200}

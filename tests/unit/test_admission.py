@@ -8,7 +8,7 @@ import pytest
 
 from container.serving import admission
 from container.serving.admission import Gate, Overloaded
-from tests.unit.test_serving import wait_until
+from tests.conftest import wait_until
 
 FAR = float("inf")
 IMAGE = 10**6
@@ -24,7 +24,7 @@ def test_seats_are_given_in_order_of_arrival() -> None:
     with ThreadPoolExecutor(5) as pool, gate.seat(IMAGE, FAR):
         for number in range(5):
             pool.submit(work, number)
-            wait_until(lambda expected=number + 1: gate.waiting == expected)
+            wait_until(lambda expected=number + 1: gate.waiting == expected, 30)
         assert order == []
     assert order == [0, 1, 2, 3, 4]
 
@@ -88,7 +88,7 @@ def test_who_waits_is_refused_when_the_server_closes() -> None:
                 raise AssertionError
 
         waiting = pool.submit(wait)
-        wait_until(lambda: gate.waiting == 1)
+        wait_until(lambda: gate.waiting == 1, 30)
         gate.close_in(0)
         with pytest.raises(Overloaded, match="took too long"):
             waiting.result(30)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pytest
 
 from container.data.batches import Batch, Pair, Rollover, batches, groups
+from tests.conftest import wait_until
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +35,6 @@ def run(
     grouped: Iterable[list[Numbered]], transform: Callable[..., Pair | None] = pair, workers: int = 2
 ) -> Iterator[Batch]:
     return batches(lambda stopped: grouped, transform, workers, threading.Event())
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the deadline passed"
-        threading.Event().wait(0.01)
 
 
 def test_batches_come_in_order_with_the_last_one_smaller() -> None:
@@ -72,7 +65,7 @@ def test_reading_runs_ahead_of_the_device_but_not_far() -> None:
 
     made = run(groups(source(), 2))
     next(made)
-    wait_until(lambda: len(read) >= 6)  # the thread goes on without being asked
+    wait_until(lambda: len(read) >= 6, 10)  # the thread goes on without being asked
     threading.Event().wait(0.2)
     assert len(read) <= 2 * 5
     made.close()
@@ -84,7 +77,7 @@ def test_closing_stops_every_thread() -> None:
     next(made)
     assert threading.active_count() > before
     made.close()
-    wait_until(lambda: threading.active_count() == before)
+    wait_until(lambda: threading.active_count() == before, 10)
 
 
 def test_a_fault_of_the_reader_or_of_a_worker_reaches_the_user() -> None:

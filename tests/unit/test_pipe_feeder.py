@@ -10,26 +10,20 @@ import struct
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import wait_until
 
 DEADLINE = 20.0
 MAGIC = struct.pack("<I", 0xCED7230A)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "the deadline passed"
-        time.sleep(0.01)
-
-
 def read_stream(path: Path) -> bytes:
     """Read a FIFO to its end with a process that can be given up."""
-    wait_for(path.exists)
+    wait_until(path.exists, DEADLINE)
     return subprocess.run(["cat", path], capture_output=True, timeout=DEADLINE, check=True).stdout
 
 
@@ -119,7 +113,7 @@ def test_payload_with_the_magic_word_arrives_whole(job: Job) -> None:
 def test_channels_are_independent(job: Job) -> None:
     train, validation = job.write_pairs("train", 2, 200_000), job.write_pairs("validation", 3)
     job.feed(channels=("train", "validation"))
-    wait_for((job.data / "train_0").exists)
+    wait_until((job.data / "train_0").exists, DEADLINE)
     with open(job.data / "train_0", "rb") as half_read:
         first = half_read.read(1000)
         assert parse(read_stream(job.data / "validation_0")) == validation
@@ -130,7 +124,7 @@ def test_channels_are_independent(job: Job) -> None:
 def test_next_fifo_is_there_before_the_stream_ends(job: Job) -> None:
     job.write_pairs("train", 2, 200_000)
     job.feed()
-    wait_for((job.data / "train_0").exists)
+    wait_until((job.data / "train_0").exists, DEADLINE)
     with open(job.data / "train_0", "rb") as stream:
         stream.read(1000)
         assert (job.data / "train_1").is_fifo()
@@ -139,7 +133,7 @@ def test_next_fifo_is_there_before_the_stream_ends(job: Job) -> None:
 def test_reader_that_leaves_early_finds_the_next_pass(job: Job) -> None:
     payloads = job.write_pairs("train", 4, 200_000)
     feeder = job.feed()
-    wait_for((job.data / "train_0").exists)
+    wait_until((job.data / "train_0").exists, DEADLINE)
     with open(job.data / "train_0", "rb") as stream:
         stream.read(10)
     assert parse(read_stream(job.data / "train_1")) == payloads
@@ -211,7 +205,7 @@ def test_reader_waiting_at_a_fifo_is_let_go(job: Job) -> None:
     """The reader may be caught in open(), or may be given a pass first: it has to end either way."""
     job.write_pairs("train", 1)
     feeder = job.feed()
-    wait_for((job.data / "train_0").exists)
+    wait_until((job.data / "train_0").exists, DEADLINE)
     reader = threading.Thread(target=lambda: (job.data / "train_0").read_bytes(), daemon=True)
     reader.start()
     feeder.terminate()
@@ -224,7 +218,7 @@ def test_reader_waiting_at_a_fifo_is_let_go(job: Job) -> None:
 def test_termination_in_mid_record_ends_the_stream(job: Job) -> None:
     payloads = job.write_pairs("train", 2, 1_000_000)
     feeder = job.feed()
-    wait_for((job.data / "train_0").exists)
+    wait_until((job.data / "train_0").exists, DEADLINE)
     with open(job.data / "train_0", "rb") as stream:
         read = len(stream.read(1000))
         feeder.terminate()
@@ -237,12 +231,12 @@ def test_termination_in_mid_record_ends_the_stream(job: Job) -> None:
 def test_fifos_of_a_killed_feeder_are_replaced(job: Job) -> None:
     payloads = job.write_pairs("train", 1)
     killed = job.feed()
-    wait_for((job.data / "train_0").exists)
+    wait_until((job.data / "train_0").exists, DEADLINE)
     killed.kill()
     killed.wait()
     os.mkfifo(job.data / "train_1")
     job.feed()
-    wait_for(lambda: not (job.data / "train_1").exists())
+    wait_until(lambda: not (job.data / "train_1").exists(), DEADLINE)
     for number in range(2):
         assert parse(read_stream(job.data / f"train_{number}")) == payloads
 
@@ -250,7 +244,7 @@ def test_fifos_of_a_killed_feeder_are_replaced(job: Job) -> None:
 def test_configuration_names_streamed_and_filed_channels(job: Job) -> None:
     job.write_pairs("train", 1)
     job.feed("--file-channel", "validation", "--file-channel", "validation_annotation")
-    wait_for((job.data / "train_0").exists)
+    wait_until((job.data / "train_0").exists, DEADLINE)
     config = json.loads((job.root / "input" / "config" / "inputdataconfig.json").read_text())
     assert {name: channel["TrainingInputMode"] for name, channel in config.items()} == {
         "train": "Pipe",
@@ -274,7 +268,7 @@ def test_sigterm_is_the_commands(job: Job) -> None:
     started = job.root / "started"
     script = f"trap 'exit 5' TERM; touch {started}; while :; do sleep 0.1; done"
     feeder = job.feed("--", "sh", "-c", script)
-    wait_for(started.exists)
+    wait_until(started.exists, DEADLINE)
     feeder.terminate()
     assert end(feeder)[0] == 5
 
@@ -283,7 +277,7 @@ def test_file_that_goes_away_while_feeding_ends_the_job_by_name(job: Job) -> Non
     job.write_pairs("train", 2)
     script = f"while [ ! -e {job.root}/go ]; do sleep 0.1; done; cat {job.data}/train_0 > /dev/null; exec sleep 60"
     feeder = job.feed("--", "sh", "-c", script)
-    wait_for((job.data / "train_0").exists)
+    wait_until((job.data / "train_0").exists, DEADLINE)
     (job.root / "train_1_label").unlink()
     (job.root / "go").touch()
     code, errors = end(feeder)

@@ -5,8 +5,6 @@ import io
 import json
 import logging
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from container.serve_settings import ServeSettings
 from container.serving.admission import Gate
 from container.serving.app import PLACES, create_app
 from container.serving.models import Model
+from tests.conftest import wait_until
 
 
 class FakeEngine:
@@ -227,20 +226,13 @@ class Blocked(FakeEngine):
         return super().mask(image)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
-
-
 def test_beyond_the_places_requests_are_503_at_once_and_ping_answers() -> None:
     engine, gate = Blocked(), Gate(2, PLACES)
     app = create_app(loaded(engine), SETTINGS, gate)
     with ThreadPoolExecutor(PLACES) as pool:
         try:
             waiting = [pool.submit(invoke, app.test_client()) for _ in range(PLACES)]
-            wait_until(lambda: gate.waiting == PLACES - 2)
+            wait_until(lambda: gate.waiting == PLACES - 2, 30)
             refused = invoke(app.test_client())
             assert refused.status_code == 503
             assert int(refused.headers["Retry-After"]) > 0
