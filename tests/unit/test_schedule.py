@@ -6,7 +6,7 @@ import pytest
 
 from container.hyperparameters import load
 from container.metrics import notice_line
-from container.schedule import EarlyStopping, learning_rate
+from container.training.schedule import EarlyStopping, learning_rate
 
 REQUIRED = {"num_classes": 21, "num_training_samples": 1464}
 

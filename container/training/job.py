@@ -1,11 +1,9 @@
-"""A training job: one guard around one story."""
+"""A training job's guard: the one place that turns an exception into a failure file and an exit code."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
-import os
 import signal
 import sys
 import threading
@@ -13,14 +11,9 @@ import time
 import traceback
 from pathlib import Path
 
-from tqdm.contrib.logging import logging_redirect_tqdm
-
-from container import artifacts, hyperparameters
-from container.data.loader import Loader
-from container.data.samples import check_channels, open_samples
-from container.environment import Environment, base_dir, cpu_count
+from container.environment import Environment, base_dir
 from container.errors import AlgorithmError, ClientError, JobError, PlatformError
-from container.hyperparameters import Hyperparameters
+from container.training.run import run
 
 LOG = logging.getLogger(__name__)
 
@@ -44,49 +37,6 @@ def main() -> int:
         _write_failure(root / "output" / "failure", reason)
         return 1
     return 0
-
-
-def run(environment: Environment, stop: threading.Event) -> None:
-    """Do the job: read everything that can be wrong, train, keep the weights, report. `stop` ends it early."""
-    job = hyperparameters.load(environment.hyperparameters)
-    _check_hosts(environment)
-    check_channels(environment)
-    loaders = {
-        channel: Loader(open_samples(environment, channel, job), job, stop)
-        for channel in ("train", "validation", "test")
-        if channel in environment.channels
-    }
-    for channel in loaders:
-        LOG.info("#label_map %s :%s", channel, loaders[channel].label_map.content)
-    os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # MXNet reads it once, and would take half
-    train(environment, job, loaders, stop)
-
-
-def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loader], stop: threading.Event) -> None:
-    """Train on the input that `run` has checked; only from here on the framework is there."""
-    from container.finish import Finish
-    from container.mx.devices import choose_devices, settle_precision
-    from container.mx.fit import Fit
-    from container.mx.start import start_network
-    from container.mx.trainer import Trainer
-
-    devices = choose_devices()
-    job = settle_precision(job, devices)
-    network = start_network(environment, job, devices)
-    trainer = Trainer(network, job, devices)
-    artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
-    fit = Fit(trainer, job, environment, stop)
-    with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
-        fit.run(loaders["train"], loaders["validation"])
-    Finish(environment, job, trainer, loaders, stop).run(fit.history)
-
-
-def _check_hosts(environment: Environment) -> None:
-    if len(environment.hosts) > 1:
-        raise ClientError(
-            f"this algorithm trains on one instance, with all of its GPUs; the job has {len(environment.hosts)}: "
-            "set instance_count=1"
-        )
 
 
 def _explain(error: BaseException) -> str:

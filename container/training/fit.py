@@ -19,7 +19,7 @@ from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.checkpoint import Checkpoints
 from container.mx.trainer import Trainer
-from container.schedule import EarlyStopping, learning_rate
+from container.training.schedule import EarlyStopping, learning_rate
 
 LOG = logging.getLogger(__name__)
 

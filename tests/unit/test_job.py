@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from container import training
 from container.errors import ClientError
+from container.training import job
 from tests.conftest import JobFactory
 
 
@@ -45,9 +45,9 @@ def test_a_failure_is_laid_at_the_right_door(
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(training, "run", fail)
+    monkeypatch.setattr(job, "run", fail)
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
-    assert training.main() == 1
+    assert job.main() == 1
     written = (root / "output/failure").read_text()
     assert written.startswith(reason)
     assert len(written) <= 1024
@@ -55,6 +55,6 @@ def test_a_failure_is_laid_at_the_right_door(
 
 def test_a_root_without_a_job_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "nothing"))
-    assert training.main() == 1
+    assert job.main() == 1
     written = (tmp_path / "nothing/output/failure").read_text()
     assert written.startswith(f"ClientError: there is no {tmp_path}/nothing/input/config/hyperparameters.json: mount")
