@@ -104,9 +104,7 @@ def load(raw: Mapping[str, Any]) -> Hyperparameters:
         fault for error in Draft202012Validator(schema).iter_errors(values) for fault in _describe(error, schema)
     )
     if faults:
-        raise ClientError(
-            f"{len(faults)} hyperparameter{'s are' if len(faults) > 1 else ' is'} not valid: " + "; ".join(faults)
-        )
+        raise ClientError(f"{len(faults)} hyperparameter{'s are' if len(faults) > 1 else ' is'} not valid", faults)
     defaults = {name: entry.get("default") for name, entry in schema["properties"].items()}
     return Hyperparameters(**{name.lstrip("_"): value for name, value in {**defaults, **values}.items()})
 

@@ -99,7 +99,7 @@ def check_channels(environment: Environment) -> None:
         if content_type and channel.name != "label_map" and content_type not in accepted:
             faults.append(f"channel {channel.name} has ContentType {channel.content_type}; use {' or '.join(accepted)}")
     if faults:
-        raise ClientError("the input channels are not complete: " + "; ".join(faults))
+        raise ClientError("the input channels are not complete", faults)
 
 
 def open_samples(environment: Environment, channel: str, job: Hyperparameters) -> Samples:

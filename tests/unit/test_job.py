@@ -32,9 +32,9 @@ def _undo_what_a_process_sets() -> Iterator[None]:
             "PlatformError: the disk is full: give the job a larger volume",
         ),
         (MemoryError(), "ClientError: memory ran out: lower mini_batch_size or crop_size"),
-        (RuntimeError("cudaMalloc failed: out of memory"), "ClientError: memory ran out: lower mini_batch_size"),
+        (RuntimeError("cudaMalloc failed: out of memory"), "ClientError: the GPU's memory ran out: lower"),
         (KeyError("surprise"), "AlgorithmError: KeyError: 'surprise'"),
-        (ClientError("x" * 5000), "ClientError: " + "x" * 1011),
+        (ClientError("x" * 5000), "ClientError: " + "x" * 1008 + "…"),
     ],
 )
 def test_a_failure_is_laid_at_the_right_door(
