@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import threading
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from container.codecs.images import DecodeError, decode_annotation, decode_image
-from container.data.ground_truth import ColourMap
+from container.data.colours import ColourMap
+from container.data.label_maps import read_label_map
 from container.data.labels import LabelMap
+from container.data.pairing import FileSample, find_pairs
 from container.data.pipe import PipeSamples, ShuffleBuffer
 from container.environment import Channel, Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 
-LOG = logging.getLogger(__name__)
-
-_IMAGES = (".jpg", ".jpeg", ".png")
-_ANNOTATIONS = (".png",)
 _CONTENT_TYPES = ("application/x-image", "image/jpeg", "image/png", "application/x-recordio")
-_LISTED = 20
 
 
 class Sample(Protocol):
@@ -53,37 +46,19 @@ class Samples(Protocol):
         """Make one pass, in random order when `rng` is given; it ends early once `stopped` is set."""
 
 
-@dataclasses.dataclass(frozen=True)
-class FileSample:
-    """A pair of files, read when it is its turn."""
-
-    image: Path
-    annotation: Path
-    colour_map: ColourMap | None = None
-
-    @property
-    def name(self) -> str:
-        """The image's path."""
-        return str(self.image)
-
-    def read(self) -> tuple[bytes, bytes]:
-        """Read both files."""
-        return self.image.read_bytes(), self.annotation.read_bytes()
-
-
 class FileSamples:
     """Pairs of files from two directories, listed once."""
 
-    def __init__(self, channel: str, images: Path, annotations: Path, label_map: LabelMap) -> None:
+    def __init__(self, channel: str, pairs: Sequence[FileSample], label_map: LabelMap) -> None:
         self.channel = channel
         self.label_map = label_map
         self.colour_map: ColourMap | None = None
-        self._pairs = _pair(channel, _list(images, _IMAGES), _list(annotations, _ANNOTATIONS))
+        self.pairs = pairs
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Go over all pairs once, in the order of their names unless `rng` shuffles them."""
-        order = np.arange(len(self._pairs)) if rng is None else rng.permutation(len(self._pairs))
-        return (self._pairs[index] for index in order)
+        order = np.arange(len(self.pairs)) if rng is None else rng.permutation(len(self.pairs))
+        return (self.pairs[index] for index in order)
 
 
 def check_channels(environment: Environment) -> None:
@@ -104,37 +79,44 @@ def check_channels(environment: Environment) -> None:
 
 def open_samples(environment: Environment, channel: str, job: Hyperparameters) -> Samples:
     """Open a channel's samples, whichever its input mode; raises ClientError naming channel and remedy."""
-    label_map = _label_map(environment, channel)
+    label_map = read_label_map(environment.channels, channel)
+    label_map.check(job.num_classes)
     images = environment.channels[channel]
     if images.input_mode == "Pipe":
         buffer = ShuffleBuffer(job.shuffle_buffer, job.shuffle_buffer_mb * 2**20)
         return PipeSamples(images, label_map, buffer, environment.pipe_timeout)
-    return FileSamples(channel, images.path, environment.channels[f"{channel}_annotation"].path, label_map)
+    return FileSamples(channel, find_pairs(environment.channels, channel), label_map)
 
 
-def decode_sample(sample: Sample, label_map: LabelMap, num_classes: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Decode to uint8 RGB (H, W, 3) and uint8 labels (H, W).
+def decode_sample(sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str = "auto") -> Decoded:
+    """Decode a pair to uint8 RGB (H, W, 3) and uint8 labels (H, W).
 
-    Also returns how many pixels the label map left unnamed. Raises ClientError that names the sample.
+    `exif_orientation`: "apply" turns the photograph as its EXIF data say, "ignore" keeps it in file order, "auto" turns it
+    where only then its size is the annotation's. Raises ClientError that names the sample.
     """
     encoded_image, encoded_annotation = sample.read()
+    notes: list[str] = []
     try:
-        image = decode_image(encoded_image)
+        orientation: Orientation = "apply" if exif_orientation == "apply" else "ignore"
+        image = decode_image(encoded_image, orientation=orientation, warn=notes.append)
     except DecodeError as error:
         raise ClientError(f"{sample.name}: {error}; replace or remove it") from error
     try:
-        pixels, palette = decode_annotation(encoded_annotation)
-        if sample.colour_map and palette is not None:
-            pixels = sample.colour_map.repair(pixels, palette)
-        if pixels.shape != image.shape[:2]:
+        annotation = decode_annotation(encoded_annotation, warn=notes.append)
+        height, width = annotation.shape
+        if exif_orientation == "auto" and image.shape[:2] == (width, height) != (height, width):
+            image = decode_image(encoded_image, orientation="apply")
+            orientation = "apply"
+        if image.shape[:2] != (height, width):
             raise DecodeError(
-                f"the image is {image.shape[1]}×{image.shape[0]} "
-                f"but its annotation is {pixels.shape[1]}×{pixels.shape[0]}"
+                f"the image is {image.shape[1]}×{image.shape[0]} but its annotation is {width}×{height}"
             )
-        labels, unnamed = label_map.apply(pixels, num_classes)
+        reading = label_map.interpret(annotation, num_classes, sample.colour_map)
+        reading.check(num_classes)
     except (DecodeError, ClientError) as error:
-        raise ClientError(f"annotation of {sample.name}: {error}") from error
-    return image, labels, unnamed
+        raise _of_annotation(error, sample) from error
+    seen = Seen(sample.name, image.shape[:2], reading, annotation.palette, encoded_image, orientation == "apply", notes)
+    return Decoded(image, reading.image(), reading.ignored, seen)
 
 
 def _missing(environment: Environment, name: str) -> Iterable[str]:
@@ -152,56 +134,3 @@ def _missing(environment: Environment, name: str) -> Iterable[str]:
 
 def _mode(channel: Channel | None) -> str:
     return channel.input_mode if channel else "File"
-
-
-def _label_map(environment: Environment, channel: str) -> LabelMap:
-    """Read the channel's label map, when the optional channel `label_map` has one."""
-    folder = environment.channels.get("label_map")
-    path = folder.path / f"{channel}_label_map.json" if folder else None
-    return LabelMap.read(path) if path and path.is_file() else LabelMap()
-
-
-def _list(folder: Path, suffixes: tuple[str, ...]) -> dict[Path, Path]:
-    """List the files with one of `suffixes` by their path below `folder`, without its suffix.
-
-    Hidden files and files of other kinds are passed over with a warning each.
-    """
-    files: dict[Path, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if not path.is_file():
-            continue
-        if any(part.startswith(".") for part in relative.parts) or path.suffix.lower() not in suffixes:
-            LOG.warning("%s is not a readable image file", path)
-        elif relative.with_suffix("") in files:
-            raise ClientError(f"{path} and {files[relative.with_suffix('')]} have the same stem; rename or remove one")
-        else:
-            files[relative.with_suffix("")] = path
-    return files
-
-
-def _pair(channel: str, images: dict[Path, Path], annotations: dict[Path, Path]) -> list[FileSample]:
-    """Match images to annotations by their path's stem, or by the file's stem alone where folders differ."""
-    if not images:
-        raise ClientError(f"channel {channel} holds no image: put .jpg, .jpeg or .png files there")
-    if images.keys() != annotations.keys():
-        images, annotations = _by_stem(channel, images), _by_stem(f"{channel}_annotation", annotations)
-    unpaired = [f"{path.name} has no annotation" for stem, path in sorted(images.items()) if stem not in annotations]
-    unpaired += [f"{path.name} has no image" for stem, path in sorted(annotations.items()) if stem not in images]
-    if unpaired:
-        listed = ", ".join(unpaired[:_LISTED]) + (f" and {len(unpaired) - _LISTED} more" if unpaired[_LISTED:] else "")
-        raise ClientError(
-            f"channels {channel} and {channel}_annotation do not match by stem: {listed}; "
-            "each image needs a .png annotation of the same stem"
-        )
-    return [FileSample(images[stem], annotations[stem]) for stem in sorted(images)]
-
-
-def _by_stem(channel: str, files: dict[Path, Path]) -> dict[Path, Path]:
-    stems: dict[Path, Path] = {}
-    for relative, path in files.items():
-        stem = Path(relative.name)
-        if stem in stems:
-            raise ClientError(f"channel {channel} has the stem {stem} twice: {stems[stem]} and {path}; rename one")
-        stems[stem] = path
-    return stems
