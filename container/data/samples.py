@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Iterable, Iterator
@@ -119,13 +120,20 @@ def decode_sample(sample: Sample, label_map: LabelMap, num_classes: int) -> tupl
     """
     encoded_image, encoded_annotation = sample.read()
     try:
-        image = decode_image(encoded_image)
+        image = decode_image(encoded_image, warn=lambda text: _warn_once(f"{sample.name}: {text}"))
     except DecodeError as error:
         raise ClientError(f"{sample.name}: {error}; replace or remove it") from error
     try:
-        pixels, palette = decode_annotation(encoded_annotation)
-        if sample.colour_map and palette is not None:
-            pixels = sample.colour_map.repair(pixels, palette)
+        annotation = decode_annotation(
+            encoded_annotation, warn=lambda text: _warn_once(f"annotation of {sample.name}: {text}")
+        )
+        if annotation.pixels is None:
+            raise DecodeError(
+                "an annotation must have one channel with a class id per pixel: convert colours to class ids"
+            )
+        pixels = annotation.pixels
+        if sample.colour_map and annotation.palette is not None:
+            pixels = sample.colour_map.repair(pixels, annotation.palette)
         if pixels.shape != image.shape[:2]:
             raise DecodeError(
                 f"the image is {image.shape[1]}×{image.shape[0]} "
@@ -135,6 +143,12 @@ def decode_sample(sample: Sample, label_map: LabelMap, num_classes: int) -> tupl
     except (DecodeError, ClientError) as error:
         raise ClientError(f"annotation of {sample.name}: {error}") from error
     return image, labels, unnamed
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Log a warning the first time: every epoch decodes the file again."""
+    LOG.warning("%s", text)
 
 
 def _missing(environment: Environment, name: str) -> Iterable[str]:
