@@ -57,9 +57,10 @@ def _places(known: tuple[int, ...]) -> np.ndarray:
 def suggest_map(colours: Mapping[int, int], num_classes: int) -> str:
     """Write the label map to paste for annotations whose colours (0xrrggbb: pixels) nothing explains."""
     frequent = sorted(colours, key=lambda code: (-colours[code], code))
-    greys = [code & 255 for code in frequent]
-    if all(code == grey * 0x010101 and (grey < num_classes or grey == 255) for code, grey in zip(frequent, greys, strict=True)):
-        entries = {f"#{code:06x}": code & 255 for code in sorted(frequent)}
+    greys = {code: code & 255 for code in frequent if code == (code & 255) * 0x010101}
+    ids = [grey for grey in greys.values() if grey < num_classes]
+    if len(ids) > 1 and all(greys.get(code, 254) in (*ids, 255) for code in frequent):  # ids, saved as RGB
+        entries = {f"#{code:06x}": greys[code] for code in sorted(frequent)}
     else:
         entries = {
             f"#{code:06x}": label if label < num_classes else 255 for label, code in enumerate(frequent[:_LISTED])
@@ -72,7 +73,9 @@ def suggest_map(colours: Mapping[int, int], num_classes: int) -> str:
             "JPEG once, export it anew"
         )
     elif len(frequent) > num_classes:
-        told += f"; num_classes is {num_classes}, so the rarer of the {len(frequent)} colours stand there as ignored (255)"
+        told += (
+            f"; num_classes is {num_classes}, so the rarer of the {len(frequent)} colours stand there as ignored (255)"
+        )
     return told
 
 
@@ -91,11 +94,12 @@ class ColourMap:
         ]
 
     def as_arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the colours as 0xrrggbb and their class ids, int64 each; of two classes of one colour the first."""
-        classes: dict[int, int] = {}
-        for index in sorted(self.colours):
-            classes.setdefault(colour_code(self.colours[index]), index)
-        return np.array(list(classes), np.int64), np.array(list(classes.values()), np.int64)
+        """Return the colours as 0xrrggbb and their class ids, int64 each; raises ClientError when two share a colour."""
+        owners = self._owners()
+        if shared := next((ids for ids in owners.values() if len(ids) > 1), None):
+            names = " and ".join(f"{self.names[index]} ({index})" for index in shared)
+            raise ClientError(f"an RGB mask cannot tell {names} apart, which have one colour: give masks of class ids")
+        return np.array(list(owners), np.int64), np.array([ids[0] for ids in owners.values()], np.int64)
 
     def repair(self, palette: np.ndarray) -> np.ndarray:
         """Return the class of each palette index, int64 (256,), by its colour where that contradicts the index.
@@ -103,15 +107,20 @@ class ColourMap:
         `palette` is uint8 RGB (n, 3). Masks made between June and September 2020 have the right colours under wrong
         indices. Colours that belong to no class, or to several, keep their index.
         """
-        owners: dict[int, list[int]] = {}
-        for index, colour in self.colours.items():
-            owners.setdefault(colour_code(colour), []).append(index)
+        owners = self._owners()
         table = np.arange(256)
         for index, code in enumerate(colour_codes(palette[:256]).tolist()):
             mine = owners.get(code, [])
             if len(mine) == 1 and index not in mine:
                 table[index] = mine[0]
         return table
+
+    def _owners(self) -> dict[int, list[int]]:
+        """List the classes of each colour (0xrrggbb)."""
+        owners: dict[int, list[int]] = {}
+        for index in sorted(self.colours):
+            owners.setdefault(colour_code(self.colours[index]), []).append(index)
+        return owners
 
 
 class ColourMaps:

@@ -43,7 +43,9 @@ def check_label_maps(channels: Mapping[str, Channel], used: list[str]) -> None:
             )
     for path in given:
         if path not in found.values():
-            LOG.warning("%s is no label map of this job (%s) and is passed over", printable(str(path)), ", ".join(expected))
+            LOG.warning(
+                "%s is no label map of this job (%s) and is passed over", printable(str(path)), ", ".join(expected)
+            )
 
 
 def read_label_map(channels: Mapping[str, Channel], name: str) -> LabelMap:

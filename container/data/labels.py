@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from container.codecs.images import Annotation
-from container.data.colours import Colour, ColourMap, colour_code, colour_codes, colour_places, parse_colour, suggest_map
+from container.data.colours import (
+    Colour,
+    ColourMap,
+    colour_code,
+    colour_codes,
+    colour_places,
+    parse_colour,
+    suggest_map,
+)
 from container.errors import ClientError
 
 IGNORE = 255
@@ -30,6 +38,9 @@ class UnmappedColours(ClientError):
     def __init__(self, colours: Mapping[int, int], num_classes: int) -> None:
         super().__init__(f"the annotation is in colours, not class ids: {suggest_map(colours, num_classes)}")
         self.colours = colours
+
+
+_Meaning = tuple[np.ndarray, np.ndarray, np.ndarray]  # labels, unnamed and wrong, of as many values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +101,7 @@ class LabelMap:
         self.labels: dict[int, int] = {}  # by pixel value
         self.colours: dict[int, int] | None = None  # labels by 0xrrggbb
         self.names: dict[int, str] = {}
+        self._tables: dict[int, _Meaning] = {}  # of all 8-bit ids, by num_classes
         try:
             self._read(dict(self.content))
         except (TypeError, ValueError, AttributeError) as error:
@@ -116,7 +128,9 @@ class LabelMap:
         remedy = "raise num_classes, or write 255 to ignore such pixels"
         if turned := self.turned_round(num_classes):
             remedy = f"keys are labels and values are pixels: turned round it would be {json.dumps(turned)}"
-        raise ClientError(f"{self.source} names labels that are no class (num_classes is {num_classes}): {listed}; {remedy}")
+        raise ClientError(
+            f"{self.source} names labels that are no class (num_classes is {num_classes}): {listed}; {remedy}"
+        )
 
     def turned_round(self, num_classes: int) -> dict[str, dict[str, object]] | None:
         """Return the map with labels and pixels exchanged, where its values could be labels; None where not."""
@@ -158,7 +172,9 @@ class LabelMap:
         values = np.arange(256)
         if colour_map is not None and annotation.palette is not None:
             return Reading(pixels, values, *self._labels_of(colour_map.repair(annotation.palette), num_classes))
-        return Reading(pixels, values, *self._table(num_classes))
+        if num_classes not in self._tables:
+            self._tables[num_classes] = self._labels_of(values, num_classes)
+        return Reading(pixels, values, *self._tables[num_classes])
 
     def apply(self, pixels: np.ndarray, num_classes: int) -> tuple[np.ndarray, int]:
         """Map ids (H, W) to uint8 labels (H, W), 255 = ignore; also returns how many pixels the map does not name.
@@ -218,7 +234,9 @@ class LabelMap:
             return _by_codes(colour_codes(annotation.colours), known, *meaning)
         assert annotation.pixels is not None
         if annotation.pixels.dtype != np.uint8:
-            raise ClientError(f"{self.source} maps colours, but the annotation is 16-bit grey: give a map of its values")
+            raise ClientError(
+                f"{self.source} maps colours, but the annotation is 16-bit grey: give a map of its values"
+            )
         values = np.full(256, -1)
         shades = annotation.palette if annotation.palette is not None else _greys(annotation.levels)
         values[: len(shades)] = colour_codes(shades)
@@ -229,7 +247,7 @@ class LabelMap:
             annotation.pixels, values, of_known.labels[places], of_known.unnamed[places], of_known.wrong[places], True
         )
 
-    def _labels_of(self, values: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _labels_of(self, values: np.ndarray, num_classes: int) -> _Meaning:
         """Return labels (uint8), unnamed and wrong of ids."""
         if self.scale is not None:
             labels = np.floor(values / self.scale).astype(np.int64)
@@ -240,9 +258,9 @@ class LabelMap:
             unnamed = np.array([int(value) not in self.labels and value != IGNORE for value in values], bool)
         return _settle(labels, unnamed, num_classes)
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - a job has a handful of maps, and keeps them to its end
-    def _table(self, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self._labels_of(np.arange(256), num_classes)
+    def label_of(self, value: int, num_classes: int) -> int:
+        """Return the label of one id, 255 when it is ignored or no class."""
+        return int(self._labels_of(np.array([value]), num_classes)[0][0])
 
 
 def _by_codes(
@@ -259,7 +277,7 @@ def _by_codes(
     )
 
 
-def _settle(labels: np.ndarray, unnamed: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _settle(labels: np.ndarray, unnamed: np.ndarray, num_classes: int) -> _Meaning:
     wrong = (labels >= num_classes) & (labels != IGNORE)
     return np.where(wrong, IGNORE, labels).astype(np.uint8), unnamed, wrong
 
@@ -290,6 +308,10 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         repeated = next(key for key in keys if keys.count(key) > 1)
-        remedy = "; several pixel values of one label are a list: {\"map\": {\"0\": [38, 40]}}" if re.fullmatch(r"\s*\d+\s*", repeated) else ""
+        remedy = (
+            '; several pixel values of one label are a list: {"map": {"0": [38, 40]}}'
+            if re.fullmatch(r"\s*\d+\s*", repeated)
+            else ""
+        )
         raise ValueError(f"the key {repeated!r} stands in it twice{remedy}")
     return content

@@ -86,7 +86,9 @@ def _own_files(
         relative = path.relative_to(folder)
         stem = PurePath(unicodedata.normalize("NFC", str(relative.with_suffix(""))))
         if stem in files:
-            raise ClientError(f"channel {channel}: rename or remove one of two files of the same name", [str(path), str(files[stem])])
+            raise ClientError(
+                f"channel {channel}: rename or remove one of two files of the same name", [str(path), str(files[stem])]
+            )
         files[stem] = path
     _tell_strays(strays)
     return files
@@ -185,7 +187,8 @@ def _match(channel: str, images: Files, annotations: Files, key: str) -> list[Fi
     raise ClientError(
         f"channel {channel} and its annotations do not match ({len(lonely_images)} of {len(images)} images and "
         f"{len(lonely_annotations)} of {len(annotations)} annotations are without the other): {remedy}",
-        [f"{path} has no annotation" for path in lonely_images] + [f"{path} has no image" for path in lonely_annotations],
+        [f"{path} has no annotation" for path in lonely_images]
+        + [f"{path} has no image" for path in lonely_annotations],
     )
 
 
@@ -198,7 +201,11 @@ def _common_endings(images: Files, annotations: Files) -> str | None:
     ]
     if not any(endings) or not cut[0] & cut[1]:
         return None
-    told = [f"the {kind}' names end in {ending}" for kind, ending in zip(("images", "annotations"), endings, strict=True) if ending]
+    told = [
+        f"the {kind}' names end in {ending}"
+        for kind, ending in zip(("images", "annotations"), endings, strict=True)
+        if ending
+    ]
     return f"{' and '.join(told)}: rename them without it"
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from container.data.colours import ColourMap
+from container.codecs.images import DecodeError, Orientation, decode_annotation, decode_image, read_header
+from container.data.colours import ColourMap, ColourMaps
+from container.data.findings import BadSample, Seen, bad_annotation, digest_pixels
 from container.data.label_maps import read_label_map
 from container.data.labels import LabelMap
 from container.data.pairing import FileSample, find_pairs
@@ -46,6 +48,15 @@ class Samples(Protocol):
         """Make one pass, in random order when `rng` is given; it ends early once `stopped` is set."""
 
 
+class Decoded(NamedTuple):
+    """A pair ready for use: uint8 RGB (H, W, 3), uint8 labels (H, W), how many pixels the label map leaves unnamed."""
+
+    image: np.ndarray
+    labels: np.ndarray
+    unnamed: int
+    seen: Seen
+
+
 class FileSamples:
     """Pairs of files from two directories, listed once."""
 
@@ -62,7 +73,7 @@ class FileSamples:
 
 
 def check_channels(environment: Environment) -> None:
-    """Raise one ClientError that lists every channel that is missing or of an unsupported kind."""
+    """Raise one ClientError that lists every channel that is missing or of an unsupported kind; warn of unused ones."""
     faults: list[str] = []
     for name in ("train", "validation"):
         faults += _missing(environment, name)
@@ -77,46 +88,81 @@ def check_channels(environment: Environment) -> None:
         raise ClientError("the input channels are not complete", faults)
 
 
-def open_samples(environment: Environment, channel: str, job: Hyperparameters) -> Samples:
-    """Open a channel's samples, whichever its input mode; raises ClientError naming channel and remedy."""
-    label_map = read_label_map(environment.channels, channel)
+def open_samples(
+    environment: Environment, channel: str, job: Hyperparameters, colour_maps: ColourMaps | None = None
+) -> Samples:
+    """Open a channel's samples, whichever its input mode; raises ClientError naming channel and remedy.
+
+    `colour_maps` collects what the metadata of all channels says of the classes.
+    """
+    label_map = _label_map(environment, channel)
     label_map.check(job.num_classes)
     images = environment.channels[channel]
     if images.input_mode == "Pipe":
         buffer = ShuffleBuffer(job.shuffle_buffer, job.shuffle_buffer_mb * 2**20)
-        return PipeSamples(images, label_map, buffer, environment.pipe_timeout)
+        return PipeSamples(images, label_map, buffer, environment.pipe_timeout, colour_maps)
     return FileSamples(channel, find_pairs(environment.channels, channel), label_map)
 
 
-def decode_sample(sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str = "auto") -> Decoded:
+def decode_sample(
+    sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str = "auto", digest: bool = False
+) -> Decoded:
     """Decode a pair to uint8 RGB (H, W, 3) and uint8 labels (H, W).
 
     `exif_orientation`: "apply" turns the photograph as its EXIF data say, "ignore" keeps it in file order, "auto" turns it
-    where only then its size is the annotation's. Raises ClientError that names the sample.
+    where only then its size is the annotation's. `digest`: whether what was seen is to hold one of the image's pixels.
+    Raises BadSample that names the sample.
     """
-    encoded_image, encoded_annotation = sample.read()
+    name = sample.name
     notes: list[str] = []
     try:
-        orientation: Orientation = "apply" if exif_orientation == "apply" else "ignore"
-        image = decode_image(encoded_image, orientation=orientation, warn=notes.append)
+        encoded_image, encoded_annotation = sample.read()
+        header = read_header(encoded_image)
+        turn: Orientation = "apply" if exif_orientation == "apply" else "ignore"
+        image = decode_image(encoded_image, orientation=turn, warn=notes.append)
+    except OSError as error:
+        raise BadSample(f"{error.filename or name} cannot be read: {error.strerror}", "unreadable") from error
     except DecodeError as error:
-        raise ClientError(f"{sample.name}: {error}; replace or remove it") from error
+        raise BadSample(f"{name}: {error}; replace or remove it", "unreadable") from error
     try:
         annotation = decode_annotation(encoded_annotation, warn=notes.append)
-        height, width = annotation.shape
-        if exif_orientation == "auto" and image.shape[:2] == (width, height) != (height, width):
-            image = decode_image(encoded_image, orientation="apply")
-            orientation = "apply"
-        if image.shape[:2] != (height, width):
-            raise DecodeError(
-                f"the image is {image.shape[1]}×{image.shape[0]} but its annotation is {width}×{height}"
-            )
+    except DecodeError as error:
+        raise bad_annotation(error, name, "unreadable") from error
+    height, width = annotation.shape
+    if exif_orientation == "auto" and image.shape[:2] != (height, width) == header.shape("apply"):
+        turn = "apply"
+        image = decode_image(encoded_image, orientation=turn)
+    if image.shape[:2] != (height, width):
+        sizes = f"the image is {image.shape[1]}×{image.shape[0]} but its annotation is {width}×{height}"
+        raise BadSample(f"annotation of {name}: {sizes}", "size")
+    try:
         reading = label_map.interpret(annotation, num_classes, sample.colour_map)
+    except ClientError as error:
+        raise bad_annotation(error, name, "colour") from error
+    turned = turn == "apply" and header.orientation != 1
+    seen = Seen(
+        name,
+        height,
+        width,
+        reading,
+        annotation.palette,
+        is_turned=turned,
+        is_ambiguous=exif_orientation == "auto"
+        and header.orientation != 1
+        and header.shape("apply") == (height, width)
+        and not turned,
+        notes=tuple(notes),
+        digest=digest_pixels(image) if digest else None,
+    )
+    try:
         reading.check(num_classes)
-    except (DecodeError, ClientError) as error:
-        raise _of_annotation(error, sample) from error
-    seen = Seen(sample.name, image.shape[:2], reading, annotation.palette, encoded_image, orientation == "apply", notes)
+    except ClientError as error:
+        raise bad_annotation(error, name, "label", seen) from error
     return Decoded(image, reading.image(), reading.ignored, seen)
+
+
+def _label_map(environment: Environment, channel: str) -> LabelMap:
+    return read_label_map(environment.channels, channel)
 
 
 def _missing(environment: Environment, name: str) -> Iterable[str]:

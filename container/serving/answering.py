@@ -10,7 +10,7 @@ import numpy as np
 from werkzeug.wrappers import Request
 
 from container.codecs.answers import ENCODERS, Encoder, compress
-from container.codecs.images import DecodeError, TooManyPixels, decode_image, image_size
+from container.codecs.images import DecodeError, TooManyPixels, decode_image, read_header
 from container.codecs.probabilities import Buffer
 from container.codecs.recordio import RecordTooLong
 from container.errors import RequestError
@@ -49,7 +49,7 @@ def answer(request: Request, model: Model, settings: ServeSettings, gate: Gate, 
     with record.phase("read"):
         body = read_body(request, settings.max_body)
     with _refusing_unusable_images():
-        height, width = image_size(body, settings.max_pixels)
+        height, width = read_header(body, settings.max_pixels).shape()
     record.facts.update(bytes_in=len(body), height=height, width=width)
     try:
         size = encoder.size(model.engine.num_classes, height, width)

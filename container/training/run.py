@@ -11,6 +11,9 @@ import threading
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from container import artifacts, hyperparameters
+from container.data.audit import Audit
+from container.data.colours import ColourMaps
+from container.data.label_maps import check_label_maps
 from container.data.loader import Loader
 from container.data.samples import check_channels, open_samples
 from container.environment import Environment, cpu_count
@@ -25,13 +28,15 @@ def run(environment: Environment, stop: threading.Event) -> None:
     job = hyperparameters.load(environment.hyperparameters)
     _check_hosts(environment)
     check_channels(environment)
-    loaders = {
-        channel: Loader(open_samples(environment, channel, job), job, stop)
-        for channel in ("train", "validation", "test")
-        if channel in environment.channels
-    }
-    for channel in loaders:
-        LOG.info("#label_map %s :%s", channel, loaders[channel].label_map.content)
+    used = [channel for channel in ("train", "validation", "test") if channel in environment.channels]
+    check_label_maps(environment.channels, used)
+    colour_maps = ColourMaps()
+    samples = {channel: open_samples(environment, channel, job, colour_maps) for channel in used}
+    for channel in used:
+        LOG.info("#label_map %s :%s", channel, samples[channel].label_map.content)
+    audit = Audit(job, samples, environment.output_data_dir)
+    audit.run(_audit_mode(environment, job), stop)
+    loaders = {channel: Loader(samples[channel], job, stop, audit) for channel in used}
     os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # MXNet reads it once, and would take half
     train(environment, job, loaders, stop)
 
@@ -53,6 +58,12 @@ def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loa
     with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
         fit.run(loaders["train"], loaders["validation"])
     Finish(environment, job, trainer, loaders, stop).run(fit.history)
+
+
+def _audit_mode(environment: Environment, job: Hyperparameters) -> str:
+    """Return the job's `_audit`; without one what FastFile streams is not read twice."""
+    streamed = any(channel.input_mode.lower() == "fastfile" for channel in environment.channels.values())
+    return job.audit or ("fast" if streamed else "full")
 
 
 def _check_hosts(environment: Environment) -> None:
