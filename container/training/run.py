@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
 import threading
+from collections.abc import Sized
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from container import artifacts, hyperparameters
 from container.data.loader import Loader
-from container.data.samples import check_channels, open_samples
+from container.data.samples import Samples, check_channels, open_samples
 from container.environment import Environment, cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
@@ -22,14 +24,18 @@ LOG = logging.getLogger(__name__)
 
 def run(environment: Environment, stop: threading.Event) -> None:
     """Do the job: read everything that can be wrong, train, keep the weights, report. `stop` ends it early."""
-    job = hyperparameters.load(environment.hyperparameters)
+    train_channel = environment.channels.get("train")
+    streamed = train_channel is not None and train_channel.input_mode == "Pipe"
+    job = hyperparameters.load(environment.hyperparameters, streamed)
     _check_hosts(environment)
     check_channels(environment)
-    loaders = {
-        channel: Loader(open_samples(environment, channel, job), job, stop)
+    samples = {
+        channel: open_samples(environment, channel, job)
         for channel in ("train", "validation", "test")
         if channel in environment.channels
     }
+    job = _settle(job, samples["train"])
+    loaders = {channel: Loader(opened, job, stop) for channel, opened in samples.items()}
     for channel in loaders:
         LOG.info("#label_map %s :%s", channel, loaders[channel].label_map.content)
     os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # MXNet reads it once, and would take half
@@ -53,6 +59,14 @@ def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loa
     with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
         fit.run(loaders["train"], loaders["validation"])
     Finish(environment, job, trainer, loaders, stop).run(fit.history)
+
+
+def _settle(job: Hyperparameters, train: Samples) -> Hyperparameters:
+    """Count the training samples where the job does not say how many they are."""
+    if job.num_training_samples or not isinstance(train, Sized):
+        return job
+    LOG.info("num_training_samples is not given: %d training samples were counted", len(train))
+    return dataclasses.replace(job, num_training_samples=len(train))
 
 
 def _check_hosts(environment: Environment) -> None:

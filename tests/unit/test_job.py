@@ -161,3 +161,16 @@ def test_a_root_without_a_job_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert job.main() == 1
     written = (tmp_path / "nothing/output/failure").read_text()
     assert written.startswith(f"ClientError: there is no {tmp_path}/nothing/input/config/hyperparameters.json: mount")
+
+
+def test_a_file_name_that_is_not_utf8_is_shown_escaped(
+    make_job: JobFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_job()
+    folder = os.fsencode(root / "input/data/train")
+    os.rename(folder + b"/train-0.jpg", folder + b"/stra\xdfe.jpg")
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
+    assert job.main() == 1
+    written = (root / "output/failure").read_bytes().decode()
+    assert written.startswith("ClientError: ") and r"stra\xdfe.jpg" in written
+    assert written in capsys.readouterr().out
