@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from container.errors import ClientError
+from container.errors import ClientError, printable
 
 HYPERPARAMETERS = "hyperparams.json"
 BEST_WEIGHTS = "model_best.params"
@@ -37,9 +38,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as readable JSON, atomically."""
+    """Write `content` as readable JSON, atomically; a name that is not UTF-8 is written as it is shown."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(_shown(content), indent=2) + "\n")
+
+
+def _shown(content: Any) -> Any:
+    """Escape the bytes of file names that are not UTF-8: other programs refuse JSON that holds them."""
+    if isinstance(content, str):
+        return re.sub("[\ud800-\udfff]+", lambda found: printable(found[0]), content)
+    if isinstance(content, Mapping):
+        return {_shown(key): _shown(value) for key, value in content.items()}
+    return [_shown(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
 def write_weights(path: Path, save: Callable[[str], None]) -> None:

@@ -138,9 +138,8 @@ class Audit:
         log("%s", printable(fault.message))
         for detail in fault.details[:_MOST_ROWS]:
             log("  %s", printable(detail))
-        if rest := len(fault.details) - _MOST_ROWS:
-            if rest > 0:
-                log("  and %d more, all of them in %s", rest, self._path)
+        if fault.details[_MOST_ROWS:]:
+            log("  and %d more, all of them in %s", len(fault.details) - _MOST_ROWS, self._path)
 
     def _names(self) -> dict[int, str]:
         """Call the classes as the first channel that knows them does."""

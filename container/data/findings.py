@@ -6,7 +6,7 @@ import dataclasses
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +50,7 @@ class BadSample(ClientError):
 def digest_pixels(image: np.ndarray) -> bytes:
     """Return bytes that are equal for equal uint8 images (H, W, 3), and hardly ever for others."""
     sparse = np.ascontiguousarray(image[::_STEP, ::_STEP])
-    checks = zlib.crc32(np.ascontiguousarray(image)), zlib.adler32(sparse)
+    checks = zlib.crc32(np.ascontiguousarray(image).data), zlib.adler32(sparse.data)
     return b"".join(number.to_bytes(4, "little") for number in (*image.shape[:2], *checks))
 
 
@@ -123,7 +123,7 @@ class Findings:
         """Return the share of all pixels, 0 to 1."""
         return float(pixels) / max(1, int(self.labels.sum()))
 
-    def as_dict(self, names: dict[int, str]) -> dict[str, Any]:
+    def as_dict(self, names: Mapping[int, str]) -> dict[str, Any]:
         """Describe the channel for audit.json."""
         return {
             "pairs": self.pairs,

@@ -211,6 +211,9 @@ def _common_endings(images: Files, annotations: Files) -> str | None:
 
 def _common_ending(names: list[str]) -> str:
     """Return the longest common ending that begins at a separator; none of a single name."""
-    ending = os.path.commonprefix([name[::-1] for name in names])[::-1] if len(names) > 1 else ""
+    ending = names[0] if len(names) > 1 else ""
+    for name in names:
+        while not name.endswith(ending):
+            ending = ending[1:]
     starts = [index for index, letter in enumerate(ending) if letter in "_-. "]
     return ending[starts[0] :] if starts else ""

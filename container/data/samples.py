@@ -19,7 +19,11 @@ from container.environment import Channel, Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 
-_CONTENT_TYPES = ("application/x-image", "image/jpeg", "image/png", "application/x-recordio")
+# What the platform knows of a channel's content decides nothing here: files and records are told by their bytes. So
+# `application/octet-stream`, which S3 and the SDKs write where nobody said more, does no harm.
+_ANY = ("application/octet-stream", "binary/octet-stream")
+_CONTENT_TYPES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "application/x-recordio", *_ANY)
+_MODEL_TYPES = ("application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip", *_ANY)
 
 
 class Sample(Protocol):
@@ -42,7 +46,10 @@ class Samples(Protocol):
 
     channel: str
     label_map: LabelMap
-    colour_map: ColourMap | None
+
+    @property
+    def colour_map(self) -> ColourMap | None:
+        """What the data have said of their classes so far."""
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Make one pass, in random order when `rng` is given; it ends early once `stopped` is set."""
@@ -66,6 +73,9 @@ class FileSamples:
         self.colour_map: ColourMap | None = None
         self.pairs = pairs
 
+    def __len__(self) -> int:
+        return len(self.pairs)
+
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Go over all pairs once, in the order of their names unless `rng` shuffles them."""
         order = np.arange(len(self.pairs)) if rng is None else rng.permutation(len(self.pairs))
@@ -81,7 +91,7 @@ def check_channels(environment: Environment) -> None:
         faults += _missing(environment, "test")
     for channel in environment.channels.values():
         content_type = (channel.content_type or "").split(";")[0].strip().lower()
-        accepted = ("application/x-sagemaker-model",) if channel.name == "model" else _CONTENT_TYPES
+        accepted = _MODEL_TYPES if channel.name == "model" else _CONTENT_TYPES
         if content_type and channel.name != "label_map" and content_type not in accepted:
             faults.append(f"channel {channel.name} has ContentType {channel.content_type}; use {' or '.join(accepted)}")
     if faults:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
 import threading
+from collections.abc import Sized
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -15,7 +17,7 @@ from container.data.audit import Audit
 from container.data.colours import ColourMaps
 from container.data.label_maps import check_label_maps
 from container.data.loader import Loader
-from container.data.samples import check_channels, open_samples
+from container.data.samples import Samples, check_channels, open_samples
 from container.environment import Environment, cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
@@ -25,7 +27,9 @@ LOG = logging.getLogger(__name__)
 
 def run(environment: Environment, stop: threading.Event) -> None:
     """Do the job: read everything that can be wrong, train, keep the weights, report. `stop` ends it early."""
-    job = hyperparameters.load(environment.hyperparameters)
+    train_channel = environment.channels.get("train")
+    streamed = train_channel is not None and train_channel.input_mode == "Pipe"
+    job = hyperparameters.load(environment.hyperparameters, streamed)
     _check_hosts(environment)
     check_channels(environment)
     used = [channel for channel in ("train", "validation", "test") if channel in environment.channels]
@@ -34,6 +38,7 @@ def run(environment: Environment, stop: threading.Event) -> None:
     samples = {channel: open_samples(environment, channel, job, colour_maps) for channel in used}
     for channel in used:
         LOG.info("#label_map %s :%s", channel, samples[channel].label_map.content)
+    job = _settle(job, samples["train"])
     audit = Audit(job, samples, environment.output_data_dir)
     audit.run(_audit_mode(environment, job), stop)
     loaders = {channel: Loader(samples[channel], job, stop, audit) for channel in used}
@@ -64,6 +69,14 @@ def _audit_mode(environment: Environment, job: Hyperparameters) -> str:
     """Return the job's `_audit`; without one what FastFile streams is not read twice."""
     streamed = any(channel.input_mode.lower() == "fastfile" for channel in environment.channels.values())
     return job.audit or ("fast" if streamed else "full")
+
+
+def _settle(job: Hyperparameters, train: Samples) -> Hyperparameters:
+    """Count the training samples where the job does not say how many they are."""
+    if job.num_training_samples or not isinstance(train, Sized):
+        return job
+    LOG.info("num_training_samples is not given: %d training samples were counted", len(train))
+    return dataclasses.replace(job, num_training_samples=len(train))
 
 
 def _check_hosts(environment: Environment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         artifacts.write_weights(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_holds_names_that_are_no_text_as_they_are_shown(tmp_path: Path) -> None:
+    name = os.fsdecode(b"stra\xdfe.jpg")
+    path = tmp_path / "audit.json"
+    artifacts.write_json(path, {name: [name, ("Größe 🦊\n", 1, None)], "n": 0.5})
+    assert json.loads(path.read_text()) == {r"stra\xdfe.jpg": [r"stra\xdfe.jpg", ["Größe 🦊\n", 1, None]], "n": 0.5}
+    assert r"\ud" not in path.read_text().replace(r"\ud83e\udd8a", "")  # that pair is the fox
 
 
 def describe(folder: Path, content: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 from pathlib import Path
 
@@ -46,6 +47,43 @@ def test_missing_channels_are_all_named(make_job: JobFactory) -> None:
         f"the input channels are not complete: channel train_annotation is missing (given: {given}); "
         f"channel validation is missing (given: {given})"
     )
+
+
+@pytest.mark.parametrize(
+    ("channel", "content_type"),
+    [
+        ("train", "image/jpg"),
+        ("train", "IMAGE/JPEG; q=0.9"),
+        ("train", " application/X-Image ;charset=binary"),
+        ("train_annotation", "image/png"),
+        ("train", "application/octet-stream"),
+        ("train_annotation", "binary/octet-stream"),
+        ("train", ""),
+        ("train", None),
+        ("label_map", "application/json"),
+        ("model", "application/x-sagemaker-model"),
+        ("model", "Application/X-SageMaker-Model; version=1"),
+        ("model", "application/octet-stream"),
+    ],
+)
+def test_a_content_type_that_does_no_harm_is_taken(
+    make_job: JobFactory, channel: str, content_type: str | None
+) -> None:
+    root = make_job()
+    given = ("train", "train_annotation", "validation", "validation_annotation", channel)
+    config = {name: {"ContentType": content_type if name == channel else None} for name in given}
+    (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
+    check_channels(Environment.read(root))
+
+
+@pytest.mark.parametrize(("channel", "content_type"), [("model", "image/jpeg"), ("train", "image/jpeg+x")])
+def test_another_channels_content_type_is_refused(make_job: JobFactory, channel: str, content_type: str) -> None:
+    root = make_job()
+    given = ("train", "train_annotation", "validation", "validation_annotation", channel)
+    config = {name: {"ContentType": content_type if name == channel else None} for name in given}
+    (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
+    with pytest.raises(ClientError, match=rf"channel {channel} has ContentType {re.escape(content_type)}; use "):
+        check_channels(Environment.read(root))
 
 
 def test_an_unsupported_content_type_is_named(make_job: JobFactory) -> None:
