@@ -32,9 +32,14 @@ _MOST_DETAILS = 10  # of a warning in the log
 
 
 class Audit:
-    """The findings on a job's channels, and what follows from them; `folder` is where audit.json goes."""
+    """The findings on a job's channels, and what follows from them; `folder` is where audit.json goes.
 
-    def __init__(self, job: Hyperparameters, samples: Mapping[str, Samples], folder: Path) -> None:
+    `unopened` are the faults of channels that could not even be opened.
+    """
+
+    def __init__(
+        self, job: Hyperparameters, samples: Mapping[str, Samples], folder: Path, unopened: Sequence[Fault] = ()
+    ) -> None:
         self._job = job
         self._samples = samples
         self._path = folder / REPORT
@@ -42,7 +47,7 @@ class Audit:
             channel: Findings(channel, each.label_map, job.num_classes, job.crop) for channel, each in samples.items()
         }
         self._modes: dict[str, str] = {}
-        self._errors: list[Fault] = []
+        self._errors = list(unopened)
         self._told: set[str] = set()
         self._pending = set(samples)
 
@@ -53,15 +58,17 @@ class Audit:
         """
         files = {name: each for name, each in self._samples.items() if isinstance(each, FileSamples)}
         start = time.monotonic()
-        for channel, samples in files.items():
+        for channel, samples in files.items() if mode != "off" else ():
+            self._modes[channel] = mode
             self._findings[channel].pairs = len(samples.pairs)
-            if mode != "off":
-                self._modes[channel] = mode
-                examine_pairs(self._findings[channel], samples, self._job, mode, stop)
-        if mode == "full" and not stop.is_set():
+            examine_pairs(self._findings[channel], samples, self._job, mode, stop)
+        if stop.is_set():
+            return
+        if mode == "full":
             self._pending -= files.keys()
-        if files and mode != "off" and not stop.is_set():
-            self._conclude(list(files), f"audit ({mode}, {time.monotonic() - start:.1f} s)", complete=mode == "full")
+        if self._modes or self._errors:
+            seconds = time.monotonic() - start
+            self._conclude(list(self._modes), f"audit ({mode}, {seconds:.1f} s)", complete=mode == "full")
 
     def begin(self, channel: str) -> bool:
         """Say whether a pass that begins has to be watched: the first over a channel that no audit has seen whole."""
@@ -94,18 +101,17 @@ class Audit:
         judged = {channel: self._findings[channel] for channel in self._findings if self._modes.get(channel)}
         names = self._names()
         budget = self._job.max_bad_records
-        errors = find_errors({channel: self._findings[channel] for channel in channels}, budget)
+        self._errors += find_errors({channel: self._findings[channel] for channel in channels}, budget)
         if not complete:  # a sample shows what is broken, not what is absent
-            errors = [fault for fault in errors if fault.kind not in ("classes", "label map")]
+            self._errors = [fault for fault in self._errors if fault.kind not in ("classes", "label map")]
         warnings = find_warnings(judged, names, self._job) if complete else []
-        self._errors += errors
         self._write(judged, names, warnings)
-        LOG.info("%s: %s", title, summarize(errors, warnings, self._path))
-        for line in draw_table([judged[channel] for channel in channels], names):
+        LOG.info("%s: %s", title, summarize(self._errors, warnings, self._path))
+        for line in draw_table([judged[channel] for channel in channels], names) if channels else ():
             LOG.info("%s", line)
         for fault in warnings:
             self._tell(fault)
-        raise_faults(errors, f"output/data/{REPORT}")
+        raise_faults(self._errors, f"output/data/{REPORT}")
 
     def _tell(self, fault: Fault) -> None:
         """Log a warning once, with the first of its details."""

@@ -32,8 +32,8 @@ def _other_count(train: Findings, job: Hyperparameters) -> Iterator[Fault]:
     if train.pairs != job.num_training_samples:
         yield Fault(
             "count",
-            f"num_training_samples is {job.num_training_samples}, but channel train has {train.pairs} pairs: the learning "
-            "rate follows the wrong number in the first epoch; leave it out in File mode, where they are counted",
+            f"num_training_samples is {job.num_training_samples}, but channel train has {train.pairs} pairs: the "
+            "learning rate follows the wrong number in the first epoch; in File mode it can be left out",
         )
 
 
@@ -48,8 +48,8 @@ def _odd_labels(findings: Findings, names: Mapping[int, str]) -> Iterator[Fault]
     if findings.label_map.scale is not None and findings.values[IGNORE] and IGNORE not in findings.ignored:
         yield Fault(
             "void",
-            f"channel {channel}: {findings.label_map.source} makes a class of pixel value 255, which means ignore elsewhere: "
-            'if it does here too, give a {"map": …} without it',
+            f"channel {channel}: {findings.label_map.source} makes a class of pixel value 255, which elsewhere means "
+            'ignore: if it does here too, give a {"map": …} without it',
         )
     if findings.unlabelled:
         yield Fault(

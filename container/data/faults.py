@@ -43,10 +43,10 @@ def list_values(findings: Findings, which: Mapping[int, int] | None = None) -> s
     """List pixel values with their shares of all pixels, the most frequent first."""
     counts = findings.values if which is None else which
     ordered = sorted(counts, key=lambda value: (-counts[value], value))
-    listed = [
-        f"{findings.show(value)} ({percent(findings.share(counts[value]))}{', ignored' if value in findings.ignored else ''})"
-        for value in ordered[:LISTED]
-    ]
+    listed = []
+    for value in ordered[:LISTED]:
+        ignored = ", ignored" if value in findings.ignored else ""
+        listed.append(f"{findings.show(value)} ({percent(findings.share(counts[value]))}{ignored})")
     return ", ".join(listed) + (f" and {len(ordered) - LISTED} more" if ordered[LISTED:] else "") or "none"
 
 
