@@ -14,7 +14,16 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from container.codecs import jpeg, png
-from container.codecs.header import CutOff, DecodeError, Header, Orientation, TooManyPixels, cut_off, damaged
+from container.codecs.header import (
+    CutOff,
+    DecodeError,
+    Header,
+    NotAnImage,
+    Orientation,
+    TooManyPixels,
+    cut_off,
+    damaged,
+)
 from container.codecs.pieces import Pieces, open_pieces
 from container.codecs.sniff import describe
 
@@ -23,6 +32,7 @@ __all__ = [
     "CutOff",
     "DecodeError",
     "Header",
+    "NotAnImage",
     "Orientation",
     "TooManyPixels",
     "decode_annotation",
@@ -125,15 +135,15 @@ def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None
 def read_header(data: bytes, max_pixels: int | None = None) -> Header:
     """Read what the header says, without decoding anything.
 
-    The first bytes of a file suffice where they reach that far; else CutOff is raised. Raises DecodeError for what is
-    neither JPEG nor PNG, and TooManyPixels.
+    The first bytes of a file suffice where they reach that far; else CutOff is raised. Raises NotAnImage,
+    TooManyPixels, and DecodeError for a header that is damaged.
     """
     if data[:3] == jpeg.SIGNATURE:
         header = jpeg.read_header(data)
     elif data[:8] == png.SIGNATURE:
         header = png.read_header(data)
     else:
-        raise DecodeError(f"this is neither a JPEG nor a PNG image, but {describe(data)}")
+        raise NotAnImage(f"this is neither a JPEG nor a PNG image, but {describe(data)}")
     if max_pixels is not None and header.width * header.height > max_pixels:
         raise TooManyPixels(f"the image has {header.width}×{header.height} pixels, more than {max_pixels}")
     return header
