@@ -7,7 +7,6 @@ thumbnails, a video behind it) is never decoded, however large or damaged it is.
 from __future__ import annotations
 
 import dataclasses
-import io
 import threading
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from PIL import Image, ImageFile
 
 from container.codecs import jpeg, png
 from container.codecs.header import CutOff, DecodeError, Header, Orientation, TooManyPixels, cut_off, damaged
+from container.codecs.pieces import Pieces, open_pieces
 from container.codecs.sniff import describe
 
 __all__ = [
@@ -133,15 +133,15 @@ def _load(data: bytes, header: Header, warn: Warn | None) -> Image.Image:
     return image
 
 
-def _load_open_jpeg(picture: bytes, header: Header) -> Image.Image:
+def _load_open_jpeg(picture: Pieces, header: Header) -> Image.Image:
     """Decode a JPEG that has no end mark: where its data are complete, no pixel depends on what follows them."""
-    image, *others = [_decode(picture + filler + jpeg.END, header) for filler in _FILLERS]
+    image, *others = [_decode([*picture, memoryview(filler + jpeg.END)], header) for filler in _FILLERS]
     if any(not np.array_equal(np.asarray(image), np.asarray(other)) for other in others):
         raise cut_off("JPEG", "inside its image data")
     return image
 
 
-def _decode(picture: bytes, header: Header) -> Image.Image:
+def _decode(picture: Pieces, header: Header) -> Image.Image:
     try:
         image = _strictly(picture, header.format)
     except MemoryError:
@@ -159,7 +159,7 @@ _strictness = threading.Lock()
 _lenient = 0  # how often Pillow's switch was found on
 
 
-def _strictly(picture: bytes, kind: str) -> Image.Image:
+def _strictly(picture: Pieces, kind: str) -> Image.Image:
     """Decode with Pillow, for which half an image is an error only until another library tells it otherwise.
 
     Importing GluonCV does, in whichever thread and whenever: the switch is turned off before, and what was decoded
@@ -172,7 +172,7 @@ def _strictly(picture: bytes, kind: str) -> Image.Image:
                 _lenient += 1
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
         before = _lenient
-        image = Image.open(io.BytesIO(picture), formats=(kind,))
+        image = Image.open(open_pieces(picture), formats=(kind,))
         image.load()
         if not ImageFile.LOAD_TRUNCATED_IMAGES and _lenient == before:
             return image

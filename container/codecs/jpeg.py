@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from container.codecs.header import DecodeError, Header, cut_off, damaged, exif_orientation
+from container.codecs.pieces import Pieces
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
@@ -59,14 +60,14 @@ def read_header(data: bytes) -> Header:
     return parts.found()
 
 
-def picture(data: bytes) -> tuple[bytes, bool]:
-    """Return the bytes of the picture alone, and whether its end mark is there.
+def picture(data: bytes) -> tuple[Pieces, bool]:
+    """Return the pieces that are the picture alone, and whether its end mark is there.
 
     Left out are the segments that no pixel depends on (EXIF with its thumbnail, ICC and XMP, comments) and all that
     follows the picture. Raises DecodeError for too many scans, and CutOff for what is cut outside of a scan.
     """
     view, parts = memoryview(data), _Parts()
-    pieces: list[bytes | memoryview] = [data[:2]]
+    pieces = [view[:2]]
     first, end = 0, len(data)
     for marker, start, stop in _segments(data):
         if marker == _EOI:
@@ -85,7 +86,7 @@ def picture(data: bytes) -> tuple[bytes, bool]:
         raise cut_off("JPEG", "between its scans")
     while not complete and data[end - 1] == 0xFF:  # half of the end mark, or of an escaped byte
         end -= 1
-    return b"".join([*pieces, view[first:end]]), complete
+    return [*pieces, view[first:end]], complete
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 
 from container.codecs.header import DecodeError, Header, cut_off, damaged, exif_orientation
+from container.codecs.pieces import Pieces
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -34,7 +35,7 @@ _MODES = {  # by bits and colour type
 _MAX_CHUNKS = 2**16
 _MAX_EXIF = 2**20
 _PALETTE_BYTES = 3 * 256
-_IEND = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
+_IEND = memoryview(struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND")))
 
 
 def read_header(data: bytes) -> Header:
@@ -54,31 +55,33 @@ def read_header(data: bytes) -> Header:
     return header
 
 
-def picture(data: bytes) -> tuple[bytes, bool]:
-    """Return the bytes of the picture alone (header, palette, image data), and whether its end mark is there.
+def picture(data: bytes) -> tuple[Pieces, bool]:
+    """Return the pieces that are the picture alone (header, palette, image data), and whether its end mark is there.
 
     Raises DecodeError where a checksum of these is wrong, CutOff where they are cut.
     """
-    view = memoryview(data)
-    pieces: list[bytes | memoryview] = [SIGNATURE]
-    has_header = has_data = complete = False
+    view, runs, complete = memoryview(data), [[0, len(SIGNATURE)]], False
+    has_header = has_data = False
     for kind, start, end in _chunks(data):
-        if not has_header:
-            _header(data, kind, start, end)
-            has_header = True
-        elif kind == b"IEND":
+        if kind == b"IEND":
             complete = True
             break
+        if not has_header:
+            _header(data, kind, start, end)
         elif _is_ancillary(kind):
             continue
         else:
             _check(data, kind, start, end)
-        has_data = has_data or kind == b"IDAT"
-        if kind != b"PLTE" or not has_data:
-            pieces.append(view[start:end])
+        has_header, has_data = True, has_data or kind == b"IDAT"
+        if kind == b"PLTE" and has_data:
+            continue
+        if runs[-1][1] == start:
+            runs[-1][1] = end
+        else:
+            runs.append([start, end])
     if not has_data:
         raise damaged("PNG", "it has no image data")
-    return b"".join([*pieces, _IEND]), complete
+    return [*(view[start:end] for start, end in runs), _IEND], complete
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
