@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from container.conversions import convert
 from container.errors import ClientError
-
-SCHEMA_PATH = Path(__file__).parent.parent / "hyperparameters.schema.json"
+from container.schema import convert, describe_range, read_schema
 
 LOG = logging.getLogger(__name__)
 
@@ -86,12 +82,6 @@ class Hyperparameters:
         }
 
 
-def read_schema() -> dict[str, Any]:
-    """Read the JSON Schema (2020-12) of the hyperparameters."""
-    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text())
-    return schema
-
-
 def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
     """Validate hyperparameters as the platform delivers them.
 
@@ -132,7 +122,7 @@ def markdown_table() -> str:
         default = "required" if name in schema["required"] else entry.get("default", "–")
         notes = " *Ours, not the built-in's.*" if entry.get("x-extension") else ""
         rows.append(
-            f"| `{name}` | {_range(entry)} | {default} | {'yes' if entry.get('x-tunable') else ''} "
+            f"| `{name}` | {describe_range(entry)} | {default} | {'yes' if entry.get('x-tunable') else ''} "
             f"| {entry['description']}{notes} |"
         )
     return "\n".join(rows)
@@ -149,27 +139,12 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> list[str]:
             reason += " with lr_scheduler=step"
         return [f"{name} {reason}" for name in missing if repr(name) in error.message]
     name = str(error.absolute_path[0])
-    return [f"{name} must be {_range(schema['properties'][name])}, not {error.instance!r}"]
+    return [f"{name} must be {describe_range(schema['properties'][name])}, not {error.instance!r}"]
 
 
 def _unknown(name: str, schema: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, schema["properties"], n=1)
     return f"{name} is unknown" + (f" (did you mean {near[0]}?)" if near else "")
-
-
-def _range(entry: Mapping[str, Any]) -> str:
-    """Render a property's type and range: `integer > 16`, `0 < number ≤ 1`, `fcn, psp or deeplab`."""
-    if "enum" in entry:
-        return ", ".join(entry["enum"][:-1]) + " or " + entry["enum"][-1]
-    if "pattern" in entry:
-        return "comma-separated integers"
-    low = next(
-        (f"{entry[key]} {sign} " for key, sign in (("minimum", "≤"), ("exclusiveMinimum", "<")) if key in entry), ""
-    )
-    high = next(
-        (f" {sign} {entry[key]}" for key, sign in (("maximum", "≤"), ("exclusiveMaximum", "<")) if key in entry), ""
-    )
-    return f"{low}{entry['type']}{high}"
 
 
 if __name__ == "__main__":

@@ -105,6 +105,10 @@ def check_channels(environment: Environment) -> None:
     for channel in environment.channels.values():
         content_type = (channel.content_type or "").split(";")[0].strip().lower()
         accepted = _MODEL_TYPES if channel.name == "model" else _CONTENT_TYPES
+        if channel.name == "model" and channel.input_mode == "Pipe":
+            faults.append("channel model is in Pipe mode, but an archive is a file: set its TrainingInputMode to File")
+        elif channel.name == "model" and not channel.path.is_dir():
+            faults.append(f"channel model has no directory {channel.path}")
         if content_type and channel.name != "label_map" and content_type not in accepted:
             faults.append(f"channel {channel.name} has ContentType {channel.content_type}; use {' or '.join(accepted)}")
     if faults:

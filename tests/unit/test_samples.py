@@ -70,6 +70,7 @@ def test_a_content_type_that_does_no_harm_is_taken(
     make_job: JobFactory, channel: str, content_type: str | None
 ) -> None:
     root = make_job()
+    (root / "input/data/model").mkdir()
     given = ("train", "train_annotation", "validation", "validation_annotation", channel)
     config = {name: {"ContentType": content_type if name == channel else None} for name in given}
     (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
@@ -83,6 +84,22 @@ def test_another_channels_content_type_is_refused(make_job: JobFactory, channel:
     config = {name: {"ContentType": content_type if name == channel else None} for name in given}
     (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
     with pytest.raises(ClientError, match=rf"channel {channel} has ContentType {re.escape(content_type)}; use "):
+        check_channels(Environment.read(root))
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("Pipe", "channel model is in Pipe mode, but an archive is a file: set its TrainingInputMode to File"),
+        ("File", "channel model has no directory "),
+    ],
+)
+def test_a_channel_model_that_is_no_directory_is_named(make_job: JobFactory, mode: str, said: str) -> None:
+    root = make_job()
+    given = ("train", "train_annotation", "validation", "validation_annotation", "model")
+    config = {name: {"TrainingInputMode": mode if name == "model" else "File"} for name in given}
+    (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
+    with pytest.raises(ClientError, match=f"^the input channels are not complete: {said}"):
         check_channels(Environment.read(root))
 
 

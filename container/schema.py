@@ -1,13 +1,22 @@
-"""What users and SDKs write for a value, turned into the type that the schema gives it."""
+"""The schema of the hyperparameters: what each may be, in words too, and how what people write becomes that."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+SCHEMA_PATH = Path(__file__).parent.parent / "hyperparameters.schema.json"
+
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def read_schema() -> dict[str, Any]:
+    """Read the JSON Schema (2020-12) of the hyperparameters."""
+    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text())
+    return schema
 
 
 def convert(value: Any, entry: Mapping[str, Any]) -> Any:
@@ -57,3 +66,25 @@ def _decode(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def describe_range(entry: Mapping[str, Any]) -> str:
+    """Render a property's type and range: `integer > 16`, `0 < number ≤ 1`, `fcn, psp or deeplab`."""
+    if "enum" in entry:
+        return ", ".join(entry["enum"][:-1]) + " or " + entry["enum"][-1]
+    if "pattern" in entry:
+        return "comma-separated integers"
+    low = next(
+        (f"{entry[key]} {sign} " for key, sign in (("minimum", "≤"), ("exclusiveMinimum", "<")) if key in entry), ""
+    )
+    high = next(
+        (f" {sign} {entry[key]}" for key, sign in (("maximum", "≤"), ("exclusiveMaximum", "<")) if key in entry), ""
+    )
+    return f"{low}{entry['type']}{high}"
+
+
+def allows(entry: Mapping[str, Any], value: Any) -> bool:
+    """Say whether a converted value is one that its entry, an enum or a range of integers, allows."""
+    if "enum" in entry:
+        return value in entry["enum"]
+    return type(value) is int and entry["minimum"] <= value <= entry["maximum"]
