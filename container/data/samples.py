@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -26,9 +26,11 @@ from container.data.labels import LabelMap
 from container.data.pairing import FileSample, find_pairs
 from container.data.pipe import PipeSamples, ShuffleBuffer
 from container.data.repeats import digest_pixels
-from container.environment import Channel, Environment
+from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
+
+_MAX_PIXELS = 2**28
 
 _MAX_PIXELS = 2**28
 
@@ -93,26 +95,6 @@ class FileSamples:
         """Go over all pairs once, in the order of their names unless `rng` shuffles them."""
         order = np.arange(len(self.pairs)) if rng is None else rng.permutation(len(self.pairs))
         return (self.pairs[index] for index in order)
-
-
-def check_channels(environment: Environment) -> None:
-    """Raise one ClientError that lists every channel that is missing or of an unsupported kind; warn of unused ones."""
-    faults: list[str] = []
-    for name in ("train", "validation"):
-        faults += _missing(environment, name)
-    if "test" in environment.channels:
-        faults += _missing(environment, "test")
-    for channel in environment.channels.values():
-        content_type = (channel.content_type or "").split(";")[0].strip().lower()
-        accepted = _MODEL_TYPES if channel.name == "model" else _CONTENT_TYPES
-        if channel.name == "model" and channel.input_mode == "Pipe":
-            faults.append("channel model is in Pipe mode, but an archive is a file: set its TrainingInputMode to File")
-        elif channel.name == "model" and not channel.path.is_dir():
-            faults.append(f"channel model has no directory {channel.path}")
-        if content_type and channel.name != "label_map" and content_type not in accepted:
-            faults.append(f"channel {channel.name} has ContentType {channel.content_type}; use {' or '.join(accepted)}")
-    if faults:
-        raise ClientError("the input channels are not complete", faults)
 
 
 def open_samples(
@@ -251,20 +233,3 @@ def _other_size(name: str, image: tuple[int, int], annotation: tuple[int, int]) 
 
 def _label_map(environment: Environment, channel: str) -> LabelMap:
     return read_label_map(environment.channels, channel)
-
-
-def _missing(environment: Environment, name: str) -> Iterable[str]:
-    """Say which of the channel and its annotations is not there."""
-    needed = [name]
-    if _mode(environment.channels.get(name)) != "Pipe":
-        needed.append(f"{name}_annotation")
-    for channel in needed:
-        if channel not in environment.channels:
-            given = ", ".join(environment.channels) or "none"
-            yield f"channel {channel} is missing (given: {given})"
-        elif _mode(environment.channels[channel]) != "Pipe" and not environment.channels[channel].path.is_dir():
-            yield f"channel {channel} has no directory {environment.channels[channel].path}"
-
-
-def _mode(channel: Channel | None) -> str:
-    return channel.input_mode if channel else "File"
