@@ -157,7 +157,7 @@ def test_batch_transform_writes_one_mask_per_image(job: Job, tmp_path: Path) -> 
 
 
 def test_prefixes_without_their_slash_train_on_what_is_the_channels_own(job: Job, tmp_path: Path) -> None:
-    """As in AWS's notebook, `s3://…/train` also matches the annotations, which the SDK puts into `train/_annotation`."""
+    """As in AWS's notebook, `s3://…/train` matches the annotations too, which the SDK puts into `train/_annotation`."""
     data = job.root / "input/data"
     log = io.StringIO()
     with mock_aws(), contextlib.redirect_stdout(log):
@@ -181,8 +181,8 @@ def test_prefixes_without_their_slash_train_on_what_is_the_channels_own(job: Job
         estimator.fit({channel: f"s3://bucket/{channel}" for channel in CHANNELS}, job_name="prefixes")
     for channel, count in (("train", 4), ("validation", 2)):
         assert (
-            f"channel {channel}: {count} files in {channel}/_annotation are another channel's and are passed over: an S3 "
-            f"prefix without a final slash matches them too; end the channel's S3Uri with one (s3://…/{channel}/)"
+            f"channel {channel}: {count} files in {channel}/_annotation are another channel's and are passed over: an "
+            f"S3 prefix without a final slash matches them too; end the channel's S3Uri with one (s3://…/{channel}/)"
         ) in log.getvalue()
     assert (tmp_path / "model.tar.gz").is_file()
 
