@@ -52,7 +52,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_FILLERS = (b"", b"\x55" * 64, b"\xaa" * 64)  # what may follow a JPEG's data without changing one that is complete
 
 Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels` below: one bound, one error
 
@@ -136,9 +135,11 @@ def _load(data: bytes, header: Header, warn: Warn | None) -> Image.Image:
 
 def _load_open_jpeg(picture: Pieces, header: Header) -> Image.Image:
     """Decode a JPEG that has no end mark: where its data are complete, no pixel depends on what follows them."""
-    image, *others = [_decode([*picture, memoryview(filler + jpeg.END)], header) for filler in _FILLERS]
-    if any(not np.array_equal(np.asarray(image), np.asarray(other)) for other in others):
-        raise cut_off("JPEG", "inside its image data")
+    image = _decode([*picture, memoryview(jpeg.END)], header)
+    for filler in jpeg.FILLERS:
+        other = _decode([*picture, memoryview(filler + jpeg.END)], header)
+        if not np.array_equal(np.asarray(image), np.asarray(other)):
+            raise cut_off("JPEG", "inside its image data")
     return image
 
 

@@ -61,26 +61,31 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
     Raises DecodeError where a checksum of these is wrong, CutOff where they are cut.
     """
     view, runs, complete = memoryview(data), [[0, len(SIGNATURE)]], False
-    has_header = has_data = False
+    header: Header | None = None
+    has_data = has_palette = False
     for kind, start, end in _chunks(data):
         if kind == b"IEND":
             complete = True
             break
-        if not has_header:
-            _header(data, kind, start, end)
+        if header is None:
+            header = _header(data, kind, start, end)
         elif _is_ancillary(kind):
             continue
         else:
             _check(data, kind, start, end)
-        has_header, has_data = True, has_data or kind == b"IDAT"
-        if kind == b"PLTE" and has_data:
-            continue
+        has_data = has_data or kind == b"IDAT"
+        if kind == b"PLTE":
+            if has_data:
+                continue
+            has_palette = True
         if runs[-1][1] == start:
             runs[-1][1] = end
         else:
             runs.append([start, end])
     if not has_data:
         raise damaged("PNG", "it has no image data")
+    if header and header.mode == "P" and not has_palette:
+        raise damaged("PNG", "it has no palette")
     return [*(view[start:end] for start, end in runs), _IEND], complete
 
 
