@@ -52,6 +52,15 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MARKS: dict[str, int | tuple[int, ...]] = {
+    "1": 255,
+    "L": 165,
+    "P": 165,
+    "I;16": 0xA55A,
+    "LA": (165, 90),
+    "RGB": (165, 90, 17),
+    "RGBA": (165, 90, 17, 204),
+}
 
 Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels` below: one bound, one error
 
@@ -128,6 +137,8 @@ def _load(data: bytes, header: Header, warn: Warn | None) -> Image.Image:
     picture, complete = (jpeg if header.format == "JPEG" else png).picture(data)
     is_open = header.format == "JPEG" and not complete
     image = _load_open_jpeg(picture, header) if is_open else _decode(picture, header)
+    if header.format == "PNG" and (png.is_interlaced(data) or _is_marked(image)) and not png.has_all_rows(data):
+        raise cut_off("PNG", "inside its image data")
     if not complete and warn:
         warn(f"the {header.format} image lacks its end mark, but none of its pixels: it is used as it is")
     return image
@@ -157,6 +168,21 @@ def _decode(picture: Pieces, header: Header) -> Image.Image:
     return image
 
 
+def _mark(image: Image.Image) -> None:
+    """Give the last row a colour that few images have there, for Pillow to write over.
+
+    It takes a PNG that ends after some of its rows for a whole one, with zeros in the others.
+    """
+    target = Image.new(image.mode, image.size, None)
+    target.putpixel((0, image.height - 1), _MARKS[image.mode])
+    image.im = target.im
+
+
+def _is_marked(image: Image.Image) -> bool:
+    """Say whether the last row may not have been decoded."""
+    return image.getpixel((0, image.height - 1)) == _MARKS[image.mode]
+
+
 _strictness = threading.Lock()
 _lenient = 0  # how often Pillow's switch was found on
 
@@ -175,6 +201,8 @@ def _strictly(picture: Pieces, kind: str) -> Image.Image:
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
         before = _lenient
         image = Image.open(open_pieces(picture), formats=(kind,))
+        if kind == "PNG":
+            _mark(image)
         image.load()
         if not ImageFile.LOAD_TRUNCATED_IMAGES and _lenient == before:
             return image

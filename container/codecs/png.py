@@ -32,6 +32,17 @@ _MODES = {  # by bits and colour type
     (8, 6): "RGBA",
     (16, 6): "RGBA",
 }
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_PASSES = [  # of an interlaced image: first column and row, and the steps to the next
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+]
+_STEP = 2**20  # bytes
 _MAX_CHUNKS = 2**16
 _MAX_EXIF = 2**20
 _PALETTE_BYTES = 3 * 256
@@ -71,6 +82,8 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
             header = _header(data, kind, start, end)
         elif _is_ancillary(kind):
             continue
+        elif kind == b"IHDR":
+            raise damaged("PNG", "it has two headers")
         else:
             _check(data, kind, start, end)
         has_data = has_data or kind == b"IDAT"
@@ -87,6 +100,30 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
     if header and header.mode == "P" and not has_palette:
         raise damaged("PNG", "it has no palette")
     return [*(view[start:end] for start, end in runs), _IEND], complete
+
+
+def is_interlaced(data: bytes) -> bool:
+    """Say whether the rows of a PNG come in several passes."""
+    return data[28] != 0
+
+
+def has_all_rows(data: bytes) -> bool:
+    """Unpack the image data, a little at a time and no further than needed, to see whether they are all there."""
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    missing = 0
+    for x, y, right, down in _PASSES if is_interlaced(data) else [(0, 0, 1, 1)]:
+        columns, rows = (width - x + right - 1) // right, (height - y + down - 1) // down
+        missing += rows * (1 + (columns * bits * _CHANNELS[colour] + 7) // 8) if columns else 0
+    unpacker = zlib.decompressobj()
+    try:
+        for kind, start, end in _chunks(data):
+            packed: bytes | memoryview = memoryview(data)[start + 8 : end - 4] if kind == b"IDAT" else b""
+            while packed and missing > 0:
+                missing -= len(unpacker.decompress(packed, _STEP))
+                packed = unpacker.unconsumed_tail
+    except zlib.error:
+        return False
+    return missing <= 0
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
