@@ -127,7 +127,7 @@ def read_header(data: bytes, max_pixels: int | None = None) -> Header:
     elif data[:8] == png.SIGNATURE:
         header = png.read_header(data)
     else:
-        raise NotAnImage(f"this is neither a JPEG nor a PNG image, but {describe(data)}")
+        raise NotAnImage(f"these bytes are neither a JPEG nor a PNG image, but {describe(data)}")
     if max_pixels is not None and header.width * header.height > max_pixels:
         raise TooManyPixels(f"the image has {header.width}×{header.height} pixels, more than {max_pixels}")
     return header
