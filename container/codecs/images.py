@@ -7,13 +7,12 @@ thumbnails, a video behind it) is never decoded, however large or damaged it is.
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
-from container.codecs import jpeg, png
+from container.codecs import jpeg, png, strict
 from container.codecs.header import (
     CutOff,
     DecodeError,
@@ -22,9 +21,8 @@ from container.codecs.header import (
     Orientation,
     TooManyPixels,
     cut_off,
-    damaged,
 )
-from container.codecs.pieces import Pieces, open_pieces
+from container.codecs.pieces import Pieces
 from container.codecs.sniff import describe
 
 __all__ = [
@@ -52,17 +50,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MARKS: dict[str, int | tuple[int, ...]] = {
-    "1": 255,
-    "L": 165,
-    "P": 165,
-    "I;16": 0xA55A,
-    "LA": (165, 90),
-    "RGB": (165, 90, 17),
-    "RGBA": (165, 90, 17, 204),
-}
-
-Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels` below: one bound, one error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +123,12 @@ def read_header(data: bytes, max_pixels: int | None = None) -> Header:
 def _load(data: bytes, header: Header, warn: Warn | None) -> Image.Image:
     picture, complete = (jpeg if header.format == "JPEG" else png).picture(data)
     is_open = header.format == "JPEG" and not complete
-    image = _load_open_jpeg(picture, header) if is_open else _decode(picture, header)
-    if header.format == "PNG" and (png.is_interlaced(data) or _is_marked(image)) and not png.has_all_rows(data):
+    image = _load_open_jpeg(picture, header) if is_open else strict.decode(picture, header)
+    if (
+        header.format == "PNG"
+        and (png.is_interlaced(data) or strict.may_lack_rows(image))
+        and not png.has_all_rows(data)
+    ):
         raise cut_off("PNG", "inside its image data")
     if not complete and warn:
         warn(f"the {header.format} image lacks its end mark, but none of its pixels: it is used as it is")
@@ -146,63 +137,9 @@ def _load(data: bytes, header: Header, warn: Warn | None) -> Image.Image:
 
 def _load_open_jpeg(picture: Pieces, header: Header) -> Image.Image:
     """Decode a JPEG that has no end mark: where its data are complete, no pixel depends on what follows them."""
-    image = _decode([*picture, memoryview(jpeg.END)], header)
+    image = strict.decode([*picture, memoryview(jpeg.END)], header)
     for filler in jpeg.FILLERS:
-        other = _decode([*picture, memoryview(filler + jpeg.END)], header)
+        other = strict.decode([*picture, memoryview(filler + jpeg.END)], header)
         if not np.array_equal(np.asarray(image), np.asarray(other)):
             raise cut_off("JPEG", "inside its image data")
     return image
-
-
-def _decode(picture: Pieces, header: Header) -> Image.Image:
-    try:
-        image = _strictly(picture, header.format)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders let any exception out of malformed bytes
-        if "truncated" in str(error):
-            raise cut_off(header.format, "inside its image data") from error
-        raise damaged(header.format, str(error)) from error
-    if image.size != (header.width, header.height):
-        raise damaged(header.format, "it has two headers")
-    return image
-
-
-def _mark(image: Image.Image) -> None:
-    """Give the last row a colour that few images have there, for Pillow to write over.
-
-    It takes a PNG that ends after some of its rows for a whole one, with zeros in the others.
-    """
-    target = Image.new(image.mode, image.size, None)
-    target.putpixel((0, image.height - 1), _MARKS[image.mode])
-    image.im = target.im
-
-
-def _is_marked(image: Image.Image) -> bool:
-    """Say whether the last row may not have been decoded."""
-    return image.getpixel((0, image.height - 1)) == _MARKS[image.mode]
-
-
-_strictness = threading.Lock()
-_lenient = 0  # how often Pillow's switch was found on
-
-
-def _strictly(picture: Pieces, kind: str) -> Image.Image:
-    """Decode with Pillow, for which half an image is an error only until another library tells it otherwise.
-
-    Importing GluonCV does, in whichever thread and whenever: the switch is turned off before, and what was decoded
-    while it may have been on is decoded again.
-    """
-    global _lenient
-    while True:
-        if ImageFile.LOAD_TRUNCATED_IMAGES:
-            with _strictness:
-                _lenient += 1
-                ImageFile.LOAD_TRUNCATED_IMAGES = False
-        before = _lenient
-        image = Image.open(open_pieces(picture), formats=(kind,))
-        if kind == "PNG":
-            _mark(image)
-        image.load()
-        if not ImageFile.LOAD_TRUNCATED_IMAGES and _lenient == before:
-            return image

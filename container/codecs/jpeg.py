@@ -76,7 +76,7 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
     """
     view, parts = memoryview(data), _Parts()
     pieces = [view[:2]]
-    first, end = 0, len(data)
+    first = end = 0
     for marker, start, stop in _segments(data):
         if marker == _EOI:
             end = stop
@@ -89,10 +89,9 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
     if not parts.scans:
         raise cut_off("JPEG", "before its image data")
     parts.found()
-    complete = data[end - 2 : end] == END
-    if not complete and not _all_is_sent(parts):
+    if not end and not _all_is_sent(parts):
         raise cut_off("JPEG", "between its scans")
-    return [*pieces, _scans(data, first, end if complete else _end_of_data(data))], complete
+    return [*pieces, _scans(data, first, end or _end_of_data(data))], end > 0
 
 
 def _end_of_data(data: bytes) -> int:

@@ -1,6 +1,6 @@
 """The parts of a PNG file: the picture alone, without what is packed around it.
 
-https://www.w3.org/TR/png-3/, section 5. Nothing is decompressed here.
+https://www.w3.org/TR/png-3/, section 5. No pixel is decoded here.
 """
 
 from __future__ import annotations
@@ -117,10 +117,11 @@ def has_all_rows(data: bytes) -> bool:
     unpacker = zlib.decompressobj()
     try:
         for kind, start, end in _chunks(data):
-            packed: bytes | memoryview = memoryview(data)[start + 8 : end - 4] if kind == b"IDAT" else b""
-            while packed and missing > 0:
-                missing -= len(unpacker.decompress(packed, _STEP))
-                packed = unpacker.unconsumed_tail
+            if kind == b"IDAT":
+                unpacked = unpacker.decompress(memoryview(data)[start + 8 : end - 4], _STEP)
+                while unpacked and missing > 0:
+                    missing -= len(unpacked)
+                    unpacked = unpacker.decompress(unpacker.unconsumed_tail, _STEP)
     except zlib.error:
         return False
     return missing <= 0

@@ -130,6 +130,14 @@ def test_every_byte_of_the_rows_is_needed(
         decode_image(cut)
 
 
+def test_many_rows_of_zeros_are_counted_to_the_last() -> None:
+    sizes = [(len(range(x, 1500, right)), len(range(y, 1501, down))) for x, y, right, down in ADAM7]
+    rows = bytes(sum(lines * (1 + columns) for columns, lines in sizes))
+    assert decode_image(png(1500, 1501, 8, 0, rows, interlaced=True)).shape == (1501, 1500, 3)
+    with pytest.raises(CutOff, match="it is cut off inside its image data"):
+        decode_image(png(1500, 1501, 8, 0, rows[:-1], interlaced=True))
+
+
 def test_more_rows_than_announced_are_left_packed() -> None:
     data = png(2, 1, 8, 0, b"\0\1\2" + bytes(50_000_000))
     assert decode_image(data).tolist() == [[[1] * 3, [2] * 3]]
