@@ -124,11 +124,8 @@ def _load(data: bytes, header: Header, warn: Warn | None) -> Image.Image:
     picture, complete = (jpeg if header.format == "JPEG" else png).picture(data)
     is_open = header.format == "JPEG" and not complete
     image = _load_open_jpeg(picture, header) if is_open else strict.decode(picture, header)
-    if (
-        header.format == "PNG"
-        and (png.is_interlaced(data) or strict.may_lack_rows(image))
-        and not png.has_all_rows(data)
-    ):
+    in_doubt = header.format == "PNG" and (png.is_interlaced(data) or strict.may_lack_rows(image))
+    if in_doubt and not png.has_all_rows(data):
         raise cut_off("PNG", "inside its image data")
     if not complete and warn:
         warn(f"the {header.format} image lacks its end mark, but none of its pixels: it is used as it is")

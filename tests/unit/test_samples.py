@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.data.samples import check_channels, decode_sample, open_samples
+from container.data.labels import LabelMap
+from container.data.samples import FileSample, check_channels, decode_sample, open_samples
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import load
 from tests.conftest import JobFactory
+from tests.pictures import noise, opened, save
 
 JOB = load({"num_classes": 2, "num_training_samples": 1})
 
@@ -142,3 +144,38 @@ def test_each_channel_has_its_own_label_map(make_job: JobFactory) -> None:
     _, labels, _ = decode(root)
     expected = np.asarray(Image.open(root / "input/data/train_annotation/train-0.png"))
     assert np.array_equal(labels, np.choose(np.minimum(expected, 2), [1, 0, 255]))
+
+
+def test_a_picture_without_its_end_mark_is_used_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image, annotation = save(noise(), "JPEG"), save(Image.new("L", (40, 32), 1))
+    (tmp_path / "a.jpg").write_bytes(image[:-2])
+    (tmp_path / "a.png").write_bytes(annotation[:-12])
+    sample = FileSample(tmp_path / "a.jpg", tmp_path / "a.png")
+    for _ in range(2):
+        decoded, labels, _ = decode_sample(sample, LabelMap(), 2)
+        assert (decoded == opened(image)).all() and (labels == 1).all()
+    lacks = "image lacks its end mark, but none of its pixels: it is used as it is"
+    assert caplog.messages == [
+        f"{tmp_path}/a.jpg: the JPEG {lacks}",
+        f"annotation of {tmp_path}/a.jpg: the PNG {lacks}",
+    ]
+
+
+def test_what_is_no_image_is_named_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(save(noise(), "WEBP"))
+    (tmp_path / "a.png").write_bytes(save(Image.new("L", (40, 32))))
+    with pytest.raises(ClientError) as caught:
+        decode_sample(FileSample(tmp_path / "a.jpg", tmp_path / "a.png"), LabelMap(), 2)
+    assert str(caught.value) == (
+        f"{tmp_path}/a.jpg: these bytes are neither a JPEG nor a PNG image, but a WebP image: convert it to JPEG or PNG"
+        "; replace or remove it"
+    )
+
+
+def test_a_coloured_annotation_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(save(noise(), "JPEG"))
+    (tmp_path / "a.png").write_bytes(save(noise()))
+    with pytest.raises(ClientError, match=r"annotation of .*a\.jpg: .* one channel .*: convert colours to class ids"):
+        decode_sample(FileSample(tmp_path / "a.jpg", tmp_path / "a.png"), LabelMap(), 2)
