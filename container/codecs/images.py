@@ -35,6 +35,7 @@ __all__ = [
     "TooManyPixels",
     "decode_annotation",
     "decode_image",
+    "decode_reduced",
     "describe",
     "read_header",
 ]
@@ -56,25 +57,39 @@ _TURNS = {
 class Annotation:
     """An annotation's values as its file has them: either numbers or colours.
 
-    `pixels` are uint8 or int32 (H, W), class ids or palette indices, with the uint8 RGB `palette` (n, 3) of mode P;
-    `colours` are uint8 RGB (H, W, 3).
+    `pixels` are uint8 or int32 (H, W), class ids or palette indices, with the uint8 RGB `palette` (n, 3) of mode P,
+    or the number of grey `levels` of the others; `colours` are uint8 RGB (H, W, 3).
     """
 
     pixels: np.ndarray | None
     palette: np.ndarray | None = None
     colours: np.ndarray | None = None
+    levels: int = 256
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        array = self.colours if self.pixels is None else self.pixels
+        assert array is not None  # it has one or the other
+        return array.shape[0], array.shape[1]
 
 
 def decode_image(
-    data: bytes, max_pixels: int = 2**28, *, orientation: Orientation = "ignore", warn: Warn | None = None
+    data: bytes,
+    max_pixels: int = 2**28,
+    *,
+    orientation: Orientation = "ignore",
+    warn: Warn | None = None,
+    header: Header | None = None,
 ) -> np.ndarray:
     """Decode JPEG or PNG of any mode to uint8 RGB, shape (H, W, 3).
 
     Grey, palette and CMYK become RGB, alpha is dropped, 16-bit samples keep their high byte. The EXIF orientation
     is ignored unless it is to be applied: an annotation's pixels are in file order. `warn` is told of a picture that
-    is whole although its end mark is missing. Raises DecodeError or TooManyPixels.
+    is whole although its end mark is missing; `header` is what `read_header` has said already. Raises DecodeError or
+    TooManyPixels.
     """
-    header = read_header(data, max_pixels)
+    header = header or read_header(data, max_pixels)
     image = _load(data, header, warn)
     if orientation == "apply" and header.orientation in _TURNS:
         image = image.transpose(_TURNS[header.orientation])
@@ -82,6 +97,14 @@ def decode_image(
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def decode_reduced(data: bytes, header: Header, *, warn: Warn | None = None) -> np.ndarray:
+    """Decode a JPEG to grey at an eighth of its size, uint8 (h, w), or to (h, w, 4) when it is CMYK.
+
+    All of its data are read, so it is as good a proof as a whole decode that nothing is missing, at half the cost.
+    """
+    return np.asarray(_load(data, header, warn, is_reduced=True))
 
 
 def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None = None) -> Annotation:
@@ -100,7 +123,8 @@ def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None
     if image.mode == "L" and header.bits < 8:
         pixels = pixels // (255 // (2**header.bits - 1))  # Pillow stretches to 255
     palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if image.mode == "P" else None
-    return Annotation(pixels.astype(np.int32 if image.mode.startswith("I") else np.uint8, copy=False), palette)
+    dtype = np.int32 if image.mode.startswith("I") else np.uint8
+    return Annotation(pixels.astype(dtype, copy=False), palette, levels=2 ** min(header.bits, 8))
 
 
 def read_header(data: bytes, max_pixels: int | None = None) -> Header:
@@ -114,16 +138,16 @@ def read_header(data: bytes, max_pixels: int | None = None) -> Header:
     elif data[:8] == png.SIGNATURE:
         header = png.read_header(data)
     else:
-        raise NotAnImage(f"these bytes are neither a JPEG nor a PNG image, but {describe(data)}")
+        raise NotAnImage(f"this is neither a JPEG nor a PNG image, but {describe(data)}")
     if max_pixels is not None and header.width * header.height > max_pixels:
         raise TooManyPixels(f"the image has {header.width}×{header.height} pixels, more than {max_pixels}")
     return header
 
 
-def _load(data: bytes, header: Header, warn: Warn | None) -> Image.Image:
+def _load(data: bytes, header: Header, warn: Warn | None, is_reduced: bool = False) -> Image.Image:
     picture, complete = (jpeg if header.format == "JPEG" else png).picture(data)
     is_open = header.format == "JPEG" and not complete
-    image = _load_open_jpeg(picture, header) if is_open else strict.decode(picture, header)
+    image = _load_open_jpeg(picture, header, is_reduced) if is_open else strict.decode(picture, header, is_reduced)
     in_doubt = header.format == "PNG" and (png.is_interlaced(data) or strict.may_lack_rows(image))
     if in_doubt and not png.has_all_rows(data):
         raise cut_off("PNG", "inside its image data")
@@ -132,11 +156,11 @@ def _load(data: bytes, header: Header, warn: Warn | None) -> Image.Image:
     return image
 
 
-def _load_open_jpeg(picture: Pieces, header: Header) -> Image.Image:
+def _load_open_jpeg(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
     """Decode a JPEG that has no end mark: where its data are complete, no pixel depends on what follows them."""
     image = strict.decode([*picture, memoryview(jpeg.END)], header)
     for filler in jpeg.FILLERS:
         other = strict.decode([*picture, memoryview(filler + jpeg.END)], header)
         if not np.array_equal(np.asarray(image), np.asarray(other)):
             raise cut_off("JPEG", "inside its image data")
-    return image
+    return strict.decode([*picture, memoryview(jpeg.END)], header, is_reduced) if is_reduced else image

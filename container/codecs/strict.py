@@ -6,7 +6,7 @@ import threading
 
 from PIL import Image, ImageFile
 
-from container.codecs.header import Header, cut_off, damaged
+from container.codecs.header import DecodeError, Header, cut_off, damaged
 from container.codecs.pieces import Pieces, open_pieces
 
 _MARKS: dict[str, int | tuple[int, ...]] = {
@@ -25,22 +25,20 @@ _strictness = threading.Lock()
 _lenient = 0  # how often Pillow's switch was found on
 
 
-def decode(picture: Pieces, header: Header) -> Image.Image:
+def decode(picture: Pieces, header: Header, is_reduced: bool = False) -> Image.Image:
     """Decode the pieces of one picture; raises DecodeError.
 
-    A PNG's last rows may be missing nevertheless, see `may_lack_rows`.
+    A JPEG may be reduced to about an eighth of its sides and to grey, which is quick. A PNG's last rows may be missing
+    nevertheless, see `may_lack_rows`.
     """
     try:
-        image = _strictly(picture, header.format)
-    except MemoryError:
+        return _strictly(picture, header, is_reduced)
+    except (MemoryError, DecodeError):
         raise
     except Exception as error:  # Pillow's decoders let any exception out of malformed bytes
         if "truncated" in str(error):
             raise cut_off(header.format, "inside its image data") from error
         raise damaged(header.format, str(error)) from error
-    if image.size != (header.width, header.height):
-        raise damaged(header.format, "it has two headers")
-    return image
 
 
 def may_lack_rows(image: Image.Image) -> bool:
@@ -58,7 +56,7 @@ def _mark(image: Image.Image) -> None:
     image.im = target.im
 
 
-def _strictly(picture: Pieces, kind: str) -> Image.Image:
+def _strictly(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
     """Decode with Pillow, for which half an image is an error only until another library tells it otherwise.
 
     Importing GluonCV does, in whichever thread and whenever: the switch is turned off before, and what was decoded
@@ -71,9 +69,13 @@ def _strictly(picture: Pieces, kind: str) -> Image.Image:
                 _lenient += 1
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
         before = _lenient
-        image = Image.open(open_pieces(picture), formats=(kind,))
-        if kind == "PNG":
+        image = Image.open(open_pieces(picture), formats=(header.format,))
+        if image.size != (header.width, header.height):
+            raise damaged(header.format, "it has two headers")
+        if header.format == "PNG":
             _mark(image)
+        if is_reduced:
+            image.draft("L", (max(1, header.width // 8), max(1, header.height // 8)))
         image.load()
         if not ImageFile.LOAD_TRUNCATED_IMAGES and _lenient == before:
             return image

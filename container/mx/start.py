@@ -9,6 +9,7 @@ import mxnet as mx
 import numpy as np
 
 from container import artifacts
+from container.archives import opened_model
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
@@ -56,13 +57,14 @@ def _norm(job: Hyperparameters, devices: list[mx.Context]) -> dict[str, Any]:
 
 def _load_earlier(network: SegmentationNetwork, environment: Environment, job: Hyperparameters) -> None:
     """Load the best weights of the job whose archive is in the channel `model`."""
-    with artifacts.opened_model(environment.channels["model"].path) as model_dir:
-        earlier = artifacts.read_model_settings(model_dir)
+    with opened_model(environment.channels["model"].path) as model:
+        earlier = artifacts.read_model_settings(model.directory, model.source)
         for name, value in earlier.items():
             if value != getattr(job, name):
                 raise ClientError(
                     f"the model in channel model has {name}={value}, this job {getattr(job, name)}: "
                     "incremental training needs the same network"
                 )
-        load_weights(network, model_dir / artifacts.BEST_WEIGHTS, [mx.cpu()])
-    LOG.info("starting from the weights in channel model")
+        weights = f"{artifacts.BEST_WEIGHTS} of {model.source}"
+        load_weights(network, model.directory / artifacts.BEST_WEIGHTS, [mx.cpu()], weights)
+    LOG.info("starting from the weights in channel model: %s", model.source)

@@ -205,7 +205,7 @@ def test_a_content_type_that_says_nothing_is_415_when_the_body_is_no_image(
     response = invoke(client, b"name=value", content_type)
     assert response.status_code == 415
     assert error_of(response) == (
-        f"{said} supported for a JPEG or PNG only: these bytes are neither a JPEG nor a PNG image, but form data: "
+        f"{said} supported for a JPEG or PNG only: this is neither a JPEG nor a PNG image, but form data: "
         "give the raw bytes of a JPEG or PNG as the body"
     )
     assert invoke(client, picture(90, 90)[:60], content_type).status_code == 400

@@ -109,6 +109,6 @@ def test_what_arrived_is_named_with_its_remedy(data: bytes, expected: str) -> No
 
 
 def test_the_error_names_what_arrived() -> None:
-    text = f"these bytes are neither a JPEG nor a PNG image, but a WebP image: {CONVERT}"
+    text = f"this is neither a JPEG nor a PNG image, but a WebP image: {CONVERT}"
     with pytest.raises(DecodeError, match=f"^{text}$"):
         decode_image(save(noise(), "WEBP"))
