@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.codecs.images import CutOff, DecodeError, decode_image, read_header
+from container.codecs.images import CutOff, DecodeError, decode_image, decode_reduced, read_header
 from tests.pictures import EOI, MP4, exif, noise, opened, save, segment, with_segments
 
 PLAIN = save(noise(), "JPEG", quality=90)
@@ -80,6 +80,16 @@ def test_a_jpeg_that_lacks_only_its_end_mark_is_used_and_said(options: dict[str,
     assert said == ["the JPEG image lacks its end mark, but none of its pixels: it is used as it is"]
     decode_image(whole, warn=said.append)
     assert len(said) == 1
+
+
+def test_a_reduced_jpeg_is_the_same_with_and_without_its_end_mark() -> None:
+    whole = save(noise(48, 64), "JPEG")
+    header, said = read_header(whole), list[str]()
+    reduced = decode_reduced(whole, header, warn=said.append)
+    assert (reduced.shape, said) == ((6, 8), [])
+    assert (decode_reduced(whole[:-2], header, warn=said.append) == reduced).all() and len(said) == 1
+    with pytest.raises(CutOff, match="inside its image data"):
+        decode_reduced(whole[:-9], header)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}, {"optimize": True}])
