@@ -15,7 +15,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 def read_schema() -> dict[str, Any]:
     """Read the JSON Schema (2020-12) of the hyperparameters."""
-    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text())
+    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
     return schema
 
 

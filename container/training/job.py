@@ -52,8 +52,11 @@ def _tell(fault: JobError, error: BaseException) -> None:
 
 def _explain(error: BaseException) -> JobError:
     """Return the failure by whose fault it is, with what to do first; of a group, the first that says so itself."""
-    leaves = list(_leaves(error))
-    return next((leaf for leaf in leaves if isinstance(leaf, JobError)), None) or _classify(leaves[0])
+    try:
+        leaves = list(_leaves(error))
+        return next((leaf for leaf in leaves if isinstance(leaf, JobError)), None) or _classify(leaves[0])
+    except Exception:  # an exception that cannot be looked at must not cost the failure file
+        return AlgorithmError(type(error).__name__)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

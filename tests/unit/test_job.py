@@ -49,6 +49,24 @@ class Mute(Exception):
         raise RuntimeError("no text")
 
 
+class Hostile(Exception):
+    @property
+    def exceptions(self) -> None:
+        raise RuntimeError("not to be looked at")
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]
+
+
+def chain(length: int) -> BaseException:
+    error: BaseException = ValueError("the first")
+    for _ in range(length):
+        following = ValueError("the last")
+        following.__cause__ = error
+        error = following
+    return error
+
+
 def deep() -> BaseException:
     try:
         return deep()
@@ -83,6 +101,9 @@ MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNet
         (RuntimeError(MXNET + "Check failed: 1 == 2"), "AlgorithmError: RuntimeError: MXNetError: Check failed: 1"),
         (ClientError("x" * 5000), "ClientError: " + "x" * 1008 + "…"),
         (Mute(), "AlgorithmError: Mute"),
+        (Hostile(), "AlgorithmError: Hostile"),
+        (ClientError(Path("/a path"), [7]), "ClientError: /a path: 7"),  # type: ignore[arg-type,list-item]
+        (chain(200), "AlgorithmError: ValueError: the last"),
         (KeyboardInterrupt(), "ClientError: the job was interrupted from the keyboard"),
         (SystemExit("import failed"), "AlgorithmError: SystemExit: import failed"),
         (RecursionError("maximum recursion depth exceeded"), "AlgorithmError: RecursionError: maximum recursion depth"),
