@@ -255,8 +255,7 @@ def test_a_plain_archive_with_a_broken_header_is_damaged(tmp_path: Path) -> None
     whole[2048 + 5] ^= 1  # in the name of the third member: its header's checksum is wrong
     path = put(tmp_path / "model.tar", bytes(whole))
     assert str(refused(tmp_path)) == (
-        f"{path} cannot be unpacked: it breaks off after model_best.params; "
-        "copy the training job's model.tar.gz anew, whole"
+        f"{path} cannot be unpacked: it breaks off after model_best.params; copy it anew and whole, or remove it"
     )
 
 
