@@ -218,7 +218,11 @@ def test_headers_and_numbers_of_members_are_bounded(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["model.tar.gz", "model.tgz", "MODEL.TAR"])
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\3\4", gzip.compress(b"no archive"), gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", b"PK\3\4", gzip.compress(b"no archive"), gzip.compress(b"")],
+    ids=["empty", "text", "zip", "gzip of text", "gzip of nothing"],
+)
 def test_what_is_named_like_an_archive_must_be_one(tmp_path: Path, name: str, content: bytes) -> None:
     path = put(tmp_path / name, content)
     assert str(refused(tmp_path)).startswith(f"{path} cannot be unpacked: ")
