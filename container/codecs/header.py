@@ -9,11 +9,15 @@ from typing import Literal
 Orientation = Literal["ignore", "apply"]
 
 _ORIENTATION = 0x0112
-_SHORT = 3
+_NUMBERS = {1: "B", 3: "H", 4: "I"}  # TIFF's types, as struct calls them
 
 
 class DecodeError(ValueError):
     """The bytes are no picture that can be used; the text says why, without naming the file."""
+
+
+class NotAnImage(DecodeError):
+    """The bytes are something else than a JPEG or PNG."""
 
 
 class TooManyPixels(DecodeError):
@@ -54,13 +58,15 @@ def cut_off(kind: str, where: str) -> CutOff:
 def exif_orientation(tiff: bytes | memoryview) -> int:
     """Read the orientation from EXIF data, which are laid out as a TIFF file; 1 where they say nothing usable."""
     try:
+        tiff = memoryview(tiff)[6:] if bytes(tiff[:6]) == b"Exif\0\0" else tiff
         order = {b"II": "<", b"MM": ">"}[bytes(tiff[:2])]
         (start,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, start)
         for place in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, place)
+            tag, kind = struct.unpack_from(order + "HH", tiff, place)
             if tag == _ORIENTATION:
-                return value if kind == _SHORT and 1 <= value <= 8 else 1
-    except (KeyError, struct.error):  # not EXIF, or an offset that leads out of it
+                (value,) = struct.unpack_from(order + _NUMBERS[kind], tiff, place + 8)
+                return value if 1 <= value <= 8 else 1
+    except (KeyError, struct.error):  # not EXIF, not a number, or an offset that leads out
         pass
     return 1

@@ -14,7 +14,16 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from container.codecs import jpeg, png
-from container.codecs.header import CutOff, DecodeError, Header, Orientation, TooManyPixels, cut_off, damaged
+from container.codecs.header import (
+    CutOff,
+    DecodeError,
+    Header,
+    NotAnImage,
+    Orientation,
+    TooManyPixels,
+    cut_off,
+    damaged,
+)
 from container.codecs.pieces import Pieces, open_pieces
 from container.codecs.sniff import describe
 
@@ -23,10 +32,12 @@ __all__ = [
     "CutOff",
     "DecodeError",
     "Header",
+    "NotAnImage",
     "Orientation",
     "TooManyPixels",
     "decode_annotation",
     "decode_image",
+    "decode_reduced",
     "describe",
     "read_header",
 ]
@@ -51,8 +62,8 @@ Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels` below: one bound, one
 class Annotation:
     """An annotation's values as its file has them: either numbers or colours.
 
-    `pixels` are uint8 or int32 (H, W), class ids or palette indices, with the uint8 RGB `palette` (n, 3) of mode P, or the
-    number of grey `levels` of the others; `colours` are uint8 RGB (H, W, 3).
+    `pixels` are uint8 or int32 (H, W), class ids or palette indices, with the uint8 RGB `palette` (n, 3) of mode P,
+    or the number of grey `levels` of the others; `colours` are uint8 RGB (H, W, 3).
     """
 
     pixels: np.ndarray | None
@@ -69,15 +80,21 @@ class Annotation:
 
 
 def decode_image(
-    data: bytes, max_pixels: int = 2**28, *, orientation: Orientation = "ignore", warn: Warn | None = None
+    data: bytes,
+    max_pixels: int = 2**28,
+    *,
+    orientation: Orientation = "ignore",
+    warn: Warn | None = None,
+    header: Header | None = None,
 ) -> np.ndarray:
     """Decode JPEG or PNG of any mode to uint8 RGB, shape (H, W, 3).
 
     Grey, palette and CMYK become RGB, alpha is dropped, 16-bit samples keep their high byte. The EXIF orientation
     is ignored unless it is to be applied: an annotation's pixels are in file order. `warn` is told of a picture that
-    is whole although its end mark is missing. Raises DecodeError or TooManyPixels.
+    is whole although its end mark is missing; `header` is what `read_header` has said already. Raises DecodeError or
+    TooManyPixels.
     """
-    header = read_header(data, max_pixels)
+    header = header or read_header(data, max_pixels)
     image = _load(data, header, warn)
     if orientation == "apply" and header.orientation in _TURNS:
         image = image.transpose(_TURNS[header.orientation])
@@ -85,6 +102,14 @@ def decode_image(
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def decode_reduced(data: bytes, header: Header, *, warn: Warn | None = None) -> np.ndarray:
+    """Decode a JPEG to grey at an eighth of its size, uint8 (h, w), or to (h, w, 4) when it is CMYK.
+
+    All of its data are read, so it is as good a proof as a whole decode that nothing is missing, at half the cost.
+    """
+    return np.asarray(_load(data, header, warn, is_reduced=True))
 
 
 def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None = None) -> Annotation:
@@ -110,24 +135,24 @@ def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None
 def read_header(data: bytes, max_pixels: int | None = None) -> Header:
     """Read what the header says, without decoding anything.
 
-    The first bytes of a file suffice where they reach that far; else CutOff is raised. Raises DecodeError for what is
-    neither JPEG nor PNG, and TooManyPixels.
+    The first bytes of a file suffice where they reach that far; else CutOff is raised. Raises NotAnImage,
+    TooManyPixels, and DecodeError for a header that is damaged.
     """
     if data[:3] == jpeg.SIGNATURE:
         header = jpeg.read_header(data)
     elif data[:8] == png.SIGNATURE:
         header = png.read_header(data)
     else:
-        raise DecodeError(f"this is neither a JPEG nor a PNG image, but {describe(data)}")
+        raise NotAnImage(f"this is neither a JPEG nor a PNG image, but {describe(data)}")
     if max_pixels is not None and header.width * header.height > max_pixels:
         raise TooManyPixels(f"the image has {header.width}×{header.height} pixels, more than {max_pixels}")
     return header
 
 
-def _load(data: bytes, header: Header, warn: Warn | None) -> Image.Image:
+def _load(data: bytes, header: Header, warn: Warn | None, is_reduced: bool = False) -> Image.Image:
     picture, complete = (jpeg if header.format == "JPEG" else png).picture(data)
     is_open = header.format == "JPEG" and not complete
-    image = _load_open_jpeg(picture, header) if is_open else _decode(picture, header)
+    image = _load_open_jpeg(picture, header) if is_open else _decode(picture, header, is_reduced)
     if not complete and warn:
         warn(f"the {header.format} image lacks its end mark, but none of its pixels: it is used as it is")
     return image
@@ -141,25 +166,22 @@ def _load_open_jpeg(picture: Pieces, header: Header) -> Image.Image:
     return image
 
 
-def _decode(picture: Pieces, header: Header) -> Image.Image:
+def _decode(picture: Pieces, header: Header, is_reduced: bool = False) -> Image.Image:
     try:
-        image = _strictly(picture, header.format)
-    except MemoryError:
+        return _strictly(picture, header, is_reduced)
+    except (MemoryError, DecodeError):
         raise
     except Exception as error:  # Pillow's decoders let any exception out of malformed bytes
         if "truncated" in str(error):
             raise cut_off(header.format, "inside its image data") from error
         raise damaged(header.format, str(error)) from error
-    if image.size != (header.width, header.height):
-        raise damaged(header.format, "it has two headers")
-    return image
 
 
 _strictness = threading.Lock()
 _lenient = 0  # how often Pillow's switch was found on
 
 
-def _strictly(picture: Pieces, kind: str) -> Image.Image:
+def _strictly(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
     """Decode with Pillow, for which half an image is an error only until another library tells it otherwise.
 
     Importing GluonCV does, in whichever thread and whenever: the switch is turned off before, and what was decoded
@@ -172,7 +194,11 @@ def _strictly(picture: Pieces, kind: str) -> Image.Image:
                 _lenient += 1
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
         before = _lenient
-        image = Image.open(open_pieces(picture), formats=(kind,))
+        image = Image.open(open_pieces(picture), formats=(header.format,))
+        if image.size != (header.width, header.height):
+            raise damaged(header.format, "it has two headers")
+        if is_reduced:
+            image.draft("L", (max(1, header.width // 8), max(1, header.height // 8)))
         image.load()
         if not ImageFile.LOAD_TRUNCATED_IMAGES and _lenient == before:
             return image

@@ -26,6 +26,8 @@ _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _NEEDED_APP = {0xE0: 14, 0xEE: 12}  # JFIF and Adobe say which colours the samples are; by their least length
 _ANY_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # within a scan, where FF00 is data and FFD0 to FFD7 restart
+_WINDOW = 2**20  # bytes
+_FILL = b"\xff" * 1024
 _MAX_MARKERS = 2**14
 _MAX_SCANS = 100  # encoders write up to about 15
 
@@ -84,16 +86,29 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
     complete = data[end - 2 : end] == END
     if not complete and not _all_is_sent(parts):
         raise cut_off("JPEG", "between its scans")
-    while not complete and data[end - 1] == 0xFF:  # half of the end mark, or of an escaped byte
-        end -= 1
-    return [*pieces, view[first:end]], complete
+    return [*pieces, _scans(data, first, end if complete else _end_of_data(data))], complete
+
+
+def _end_of_data(data: bytes) -> int:
+    """Return where the last scan's data end in a file without an end mark: padding, and half a mark, are no data."""
+    end = len(data.rstrip(b"\0\xff"))
+    while data[end : end + 2] == b"\xff\0":  # but that is
+        end += 2
+    return end
+
+
+def _scans(data: bytes, start: int, end: int) -> memoryview:
+    """Return the scans' bytes, without long runs of fill bytes, over which a decoder would need minutes."""
+    if end - start > _WINDOW and data.find(_FILL, start, end) >= 0:
+        return memoryview(re.sub(rb"\xff{2,}", b"\xff", data[start:end]))
+    return memoryview(data)[start:end]
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Give each segment as marker, start and end, up to the end mark, or to the end of the last scan's data."""
     position, scanning = 2, False
     for _ in range(_MAX_MARKERS):
-        found = (_NEXT_MARKER if scanning else _ANY_MARKER).search(data, position)
+        found = _search(_NEXT_MARKER if scanning else _ANY_MARKER, data, position)
         if found is None:
             if scanning:
                 return
@@ -115,6 +130,15 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     raise damaged("JPEG", f"it has more than {_MAX_MARKERS} segments")
 
 
+def _search(pattern: re.Pattern[bytes], data: bytes, position: int) -> re.Match[bytes] | None:
+    """Search a little at a time, so that other threads get their turn."""
+    while position < len(data):
+        if found := pattern.search(data, position, position + _WINDOW + 1):
+            return found
+        position += _WINDOW
+    return None
+
+
 def _learn(parts: _Parts, marker: int, content: memoryview) -> None:
     if marker in _FRAMES:
         if parts.header:
@@ -125,7 +149,7 @@ def _learn(parts: _Parts, marker: int, content: memoryview) -> None:
         if len(parts.scans) > _MAX_SCANS:
             raise DecodeError(f"the JPEG has more than {_MAX_SCANS} scans, each of which costs a whole image's time")
     elif marker == 0xE1 and bytes(content[:6]) == b"Exif\0\0" and parts.orientation == 1:
-        parts.orientation = exif_orientation(content[6:])
+        parts.orientation = exif_orientation(content)
 
 
 def _frame(marker: int, content: memoryview) -> Header:

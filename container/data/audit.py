@@ -8,22 +8,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from tqdm import tqdm
 
 from container import artifacts
+from container.data.audit_errors import find_errors
+from container.data.audit_table import draw_table, summarize
+from container.data.audit_warnings import find_warnings
 from container.data.class_names import known_classes
+from container.data.examine import examine_pairs
+from container.data.faults import Fault, raise_faults
 from container.data.findings import BadSample, Findings, Seen
-from container.data.labels import IGNORE
-from container.data.pairing import FileSample
-from container.data.samples import FileSamples, Samples, decode_sample
-from container.data.verdict import Fault, find_errors, find_warnings, percent, raise_faults
-from container.environment import cpu_count
+from container.data.samples import FileSamples, Samples
 from container.errors import printable
 from container.hyperparameters import Hyperparameters
 
@@ -32,14 +28,18 @@ LOG = logging.getLogger(__name__)
 REPORT = "audit.json"
 
 _MOST_FAULTS = 100  # unusable pairs of a stream, after which its pass need not go on
-_MOST_ROWS = 40  # classes in the table
-_FAST_SHARE, _FAST_LEAST = 50, 2  # pairs of which a fast audit decodes one, and at least how many it decodes
+_MOST_DETAILS = 10  # of a warning in the log
 
 
 class Audit:
-    """The findings on a job's channels, and what follows from them; `folder` is where audit.json goes."""
+    """The findings on a job's channels, and what follows from them; `folder` is where audit.json goes.
 
-    def __init__(self, job: Hyperparameters, samples: Mapping[str, Samples], folder: Path) -> None:
+    `unopened` are the faults of channels that could not even be opened.
+    """
+
+    def __init__(
+        self, job: Hyperparameters, samples: Mapping[str, Samples], folder: Path, unopened: Sequence[Fault] = ()
+    ) -> None:
         self._job = job
         self._samples = samples
         self._path = folder / REPORT
@@ -47,7 +47,7 @@ class Audit:
             channel: Findings(channel, each.label_map, job.num_classes, job.crop) for channel, each in samples.items()
         }
         self._modes: dict[str, str] = {}
-        self._errors: list[Fault] = []
+        self._errors = list(unopened)
         self._told: set[str] = set()
         self._pending = set(samples)
 
@@ -58,18 +58,20 @@ class Audit:
         """
         files = {name: each for name, each in self._samples.items() if isinstance(each, FileSamples)}
         start = time.monotonic()
-        for channel, samples in files.items():
+        for channel, samples in files.items() if mode != "off" else ():
+            self._modes[channel] = mode
             self._findings[channel].pairs = len(samples.pairs)
-            if mode != "off":
-                self._modes[channel] = mode
-                self._examine(channel, samples, mode, stop)
-        if mode == "full" and not stop.is_set():
+            examine_pairs(self._findings[channel], samples, self._job, mode, stop)
+        if stop.is_set():
+            return
+        if mode == "full":
             self._pending -= files.keys()
-        if files and mode != "off" and not stop.is_set():
-            self._conclude(list(files), f"audit ({mode}, {time.monotonic() - start:.1f} s)", complete=mode == "full")
+        if self._modes or self._errors:
+            seconds = time.monotonic() - start
+            self._conclude(list(self._modes), f"audit ({mode}, {seconds:.1f} s)", complete=mode == "full")
 
     def begin(self, channel: str) -> bool:
-        """Say whether a pass that begins has to be watched: the channel's first one, when no audit has seen it whole."""
+        """Say whether a pass that begins has to be watched: the first over a channel that no audit has seen whole."""
         if channel not in self._pending:
             return False
         fresh = Findings(channel, self._samples[channel].label_map, self._job.num_classes, self._job.crop)
@@ -93,53 +95,34 @@ class Audit:
         self._findings[channel].pairs = self._findings[channel].opened
         self._conclude([channel], f"audit of channel {channel} (first pass)", complete=True)
 
-    def _examine(self, channel: str, samples: FileSamples, mode: str, stop: threading.Event) -> None:
-        findings, job = self._findings[channel], self._job
-        pairs: Sequence[FileSample] = samples.pairs
-        if mode == "fast":
-            pairs = _spread(pairs, max(_FAST_LEAST, len(pairs) // _FAST_SHARE))
-
-        def examine(sample: FileSample) -> None:
-            if not stop.is_set():
-                try:
-                    findings.add(
-                        decode_sample(
-                            sample, samples.label_map, job.num_classes, job.exif_orientation, digest=True
-                        ).seen
-                    )
-                except BadSample as error:
-                    findings.add_bad(error)
-
-        with ThreadPoolExecutor(cpu_count(), thread_name_prefix="audit") as pool:
-            for _ in tqdm(_results(pool, examine, pairs), f"audit {channel}", len(pairs), leave=False, disable=None):
-                pass
-
     def _conclude(self, channels: Sequence[str], title: str, complete: bool) -> None:
+        for channel in channels:
+            self._findings[channel].sort()
         judged = {channel: self._findings[channel] for channel in self._findings if self._modes.get(channel)}
         names = self._names()
         budget = self._job.max_bad_records
-        errors = find_errors({channel: self._findings[channel] for channel in channels}, budget)
+        self._errors += find_errors({channel: self._findings[channel] for channel in channels}, budget)
         if not complete:  # a sample shows what is broken, not what is absent
-            errors = [fault for fault in errors if fault.kind not in ("classes", "label map")]
-        warnings = find_warnings(judged, names, budget) if complete else []
-        self._errors += errors
+            self._errors = [fault for fault in self._errors if fault.kind not in ("classes", "label map")]
+        warnings = find_warnings(judged, names, self._job) if complete else []
         self._write(judged, names, warnings)
-        LOG.info("%s: %s", title, _summary(errors, warnings, self._path))
-        for line in _table([judged[channel] for channel in channels], names):
+        LOG.info("%s: %s", title, summarize(self._errors, warnings, self._path))
+        for line in draw_table([judged[channel] for channel in channels], names) if channels else ():
             LOG.info("%s", line)
-        for fault in [*warnings, *errors]:
-            self._tell(fault, LOG.warning if fault in warnings else LOG.error)
-        raise_faults(errors, f"output/data/{REPORT}")
+        for fault in warnings:
+            self._tell(fault)
+        raise_faults(self._errors, f"output/data/{REPORT}")
 
-    def _tell(self, fault: Fault, log: Any) -> None:
+    def _tell(self, fault: Fault) -> None:
+        """Log a warning once, with the first of its details."""
         if fault.message in self._told:
             return
         self._told.add(fault.message)
-        log("%s", printable(fault.message))
-        for detail in fault.details[:_MOST_ROWS]:
-            log("  %s", printable(detail))
-        if fault.details[_MOST_ROWS:]:
-            log("  and %d more, all of them in %s", len(fault.details) - _MOST_ROWS, self._path)
+        LOG.warning("%s", printable(fault.message))
+        for detail in fault.details[:_MOST_DETAILS]:
+            LOG.warning("  %s", printable(detail))
+        if fault.details[_MOST_DETAILS:]:
+            LOG.warning("  and %d more, all of them in %s", len(fault.details) - _MOST_DETAILS, self._path)
 
     def _names(self) -> dict[int, str]:
         """Call the classes as the first channel that knows them does."""
@@ -162,51 +145,3 @@ class Audit:
                 },
             },
         )
-
-
-def _spread(pairs: Sequence[FileSample], count: int) -> list[FileSample]:
-    """Choose `count` pairs, evenly spread over the order of their names."""
-    return [pairs[index] for index in sorted({round(place) for place in np.linspace(0, len(pairs) - 1, count)})]
-
-
-def _results(pool: ThreadPoolExecutor, work: Any, items: Sequence[FileSample]) -> Iterator[None]:
-    """Do the work in the pool's threads, with a bounded number of items waiting."""
-    size = 256
-    for start in range(0, len(items), size):
-        yield from pool.map(work, items[start : start + size])
-
-
-def _summary(errors: list[Fault], warnings: list[Fault], path: Path) -> str:
-    counts = [
-        f"{len(each)} {kind}{'s' if len(each) != 1 else ''}"
-        for each, kind in ((errors, "error"), (warnings, "warning"))
-    ]
-    return f"{', '.join(counts)}; all details in {path}"
-
-
-def _table(findings: list[Findings], names: Mapping[int, str]) -> list[str]:
-    """Draw a column for each channel and a row for each class, with its share of the labelled pixels."""
-    labels = sorted({label for each in findings for label in each.classes})
-    frequent = sorted(labels, key=lambda label: -max(int(each.labels[label]) for each in findings))[:_MOST_ROWS]
-    rows = [["", *(each.channel for each in findings)]]
-    rows.append(["pairs", *(_pairs(each) for each in findings)])
-    rows.append(["width × height", *(f"{_range(each.widths)} × {_range(each.heights)}" for each in findings)])
-    for label in sorted(frequent):
-        title = f"class {label}" + (f" {names[label]}" if label in names else "")
-        rows.append([title, *(percent(each.labels[label] / max(1, each.labelled)) for each in findings)])
-    rows.append(["ignored pixels", *(percent(each.share(each.labels[IGNORE])) for each in findings)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        f"  {row[0]:<{widths[0]}}"
-        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
-    return lines + ([f"  … {len(labels) - _MOST_ROWS} more classes"] if labels[_MOST_ROWS:] else [])
-
-
-def _pairs(findings: Findings) -> str:
-    return str(findings.pairs) if findings.opened == findings.pairs else f"{findings.opened} of {findings.pairs}"
-
-
-def _range(extremes: list[int]) -> str:
-    return "–".join(map(str, dict.fromkeys(extremes)))

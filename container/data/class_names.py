@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from container.classes import ClassEntry
-from container.data.labels import IGNORE
+from container.data.reading import IGNORE
 from container.data.samples import Samples
 
 

@@ -18,6 +18,7 @@ from container.errors import ClientError
 Colour = tuple[int, int, int]
 
 _LISTED = 20
+_ONE_LABELLING = "train on images that were labelled with the same classes in the same order"
 
 
 def parse_colour(text: str) -> Colour:
@@ -66,16 +67,16 @@ def suggest_map(colours: Mapping[int, int], num_classes: int) -> str:
             f"#{code:06x}": label if label < num_classes else 255 for label, code in enumerate(frequent[:_LISTED])
         }
     suggestion = json.dumps({"colors": entries})
-    told = f"give the channel label_map a train_label_map.json (and validation_…) such as {suggestion}, ids as you mean them"
+    told = (
+        f"put {suggestion}, with the ids you mean, into label_map/train_label_map.json (and validation_label_map.json)"
+    )
     if len(frequent) > max(num_classes, _LISTED):
         told += (
             f"; there are {len(frequent)} colours for {num_classes} classes: if edges were smoothed, or the mask was a "
             "JPEG once, export it anew"
         )
     elif len(frequent) > num_classes:
-        told += (
-            f"; num_classes is {num_classes}, so the rarer of the {len(frequent)} colours stand there as ignored (255)"
-        )
+        told += f"; num_classes is {num_classes}, so the rarest of {len(frequent)} colours stand there as 255, ignored"
     return told
 
 
@@ -94,7 +95,7 @@ class ColourMap:
         ]
 
     def as_arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the colours as 0xrrggbb and their class ids, int64 each; raises ClientError when two share a colour."""
+        """Return the colours (0xrrggbb) and their class ids, int64 each; raises ClientError when two share a colour."""
         owners = self._owners()
         if shared := next((ids for ids in owners.values() if len(ids) > 1), None):
             names = " and ".join(f"{self.names[index]} ({index})" for index in shared)
@@ -140,14 +141,13 @@ class ColourMaps:
             known, source = self._names.get(index, (name, record))
             if known != name:
                 raise ClientError(
-                    f"{record} says class {index} is {name}, {source} says it is {known}: label all images with the same "
-                    "classes in the same order, or train on one labelling job's manifest"
+                    f"{record} says class {index} is {name}, {source} says it is {known}: {_ONE_LABELLING}"
                 )
             other = ids.get(name, index)
             if other != index and other not in own.names:
                 raise ClientError(
-                    f"{record} says {name} is class {index}, {self._names[other][1]} says it is class {other}: label all "
-                    "images with the same classes in the same order, or train on one labelling job's manifest"
+                    f"{record} says {name} is class {index}, {self._names[other][1]} says it is class {other}: "
+                    f"{_ONE_LABELLING}"
                 )
         for index, name in own.names.items():
             self._names.setdefault(index, (name, record))

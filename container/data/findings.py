@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -12,14 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from container.data.colours import colour_codes
-from container.data.labels import IGNORE, LabelMap, Reading, UnmappedColours
+from container.data.labels import LabelMap
+from container.data.reading import IGNORE, Reading, UnmappedColours
 from container.errors import ClientError
 
 Kind = Literal["unreadable", "size", "colour", "label"]
 
 _MOSTLY = 0.5  # of an annotation's pixels ignored
 _VALUES = 4096  # distinct pixel values or colours that are told apart
-_STEP = 8  # every so many rows and columns enter the second half of a digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +46,6 @@ class BadSample(ClientError):
         self.colours = colours or Counter()
 
 
-def digest_pixels(image: np.ndarray) -> bytes:
-    """Return bytes that are equal for equal uint8 images (H, W, 3), and hardly ever for others."""
-    sparse = np.ascontiguousarray(image[::_STEP, ::_STEP])
-    checks = zlib.crc32(np.ascontiguousarray(image).data), zlib.adler32(sparse.data)
-    return b"".join(number.to_bytes(4, "little") for number in (*image.shape[:2], *checks))
-
-
 class Findings:
     """The findings on one channel."""
 
@@ -66,7 +58,8 @@ class Findings:
         self.opened = 0
         self.bad: list[BadSample] = []
         self.values: Counter[int] = Counter()  # pixels by id, or by colour as 0xrrggbb
-        self.unnamed: Counter[int] = Counter()  # of those, what the label map does not name
+        self.ignored: set[int] = set()  # of those, what is ignored
+        self.unnamed: Counter[int] = Counter()  # what the label map does not name
         self.wrong: Counter[int] = Counter()  # and what it makes no class of
         self.is_colour = False
         self.labels = np.zeros(256, np.int64)  # pixels by label
@@ -108,6 +101,12 @@ class Findings:
         with self._lock:
             self.opened += not error.seen
             self.bad.append(error)
+
+    def sort(self) -> None:
+        """Put names in order, which come as the threads are done."""
+        for names in (self.unlabelled, self.mostly_ignored, self.turned, self.unturned, self.small, self.notes):
+            names.sort()
+        self.bad.sort(key=lambda error: error.message)
 
     @property
     def labelled(self) -> int:
@@ -153,15 +152,17 @@ class Findings:
 
     def _count_values(self, reading: Reading, present: np.ndarray) -> None:
         self.is_colour |= reading.is_colour
-        for index in present.tolist():
-            value, pixels = int(reading.values[index]), int(reading.counts[index])
+        columns = (reading.values, reading.counts, reading.labels, reading.unnamed, reading.wrong)
+        for value, pixels, label, unnamed, wrong in zip(*(column[present].tolist() for column in columns), strict=True):
             if value not in self.values and len(self.values) >= _VALUES:
                 continue
             self.values[value] += pixels
-            if reading.unnamed[index]:
+            if unnamed:
                 self.unnamed[value] += pixels
-            if reading.wrong[index]:
+            if wrong:
                 self.wrong[value] += pixels
+            elif label == IGNORE:
+                self.ignored.add(value)
 
     def _note_sizes(self, seen: Seen) -> None:
         for extremes, side in ((self.heights, seen.height), (self.widths, seen.width)):

@@ -16,21 +16,16 @@ CHANNEL = "label_map"
 
 
 def check_label_maps(channels: Mapping[str, Channel], used: list[str]) -> None:
-    """Raise ClientError when the channel `label_map` holds nothing for the job's channels `used`; warn of what it lacks."""
+    """Raise ClientError when the channel `label_map` holds nothing for the channels `used`; warn of what it lacks."""
     if CHANNEL not in channels:
         return
     channel = channels[CHANNEL]
-    if channel.input_mode == "Pipe":
-        raise ClientError(
-            "channel label_map is in Pipe mode, whose stream does not say which file is which: give this channel "
-            "input_mode='File' (TrainingInputMode File), the others may stay as they are"
-        )
     found = {name: _find(channel, name) for name in used}
     given = sorted(path for path in channel.path.rglob("*") if path.is_file() and not path.name.startswith("."))
     expected = [_file_name(name) for name in used]
     if not any(found.values()):
         raise ClientError(
-            f"channel label_map holds no {' and no '.join(expected)}: name its files so, or leave the channel out; it holds",
+            f"channel label_map holds no {' and no '.join(expected)}: name its files so, or leave it out; it holds",
             [path.relative_to(channel.path).as_posix() for path in given] or ["nothing"],
         )
     for name, path in found.items():
@@ -60,6 +55,11 @@ def _file_name(channel: str) -> str:
 
 def _find(channel: Channel, name: str) -> Path | None:
     """Find the file wherever it lies below the channel: a prefix without its final slash puts it into a folder."""
+    if channel.input_mode == "Pipe":
+        raise ClientError(
+            "channel label_map is in Pipe mode, whose stream does not say which file is which: give this channel "
+            "input_mode='File' (TrainingInputMode File), the others may stay as they are"
+        )
     found = sorted(path for path in channel.path.rglob(_file_name(name)) if path.is_file())
     if len(found) > 1:
         raise ClientError(f"channel {CHANNEL} holds several {_file_name(name)}: keep one", list(map(str, found)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import re
 from collections.abc import Mapping
@@ -13,18 +11,9 @@ from typing import Any
 import numpy as np
 
 from container.codecs.images import Annotation
-from container.data.colours import (
-    Colour,
-    ColourMap,
-    colour_code,
-    colour_codes,
-    colour_places,
-    parse_colour,
-    suggest_map,
-)
+from container.data.colours import Colour, ColourMap, colour_code, colour_codes, parse_colour
+from container.data.reading import IGNORE, Meaning, Reading, UnmappedColours, read_colours, settle
 from container.errors import ClientError
-
-IGNORE = 255
 
 _FORM = (
     'write {"scale": 10}, {"map": {"<label>": <pixel value>}} or {"colors": {"#804080": <label>}}, '
@@ -32,65 +21,13 @@ _FORM = (
 )
 
 
-class UnmappedColours(ClientError):
-    """An annotation is in colours, and nothing says what they mean; `colours` counts the pixels of each 0xrrggbb."""
-
-    def __init__(self, colours: Mapping[int, int], num_classes: int) -> None:
-        super().__init__(f"the annotation is in colours, not class ids: {suggest_map(colours, num_classes)}")
-        self.colours = colours
-
-
-_Meaning = tuple[np.ndarray, np.ndarray, np.ndarray]  # labels, unnamed and wrong, of as many values
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """One annotation as a label map reads it: what each of its values means, and where the values are.
-
-    `places`, integer (H, W), are indices into the other arrays, (n,): `values`, the ids or colours (0xrrggbb, −1: any
-    other) that pixels can have; `labels`, uint8, 255 = ignore; `unnamed`: the map says nothing of the value; `wrong`:
-    its label is no class.
-    """
-
-    places: np.ndarray
-    values: np.ndarray
-    labels: np.ndarray
-    unnamed: np.ndarray
-    wrong: np.ndarray
-    is_colour: bool = False
-
-    @functools.cached_property
-    def counts(self) -> np.ndarray:
-        """Pixels of each value, int64 (n,)."""
-        return np.bincount(self.places.ravel(), minlength=len(self.values))
-
-    @property
-    def ignored(self) -> int:
-        """How many pixels are ignored because the map does not name their value."""
-        return int(self.counts[self.unnamed].sum()) if self.unnamed.any() else 0
-
-    def check(self, num_classes: int) -> None:
-        """Raise ClientError with the first value that is there and whose label is no class."""
-        if self.wrong.any() and (present := self.counts * self.wrong).any():
-            value = int(self.values[np.flatnonzero(present)[0]])
-            raise ClientError(
-                f"pixel value {value} is no class: num_classes is {num_classes}; raise num_classes, mark such pixels "
-                "255 (ignore), or give a label map"
-            )
-
-    def image(self) -> np.ndarray:
-        """Return the labels, uint8 (H, W)."""
-        labels: np.ndarray = self.labels[self.places]
-        return labels
-
-
 class LabelMap:
     """Maps what stands in an annotation's pixels to training labels.
 
     `{"scale": s}`: label = floor(pixel / s). `{"map": {"<label>": pixel}}`: the key is the training label, the value is
-    the pixel, or a list of them. `{"colors": {"#rrggbb": label}}`: by colour, for annotations in RGB, RGBA, grey or with
-    a palette. What the map does not name is ignored. Pixel 255 is ignored unless the map names it, or the scale makes a
-    class of it. `names` of the labels may stand beside each. Numbers may be strings.
+    the pixel, or a list of them. `{"colors": {"#rrggbb": label}}`: by colour, for annotations in RGB, RGBA or grey, or
+    with a palette. What the map does not name is ignored. Pixel 255 is ignored unless the map names it, or the scale
+    makes a class of it. `names` of the labels may stand beside each. Numbers may be strings.
     https://docs.aws.amazon.com/sagemaker/latest/dg/semantic-segmentation.html
     """
 
@@ -101,7 +38,7 @@ class LabelMap:
         self.labels: dict[int, int] = {}  # by pixel value
         self.colours: dict[int, int] | None = None  # labels by 0xrrggbb
         self.names: dict[int, str] = {}
-        self._tables: dict[int, _Meaning] = {}  # of all 8-bit ids, by num_classes
+        self._tables: dict[int, Meaning] = {}  # of all 8-bit ids, by num_classes
         try:
             self._read(dict(self.content))
         except (TypeError, ValueError, AttributeError) as error:
@@ -119,9 +56,9 @@ class LabelMap:
         return cls(content, str(path))
 
     def check(self, num_classes: int) -> None:
-        """Raise ClientError that names the file when a label is neither a class nor 255; suggests the map turned round."""
-        labels = self.colours or self.labels
-        wrong = sorted({label for label in labels.values() if label >= num_classes and label != IGNORE})
+        """Raise ClientError that names the file, and a remedy, when a label is neither a class nor 255."""
+        labels = {*(self.colours or self.labels).values(), *self.names}
+        wrong = sorted(label for label in labels if label >= num_classes and label != IGNORE)
         if not wrong:
             return
         listed = ", ".join(map(str, wrong[:10])) + (f" and {len(wrong) - 10} more" if wrong[10:] else "")
@@ -163,7 +100,7 @@ class LabelMap:
                 raise UnmappedColours(dict(zip(values.tolist(), counts.tolist(), strict=True)), num_classes)
             known, ids = colour_map.as_arrays()
             labels, unnamed, wrong = self._labels_of(ids, num_classes)
-            return _by_codes(codes, known, labels, unnamed, wrong)
+            return read_colours(codes, known, labels, unnamed, wrong)
         pixels = annotation.pixels
         assert pixels is not None  # an annotation has one or the other
         if pixels.dtype != np.uint8:
@@ -186,10 +123,7 @@ class LabelMap:
         return reading.image(), reading.ignored
 
     def _read(self, content: dict[str, Any]) -> None:
-        if isinstance(names := content.pop("names", None), Mapping):
-            self.names = {_whole(label): str(name) for label, name in names.items()}
-        elif names is not None:
-            self.names = {label: str(name) for label, name in enumerate(names)}
+        self.names = _read_names(content.pop("names", {}))
         if set(content) == {"scale"}:
             self.scale = float(str(content["scale"]))
             if not 0 < self.scale < float("inf"):
@@ -229,9 +163,9 @@ class LabelMap:
         assert self.colours is not None
         known = np.array(list(self.colours), np.int64)
         labels = np.array(list(self.colours.values()), np.int64)
-        meaning = _settle(labels, np.zeros(len(labels), bool), num_classes)
+        meaning = settle(labels, np.zeros(len(labels), bool), num_classes)
         if annotation.colours is not None:
-            return _by_codes(colour_codes(annotation.colours), known, *meaning)
+            return read_colours(colour_codes(annotation.colours), known, *meaning)
         assert annotation.pixels is not None
         if annotation.pixels.dtype != np.uint8:
             raise ClientError(
@@ -240,14 +174,13 @@ class LabelMap:
         values = np.full(256, -1)
         shades = annotation.palette if annotation.palette is not None else _greys(annotation.levels)
         values[: len(shades)] = colour_codes(shades)
-        places = colour_places(values.clip(0), tuple(known.tolist()))
-        places[values < 0] = len(known)
-        of_known = _by_codes(values.clip(0), known, *meaning)
+        shown = read_colours(values.clip(0), known, *meaning)
+        places = np.where(values < 0, len(known), shown.places)
         return Reading(
-            annotation.pixels, values, of_known.labels[places], of_known.unnamed[places], of_known.wrong[places], True
+            annotation.pixels, values, shown.labels[places], shown.unnamed[places], shown.wrong[places], is_colour=True
         )
 
-    def _labels_of(self, values: np.ndarray, num_classes: int) -> _Meaning:
+    def _labels_of(self, values: np.ndarray, num_classes: int) -> Meaning:
         """Return labels (uint8), unnamed and wrong of ids."""
         if self.scale is not None:
             labels = np.floor(values / self.scale).astype(np.int64)
@@ -256,30 +189,11 @@ class LabelMap:
         else:
             labels = np.array([self.labels.get(int(value), IGNORE) for value in values], np.int64)
             unnamed = np.array([int(value) not in self.labels and value != IGNORE for value in values], bool)
-        return _settle(labels, unnamed, num_classes)
+        return settle(labels, unnamed, num_classes)
 
     def label_of(self, value: int, num_classes: int) -> int:
         """Return the label of one id, 255 when it is ignored or no class."""
         return int(self._labels_of(np.array([value]), num_classes)[0][0])
-
-
-def _by_codes(
-    codes: np.ndarray, known: np.ndarray, labels: np.ndarray, unnamed: np.ndarray, wrong: np.ndarray
-) -> Reading:
-    """Look colours up among the known ones; what is none of them is unnamed."""
-    return Reading(
-        colour_places(codes, tuple(known.tolist())),
-        np.append(known, -1),
-        np.append(labels, np.uint8(IGNORE)),
-        np.append(unnamed, True),
-        np.append(wrong, False),
-        True,
-    )
-
-
-def _settle(labels: np.ndarray, unnamed: np.ndarray, num_classes: int) -> _Meaning:
-    wrong = (labels >= num_classes) & (labels != IGNORE)
-    return np.where(wrong, IGNORE, labels).astype(np.uint8), unnamed, wrong
 
 
 def _greys(levels: int) -> np.ndarray:
@@ -293,6 +207,14 @@ def _whole(value: object) -> int:
     if not number.is_integer() or isinstance(value, bool):
         raise ValueError(f"{value!r} is no whole number")
     return int(number)
+
+
+def _read_names(names: object) -> dict[int, str]:
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError('names must be a list of names, or an object such as {"0": "road"}')
+    return {_label(label): name for label, name in names.items()}
 
 
 def _label(value: object) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 
 from container.data.colours import ColourMap
@@ -17,6 +18,7 @@ LOG = logging.getLogger(__name__)
 
 _IMAGES = (".jpg", ".jpeg", ".png")
 _ANNOTATIONS = (".png",)
+_HEAD_BYTES = 4096
 _STRAYS = 20  # that get a line of their own
 
 Files = dict[PurePath, Path]  # files by their path below the channel, without suffix, in Unicode's form NFC
@@ -39,12 +41,21 @@ class FileSample:
         """Read both files."""
         return self.image.read_bytes(), self.annotation.read_bytes()
 
+    def read_heads(self) -> Iterator[tuple[Path, bytes]]:
+        """Read the first bytes of both files, which say format and size of nearly every picture."""
+        for path in (self.image, self.annotation):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                yield path, os.read(descriptor, _HEAD_BYTES)
+            finally:
+                os.close(descriptor)
+
 
 def find_pairs(channels: Mapping[str, Channel], channel: str) -> list[FileSample]:
     """Match the images of `channel` to the annotations of `channel`_annotation, in the order of their names.
 
-    Where both directories have a folder in common, files match by their path below the channel, else by their name
-    alone; suffixes and Unicode's normal forms do not count. Raises ClientError that says what to do, and lists the
+    Where the channels have folders in common, files match by their path below the channel, else by their name alone;
+    suffixes and Unicode's normal forms do not count. Raises ClientError that says what to do, and lists the
     files concerned.
     """
     annotation = f"{channel}_annotation"
@@ -99,9 +110,9 @@ def _foreign_folders(
 ) -> set[str]:
     """Tell which folders at the channel's top are another channel's.
 
-    An S3 prefix is a string: `s3://b/train` also matches `s3://b/train_annotation/…`, whose files then lie in the folder
-    `train_annotation` on the platform, and in `_annotation` in the SDK's local mode. Under other names the folder is known by
-    holding the annotations over again.
+    An S3 prefix is a string: `s3://b/train` also matches `s3://b/train_annotation/…`, whose files then lie in the
+    folder `train_annotation` on the platform, and in `_annotation` in the SDK's local mode. Under other names the
+    folder is known by holding the annotations over again.
     """
     others = channels.keys() - {channel}
     names = others | {name.removeprefix(channel) for name in others if name.startswith(channel)}
@@ -153,12 +164,12 @@ def _tell_strays(paths: list[Path]) -> None:
 
 
 def _folders(files: Iterable[PurePath]) -> set[PurePath]:
-    return {path.parent for path in files}
+    return {path.parent for path in files} - {PurePath()}
 
 
 def _below_common_folder(files: Files) -> Files:
     """Leave out the folders that all files share."""
-    common = PurePath(os.path.commonpath(_folders(files)) if len(_folders(files)) > 1 else next(iter(_folders(files))))
+    common = os.path.commonpath([f"/{path.parent}" for path in files])[1:]
     return {path.relative_to(common): file for path, file in files.items()}
 
 
@@ -169,7 +180,7 @@ def _by_name(channel: str, files: Files) -> Files:
         if name in names:
             raise ClientError(
                 f"channel {channel} has two files of one name in different folders, and the folders of images and "
-                "annotations have nothing in common: give both channels the same folders, or each file a name of its own",
+                "annotations have nothing in common: use the same folders in both, or a name of its own for each file",
                 [str(names[name]), str(path)],
             )
         names[name] = path
@@ -194,26 +205,26 @@ def _match(channel: str, images: Files, annotations: Files, key: str) -> list[Fi
 
 def _common_endings(images: Files, annotations: Files) -> str | None:
     """Say by which endings all names differ, as in Cityscapes' `_leftImg8bit` and `_gtFine_labelIds`."""
-    endings = [_common_ending([path.name for path in files]) for files in (images, annotations)]
+    endings = {"images": _common_ending(images), "annotations": _common_ending(annotations)}
+    while all(endings.values()) and len({ending[0] for ending in endings.values()}) == 1:
+        endings = {kind: ending[1:] for kind, ending in endings.items()}
+    texts = {kind: "".join(ending) for kind, ending in endings.items()}
     cut = [
-        {path.with_name(path.name.removesuffix(ending) or path.name) for path in files}
-        for files, ending in zip((images, annotations), endings, strict=True)
+        {str(path).removesuffix(texts[kind]) for path in files}
+        for kind, files in zip(texts, (images, annotations), strict=True)
     ]
-    if not any(endings) or not cut[0] & cut[1]:
+    if not any(texts.values()) or not cut[0] & cut[1]:
         return None
-    told = [
-        f"the {kind}' names end in {ending}"
-        for kind, ending in zip(("images", "annotations"), endings, strict=True)
-        if ending
-    ]
+    told = [f"the names of the {kind} end in {text}" for kind, text in texts.items() if text]
     return f"{' and '.join(told)}: rename them without it"
 
 
-def _common_ending(names: list[str]) -> str:
-    """Return the longest common ending that begins at a separator; none of a single name."""
-    ending = names[0] if len(names) > 1 else ""
-    for name in names:
-        while not name.endswith(ending):
-            ending = ending[1:]
-    starts = [index for index, letter in enumerate(ending) if letter in "_-. "]
-    return ending[starts[0] :] if starts else ""
+def _common_ending(files: Files) -> list[str]:
+    """Return the last parts (`_gtFine`, `_labelIds`) that all names have in common, the first part never."""
+    names = [re.findall(r"[-_. ]*[^-_. ]*", path.name) for path in files]
+    common: list[str] = []
+    for parts in zip(*(reversed([part for part in name if part][1:]) for name in names), strict=False):
+        if len(set(parts)) > 1 or len(names) < 2:
+            break
+        common.insert(0, parts[0])
+    return common

@@ -14,7 +14,7 @@ from gluoncv.model_zoo.fcn import FCN
 from gluoncv.model_zoo.pspnet import PSPNet
 from mxnet import gluon
 
-from container.data.labels import IGNORE
+from container.data.reading import IGNORE
 from container.errors import ClientError, last_line
 
 MEAN = (0.485, 0.456, 0.406)

@@ -8,16 +8,17 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Sized
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from container import artifacts, hyperparameters
 from container.data.audit import Audit
+from container.data.channels import check_channels, used_channels
 from container.data.colours import ColourMaps
+from container.data.faults import Fault
 from container.data.label_maps import check_label_maps
 from container.data.loader import Loader
-from container.data.samples import Samples, check_channels, open_samples
+from container.data.samples import FileSamples, Samples, open_samples
 from container.environment import Environment, cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
@@ -32,14 +33,11 @@ def run(environment: Environment, stop: threading.Event) -> None:
     job = hyperparameters.load(environment.hyperparameters, streamed)
     _check_hosts(environment)
     check_channels(environment)
-    used = [channel for channel in ("train", "validation", "test") if channel in environment.channels]
+    used = used_channels(environment)
     check_label_maps(environment.channels, used)
-    colour_maps = ColourMaps()
-    samples = {channel: open_samples(environment, channel, job, colour_maps) for channel in used}
-    for channel in used:
-        LOG.info("#label_map %s :%s", channel, samples[channel].label_map.content)
-    job = _settle(job, samples["train"])
-    audit = Audit(job, samples, environment.output_data_dir)
+    samples, unopened = _open_all(environment, used, job)
+    job = _settle(job, samples.get("train"))
+    audit = Audit(job, samples, environment.output_data_dir, unopened)
     audit.run(_audit_mode(environment, job), stop)
     loaders = {channel: Loader(samples[channel], job, stop, audit) for channel in used}
     os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # MXNet reads it once, and would take half
@@ -65,15 +63,31 @@ def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loa
     Finish(environment, job, trainer, loaders, stop).run(fit.history)
 
 
+def _open_all(
+    environment: Environment, channels: list[str], job: Hyperparameters
+) -> tuple[dict[str, Samples], list[Fault]]:
+    """Open the channels' samples; what is wrong with one does not hide what is wrong with another."""
+    samples: dict[str, Samples] = {}
+    faults: list[Fault] = []
+    colour_maps = ColourMaps()
+    for channel in channels:
+        try:
+            samples[channel] = open_samples(environment, channel, job, colour_maps)
+            LOG.info("#label_map %s :%s", channel, samples[channel].label_map.content)
+        except ClientError as error:
+            faults.append(Fault("channel", error.message, error.details))
+    return samples, faults
+
+
 def _audit_mode(environment: Environment, job: Hyperparameters) -> str:
     """Return the job's `_audit`; without one what FastFile streams is not read twice."""
     streamed = any(channel.input_mode.lower() == "fastfile" for channel in environment.channels.values())
     return job.audit or ("fast" if streamed else "full")
 
 
-def _settle(job: Hyperparameters, train: Samples) -> Hyperparameters:
+def _settle(job: Hyperparameters, train: Samples | None) -> Hyperparameters:
     """Count the training samples where the job does not say how many they are."""
-    if job.num_training_samples or not isinstance(train, Sized):
+    if job.num_training_samples or not isinstance(train, FileSamples):
         return job
     LOG.info("num_training_samples is not given: %d training samples were counted", len(train))
     return dataclasses.replace(job, num_training_samples=len(train))

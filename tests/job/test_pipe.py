@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from container.data.channels import check_channels
 from container.data.labels import LabelMap
 from container.data.loader import Loader
 from container.data.pipe import PipeSample, PipeSamples, ShuffleBuffer, shuffle
-from container.data.samples import check_channels, decode_sample, open_samples
+from container.data.samples import decode_sample, open_samples
 from container.environment import Channel, Environment
 from container.errors import ClientError, PlatformError
 from container.hyperparameters import load
@@ -159,7 +160,7 @@ def test_a_record_that_is_no_image_is_named(tmp_path: Path) -> None:
     samples = samples_of(tmp_path)
     first, second = a_pass(samples)
     decode_sample(first, samples.label_map, 2)
-    with pytest.raises(ClientError, match="channel train, record 3: these bytes are neither a JPEG nor a PNG image"):
+    with pytest.raises(ClientError, match="channel train, record 3: this is neither a JPEG nor a PNG image, but "):
         decode_sample(second, samples.label_map, 2)
 
 
