@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gluoncv.model_zoo import model_store, resnetv1b
 
-from container import training
+from container.training import run as training
 from container.environment import Environment
 from container.errors import ClientError
 from container.mx.network import SegmentationNetwork, load_weights
