@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from gluoncv.model_zoo import model_store, resnetv1b
 
-from container import training
 from container.environment import Environment
 from container.errors import ClientError
 from container.mx.network import SegmentationNetwork, load_weights
+from container.training import run as training
 from tests.conftest import JobFactory
 from tests.job.test_train import run
 

@@ -199,3 +199,24 @@ def test_a_file_name_that_is_not_utf8_is_shown_escaped(
     written = (root / "output/failure").read_bytes().decode()
     assert written.startswith("ClientError: ") and r"stra\xdfe.jpg" in written
     assert written in capsys.readouterr().out
+
+
+def test_the_remedy_comes_before_names_and_the_log_has_every_name(
+    make_job: JobFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_job(train=25, validation=25)
+    data = root / "input/data"
+    for channel in ("train", "validation"):  # as Cityscapes names them
+        for number in range(25):
+            image, annotation = data / channel, data / f"{channel}_annotation"
+            stem = f"aachen_{number:06d}_000019"
+            (image / f"{channel}-{number}.jpg").rename(image / f"{stem}_leftImg8bit.jpg")
+            (annotation / f"{channel}-{number}.png").rename(annotation / f"{stem}_gtFine_labelIds.png")
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
+    assert job.main() == 1
+    written = (root / "output/failure").read_bytes().decode()
+    assert len(written.encode()) <= 1024 and written.startswith("ClientError: ")
+    assert 0 < written.index("rename") < written.index("_leftImg8bit.jpg")
+    assert re.search(r"; and \d+ more$", written)
+    log = capsys.readouterr().out
+    assert all(log.count(f"train/aachen_{number:06d}_000019_leftImg8bit.jpg") for number in range(25))
