@@ -226,7 +226,7 @@ def check_headers(sample: FileSample, exif_orientation: str) -> None:
 
 
 def _read_header(path: Path, head: bytes) -> Header:
-    """Read a file's header from its first bytes, or from all where texts or profiles stand before what is looked for."""
+    """Read a header from a file's first bytes, or from all where texts or profiles stand before it."""
     try:
         try:
             return read_header(head)
