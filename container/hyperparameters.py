@@ -62,6 +62,9 @@ class Hyperparameters:
     quantize: bool
     quantize_tolerance: float
     seed: int | None
+    reset_head: bool
+    freeze_backbone: bool
+    freeze_batchnorm: bool
 
     @property
     def crop(self) -> int:

@@ -24,6 +24,8 @@ LOG = logging.getLogger(__name__)
 _IMAGES = (".jpg", ".jpeg", ".png")
 _ANNOTATIONS = (".png",)
 _CONTENT_TYPES = ("application/x-image", "image/jpeg", "image/png", "application/x-recordio")
+_MODEL_TYPES = ("application/x-sagemaker-model", "application/octet-stream")
+_ACCEPTED = {"model": _MODEL_TYPES, "pretrained": _MODEL_TYPES}  # of the channels that hold no images
 _LISTED = 20
 
 
@@ -95,7 +97,7 @@ def check_channels(environment: Environment) -> None:
         faults += _missing(environment, "test")
     for channel in environment.channels.values():
         content_type = (channel.content_type or "").split(";")[0].strip().lower()
-        accepted = ("application/x-sagemaker-model",) if channel.name == "model" else _CONTENT_TYPES
+        accepted = _ACCEPTED.get(channel.name, _CONTENT_TYPES)
         if content_type and channel.name != "label_map" and content_type not in accepted:
             faults.append(f"channel {channel.name} has ContentType {channel.content_type}; use {' or '.join(accepted)}")
     if faults:
