@@ -7,7 +7,6 @@ GluonCV's own form; `--from FILE` converts a file that is there.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import os
 import tempfile
@@ -24,7 +23,7 @@ from container.mx import zipped
 from container.mx.fetch import FetchError, fetch, unfetched
 from container.mx.network import SegmentationNetwork
 from container.mx.sources import BACKBONES, address_of
-from container.mx.weight_files import read_weights
+from container.mx.weight_files import read_weights, sha256
 from container.mx.weight_names import Shapes, check_fit, to_gluoncv
 
 LOG = logging.getLogger(__name__)
@@ -102,7 +101,7 @@ def load_pretrained(network: SegmentationNetwork, backbone: str, path: Path) -> 
     weights = _read(path, backbone, {name: parameter.shape for name, parameter in parameters.items()})
     for name, parameter in parameters.items():
         parameter.set_data(mx.nd.array(weights[name]))
-    LOG.info("the backbone starts from %s (SHA-256 %s)", path, hashlib.sha256(path.read_bytes()).hexdigest())
+    LOG.info("the backbone starts from %s (SHA-256 %s)", path, sha256(path))
     return set(parameters)
 
 

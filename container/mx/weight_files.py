@@ -5,6 +5,7 @@ Nothing here needs MXNet, and nothing here runs what a file says: PyTorch's pick
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def read_weights(path: Path, instead: str) -> dict[str, np.ndarray]:
         return {name: _checked(name, array) for name, array in weights.items()}
     except (ValueError, safetensors.SafetensorError) as error:
         raise ClientError(f"{path} is damaged, or not a network's: {error}; {instead}") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the file's SHA-256, for the log: what a model came from."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            hashed.update(piece)
+    return hashed.hexdigest()
 
 
 def _kind(path: Path) -> str | None:

@@ -16,6 +16,8 @@ _IMGCLSMOB_WORDS = ("features.", "backbone.", "output.1.", "final_block.", "aux_
 _IMGCLSMOB = [
     (re.compile(rf"^{pattern}"), name)
     for pattern, name in (
+        (r"(?:features|backbone)\.0\.conv\.conv\.", "conv1."),  # the plain stem of the small ones
+        (r"(?:features|backbone)\.0\.conv\.bn\.", "bn1."),
         (r"(?:features|backbone)\.0\.conv1\.conv\.", "conv1.0."),
         (r"(?:features|backbone)\.0\.conv1\.bn\.", "conv1.1."),
         (r"(?:features|backbone)\.0\.conv2\.conv\.", "conv1.3."),

@@ -5,7 +5,6 @@ A bare parameter file says by its names and shapes what network it is of.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from container import artifacts
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 from container.mx.network import SegmentationNetwork
-from container.mx.weight_files import is_weight_file, read_weights
+from container.mx.weight_files import is_weight_file, read_weights, sha256
 from container.mx.weight_names import check_fit, to_gluoncv
 
 LOG = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def assign(network: SegmentationNetwork, weights: dict[str, np.ndarray], path: P
         raise ClientError(f"{path} does not fit this network ({architecture}): {error}") from error
     for name in needed:
         parameters[name].set_data(mx.nd.array(weights[name]))
-    LOG.info("starting from %s (SHA-256 %s)", path, hashlib.sha256(path.read_bytes()).hexdigest())
+    LOG.info("starting from %s (SHA-256 %s)", path, sha256(path))
     return set(needed)
 
 
