@@ -19,7 +19,7 @@ from container.mx import zipped
 from container.mx.sources import BACKBONES, Source, address_of, remedies
 
 _TIMEOUT = (10, 60)  # seconds until a connection stands, and between two pieces of the answer
-_PIECE = 2**18
+_PIECE = 2**14  # bytes; at most so many are lost when a connection breaks off
 _ATTEMPTS = 20  # connections, each of which has to bring something
 _SHA256 = re.compile(r'^(?:W/)?"?([0-9a-f]{64})"?$')
 
@@ -70,9 +70,10 @@ def _download(address: str, part: Path) -> str:
             reason = "the connection broke off"
         except requests.RequestException as error:
             reason = _short(error)
-        if (part.stat().st_size if part.exists() else 0) <= before:
+        after = part.stat().st_size if part.exists() else 0
+        if after == before:
             raise FetchError(reason)
-        _say(f"{reason}: resuming at {part.stat().st_size} bytes")
+        _say(f"{reason}: resuming at {after} bytes")
     raise FetchError(f"{reason}, {_ATTEMPTS} times")
 
 
