@@ -58,6 +58,25 @@ def fetch(source: Source, directory: Path) -> Path:
     return part.rename(target)
 
 
+def find_converted(backbone: str, directory: Path) -> Path | None:
+    """Return `backbone`'s file in GluonCV's form in `directory`, GluonCV's own before a converted one; None without.
+
+    Raises ClientError when its hash is not what its name says.
+    """
+    known = BACKBONES[backbone]
+    found = sorted(directory.glob(f"{known.gluoncv}-????????.params"))
+    found.sort(key=lambda path: path.stem.rpartition("-")[2] != known.sha1[:8])
+    if not found:
+        return None
+    sha1, stated = zipped.digest(found[0], "sha1"), found[0].stem.rpartition("-")[2]
+    if not sha1.startswith(known.sha1 if stated == known.sha1[:8] else stated):
+        raise ClientError(
+            f"{found[0]} is damaged: its SHA-1 is {sha1}, not what its name says; remove it, and get it again by "
+            f"python -m container.mx.pretrained {backbone}"
+        )
+    return found[0]
+
+
 def _download(address: str, part: Path) -> str:
     """Fetch `address` into `part`, after what is there; returns the hash that the answer states, or nothing."""
     _say(f"fetching {address}")
@@ -141,23 +160,26 @@ def unfetched(backbone: str, reasons: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Fetch the named backbones' files from the first source that gives each; exit status 1 when none does."""
+    """Fetch the named backbones' files, unless they are there, from the first source that gives each."""
     parser = argparse.ArgumentParser(description="Fetch published ImageNet weights, without converting them.")
     parser.add_argument("backbones", nargs="+", choices=list(BACKBONES), metavar="BACKBONE", help=", ".join(BACKBONES))
     parser.add_argument("--directory", type=Path, default=Path("pretrained"), help="where to put them (%(default)s)")
     arguments = parser.parse_args()
     for backbone in arguments.backbones:
-        if list(arguments.directory.glob(f"{BACKBONES[backbone].gluoncv}-*.params")):
-            continue  # converted already
-        reasons: dict[str, str] = {}
-        for source in BACKBONES[backbone].sources:
-            try:
-                print(fetch(source, arguments.directory))
-                break
-            except FetchError as error:
-                reasons[address_of(source)] = str(error)
-        else:
-            raise SystemExit(unfetched(backbone, reasons))
+        try:
+            print(find_converted(backbone, arguments.directory) or _fetch_any(backbone, arguments.directory))
+        except (ClientError, OSError) as error:
+            raise SystemExit(f"{backbone}: {error}") from error
+
+
+def _fetch_any(backbone: str, directory: Path) -> Path:
+    reasons: dict[str, str] = {}
+    for source in BACKBONES[backbone].sources:
+        try:
+            return fetch(source, directory)
+        except FetchError as error:
+            reasons[address_of(source)] = str(error)
+    raise SystemExit(unfetched(backbone, reasons))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from container import artifacts
 from container.environment import Environment
 from container.errors import ClientError
 from container.mx import zipped
-from container.mx.fetch import FetchError, fetch, unfetched
+from container.mx.fetch import FetchError, fetch, find_converted, unfetched
 from container.mx.network import SegmentationNetwork
 from container.mx.sources import BACKBONES, address_of
 from container.mx.weight_files import read_weights, sha256
@@ -47,7 +47,7 @@ def find_pretrained(environment: Environment, backbone: str) -> Path:
     """
     if CHANNEL in environment.channels:
         return _find_given(environment, backbone)
-    if found := _find_converted(backbone, pretrained_dir()):
+    if found := find_converted(backbone, pretrained_dir()):
         return found
     known = BACKBONES[backbone]
     files = " or ".join(source.address for source in known.sources[:-1])
@@ -69,22 +69,6 @@ def _find_given(environment: Environment, backbone: str) -> Path:
         found = ", ".join(path.name for path in files[:5]) or "nothing"
         raise ClientError(f"channel {CHANNEL} must hold one file of {backbone}'s weights; it holds {found}")
     return files[0]
-
-
-def _find_converted(backbone: str, directory: Path) -> Path | None:
-    """Return `backbone`'s file in `directory`, GluonCV's own before a converted one, its hash checked."""
-    known = BACKBONES[backbone]
-    found = sorted(directory.glob(f"{known.gluoncv}-????????.params"))
-    found.sort(key=lambda path: path.stem.rpartition("-")[2] != known.sha1[:8])
-    if not found:
-        return None
-    sha1, stated = zipped.digest(found[0], "sha1"), found[0].stem.rpartition("-")[2]
-    if not sha1.startswith(known.sha1 if stated == known.sha1[:8] else stated):
-        raise ClientError(
-            f"{found[0]} is damaged: its SHA-1 is {sha1}, not what its name says; remove it, and get it again by "
-            f"python -m container.mx.pretrained {backbone}"
-        )
-    return found[0]
 
 
 def load_pretrained(network: SegmentationNetwork, backbone: str, path: Path) -> set[str]:
@@ -149,7 +133,7 @@ def convert(path: Path, backbone: str, directory: Path) -> Path:
 def _fetch(backbone: str, directory: Path) -> Path:
     """Fetch and convert the weights from the first source that gives them; SystemExit with every reason otherwise."""
     reasons: dict[str, str] = {}
-    for source in BACKBONES[backbone].sources:
+    for source in sorted(BACKBONES[backbone].sources, key=lambda source: not (directory / source.file).is_file()):
         try:
             fetched = fetch(source, directory)
             try:
@@ -175,7 +159,7 @@ def main() -> None:
             if arguments.file:
                 print(convert(arguments.file, backbone, arguments.directory))
             else:
-                print(_find_converted(backbone, arguments.directory) or _fetch(backbone, arguments.directory))
+                print(find_converted(backbone, arguments.directory) or _fetch(backbone, arguments.directory))
         except (ClientError, OSError) as error:
             raise SystemExit(f"{backbone}: {error}") from error
 

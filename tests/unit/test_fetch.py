@@ -222,11 +222,17 @@ def test_the_command_fails_at_once_without_a_way_to_the_sources(server: Server, 
     assert done.stderr.count(": it answered 404 Not Found") == 3
     assert "resnetd50b-0549-17d6004b.params.zip" in done.stderr and "--from FILE" in done.stderr
     assert "Traceback" not in done.stderr
-    (tmp_path / "resnet50_v1s-01234567.params").touch()
-    (tmp_path / "resnet101_v1s-01234567.params").touch()
-    server.asked.clear()
-    assert command(server, "resnet-50", "resnet-101", "--directory", str(tmp_path)).returncode == 0
-    assert server.asked == []  # what is there needs no source
+
+
+def test_what_is_there_needs_no_source_but_has_to_be_whole(server: Server, tmp_path: Path) -> None:
+    for name in ("resnet50_v1s", "resnet101_v1s"):
+        (tmp_path / f"{name}-{hashlib.sha1(b'converted').hexdigest()[:8]}.params").write_bytes(b"converted")
+    done = command(server, "resnet-50", "resnet-101", "--directory", str(tmp_path))
+    assert (done.returncode, server.asked) == (0, []), done.stderr
+    (tmp_path / "resnet50_v1s-25a187fa.params").write_bytes(b"cut")
+    done = command(server, "resnet-50", "--directory", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"resnet-50: {tmp_path}/resnet50_v1s-25a187fa.params is damaged: its SHA-1 is ")
 
 
 def test_fetching_needs_neither_numpy_nor_mxnet(tmp_path: Path) -> None:
