@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 _IMAGES = (".jpg", ".jpeg", ".png")
 _ANNOTATIONS = (".png",)
 _CONTENT_TYPES = ("application/x-image", "image/jpeg", "image/png", "application/x-recordio")
-_MODEL_TYPES = ("application/x-sagemaker-model", "application/octet-stream")
+_MODEL_TYPES = ("application/x-sagemaker-model", "application/octet-stream", "application/zip")
 _ACCEPTED = {"model": _MODEL_TYPES, "pretrained": _MODEL_TYPES}  # of the channels that hold no images
 _LISTED = 20
 

@@ -33,12 +33,17 @@ def find_bare(folder: Path) -> Path | None:
     Raises ClientError when there are several.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    if any(path.name == artifacts.HYPERPARAMETERS for path in files):
-        return None
     found = [path for path in files if is_weight_file(path)]
-    if len(found) > 1 and all(path in found for path in files):
+    if not found or any(path.name == artifacts.HYPERPARAMETERS or _is_gzip(path) for path in files):
+        return None
+    if len(found) > 1:
         raise ClientError(f"channel model must hold one network; it holds {', '.join(path.name for path in found[:5])}")
-    return found[0] if len(found) == 1 else None
+    return found[0]
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def read_network(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
