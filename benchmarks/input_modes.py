@@ -26,7 +26,7 @@ _PASSES = 3
 
 def make_channel(root: Path, images: int) -> None:
     """Lay out a job whose channel `train` holds `images` pairs of 500×375 pixels."""
-    from benchmarks.input_pipeline import make_pairs
+    from benchmarks.peers.pictures import make_pairs
 
     data, config = root / "input" / "data", root / "input" / "config"
     for folder in (data / "train", data / "train_annotation", config):

@@ -23,31 +23,12 @@ from gluoncv.data.segbase import SegmentationDataset
 from mxnet.gluon.data.vision import transforms
 from PIL import Image
 
+from benchmarks.peers.pictures import make_pairs
 from container.codecs.images import decode_annotation, decode_image
 from container.data.augment import random_crop
 from container.data.labels import LabelMap
 
-WIDTH, HEIGHT, CLASSES = 500, 375, 21
 BASE_SIZE, CROP_SIZE = 520, 240
-
-
-def make_pairs(count: int) -> list[tuple[bytes, bytes]]:
-    """Make photograph-like JPEGs with palette-PNG annotations, the size of Pascal VOC's."""
-    rng = np.random.default_rng(0)
-    pairs = []
-    for _ in range(count):
-        coarse = rng.integers(0, 256, (12, 16, 3), np.uint8)
-        image = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC).astype(np.int16)
-        image = (image + rng.normal(0, 8, image.shape)).clip(0, 255).astype(np.uint8)
-        labels = cv2.resize(
-            rng.integers(0, CLASSES, (6, 8), np.uint8), (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST
-        )
-        photograph, annotation = io.BytesIO(), io.BytesIO()
-        Image.fromarray(image).save(photograph, "JPEG", quality=90)
-        mask = Image.fromarray(labels, "L").convert("P")
-        mask.save(annotation, "PNG")
-        pairs.append((photograph.getvalue(), annotation.getvalue()))
-    return pairs
 
 
 def gluoncvs() -> Callable[[tuple[bytes, bytes]], object]:
@@ -74,7 +55,7 @@ def ours() -> Callable[[tuple[bytes, bytes]], object]:
     label_map = LabelMap()
 
     def load(pair: tuple[bytes, bytes]) -> object:
-        labels, _ = label_map.apply(decode_annotation(pair[1])[0], 254)
+        labels, _ = label_map.apply(decode_annotation(pair[1]).pixels, 254)
         return random_crop(decode_image(pair[0]), labels, BASE_SIZE, CROP_SIZE, rng)
 
     return load

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from container.errors import ClientError
+from container.errors import ClientError, printable
+from container.json_files import parse_object
+from container.schema import allows, convert, describe_range, read_schema
 
 HYPERPARAMETERS = "hyperparams.json"
 BEST_WEIGHTS = "model_best.params"
@@ -20,6 +20,10 @@ LAST_WEIGHTS = "model_algo-1"
 CLASSES = "classes.json"
 GRAPH = "model.onnx"
 INT8_GRAPH = "model.int8.onnx"
+
+HYPERPARAMETERS_LIMIT = 2**20  # bytes
+
+_SETTINGS = ("num_classes", "algorithm", "backbone")
 
 
 @contextlib.contextmanager
@@ -37,9 +41,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as readable JSON, atomically."""
+    """Write `content` as readable JSON, atomically; a name that is not UTF-8 is written as it is shown."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(_shown(content), indent=2) + "\n")
+
+
+def _shown(content: Any) -> Any:
+    """Escape the bytes of file names that are not UTF-8: other programs refuse JSON that holds them."""
+    if isinstance(content, str):
+        return re.sub("[\ud800-\udfff]+", lambda found: printable(found[0]), content)
+    if isinstance(content, Mapping):
+        return {_shown(key): _shown(value) for key, value in content.items()}
+    return [_shown(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
 def write_weights(path: Path, save: Callable[[str], None]) -> None:
@@ -48,53 +61,33 @@ def write_weights(path: Path, save: Callable[[str], None]) -> None:
         save(str(temporary))
 
 
-def read_model_settings(model_dir: Path) -> dict[str, Any]:
+def read_model_settings(model_dir: Path, source: str = "") -> dict[str, Any]:
     """Read what a model directory says of its network: `num_classes`, `algorithm` and `backbone`.
 
-    The built-in's own `hyperparams.json` is read too: there values may be strings. Raises ClientError
-    that names the file when the directory holds no usable model.
+    The built-in's own `hyperparams.json` is read too, and whatever an SDK makes of a value (`"21"`, `"\\"fcn\\""`).
+    Raises ClientError that names the file and the keys when the directory holds no usable model; `source` is what it
+    calls the directory, where a person knows it by another name.
     """
+    source = source or str(model_dir)
     path = model_dir / HYPERPARAMETERS
     for needed in (path, model_dir / BEST_WEIGHTS):
         if not needed.is_file():
             raise ClientError(
-                f"{model_dir} holds no model: {needed.name} is missing; "
+                f"{source} holds no model: {needed.name} is missing; "
                 "unpack a training job's model.tar.gz there, its files at the top"
             )
-    try:
-        content = json.loads(path.read_text())
-        settings: dict[str, Any] = {
-            "num_classes": int(content["num_classes"]),
-            "algorithm": str(content.get("algorithm", "fcn")),
-            "backbone": str(content.get("backbone", "resnet-50")),
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ClientError(f"{path} does not describe a model: {type(error).__name__}: {error}") from error
-    if not 2 <= settings["num_classes"] <= 254:
-        raise ClientError(f"{path}: num_classes must be between 2 and 254, not {settings['num_classes']}")
+    name = f"{HYPERPARAMETERS} of {source}"
+    with path.open("rb") as file:
+        content = file.read(HYPERPARAMETERS_LIMIT + 1)
+    if len(content) > HYPERPARAMETERS_LIMIT:
+        raise ClientError(f"{name} is no training job's: it has more than {HYPERPARAMETERS_LIMIT} bytes")
+    written, properties = parse_object(content, name), read_schema()["properties"]
+    settings, faults = {}, []
+    for key in _SETTINGS:
+        entry = properties[key]
+        settings[key] = convert(written.get(key, entry.get("default")), entry)
+        if not allows(entry, settings[key]):
+            faults.append(f"{key} must be {describe_range(entry)}, not {json.dumps(written.get(key))}")
+    if faults:
+        raise ClientError(f"{name} does not describe a model", faults)
     return settings
-
-
-@contextlib.contextmanager
-def opened_model(folder: Path) -> Iterator[Path]:
-    """Give the directory of the model in `folder`, which is there unpacked or as one `.tar.gz`.
-
-    Raises ClientError that names the archive when it cannot be unpacked safely.
-    """
-    archives = sorted(folder.rglob("*.tar.gz"))
-    if not archives:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as unpacked:
-        try:
-            with tarfile.open(archives[0], "r:gz") as archive:
-                for member in archive:  # only what is known, by its own name: nothing an archive says is a path
-                    name = Path(member.name).name
-                    if name in (HYPERPARAMETERS, BEST_WEIGHTS) and (content := archive.extractfile(member)):
-                        with content, (Path(unpacked) / name).open("wb") as target:
-                            shutil.copyfileobj(content, target)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise ClientError(
-                f"{archives[0]} cannot be unpacked: {error}; give a training job's model.tar.gz"
-            ) from error
-        yield Path(unpacked)

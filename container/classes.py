@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from container import artifacts
@@ -40,3 +41,15 @@ def _read_entry(entry: dict[str, str]) -> ClassEntry:
         raise ValueError(f"{color} is no colour")
     red, green, blue = bytes.fromhex(color[1:])
     return ClassEntry(name, (red, green, blue))
+
+
+def describe_classes(classes: Mapping[int, ClassEntry]) -> list[dict[str, object]]:
+    """Describe the classes as `classes.json` holds them."""
+    return [
+        {
+            "id": label,
+            **({"name": entry.name} if entry.name is not None else {}),
+            **({"color": "#{:02x}{:02x}{:02x}".format(*entry.color)} if entry.color is not None else {}),
+        }
+        for label, entry in classes.items()
+    ]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import logging
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from container.errors import ClientError
+from container.json_files import describe, read_object
 
 BASE_DIR_VARIABLE = "SAGEMAKER_BASE_DIR"
 
@@ -56,19 +55,19 @@ class Environment:
     @classmethod
     def read(cls, root: Path) -> Environment:
         """Read the job's configuration below `root`; raises ClientError for what is missing or unreadable."""
-        if not (root / "input" / "config" / "hyperparameters.json").is_file():
+        config = root / "input" / "config"
+        if not (config / "hyperparameters.json").exists():
             raise ClientError(
                 f"there is no {root}/input/config/hyperparameters.json: mount the job's directory at {root}, "
                 f"or set {BASE_DIR_VARIABLE} to it"
             )
-        toolkit = _toolkit(root)
-        hosts = _read(toolkit.read_resource_config, root, {"current_host": "algo-1", "hosts": ["algo-1"]})
+        current_host, hosts = _hosts(config / "resourceconfig.json")
         return cls(
             root=root,
-            hyperparameters=_read(toolkit.read_hyperparameters, root, {}),
-            channels=_channels(root, _read(toolkit.read_input_data_config, root, {})),
-            current_host=str(hosts.get("current_host", "algo-1")),
-            hosts=tuple(hosts.get("hosts", ["algo-1"])),
+            hyperparameters=read_object(config / "hyperparameters.json"),
+            channels=_channels(root),
+            current_host=current_host,
+            hosts=hosts,
             pipe_timeout=Integers(os.environ).read("PIPE_TIMEOUT_SECONDS", default=600),
         )
 
@@ -121,42 +120,60 @@ def _cgroup1_quota() -> float | None:
         return None
 
 
-def _toolkit(root: Path) -> ModuleType:
-    """Import the training toolkit's environment for `root`; it settles its paths when it is imported."""
-    os.environ[BASE_DIR_VARIABLE] = str(root)
-    logging.getLogger("sagemaker-training-toolkit").setLevel(logging.WARNING)  # it reports plain strings as unparsable
-    from sagemaker_training import environment
-
-    if environment.base_dir != str(root):
-        importlib.reload(environment)
-    return environment
-
-
-def _read(read: Any, root: Path, default: dict[str, Any]) -> dict[str, Any]:
-    """Call one of the toolkit's readers; an absent file gives `default`."""
+def _read(path: Path) -> dict[str, Any]:
+    """Read one of the platform's files; nothing where there is none, as in a local run."""
     try:
-        content = read()
+        return read_object(path)
     except FileNotFoundError:
-        return default
-    except ValueError as error:
-        raise ClientError(f"{root}/input/config: {read.__name__} found no valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ClientError(f"{root}/input/config: {read.__name__} found no JSON object")
-    return content
+        return {}
 
 
-def _channels(root: Path, config: Mapping[str, Mapping[str, str]]) -> dict[str, Channel]:
+def _hosts(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Read the current host and all hosts; raises ClientError that says what is wrong with the file."""
+    config = _read(path)
+    hosts = config.get("hosts", [config.get("current_host", "algo-1")])
+    if not isinstance(hosts, list) or not hosts or not all(isinstance(host, str) and host for host in hosts):
+        raise ClientError(f"{path}: hosts must be a list of host names, not {json.dumps(hosts)}")
+    current = config.get("current_host", hosts[0] if len(hosts) == 1 else None)
+    if not isinstance(current, str) or current not in hosts:
+        raise ClientError(f"{path}: current_host must be one of hosts ({', '.join(hosts)}), not {json.dumps(current)}")
+    return current, tuple(hosts)
+
+
+def _channels(root: Path) -> dict[str, Channel]:
     """Describe the channels; without a configuration every directory below input/data is a File channel."""
-    data = root / "input" / "data"
+    path, data = root / "input" / "config" / "inputdataconfig.json", root / "input" / "data"
+    config = _read(path)
     if not config and data.is_dir():
         config = {folder.name: {} for folder in data.iterdir() if folder.is_dir() and not folder.name.startswith(".")}
-    return {
-        name: Channel(
-            name=name,
-            path=data / name,
-            input_mode=entry.get("TrainingInputMode") or "File",
-            content_type=entry.get("ContentType") or None,
-            record_wrapper=entry.get("RecordWrapperType") or "None",
-        )
-        for name, entry in sorted(config.items())
-    }
+    faults: list[str] = []
+    channels = {name: _channel(name, data / name, entry, faults) for name, entry in sorted(config.items())}
+    if faults:
+        raise ClientError(f"{path} does not describe the channels", faults)
+    return channels
+
+
+def _channel(name: str, path: Path, entry: object, faults: list[str]) -> Channel:
+    """Describe one channel; what is wrong with its entry is added to `faults`."""
+    if not isinstance(entry, dict):
+        faults.append(f"channel {name} is {describe(entry)}: it must be an object")
+        entry = {}
+
+    def choose(key: str, choices: tuple[str, ...]) -> str:
+        """Return the value as the platform writes it; the first choice is the default."""
+        value = entry.get(key) or choices[0]
+        found = next((choice for choice in choices if choice.lower() == str(value).lower()), None)
+        if found is None:
+            faults.append(f"channel {name} has {key} {json.dumps(value)}: use {' or '.join(choices)}")
+        return found or choices[0]
+
+    content_type = entry.get("ContentType") or None
+    if not isinstance(content_type, (str, type(None))):
+        faults.append(f"channel {name} has ContentType {json.dumps(content_type)}: it must be a string")
+    return Channel(
+        name=name,
+        path=path,
+        input_mode=choose("TrainingInputMode", ("File", "FastFile", "Pipe")),
+        content_type=content_type,
+        record_wrapper=choose("RecordWrapperType", ("None", "RecordIO")),
+    )

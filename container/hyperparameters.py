@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
-import math
+import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from container.errors import ClientError
+from container.schema import convert, describe_range, read_schema
 
-SCHEMA_PATH = Path(__file__).parent.parent / "hyperparameters.schema.json"
+LOG = logging.getLogger(__name__)
 
 _PLATFORM_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Hyperparameters:
     """A validated job; each field is the schema's property of that name, without leading underscores."""
 
     num_classes: int
-    num_training_samples: int
+    num_training_samples: int  # 0 until the samples have been counted, where the job does not say
     algorithm: str
     backbone: str
     use_pretrained_model: bool
@@ -65,6 +63,8 @@ class Hyperparameters:
     reset_head: bool
     freeze_backbone: bool
     freeze_batchnorm: bool
+    audit: str | None  # by the input mode when None
+    exif_orientation: str
 
     @property
     def crop(self) -> int:
@@ -80,38 +80,41 @@ class Hyperparameters:
         """Values under the schema's own names, without those that were not set."""
         return {
             name: value
-            for name in read_schema()["properties"]
-            if (value := getattr(self, name.lstrip("_"))) is not None
+            for name, entry in read_schema()["properties"].items()
+            if not entry.get("x-no-effect") and (value := getattr(self, name.lstrip("_"))) is not None
         }
 
 
-def read_schema() -> dict[str, Any]:
-    """Read the JSON Schema (2020-12) of the hyperparameters."""
-    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text())
-    return schema
-
-
-def load(raw: Mapping[str, Any]) -> Hyperparameters:
+def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
     """Validate hyperparameters as the platform delivers them.
 
     Values may be strings (`"240"`), JSON inside strings (`"\\"fcn\\""`) or JSON values; platform keys
-    are dropped. Raises one ClientError that lists every fault.
+    are dropped. `streamed` says that the training samples come through a pipe: how many they are must be given then,
+    while files can be counted. Raises one ClientError that lists every fault.
     """
     schema = read_schema()
+    properties = schema["properties"]
     values = {
-        name: _convert(value, schema["properties"].get(name, {}).get("type"))
+        name: convert(value, properties.get(name, {}))
         for name, value in raw.items()
         if not name.startswith(_PLATFORM_PREFIXES)
     }
-    faults = sorted(
-        fault for error in Draft202012Validator(schema).iter_errors(values) for fault in _describe(error, schema)
-    )
+    if values.get("lr_scheduler_step") == "":
+        del values["lr_scheduler_step"]
+    faults = [fault for error in Draft202012Validator(schema).iter_errors(values) for fault in _describe(error, schema)]
+    if streamed and "num_training_samples" not in values:
+        faults.append("num_training_samples is required in Pipe mode")
     if faults:
-        raise ClientError(
-            f"{len(faults)} hyperparameter{'s are' if len(faults) > 1 else ' is'} not valid: " + "; ".join(faults)
-        )
-    defaults = {name: entry.get("default") for name, entry in schema["properties"].items()}
-    return Hyperparameters(**{name.lstrip("_"): value for name, value in {**defaults, **values}.items()})
+        faults.sort()
+        raise ClientError(f"{len(faults)} hyperparameter{'s are' if len(faults) > 1 else ' is'} not valid", faults)
+    idle = [name for name in values if properties[name].get("x-no-effect")]
+    if idle:
+        LOG.info("%s: known to the built-in algorithm, changes nothing in this one", ", ".join(idle))
+    defaults = {name: entry.get("default") for name, entry in properties.items()}
+    settled = {**defaults, "num_training_samples": 0, **values}
+    return Hyperparameters(
+        **{name.lstrip("_"): value for name, value in settled.items() if not properties[name].get("x-no-effect")}
+    )
 
 
 def markdown_table() -> str:
@@ -122,38 +125,10 @@ def markdown_table() -> str:
         default = "required" if name in schema["required"] else entry.get("default", "–")
         notes = " *Ours, not the built-in's.*" if entry.get("x-extension") else ""
         rows.append(
-            f"| `{name}` | {_range(entry)} | {default} | {'yes' if entry.get('x-tunable') else ''} "
+            f"| `{name}` | {describe_range(entry)} | {default} | {'yes' if entry.get('x-tunable') else ''} "
             f"| {entry['description']}{notes} |"
         )
     return "\n".join(rows)
-
-
-def _convert(value: Any, kind: str | None) -> Any:
-    """Turn a string into the schema's type; what does not convert stays as it is, for the schema to refuse."""
-    value = _decode(value)
-    if kind == "string" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if kind == "boolean":
-        return value if isinstance(value, bool) else _BOOLEANS.get(str(value).strip().lower(), value)
-    if kind in ("integer", "number") and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            return value
-        if not math.isfinite(number):
-            return str(value)
-        return int(number) if number.is_integer() and kind == "integer" and abs(number) < 2**53 else number
-    return value
-
-
-def _decode(value: Any) -> Any:
-    """Undo JSON inside a string: `'"fcn"'` → `'fcn'`; what is not a JSON string stays as it is."""
-    if isinstance(value, str) and value.strip().startswith('"'):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _describe(error: ValidationError, schema: Mapping[str, Any]) -> list[str]:
@@ -167,27 +142,12 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> list[str]:
             reason += " with lr_scheduler=step"
         return [f"{name} {reason}" for name in missing if repr(name) in error.message]
     name = str(error.absolute_path[0])
-    return [f"{name} must be {_range(schema['properties'][name])}, not {error.instance!r}"]
+    return [f"{name} must be {describe_range(schema['properties'][name])}, not {error.instance!r}"]
 
 
 def _unknown(name: str, schema: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, schema["properties"], n=1)
     return f"{name} is unknown" + (f" (did you mean {near[0]}?)" if near else "")
-
-
-def _range(entry: Mapping[str, Any]) -> str:
-    """Render a property's type and range: `integer > 16`, `0 < number ≤ 1`, `fcn, psp or deeplab`."""
-    if "enum" in entry:
-        return ", ".join(entry["enum"][:-1]) + " or " + entry["enum"][-1]
-    if "pattern" in entry:
-        return "comma-separated integers"
-    low = next(
-        (f"{entry[key]} {sign} " for key, sign in (("minimum", "≤"), ("exclusiveMinimum", "<")) if key in entry), ""
-    )
-    high = next(
-        (f" {sign} {entry[key]}" for key, sign in (("maximum", "≤"), ("exclusiveMaximum", "<")) if key in entry), ""
-    )
-    return f"{low}{entry['type']}{high}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from container.environment import Integers, base_dir, cpu_count
 from container.errors import ClientError
@@ -14,6 +15,9 @@ from container.errors import ClientError
 ENGINES = ("auto", "openvino", "mxnet")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8", "float16")
 LOG_FORMATS = ("json", "text")
+EXIF_ORIENTATIONS: tuple[Literal["ignore", "apply"], ...] = ("ignore", "apply")
+
+T = TypeVar("T", bound=str)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,7 @@ class ServeSettings:
     engine: str = "openvino"
     precision: str = "auto"
     metrics: bool = False
+    exif_orientation: Literal["ignore", "apply"] = "ignore"
     multi_model: bool = False
     model_memory: int = 2**32
 
@@ -77,6 +82,7 @@ class ServeSettings:
             engine=engine,
             precision=_choose(variables, "SERVE_PRECISION", PRECISIONS),
             metrics=_choose(variables, "SERVE_METRICS", ("0", "1")) == "1",
+            exif_orientation=_choose(variables, "EXIF_ORIENTATION", EXIF_ORIENTATIONS),
             multi_model=multi_model,
             model_memory=integer.read("MODEL_MEMORY_MB", default=memory * 3 // 4 // 2**20) * 2**20,
         )
@@ -101,12 +107,13 @@ def memory_limit() -> int:
     return machine
 
 
-def _choose(variables: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+def _choose(variables: Mapping[str, str], name: str, choices: tuple[T, ...]) -> T:
     """Return the variable's value, which must be one of `choices`; the first when it is not set."""
     value = variables.get(name, "").strip().lower() or choices[0]
-    if value not in choices:
-        raise ClientError(f"the environment variable {name} must be one of {', '.join(choices)}, not {value!r}")
-    return value
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise ClientError(f"the environment variable {name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def _log_level(text: str) -> str:

@@ -1,83 +1,204 @@
-"""Photographs and annotations: JPEG and PNG bytes to arrays."""
+"""Photographs and annotations: JPEG and PNG bytes to arrays.
+
+Only the picture is judged: its header, palette and data. What a file carries around it (profiles, texts, EXIF,
+thumbnails, a video behind it) is never decoded, however large or damaged it is.
+"""
 
 from __future__ import annotations
 
-import io
+import dataclasses
+import threading
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageFile
 
-_FORMATS = ("JPEG", "PNG")
-_JPEG_SCAN, _MAX_SCANS = b"\xff\xda", 100  # encoders write up to about 15
-_ANNOTATION_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+from container.codecs import jpeg, png
+from container.codecs.header import (
+    CutOff,
+    DecodeError,
+    Header,
+    NotAnImage,
+    Orientation,
+    TooManyPixels,
+    cut_off,
+    damaged,
+)
+from container.codecs.pieces import Pieces, open_pieces
+from container.codecs.sniff import describe
+
+__all__ = [
+    "Annotation",
+    "CutOff",
+    "DecodeError",
+    "Header",
+    "NotAnImage",
+    "Orientation",
+    "TooManyPixels",
+    "decode_annotation",
+    "decode_image",
+    "decode_reduced",
+    "describe",
+    "read_header",
+]
+
+Warn = Callable[[str], object]
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FILLERS = (b"", b"\x55" * 64, b"\xaa" * 64)  # what may follow a JPEG's data without changing one that is complete
 
 Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels` below: one bound, one error
 
 
-class DecodeError(ValueError):
-    """The bytes are no image that can be used; the text says why, without naming the file."""
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """An annotation's values as its file has them: either numbers or colours.
+
+    `pixels` are uint8 or int32 (H, W), class ids or palette indices, with the uint8 RGB `palette` (n, 3) of mode P,
+    or the number of grey `levels` of the others; `colours` are uint8 RGB (H, W, 3).
+    """
+
+    pixels: np.ndarray | None
+    palette: np.ndarray | None = None
+    colours: np.ndarray | None = None
+    levels: int = 256
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        array = self.colours if self.pixels is None else self.pixels
+        assert array is not None  # it has one or the other
+        return array.shape[0], array.shape[1]
 
 
-class TooManyPixels(DecodeError):
-    """The image's header announces more pixels than are allowed; nothing was decoded."""
-
-
-def decode_image(data: bytes, max_pixels: int = 2**28) -> np.ndarray:
+def decode_image(
+    data: bytes,
+    max_pixels: int = 2**28,
+    *,
+    orientation: Orientation = "ignore",
+    warn: Warn | None = None,
+    header: Header | None = None,
+) -> np.ndarray:
     """Decode JPEG or PNG of any mode to uint8 RGB, shape (H, W, 3).
 
-    Grey, palette and CMYK become RGB, alpha is dropped, 16-bit samples keep their high byte. The EXIF
-    orientation is ignored: an annotation's pixels are in file order. Raises DecodeError or TooManyPixels.
+    Grey, palette and CMYK become RGB, alpha is dropped, 16-bit samples keep their high byte. The EXIF orientation
+    is ignored unless it is to be applied: an annotation's pixels are in file order. `warn` is told of a picture that
+    is whole although its end mark is missing; `header` is what `read_header` has said already. Raises DecodeError or
+    TooManyPixels.
     """
-    image = _load(data, max_pixels)
+    header = header or read_header(data, max_pixels)
+    image = _load(data, header, warn)
+    if orientation == "apply" and header.orientation in _TURNS:
+        image = image.transpose(_TURNS[header.orientation])
     if image.mode.startswith("I"):
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def decode_annotation(data: bytes, max_pixels: int = 2**28) -> tuple[np.ndarray, np.ndarray | None]:
-    """Decode a single-channel PNG to its pixel values (palette indices, not colours), shape (H, W), and its palette.
+def decode_reduced(data: bytes, header: Header, *, warn: Warn | None = None) -> np.ndarray:
+    """Decode a JPEG to grey at an eighth of its size, uint8 (h, w), or to (h, w, 4) when it is CMYK.
 
-    The values are uint8, or int32 for the 16- and 32-bit modes; the palette is uint8 RGB (n, 3), None for other modes
-    than P. Raises DecodeError or TooManyPixels.
+    All of its data are read, so it is as good a proof as a whole decode that nothing is missing, at half the cost.
     """
-    image = _load(data, max_pixels)
-    if image.format != "PNG":
-        raise DecodeError(f"an annotation must be a PNG, this is {image.format}")
-    if image.mode not in _ANNOTATION_MODES:
-        raise DecodeError(
-            f"an annotation must have one channel with a class id per pixel, this one's mode is {image.mode}: "
-            "convert colours to class ids"
-        )
-    palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if image.mode == "P" else None
+    return np.asarray(_load(data, header, warn, is_reduced=True))
+
+
+def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None = None) -> Annotation:
+    """Decode a PNG to class ids, palette indices or colours, in the file's order; `warn` as in decode_image.
+
+    Greyscale of any depth and bilevel give the ids that were stored (1, 2 and 4 bits: from 0 on, not stretched to
+    255). Of colours alpha is dropped, and 16 bits keep their high byte. Raises DecodeError or TooManyPixels.
+    """
+    header = read_header(data, max_pixels)
+    if header.format != "PNG":
+        raise DecodeError(f"an annotation must be a PNG, this is {header.format}")
+    image = _load(data, header, warn)
+    if image.mode in ("RGB", "RGBA", "LA"):
+        return Annotation(None, colours=np.asarray(image.convert("RGB")))
     pixels = np.asarray(image)
-    return pixels.astype(np.int32 if image.mode.startswith("I") else np.uint8, copy=False), palette
+    if image.mode == "L" and header.bits < 8:
+        pixels = pixels // (255 // (2**header.bits - 1))  # Pillow stretches to 255
+    palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if image.mode == "P" else None
+    dtype = np.int32 if image.mode.startswith("I") else np.uint8
+    return Annotation(pixels.astype(dtype, copy=False), palette, levels=2 ** min(header.bits, 8))
 
 
-def image_size(data: bytes, max_pixels: int = 2**28) -> tuple[int, int]:
-    """Return height and width as the header announces them; raises DecodeError or TooManyPixels."""
-    image = _open(data, max_pixels)
-    return image.height, image.width
+def read_header(data: bytes, max_pixels: int | None = None) -> Header:
+    """Read what the header says, without decoding anything.
+
+    The first bytes of a file suffice where they reach that far; else CutOff is raised. Raises NotAnImage,
+    TooManyPixels, and DecodeError for a header that is damaged.
+    """
+    if data[:3] == jpeg.SIGNATURE:
+        header = jpeg.read_header(data)
+    elif data[:8] == png.SIGNATURE:
+        header = png.read_header(data)
+    else:
+        raise NotAnImage(f"this is neither a JPEG nor a PNG image, but {describe(data)}")
+    if max_pixels is not None and header.width * header.height > max_pixels:
+        raise TooManyPixels(f"the image has {header.width}×{header.height} pixels, more than {max_pixels}")
+    return header
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header alone."""
-    try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except Exception as error:  # Pillow's parsers let any exception out of malformed bytes
-        raise DecodeError("these bytes are neither a JPEG nor a PNG image") from error
-    if image.width * image.height > max_pixels:
-        raise TooManyPixels(f"the image has {image.width}×{image.height} pixels, more than {max_pixels}")
-    if image.format == "JPEG" and data.count(_JPEG_SCAN) > _MAX_SCANS:
-        raise DecodeError(f"the JPEG has more than {_MAX_SCANS} scans, each of which costs the time of a whole image")
+def _load(data: bytes, header: Header, warn: Warn | None, is_reduced: bool = False) -> Image.Image:
+    picture, complete = (jpeg if header.format == "JPEG" else png).picture(data)
+    is_open = header.format == "JPEG" and not complete
+    image = _load_open_jpeg(picture, header) if is_open else _decode(picture, header, is_reduced)
+    if not complete and warn:
+        warn(f"the {header.format} image lacks its end mark, but none of its pixels: it is used as it is")
     return image
 
 
-def _load(data: bytes, max_pixels: int) -> Image.Image:
-    image = _open(data, max_pixels)
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing GluonCV turns it on: half an image would pass for a whole one
+def _load_open_jpeg(picture: Pieces, header: Header) -> Image.Image:
+    """Decode a JPEG that has no end mark: where its data are complete, no pixel depends on what follows them."""
+    image, *others = [_decode([*picture, memoryview(filler + jpeg.END)], header) for filler in _FILLERS]
+    if any(not np.array_equal(np.asarray(image), np.asarray(other)) for other in others):
+        raise cut_off("JPEG", "inside its image data")
+    return image
+
+
+def _decode(picture: Pieces, header: Header, is_reduced: bool = False) -> Image.Image:
     try:
+        return _strictly(picture, header, is_reduced)
+    except (MemoryError, DecodeError):
+        raise
+    except Exception as error:  # Pillow's decoders let any exception out of malformed bytes
+        if "truncated" in str(error):
+            raise cut_off(header.format, "inside its image data") from error
+        raise damaged(header.format, str(error)) from error
+
+
+_strictness = threading.Lock()
+_lenient = 0  # how often Pillow's switch was found on
+
+
+def _strictly(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
+    """Decode with Pillow, for which half an image is an error only until another library tells it otherwise.
+
+    Importing GluonCV does, in whichever thread and whenever: the switch is turned off before, and what was decoded
+    while it may have been on is decoded again.
+    """
+    global _lenient
+    while True:
+        if ImageFile.LOAD_TRUNCATED_IMAGES:
+            with _strictness:
+                _lenient += 1
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
+        before = _lenient
+        image = Image.open(open_pieces(picture), formats=(header.format,))
+        if image.size != (header.width, header.height):
+            raise damaged(header.format, "it has two headers")
+        if is_reduced:
+            image.draft("L", (max(1, header.width // 8), max(1, header.height // 8)))
         image.load()
-    except Exception as error:  # as above
-        raise DecodeError(f"the {image.format} image is damaged: {error}") from error
-    return image
+        if not ImageFile.LOAD_TRUNCATED_IMAGES and _lenient == before:
+            return image

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from container.data.labels import IGNORE
+from container.data.reading import IGNORE
 
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean (.485, .456, .406) × 255
 

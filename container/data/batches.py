@@ -37,6 +37,11 @@ class Rollover:
         self._size = batch_size
         self._kept: list[Sample] = []
 
+    @property
+    def kept(self) -> list[Sample]:
+        """What the last pass has left over."""
+        return list(self._kept)
+
     def groups(self, samples: Iterable[Sample]) -> Iterator[list[Sample]]:
         """Yield full batches; a pass too short for one yields what it has."""
         group, full = self._kept, 0

@@ -1,95 +1,239 @@
-"""What an annotation's pixel values mean: label maps and the ignore label."""
+"""What an annotation's pixels mean: label maps, colours and the ignore label."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from container.codecs.images import Annotation
+from container.data.colours import Colour, ColourMap, colour_code, colour_codes, parse_colour
+from container.data.reading import IGNORE, Meaning, Reading, UnmappedColours, read_colours, settle
 from container.errors import ClientError
 
-IGNORE = 255
+_FORM = (
+    'write {"scale": 10}, {"map": {"<label>": <pixel value>}} or {"colors": {"#804080": <label>}}, '
+    'each with {"names": {"<label>": "road"}} if you like'
+)
 
 
 class LabelMap:
-    """Maps pixel values to training labels.
+    """Maps what stands in an annotation's pixels to training labels.
 
-    `{"scale": s}`: label = floor(pixel / s). `{"map": {"<label>": pixel}}`: the key is the training label,
-    the value is the pixel; pixels the map does not name are ignored. Pixel 255 is ignored either way.
-    Values may be numbers or strings.
+    `{"scale": s}`: label = floor(pixel / s). `{"map": {"<label>": pixel}}`: the key is the training label, the value is
+    the pixel, or a list of them. `{"colors": {"#rrggbb": label}}`: by colour, for annotations in RGB, RGBA or grey, or
+    with a palette. What the map does not name is ignored. Pixel 255 is ignored unless the map names it, or the scale
+    makes a class of it. `names` of the labels may stand beside each. Numbers may be strings.
     https://docs.aws.amazon.com/sagemaker/latest/dg/semantic-segmentation.html
     """
 
     def __init__(self, content: Mapping[str, object] | None = None, source: str = "the label map") -> None:
         self.content = dict(content) if content is not None else {"scale": 1}
+        self.source = source
         self.scale: float | None = None
-        self.labels: dict[int, int] = {}
+        self.labels: dict[int, int] = {}  # by pixel value
+        self.colours: dict[int, int] | None = None  # labels by 0xrrggbb
+        self.names: dict[int, str] = {}
+        self._tables: dict[int, Meaning] = {}  # of all 8-bit ids, by num_classes
         try:
-            if set(self.content) == {"scale"}:
-                self.scale = float(str(self.content["scale"]))
-                if not 0 < self.scale < float("inf"):
-                    raise ValueError("scale must be a number above 0")
-            elif set(self.content) == {"map"} and isinstance(self.content["map"], Mapping):
-                self._read_map(self.content["map"])
-            else:
-                raise ValueError('it must be an object with one key, "scale" or "map"')
-        except (TypeError, ValueError) as error:
-            raise ClientError(
-                f'{source} is not valid: {error}; write {{"scale": 10}} or {{"map": {{"<label>": <pixel value>}}}}'
-            ) from error
-
-    def _read_map(self, entries: Mapping[str, object]) -> None:
-        for label, pixel in entries.items():
-            value = int(str(pixel))
-            if value in self.labels:
-                raise ValueError(f"pixel {value} is mapped to two labels, {self.labels[value]} and {label}")
-            self.labels[value] = int(label)
-        if not self.labels or min(self.labels) < 0 or not all(0 <= label <= 255 for label in self.labels.values()):
-            raise ValueError("labels must lie between 0 and 255, pixel values must not be negative")
+            self._read(dict(self.content))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ClientError(f"{source} is not valid: {error}; {_FORM}") from error
 
     @classmethod
     def read(cls, path: Path) -> LabelMap:
-        """Read a label map's JSON file; raises ClientError that names the file."""
+        """Read a label map's JSON file, in any of Unicode's encodings; raises ClientError that names the file."""
         try:
-            content = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            content = json.loads(path.read_bytes(), object_pairs_hook=_without_repetition)
+        except (OSError, ValueError, RecursionError) as error:
             raise ClientError(f"{path} is not readable JSON: {error}") from error
         if not isinstance(content, dict):
-            raise ClientError(f"{path} must hold a JSON object")
+            raise ClientError(f"{path} must hold a JSON object; {_FORM}")
         return cls(content, str(path))
 
-    def apply(self, pixels: np.ndarray, num_classes: int) -> tuple[np.ndarray, int]:
-        """Map pixel values (H, W) to uint8 labels (H, W), 255 = ignore.
+    def check(self, num_classes: int) -> None:
+        """Raise ClientError that names the file, and a remedy, when a label is neither a class nor 255."""
+        labels = {*(self.colours or self.labels).values(), *self.names}
+        wrong = sorted(label for label in labels if label >= num_classes and label != IGNORE)
+        if not wrong:
+            return
+        listed = ", ".join(map(str, wrong[:10])) + (f" and {len(wrong) - 10} more" if wrong[10:] else "")
+        remedy = "raise num_classes, or write 255 to ignore such pixels"
+        if turned := self.turned_round(num_classes):
+            remedy = f"keys are labels and values are pixels: turned round it would be {json.dumps(turned)}"
+        raise ClientError(
+            f"{self.source} names labels that are no class (num_classes is {num_classes}): {listed}; {remedy}"
+        )
 
-        Also returns how many pixels were ignored because the map does not name their value. Raises
-        ClientError with the first pixel value whose label is neither a class nor 255.
+    def turned_round(self, num_classes: int) -> dict[str, dict[str, object]] | None:
+        """Return the map with labels and pixels exchanged, where its values could be labels; None where not."""
+        if not self.labels or not all(value < num_classes or value == IGNORE for value in self.labels):
+            return None
+        pixels: dict[str, list[int]] = {}
+        for value, label in sorted(self.labels.items()):
+            pixels.setdefault(str(value), []).append(label)
+        return {"map": {label: each[0] if len(each) == 1 else each for label, each in pixels.items()}}
+
+    @property
+    def class_colours(self) -> dict[int, Colour]:
+        """Colour of each label that has one: the first that is mapped to it."""
+        found: dict[int, Colour] = {}
+        for code, label in (self.colours or {}).items():
+            found.setdefault(label, (code >> 16, code >> 8 & 255, code & 255))
+        return found
+
+    def interpret(self, annotation: Annotation, num_classes: int, colour_map: ColourMap | None = None) -> Reading:
+        """Say what each value of a decoded annotation means; `colour_map` is what Ground Truth says of its colours.
+
+        Raises UnmappedColours when the annotation is in colours and neither this map nor `colour_map` names any.
         """
-        values, places = (np.arange(256), pixels) if pixels.dtype == np.uint8 else _unique(pixels)
-        table, unnamed = self._table(values)
-        wrong = (table >= num_classes) & (table != IGNORE)
-        if wrong.any() and (present := np.bincount(places.ravel(), minlength=len(values)) * wrong).any():
-            first = int(np.flatnonzero(present)[0])
-            raise ClientError(
-                f"pixel value {values[first]} becomes label {table[first]}, but num_classes is {num_classes}: "
-                "raise num_classes, mark such pixels 255 (ignore), or give a label map"
-            )
-        ignored = int(np.bincount(places.ravel(), minlength=len(values))[unnamed].sum()) if unnamed.any() else 0
-        return table.astype(np.uint8)[places], ignored
+        if self.colours is not None:
+            return self._by_colour(annotation, num_classes)
+        if annotation.colours is not None:
+            codes = colour_codes(annotation.colours)
+            if colour_map is None:
+                values, counts = np.unique(codes, return_counts=True)
+                raise UnmappedColours(dict(zip(values.tolist(), counts.tolist(), strict=True)), num_classes)
+            known, ids = colour_map.as_arrays()
+            labels, unnamed, wrong = self._labels_of(ids, num_classes)
+            return read_colours(codes, known, labels, unnamed, wrong)
+        pixels = annotation.pixels
+        assert pixels is not None  # an annotation has one or the other
+        if pixels.dtype != np.uint8:
+            values, places = np.unique(pixels, return_inverse=True)
+            return Reading(places.reshape(pixels.shape), values, *self._labels_of(values, num_classes))
+        values = np.arange(256)
+        if colour_map is not None and annotation.palette is not None:
+            return Reading(pixels, values, *self._labels_of(colour_map.repair(annotation.palette), num_classes))
+        if num_classes not in self._tables:
+            self._tables[num_classes] = self._labels_of(values, num_classes)
+        return Reading(pixels, values, *self._tables[num_classes])
 
-    def _table(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of pixel `values`, and which of them the map does not name."""
+    def apply(self, pixels: np.ndarray, num_classes: int) -> tuple[np.ndarray, int]:
+        """Map ids (H, W) to uint8 labels (H, W), 255 = ignore; also returns how many pixels the map does not name.
+
+        Raises ClientError with the first pixel value whose label is neither a class nor 255.
+        """
+        reading = self.interpret(Annotation(pixels=pixels), num_classes)
+        reading.check(num_classes)
+        return reading.image(), reading.ignored
+
+    def _read(self, content: dict[str, Any]) -> None:
+        self.names = _read_names(content.pop("names", {}))
+        if set(content) == {"scale"}:
+            self.scale = float(str(content["scale"]))
+            if not 0 < self.scale < float("inf"):
+                raise ValueError("scale must be a number above 0")
+        elif set(content) == {"map"} and isinstance(content["map"], Mapping):
+            self._read_map(content["map"])
+        elif set(content) == {"colors"} and isinstance(content["colors"], Mapping):
+            self._read_colours(content["colors"])
+        elif content or not self.names:
+            raise ValueError('it must be an object with one of the keys "scale", "map" and "colors"')
+        else:
+            self.scale = 1.0
+
+    def _read_map(self, entries: Mapping[str, Any]) -> None:
+        for key, entry in entries.items():
+            label = _label(key)
+            for pixel in entry if isinstance(entry, list) else [entry]:
+                value = _whole(pixel)
+                if value < 0:
+                    raise ValueError(f"pixel value {value} is negative")
+                if self.labels.setdefault(value, label) != label:
+                    turned = " (is the map turned round? its keys are labels, its values pixels)"
+                    raise ValueError(f"pixel {value} is mapped to two labels, {self.labels[value]} and {label}{turned}")
+        if not self.labels:
+            raise ValueError("the map is empty")
+
+    def _read_colours(self, entries: Mapping[str, Any]) -> None:
+        self.colours = {}
+        for text, entry in entries.items():
+            code, label = colour_code(parse_colour(text)), _label(entry)
+            if self.colours.setdefault(code, label) != label:
+                raise ValueError(f"colour {text} is mapped to two labels, {self.colours[code]} and {label}")
+        if not self.colours:
+            raise ValueError("there is no colour in it")
+
+    def _by_colour(self, annotation: Annotation, num_classes: int) -> Reading:
+        assert self.colours is not None
+        known = np.array(list(self.colours), np.int64)
+        labels = np.array(list(self.colours.values()), np.int64)
+        meaning = settle(labels, np.zeros(len(labels), bool), num_classes)
+        if annotation.colours is not None:
+            return read_colours(colour_codes(annotation.colours), known, *meaning)
+        assert annotation.pixels is not None
+        if annotation.pixels.dtype != np.uint8:
+            raise ClientError(
+                f"{self.source} maps colours, but the annotation is 16-bit grey: give a map of its values"
+            )
+        values = np.full(256, -1)
+        shades = annotation.palette if annotation.palette is not None else _greys(annotation.levels)
+        values[: len(shades)] = colour_codes(shades)
+        shown = read_colours(values.clip(0), known, *meaning)
+        places = np.where(values < 0, len(known), shown.places)
+        return Reading(
+            annotation.pixels, values, shown.labels[places], shown.unnamed[places], shown.wrong[places], is_colour=True
+        )
+
+    def _labels_of(self, values: np.ndarray, num_classes: int) -> Meaning:
+        """Return labels (uint8), unnamed and wrong of ids."""
         if self.scale is not None:
             labels = np.floor(values / self.scale).astype(np.int64)
+            labels[(values == IGNORE) & (labels >= num_classes)] = IGNORE
             unnamed = np.zeros(len(values), bool)
         else:
             labels = np.array([self.labels.get(int(value), IGNORE) for value in values], np.int64)
-            unnamed = np.array([int(value) not in self.labels and value != IGNORE for value in values])
-        labels[values == IGNORE] = IGNORE
-        return labels, unnamed
+            unnamed = np.array([int(value) not in self.labels and value != IGNORE for value in values], bool)
+        return settle(labels, unnamed, num_classes)
+
+    def label_of(self, value: int, num_classes: int) -> int:
+        """Return the label of one id, 255 when it is ignored or no class."""
+        return int(self._labels_of(np.array([value]), num_classes)[0][0])
 
 
-def _unique(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values, places = np.unique(pixels, return_inverse=True)
-    return values, places.reshape(pixels.shape)
+def _greys(levels: int) -> np.ndarray:
+    """Return the colours of a greyscale picture's values."""
+    return np.repeat((np.arange(levels) * 255 // (levels - 1)).astype(np.uint8)[:, None], 3, axis=1)
+
+
+def _whole(value: object) -> int:
+    """Read a whole number, which may be a string, and end in `.0`; raises ValueError."""
+    number = float(str(value))
+    if not number.is_integer() or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no whole number")
+    return int(number)
+
+
+def _read_names(names: object) -> dict[int, str]:
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError('names must be a list of names, or an object such as {"0": "road"}')
+    return {_label(label): name for label, name in names.items()}
+
+
+def _label(value: object) -> int:
+    label = _whole(value)
+    if not 0 <= label <= IGNORE:
+        raise ValueError(f"label {label} does not lie between 0 and 255")
+    return label
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that gives a key twice: JSON would keep the last without a word."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        remedy = (
+            '; several pixel values of one label are a list: {"map": {"0": [38, 40]}}'
+            if re.fullmatch(r"\s*\d+\s*", repeated)
+            else ""
+        )
+        raise ValueError(f"the key {repeated!r} stands in it twice{remedy}")
+    return content

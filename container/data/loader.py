@@ -9,8 +9,12 @@ from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
+from container.classes import describe_classes
+from container.data.audit import Audit
 from container.data.augment import centre_crop, random_crop
 from container.data.batches import Batch, Pair, Rollover, batches, groups
+from container.data.class_names import known_classes
+from container.data.findings import BadSample
 from container.data.samples import Sample, Samples, decode_sample
 from container.environment import cpu_count
 from container.errors import ClientError
@@ -36,22 +40,31 @@ class BadRecords:
 
 
 class Loader:
-    """Reads one channel's samples as the hyperparameters say; passes end early once `stop` is set."""
+    """Reads one channel's samples as the hyperparameters say; passes end early once `stop` is set.
 
-    def __init__(self, samples: Samples, hyperparameters: Hyperparameters, stop: threading.Event) -> None:
+    The first pass over a channel that `audit` has not seen whole is watched by it, and ends in its verdict.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        hyperparameters: Hyperparameters,
+        stop: threading.Event,
+        audit: Audit | None = None,
+    ) -> None:
         self._samples = samples
+        self._audit = audit
         self.label_map = samples.label_map
         self._hyperparameters = hyperparameters
         self._stop = stop
         self._workers = min(hyperparameters.workers, cpu_count())
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
         self._rollover = Rollover(hyperparameters.mini_batch_size)
-        self._told = threading.Event()
 
     @property
     def classes(self) -> list[dict[str, object]]:
         """What the data has said of its classes: `id`, `name` and `color` of each; empty when nothing."""
-        return self._samples.colour_map.as_classes() if self._samples.colour_map else []
+        return describe_classes(known_classes(self._samples, self._hyperparameters.num_classes))
 
     def training_epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """Make one shuffled, augmented pass in full batches of square crops."""
@@ -79,27 +92,28 @@ class Loader:
         self, read: Callable[[threading.Event], Iterator[list[Sample]]], crop: Callable[[Pair, int], Pair]
     ) -> Generator[Batch, None, None]:
         """Make one pass: read groups of samples, decode and crop each, passing over as many bad ones as are allowed."""
-        bad = BadRecords(self._hyperparameters.max_bad_records)
+        job = self._hyperparameters
+        bad = BadRecords(job.max_bad_records)
+        channel = self._samples.channel
+        audit = self._audit if self._audit and self._audit.begin(channel) else None
 
         def transform(sample: Sample, number: int) -> Pair | None:
             try:
-                pair = self._decode(sample)
-            except ClientError as error:
-                bad.skip(error)
+                decoded = decode_sample(
+                    sample, self.label_map, job.num_classes, job.exif_orientation, digest=audit is not None
+                )
+            except BadSample as error:
+                if not audit:
+                    bad.skip(error)
+                elif not audit.watch_bad(channel, error):
+                    raise
                 return None
-            return crop(pair, number)
+            if audit:
+                audit.watch(channel, decoded.seen)
+            return crop((decoded.image, decoded.labels), number)
 
-        return batches(read, transform, self._workers, self._stop)
-
-    def _decode(self, sample: Sample) -> Pair:
-        image, labels, unnamed = decode_sample(sample, self.label_map, self._hyperparameters.num_classes)
-        if unnamed and not self._told.is_set():
-            self._told.set()
-            LOG.warning(
-                "the label map of channel %s does not name every pixel value: such pixels are ignored, "
-                "%d of them in the first image concerned (%s)",
-                self._samples.channel,
-                unnamed,
-                sample.name,
-            )
-        return image, labels
+        yield from batches(read, transform, self._workers, self._stop)
+        if audit and not self._stop.is_set():
+            for sample in self._rollover.kept:  # read, but left for the next pass
+                transform(sample, 0)
+            audit.end(channel)

@@ -13,8 +13,8 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from container.codecs.recordio import RecordIOError, read_records
+from container.data.colours import ColourMap, ColourMaps, read_colour_map
 from container.data.fifo import Silent, Unwanted, open_fifo
-from container.data.ground_truth import ColourMap, read_colour_map
 from container.data.labels import LabelMap
 from container.environment import Channel
 from container.errors import ClientError, PlatformError
@@ -49,7 +49,14 @@ class ShuffleBuffer:
 class PipeSamples:
     """The passes over one channel; each opens the next FIFO, whose number counts opens."""
 
-    def __init__(self, channel: Channel, label_map: LabelMap, buffer: ShuffleBuffer, timeout: float) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        label_map: LabelMap,
+        buffer: ShuffleBuffer,
+        timeout: float,
+        colour_maps: ColourMaps | None = None,
+    ) -> None:
         if channel.record_wrapper.lower() != "recordio":
             raise ClientError(
                 f"channel {channel.name} is in Pipe mode with RecordWrapperType {channel.record_wrapper}: its stream "
@@ -57,11 +64,17 @@ class PipeSamples:
             )
         self.channel = channel.name
         self.label_map = label_map
-        self.colour_map: ColourMap | None = None
+        self._colour_maps = ColourMaps() if colour_maps is None else colour_maps
         self._path = channel.path
         self._buffer = buffer
         self._timeout = timeout
         self._opens = 0
+
+    @property
+    def colour_map(self) -> ColourMap | None:
+        """The classes that the metadata has named so far."""
+        united = self._colour_maps.united
+        return united if united.names else None
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[PipeSample]:
         """Make one pass in the stream's order, or shuffled within the buffer when `rng` is given."""
@@ -101,14 +114,16 @@ class PipeSamples:
         name = f"channel {self.channel}, record {number}"
         if None in records:
             raise ClientError(f"{name}: the stream ends within a sample; {_REMEDY}")
+        colour_map = None
         if metadata is not None:
-            self.colour_map = read_colour_map(records[metadata], name) or self.colour_map
+            own = read_colour_map(records[metadata], name)
+            colour_map = self._colour_maps.add(own, name) if own else self.colour_map
             records = records[:metadata] + records[metadata + 1 :]
         if records[1].startswith(_JPEG):
             raise ClientError(
                 f"{name}: the annotation, record {number + 1}, is a JPEG, not a PNG of class ids; {_REMEDY}"
             )
-        return PipeSample(name, records[0], records[1], self.colour_map)
+        return PipeSample(name, records[0], records[1], colour_map)
 
 
 def shuffle(samples: Iterator[PipeSample], buffer: ShuffleBuffer, rng: np.random.Generator) -> Iterator[PipeSample]:

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from container.codecs.images import DecodeError, decode_annotation, decode_image
-from container.data.ground_truth import ColourMap
+from container.codecs.images import (
+    CutOff,
+    DecodeError,
+    Header,
+    Orientation,
+    decode_annotation,
+    decode_image,
+    decode_reduced,
+    read_header,
+)
+from container.data.colours import ColourMap, ColourMaps
+from container.data.findings import BadSample, Seen, bad_annotation
+from container.data.label_maps import read_label_map
 from container.data.labels import LabelMap
+from container.data.pairing import FileSample, find_pairs
 from container.data.pipe import PipeSamples, ShuffleBuffer
-from container.environment import Channel, Environment
+from container.data.repeats import digest_pixels
+from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 
-LOG = logging.getLogger(__name__)
+_MAX_PIXELS = 2**28
 
-_IMAGES = (".jpg", ".jpeg", ".png")
-_ANNOTATIONS = (".png",)
-_CONTENT_TYPES = ("application/x-image", "image/jpeg", "image/png", "application/x-recordio")
-_MODEL_TYPES = ("application/x-sagemaker-model", "application/octet-stream", "application/zip")
-_ACCEPTED = {"model": _MODEL_TYPES, "pretrained": _MODEL_TYPES}  # of the channels that hold no images
-_LISTED = 20
+_MAX_PIXELS = 2**28
+
+# What the platform knows of a channel's content decides nothing here: files and records are told by their bytes. So
+# `application/octet-stream`, which S3 and the SDKs write where nobody said more, does no harm.
+_ANY = ("application/octet-stream", "binary/octet-stream")
+_CONTENT_TYPES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "application/x-recordio", *_ANY)
+_MODEL_TYPES = ("application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip", *_ANY)
 
 
 class Sample(Protocol):
@@ -49,161 +61,175 @@ class Samples(Protocol):
 
     channel: str
     label_map: LabelMap
-    colour_map: ColourMap | None
+
+    @property
+    def colour_map(self) -> ColourMap | None:
+        """What the data have said of their classes so far."""
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Make one pass, in random order when `rng` is given; it ends early once `stopped` is set."""
 
 
-@dataclasses.dataclass(frozen=True)
-class FileSample:
-    """A pair of files, read when it is its turn."""
+class Decoded(NamedTuple):
+    """A pair ready for use: uint8 RGB (H, W, 3), uint8 labels (H, W), how many pixels the label map leaves unnamed."""
 
-    image: Path
-    annotation: Path
-    colour_map: ColourMap | None = None
-
-    @property
-    def name(self) -> str:
-        """The image's path."""
-        return str(self.image)
-
-    def read(self) -> tuple[bytes, bytes]:
-        """Read both files."""
-        return self.image.read_bytes(), self.annotation.read_bytes()
+    image: np.ndarray
+    labels: np.ndarray
+    unnamed: int
+    seen: Seen
 
 
 class FileSamples:
     """Pairs of files from two directories, listed once."""
 
-    def __init__(self, channel: str, images: Path, annotations: Path, label_map: LabelMap) -> None:
+    def __init__(self, channel: str, pairs: Sequence[FileSample], label_map: LabelMap) -> None:
         self.channel = channel
         self.label_map = label_map
         self.colour_map: ColourMap | None = None
-        self._pairs = _pair(channel, _list(images, _IMAGES), _list(annotations, _ANNOTATIONS))
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Go over all pairs once, in the order of their names unless `rng` shuffles them."""
-        order = np.arange(len(self._pairs)) if rng is None else rng.permutation(len(self._pairs))
-        return (self._pairs[index] for index in order)
+        order = np.arange(len(self.pairs)) if rng is None else rng.permutation(len(self.pairs))
+        return (self.pairs[index] for index in order)
 
 
-def check_channels(environment: Environment) -> None:
-    """Raise one ClientError that lists every channel that is missing or of an unsupported kind."""
-    faults: list[str] = []
-    for name in ("train", "validation"):
-        faults += _missing(environment, name)
-    if "test" in environment.channels:
-        faults += _missing(environment, "test")
-    for channel in environment.channels.values():
-        content_type = (channel.content_type or "").split(";")[0].strip().lower()
-        accepted = _ACCEPTED.get(channel.name, _CONTENT_TYPES)
-        if content_type and channel.name != "label_map" and content_type not in accepted:
-            faults.append(f"channel {channel.name} has ContentType {channel.content_type}; use {' or '.join(accepted)}")
-    if faults:
-        raise ClientError("the input channels are not complete: " + "; ".join(faults))
+def open_samples(
+    environment: Environment, channel: str, job: Hyperparameters, colour_maps: ColourMaps | None = None
+) -> Samples:
+    """Open a channel's samples, whichever its input mode; raises ClientError naming channel and remedy.
 
-
-def open_samples(environment: Environment, channel: str, job: Hyperparameters) -> Samples:
-    """Open a channel's samples, whichever its input mode; raises ClientError naming channel and remedy."""
+    `colour_maps` collects what the metadata of all channels says of the classes.
+    """
     label_map = _label_map(environment, channel)
+    label_map.check(job.num_classes)
     images = environment.channels[channel]
     if images.input_mode == "Pipe":
         buffer = ShuffleBuffer(job.shuffle_buffer, job.shuffle_buffer_mb * 2**20)
-        return PipeSamples(images, label_map, buffer, environment.pipe_timeout)
-    return FileSamples(channel, images.path, environment.channels[f"{channel}_annotation"].path, label_map)
+        return PipeSamples(images, label_map, buffer, environment.pipe_timeout, colour_maps)
+    return FileSamples(channel, find_pairs(environment.channels, channel), label_map)
 
 
-def decode_sample(sample: Sample, label_map: LabelMap, num_classes: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Decode to uint8 RGB (H, W, 3) and uint8 labels (H, W).
+def decode_sample(
+    sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str = "auto", digest: bool = False
+) -> Decoded:
+    """Decode a pair to uint8 RGB (H, W, 3) and uint8 labels (H, W).
 
-    Also returns how many pixels the label map left unnamed. Raises ClientError that names the sample.
+    `exif_orientation`: "apply" turns the photograph as its EXIF data say, "ignore" keeps it in file order, "auto" turns
+    it where only then its size is the annotation's. `digest`: whether what was seen is to hold one of the image's
+    pixels. Raises BadSample that names the sample.
     """
-    encoded_image, encoded_annotation = sample.read()
+    seen, encoded_image, header, turn = _read_pair(sample, label_map, num_classes, exif_orientation)
+    notes: list[str] = []
     try:
-        image = decode_image(encoded_image)
+        image = decode_image(encoded_image, orientation=turn, warn=notes.append, header=header)
     except DecodeError as error:
-        raise ClientError(f"{sample.name}: {error}; replace or remove it") from error
+        raise _unreadable(sample, error) from error
+    _check_labels(seen, num_classes)
+    found = digest_pixels(b"R", header.shape(), image) if digest else None
+    seen = dataclasses.replace(seen, notes=(*seen.notes, *notes), digest=found)
+    return Decoded(image, seen.reading.image(), seen.reading.ignored, seen)
+
+
+def examine_sample(sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str) -> Seen:
+    """Find out what `decode_sample` would, at less cost: JPEGs are decoded at an eighth of their size.
+
+    Raises BadSample that names the sample.
+    """
+    seen, encoded_image, header, _ = _read_pair(sample, label_map, num_classes, exif_orientation)
+    notes: list[str] = []
     try:
-        pixels, palette = decode_annotation(encoded_annotation)
-        if sample.colour_map and palette is not None:
-            pixels = sample.colour_map.repair(pixels, palette)
-        if pixels.shape != image.shape[:2]:
-            raise DecodeError(
-                f"the image is {image.shape[1]}×{image.shape[0]} "
-                f"but its annotation is {pixels.shape[1]}×{pixels.shape[0]}"
-            )
-        labels, unnamed = label_map.apply(pixels, num_classes)
-    except (DecodeError, ClientError) as error:
-        raise ClientError(f"annotation of {sample.name}: {error}") from error
-    return image, labels, unnamed
+        if header.format == "JPEG":
+            digest = digest_pixels(b"J", header.shape(), decode_reduced(encoded_image, header, warn=notes.append))
+        else:
+            image = decode_image(encoded_image, warn=notes.append, header=header)
+            digest = digest_pixels(b"R", header.shape(), image)
+    except DecodeError as error:
+        raise _unreadable(sample, error) from error
+    seen = dataclasses.replace(seen, notes=(*seen.notes, *notes), digest=digest)
+    _check_labels(seen, num_classes)
+    return seen
 
 
-def _missing(environment: Environment, name: str) -> Iterable[str]:
-    """Say which of the channel and its annotations is not there."""
-    needed = [name]
-    if _mode(environment.channels.get(name)) != "Pipe":
-        needed.append(f"{name}_annotation")
-    for channel in needed:
-        if channel not in environment.channels:
-            given = ", ".join(environment.channels) or "none"
-            yield f"channel {channel} is missing (given: {given})"
-        elif _mode(environment.channels[channel]) != "Pipe" and not environment.channels[channel].path.is_dir():
-            yield f"channel {channel} has no directory {environment.channels[channel].path}"
+def _read_pair(
+    sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str
+) -> tuple[Seen, bytes, Header, Orientation]:
+    """Read a pair, but decode its annotation alone; also returns the encoded image, its header and how to turn it."""
+    name = sample.name
+    notes: list[str] = []
+    try:
+        encoded_image, encoded_annotation = sample.read()
+        header = read_header(encoded_image, _MAX_PIXELS)
+    except OSError as error:
+        raise BadSample(f"{error.filename or name} cannot be read: {error.strerror}", "unreadable") from error
+    except DecodeError as error:
+        raise _unreadable(sample, error) from error
+    try:
+        annotation = decode_annotation(encoded_annotation, warn=notes.append)
+    except DecodeError as error:
+        raise bad_annotation(error, name, "unreadable") from error
+    turn: Orientation = "apply" if exif_orientation == "apply" else "ignore"
+    size = annotation.shape
+    if exif_orientation == "auto" and header.shape() != size == header.shape("apply"):
+        turn = "apply"
+    if header.shape(turn) != size:
+        raise _other_size(name, header.shape(turn), size)
+    try:
+        reading = label_map.interpret(annotation, num_classes, sample.colour_map)
+    except ClientError as error:
+        raise bad_annotation(error, name, "colour") from error
+    is_rotated = header.orientation != 1
+    seen = Seen(
+        name,
+        *size,
+        reading,
+        annotation.palette,
+        is_turned=is_rotated and turn == "apply",
+        is_ambiguous=is_rotated and turn == "ignore" and exif_orientation == "auto" and header.shape("apply") == size,
+        notes=tuple(notes),
+    )
+    return seen, encoded_image, header, turn
 
 
-def _mode(channel: Channel | None) -> str:
-    return channel.input_mode if channel else "File"
+def _check_labels(seen: Seen, num_classes: int) -> None:
+    try:
+        seen.reading.check(num_classes)
+    except ClientError as error:
+        raise bad_annotation(error, seen.name, "label", seen) from error
+
+
+def _unreadable(sample: Sample, error: DecodeError) -> BadSample:
+    return BadSample(f"{sample.name}: {error}; replace or remove it", "unreadable")
+
+
+def check_headers(sample: FileSample, exif_orientation: str) -> None:
+    """Read the headers of both files alone; raises BadSample when one is none, or when their sizes differ."""
+    name = sample.name
+    headers: list[Header] = []
+    try:
+        for path, head in sample.read_heads():
+            name = str(path)
+            try:
+                headers.append(read_header(head))
+            except CutOff:  # texts or profiles stand before what was looked for
+                headers.append(read_header(path.read_bytes()))
+    except OSError as error:
+        raise BadSample(f"{name} cannot be read: {error.strerror}", "unreadable") from error
+    except DecodeError as error:
+        raise BadSample(f"{name}: {error}; replace or remove it", "unreadable") from error
+    image, annotation = headers
+    turns: dict[str, tuple[Orientation, ...]] = {"auto": ("ignore", "apply"), "apply": ("apply",)}
+    if annotation.shape() not in {image.shape(turn) for turn in turns.get(exif_orientation, ("ignore",))}:
+        raise _other_size(sample.name, image.shape(), annotation.shape())
+
+
+def _other_size(name: str, image: tuple[int, int], annotation: tuple[int, int]) -> BadSample:
+    sizes = f"the image is {image[1]}×{image[0]} but its annotation is {annotation[1]}×{annotation[0]}"
+    return BadSample(f"annotation of {name}: {sizes}", "size")
 
 
 def _label_map(environment: Environment, channel: str) -> LabelMap:
-    """Read the channel's label map, when the optional channel `label_map` has one."""
-    folder = environment.channels.get("label_map")
-    path = folder.path / f"{channel}_label_map.json" if folder else None
-    return LabelMap.read(path) if path and path.is_file() else LabelMap()
-
-
-def _list(folder: Path, suffixes: tuple[str, ...]) -> dict[Path, Path]:
-    """List the files with one of `suffixes` by their path below `folder`, without its suffix.
-
-    Hidden files and files of other kinds are passed over with a warning each.
-    """
-    files: dict[Path, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if not path.is_file():
-            continue
-        if any(part.startswith(".") for part in relative.parts) or path.suffix.lower() not in suffixes:
-            LOG.warning("%s is not a readable image file", path)
-        elif relative.with_suffix("") in files:
-            raise ClientError(f"{path} and {files[relative.with_suffix('')]} have the same stem; rename or remove one")
-        else:
-            files[relative.with_suffix("")] = path
-    return files
-
-
-def _pair(channel: str, images: dict[Path, Path], annotations: dict[Path, Path]) -> list[FileSample]:
-    """Match images to annotations by their path's stem, or by the file's stem alone where folders differ."""
-    if not images:
-        raise ClientError(f"channel {channel} holds no image: put .jpg, .jpeg or .png files there")
-    if images.keys() != annotations.keys():
-        images, annotations = _by_stem(channel, images), _by_stem(f"{channel}_annotation", annotations)
-    unpaired = [f"{path.name} has no annotation" for stem, path in sorted(images.items()) if stem not in annotations]
-    unpaired += [f"{path.name} has no image" for stem, path in sorted(annotations.items()) if stem not in images]
-    if unpaired:
-        listed = ", ".join(unpaired[:_LISTED]) + (f" and {len(unpaired) - _LISTED} more" if unpaired[_LISTED:] else "")
-        raise ClientError(
-            f"channels {channel} and {channel}_annotation do not match by stem: {listed}; "
-            "each image needs a .png annotation of the same stem"
-        )
-    return [FileSample(images[stem], annotations[stem]) for stem in sorted(images)]
-
-
-def _by_stem(channel: str, files: dict[Path, Path]) -> dict[Path, Path]:
-    stems: dict[Path, Path] = {}
-    for relative, path in files.items():
-        stem = Path(relative.name)
-        if stem in stems:
-            raise ClientError(f"channel {channel} has the stem {stem} twice: {stems[stem]} and {path}; rename one")
-        stems[stem] = path
-    return stems
+    return read_label_map(environment.channels, channel)

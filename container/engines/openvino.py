@@ -16,7 +16,7 @@ import numpy as np
 
 from container import artifacts
 from container.engines import heads, tiles
-from container.errors import ClientError
+from container.errors import ClientError, last_line
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
@@ -173,7 +173,7 @@ def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
     command = [sys.executable, "-m", "container.mx.convert", str(model_dir), str(scratch / artifacts.GRAPH)]
     child = subprocess.run(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True, check=False)
     if child.returncode:
-        reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+        reason = last_line(child.stderr) or f"exit status {child.returncode}"
         raise ClientError(
             f"{model_dir} could not be converted to {artifacts.GRAPH}: {reason.removeprefix('ClientError: ')}"
         )
@@ -209,5 +209,5 @@ def _read_model(openvino: ModuleType, core: Any, graph: Path) -> Any:
 
 
 def _foreign(graph: Path, error: Exception) -> ClientError:
-    reason = str(error).strip().splitlines() or ["it has no tensor coarse_logits"]
-    return ClientError(f"{graph} is not a graph that train wrote: {reason[-1]}")
+    reason = "it has no tensor coarse_logits" if isinstance(error, StopIteration) else last_line(error)
+    return ClientError(f"{graph} is not a graph that train wrote: {reason}")

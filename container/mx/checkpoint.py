@@ -15,7 +15,7 @@ from typing import Any
 import mxnet as mx
 
 from container import artifacts
-from container.errors import ClientError
+from container.errors import ClientError, last_line
 from container.hyperparameters import Hyperparameters
 from container.mx.trainer import Trainer
 
@@ -71,9 +71,8 @@ class Checkpoints:
             trainer.load_weights(weights)
             trainer.load_optimizer(optimizer)
         except (OSError, ValueError, KeyError, TypeError, AssertionError, mx.MXNetError) as error:
-            reason = str(error).strip().splitlines()[-1]
             raise ClientError(
-                f"{path} cannot be resumed from: {reason}; use an empty checkpoint_s3_uri, or the same job's"
+                f"{path} cannot be resumed from: {last_line(error)}; use an empty checkpoint_s3_uri, or the same job's"
             ) from error
         best_weights.parent.mkdir(parents=True, exist_ok=True)
         with artifacts.replacing(best_weights) as temporary:

@@ -9,31 +9,32 @@ from pathlib import Path
 import mxnet as mx
 from mxnet.contrib import amp
 
-from container.errors import ClientError
+from container.errors import PlatformError, last_line
+from container.gpu_faults import explain_gpu_fault
 from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
+
+_UNUSABLE = "a GPU of this instance does not compute: start the job again, which gives it another instance"
 
 
 def choose_devices() -> list[mx.Context]:
     """Return all GPUs, or the CPU with a warning when there is none; log the built-in's line either way.
 
-    Raises ClientError when the GPU is of a kind that MXNet 1.9.1 holds no code for.
+    Raises ClientError when the GPU is of a kind that MXNet 1.9.1 holds no code for, and what `explain_gpu_fault` says
+    of every other failure to compute on it.
     """
-    count = mx.context.num_gpus()
-    LOG.info("Number of GPUs being used: %d", count)
-    if not count:
-        LOG.warning("there is no GPU: training runs on the CPU, which is much slower")
-        return [mx.cpu()]
-    devices = [mx.gpu(index) for index in range(count)]
     try:
+        devices = [mx.gpu(index) for index in range(mx.context.num_gpus())]
         for device in devices:
             (mx.nd.ones((1,), ctx=device) + 1).wait_to_read()
     except mx.MXNetError as error:
-        raise ClientError(
-            "MXNet 1.9.1 cannot run on this GPU: it holds code for compute capability 5.0 to 8.9 "
-            f"(p3, p4d, g4dn, g5, g6 instances), not for Hopper or later (p5): {str(error).splitlines()[0]}"
-        ) from error
+        line = last_line(error)
+        raise explain_gpu_fault(line) or PlatformError(f"{_UNUSABLE}. {line}") from error
+    LOG.info("Number of GPUs being used: %d", len(devices))
+    if not devices:
+        LOG.warning("there is no GPU: training runs on the CPU, which is much slower")
+        return [mx.cpu()]
     return devices
 
 

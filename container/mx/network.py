@@ -14,8 +14,8 @@ from gluoncv.model_zoo.fcn import FCN
 from gluoncv.model_zoo.pspnet import PSPNet
 from mxnet import gluon
 
-from container.data.labels import IGNORE
-from container.errors import ClientError
+from container.data.reading import IGNORE
+from container.errors import ClientError, last_line
 from container.mx.decoders import build_small
 
 MEAN = (0.485, 0.456, 0.406)
@@ -135,10 +135,11 @@ def initialize_weights(network: SegmentationNetwork) -> None:
         parameter._finish_deferred_init()
 
 
-def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Context]) -> None:
+def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Context], source: str = "") -> None:
     """Load a Gluon parameter file of this architecture, in which the auxiliary head may be missing.
 
-    Raises ClientError that names the file and what differs.
+    Raises ClientError that names the file and what differs; `source` is what it calls the file, where a person does
+    not know its path.
     """
     try:
         saved = mx.nd.load(str(path))
@@ -148,9 +149,8 @@ def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Cont
             raise ValueError(f"it lacks {missing[0]} and {len(missing) - 1} more")
         network.load_parameters(str(path), ctx=devices, allow_missing=True, cast_dtype=True)
     except Exception as error:  # MXNetError, AssertionError, ValueError, by what differs
-        reason = str(error).strip().splitlines()[-1]  # MXNet's begin with a traceback of its own
         architecture = f"{network.algorithm}, {network.backbone}, {network.num_classes} classes"
-        raise ClientError(f"{path} does not fit this network ({architecture}): {reason}") from error
+        raise ClientError(f"{source or path} does not fit this network ({architecture}): {last_line(error)}") from error
 
 
 def _resize_like(F: Any, x: Any, like: Any) -> Any:

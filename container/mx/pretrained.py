@@ -62,8 +62,6 @@ def find_pretrained(environment: Environment, backbone: str) -> Path:
 def _find_given(environment: Environment, backbone: str) -> Path:
     """Return the one file of the channel `pretrained`."""
     channel = environment.channels[CHANNEL]
-    if channel.input_mode == "Pipe":
-        raise ClientError(f"channel {CHANNEL} is in Pipe mode: a weight file needs File mode")
     files = [path for path in sorted(channel.path.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     if len(files) != 1:
         found = ", ".join(path.name for path in files[:5]) or "nothing"

@@ -10,12 +10,13 @@ import mxnet as mx
 import numpy as np
 
 from container import artifacts
+from container.archives import opened_model
 from container.environment import Environment
 from container.hyperparameters import Hyperparameters
 from container.mx.freeze import check_frozen, freeze_layers
 from container.mx.network import SegmentationNetwork, initialize_weights
 from container.mx.pretrained import CHANNEL, find_pretrained, load_pretrained
-from container.mx.whole_network import assign, check_same, find_bare, read_network
+from container.mx.whole_network import check_same, find_bare, load_network
 
 LOG = logging.getLogger(__name__)
 
@@ -73,13 +74,11 @@ def _norm(job: Hyperparameters, devices: list[mx.Context]) -> dict[str, Any]:
 
 
 def _load_earlier(network: SegmentationNetwork, environment: Environment, job: Hyperparameters) -> set[str]:
-    """Load what is in the channel `model`, an earlier job's archive or a bare network; returns the names loaded."""
+    """Load what is in the channel `model`, a bare network or an earlier job's model; returns the names loaded."""
     folder = environment.channels["model"].path
     if bare := find_bare(folder):
-        weights, settings = read_network(bare)
-        check_same(settings, job)
-        return assign(network, weights, bare, job.reset_head)
-    with artifacts.opened_model(folder) as model_dir:
-        check_same(artifacts.read_model_settings(model_dir), job)
-        path = model_dir / artifacts.BEST_WEIGHTS
-        return assign(network, read_network(path)[0], path, job.reset_head)
+        return load_network(network, job, bare, str(bare))
+    with opened_model(folder) as model:
+        check_same(artifacts.read_model_settings(model.directory, model.source), job)
+        path = model.directory / artifacts.BEST_WEIGHTS
+        return load_network(network, job, path, f"{path.name} of {model.source}")

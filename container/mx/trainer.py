@@ -12,7 +12,7 @@ from mxnet.contrib import amp
 
 from container import artifacts
 from container.data.batches import Batch
-from container.data.labels import IGNORE
+from container.data.reading import IGNORE
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.network import SegmentationNetwork, TrainingLoss

@@ -26,17 +26,18 @@ def is_weight_file(path: Path) -> bool:
     return _kind(path) is not None
 
 
-def read_weights(path: Path, instead: str) -> dict[str, np.ndarray]:
+def read_weights(path: Path, instead: str, called: str = "") -> dict[str, np.ndarray]:
     """Read every array of a weight file as float32, under the file's own names.
 
-    Raises ClientError that names the file when it is damaged, of another kind, or a pickle: `instead` says what to take
-    in its place. Takes no more memory than twice the file's size.
+    Raises ClientError that names the file, as it is `called`, when it is damaged, of another kind, or a pickle:
+    `instead` says what to take in its place. Takes no more memory than twice the file's size.
     """
+    called = called or str(path)
     kind = _kind(path)
     if kind is None:
-        raise ClientError(f"{path} is no weight file: {instead}")
+        raise ClientError(f"{called} is no weight file: {instead}")
     if kind == "pickle":
-        raise ClientError(f"{path} is a PyTorch pickle, and reading one runs whatever it says: {instead}")
+        raise ClientError(f"{called} is a PyTorch pickle, and reading one runs whatever it says: {instead}")
     try:
         if kind == "safetensors":
             weights = _read_safetensors(path)
@@ -45,7 +46,7 @@ def read_weights(path: Path, instead: str) -> dict[str, np.ndarray]:
                 weights = params_file.read_params(file)
         return {name: _checked(name, array) for name, array in weights.items()}
     except (ValueError, safetensors.SafetensorError) as error:
-        raise ClientError(f"{path} is damaged, or not a network's: {error}; {instead}") from error
+        raise ClientError(f"{called} is damaged, or not a network's: {error}; {instead}") from error
 
 
 def sha256(path: Path) -> str:

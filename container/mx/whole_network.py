@@ -34,29 +34,42 @@ def find_bare(folder: Path) -> Path | None:
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     found = [path for path in files if is_weight_file(path)]
-    if not found or any(path.name == artifacts.HYPERPARAMETERS or _is_gzip(path) for path in files):
+    if not found or any(path.name == artifacts.HYPERPARAMETERS or _is_archive(path) for path in files):
         return None
     if len(found) > 1:
         raise ClientError(f"channel model must hold one network; it holds {', '.join(path.name for path in found[:5])}")
     return found[0]
 
 
-def _is_gzip(path: Path) -> bool:
+def _is_archive(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+        return file.read(2) == b"\x1f\x8b" or path.suffix.lower() == ".tar"
 
 
-def read_network(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_network(path: Path, called: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read a segmentation network's weights under GluonCV's names, and its `num_classes`, `algorithm` and `backbone`.
 
-    Raises ClientError that names the file when it is damaged or of another network.
+    Raises ClientError that names the file as it is `called` when it is damaged or of another network.
     """
-    raw = read_weights(path, "take a job's model.tar.gz, or a .params file of GluonCV's FCN, PSPNet or DeepLabV3")
+    instead = "take a job's model.tar.gz, or a .params file of GluonCV's FCN, PSPNet or DeepLabV3"
+    raw = read_weights(path, instead, called)
     try:
         weights = to_gluoncv(raw)
         return weights, _describe(weights)
     except ValueError as error:
-        raise ClientError(f"{path} is no segmentation network that can be trained here: {error}") from error
+        raise ClientError(f"{called} is no segmentation network that can be trained here: {error}") from error
+
+
+def load_network(network: SegmentationNetwork, job: Hyperparameters, path: Path, called: str) -> set[str]:
+    """Load the whole network in `path` into the job's, which must be initialised on the CPU; returns the names loaded.
+
+    Raises ClientError that names the file as it is `called`.
+    """
+    weights, settings = read_network(path, called)
+    check_same(settings, job)
+    loaded = _assign(network, weights, called, job.reset_head)
+    LOG.info("starting from the weights in channel model: %s (SHA-256 %s)", called, sha256(path))
+    return loaded
 
 
 def check_same(settings: Mapping[str, Any], job: Hyperparameters) -> None:
@@ -70,12 +83,8 @@ def check_same(settings: Mapping[str, Any], job: Hyperparameters) -> None:
         raise ClientError(f"the model in channel model has {name}={value}, this job {getattr(job, name)}: {remedy}")
 
 
-def assign(network: SegmentationNetwork, weights: dict[str, np.ndarray], path: Path, reset_head: bool) -> set[str]:
-    """Copy a network's weights into `network`, which must be initialised on the CPU; returns the names of what was.
-
-    The auxiliary head may be missing; with `reset_head` the classifying layers stay as they are. Raises ClientError
-    that names the file and what differs.
-    """
+def _assign(network: SegmentationNetwork, weights: dict[str, np.ndarray], called: str, reset_head: bool) -> set[str]:
+    """Copy the weights; the auxiliary head may be missing, and `reset_head` leaves the classifying layers out."""
     parameters = network._collect_params_with_prefix()
     if reset_head:
         weights = {name: array for name, array in weights.items() if not name.startswith(_CLASSIFIERS)}
@@ -83,15 +92,14 @@ def assign(network: SegmentationNetwork, weights: dict[str, np.ndarray], path: P
     skipped = (_CLASSIFIERS if reset_head else ()) + (() if auxiliary else ("auxlayer.",))
     needed = {name: parameter.shape for name, parameter in parameters.items() if not name.startswith(skipped)}
     if not auxiliary:
-        LOG.warning("%s has no auxiliary head: it starts from random weights", path.name)
+        LOG.warning("%s has no auxiliary head: it starts from random weights", called)
     try:
         check_fit(weights, needed, optional=lambda name: False)
     except ValueError as error:
         architecture = f"{network.algorithm}, {network.backbone}, {network.num_classes} classes"
-        raise ClientError(f"{path} does not fit this network ({architecture}): {error}") from error
+        raise ClientError(f"{called} does not fit this network ({architecture}): {error}") from error
     for name in needed:
         parameters[name].set_data(mx.nd.array(weights[name]))
-    LOG.info("starting from %s (SHA-256 %s)", path, sha256(path))
     return set(needed)
 
 

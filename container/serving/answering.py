@@ -10,7 +10,7 @@ import numpy as np
 from werkzeug.wrappers import Request
 
 from container.codecs.answers import ENCODERS, Encoder, compress
-from container.codecs.images import DecodeError, TooManyPixels, decode_image, image_size
+from container.codecs.images import DecodeError, Header, NotAnImage, TooManyPixels, decode_image, read_header
 from container.codecs.probabilities import Buffer
 from container.codecs.recordio import RecordTooLong
 from container.errors import RequestError
@@ -21,7 +21,9 @@ from container.serving.models import Model
 from container.serving.negotiation import choose_media_type, wants_gzip
 from container.serving.request_log import Record
 
-CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image")
+CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image", "image/jpg", "image/pjpeg")
+# what clients send that say nothing of the body (S3's and curl's defaults): then the bytes decide
+ANY_TYPES = ("", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
 
 _WAY_SECONDS = 2  # of the time that the platform allows, left for the way of the answer
 _SMALLER = "scale the image down, or ask for image/png, or for application/x-npy with top_k or dtype"
@@ -49,7 +51,7 @@ def answer(request: Request, model: Model, settings: ServeSettings, gate: Gate, 
     with record.phase("read"):
         body = read_body(request, settings.max_body)
     with _refusing_unusable_images():
-        height, width = image_size(body, settings.max_pixels)
+        height, width = _read_header(request, body, settings).shape(settings.exif_orientation)
     record.facts.update(bytes_in=len(body), height=height, width=width)
     try:
         size = encoder.size(model.engine.num_classes, height, width)
@@ -82,14 +84,24 @@ def _choose_encoder(request: Request, model: Model) -> tuple[str, Encoder]:
 
 
 def _check_content_type(request: Request) -> None:
-    if request.mimetype not in CONTENT_TYPES:
-        given = f"Content-Type {request.mimetype} is" if request.mimetype else "a request without Content-Type is"
-        raise RequestError(415, f"{given} not supported; send one of {', '.join(CONTENT_TYPES)}")
+    if request.mimetype not in CONTENT_TYPES + ANY_TYPES:
+        remedy = "send the raw bytes of a JPEG or PNG as image/jpeg or image/png"
+        raise RequestError(415, f"Content-Type {request.mimetype} is not supported; {remedy}")
+
+
+def _read_header(request: Request, body: bytes, settings: ServeSettings) -> Header:
+    try:
+        return read_header(body, settings.max_pixels)
+    except NotAnImage as error:
+        if request.mimetype not in ANY_TYPES:
+            raise
+        given = f"Content-Type {request.mimetype} is" if request.mimetype else "no Content-Type is"
+        raise RequestError(415, f"{given} supported for a JPEG or PNG only: {error}") from error
 
 
 def _compute(body: bytes, model: Model, encoder: Encoder, settings: ServeSettings, record: Record) -> list[Buffer]:
     with record.phase("decode"), _refusing_unusable_images():
-        image = decode_image(body, settings.max_pixels)
+        image = decode_image(body, settings.max_pixels, orientation=settings.exif_orientation)
     with record.phase("inference"):
         found: np.ndarray = model.engine.mask(image) if encoder.needs == "mask" else model.engine.probabilities(image)
     del image

@@ -8,22 +8,24 @@ import signal
 import sys
 import threading
 import time
-import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from container.environment import Environment, base_dir
-from container.errors import AlgorithmError, ClientError, JobError, PlatformError
+from container.errors import AlgorithmError, ClientError, JobError, PlatformError, fit, last_line, printable
+from container.gpu_faults import explain_gpu_fault
 from container.training.run import run
 
 LOG = logging.getLogger(__name__)
 
-_REASON_LENGTH = 1024  # characters of the failure file that become the job's FailureReason
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MISUSE = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EBADF)  # no fault of a machine
 
 
 def main() -> int:
     """Run the job below SAGEMAKER_BASE_DIR and return the exit code: 0 completed, 1 failed.
 
-    A failure is explained in `output/failure`, message first; its traceback goes to the log.
+    A failure is explained in `output/failure`, message first; its details and traceback go to the log.
     """
     _log_to_stdout()
     stop = threading.Event()
@@ -32,26 +34,51 @@ def main() -> int:
     try:
         run(Environment.read(root), stop)
     except BaseException as error:
-        reason = _explain(error)
-        LOG.error("%s\n%s", reason, "".join(traceback.format_exception(error)).rstrip())
-        _write_failure(root / "output" / "failure", reason)
+        fault = _explain(error)
+        _write_failure(root / "output" / "failure", fault.reason)
+        _tell(fault, error)
         return 1
     return 0
 
 
-def _explain(error: BaseException) -> str:
-    """Return the failure's reason, by whose fault it is, with what to do first."""
-    if not isinstance(error, JobError):
-        error = _classify(error)
-    return f"{type(error).__name__}: {error}"
+def _tell(fault: JobError, error: BaseException) -> None:
+    """Log the reason as the failure file has it, all of it where that had no room, and where it came up."""
+    LOG.error("%s", fault.reason)
+    if str(fault) != fit(fault.message, fault.details, sys.maxsize):
+        for line in (fault.message, *fault.details):
+            LOG.error("%s", line)
+    LOG.error("where it came up:", exc_info=error)
+
+
+def _explain(error: BaseException) -> JobError:
+    """Return the failure by whose fault it is, with what to do first; of a group, the first that says so itself."""
+    leaves = list(_leaves(error))
+    return next((leaf for leaf in leaves if isinstance(leaf, JobError)), None) or _classify(leaves[0])
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Take exception groups apart."""
+    parts = getattr(error, "exceptions", None)  # Python 3.10 has no class for them
+    if isinstance(parts, tuple) and parts and all(isinstance(part, BaseException) for part in parts):
+        for part in parts:
+            yield from _leaves(part)
+    else:
+        yield error
 
 
 def _classify(error: BaseException) -> JobError:
-    text = f"{type(error).__name__}: {error}".strip()
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    line = last_line(error)
+    text = line if line.startswith(type(error).__name__) else f"{type(error).__name__}: {line}"
+    if isinstance(error, KeyboardInterrupt):
+        return ClientError(f"the job was interrupted from the keyboard: start it again. {text}")
+    if (isinstance(error, OSError) and error.errno in _FULL) or "no space left on device" in text.lower():
         return PlatformError(f"the disk is full: give the job a larger volume (volume_size). {text}")
-    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+    if fault := explain_gpu_fault(text):
+        return fault
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "bad_alloc" in text:
         return ClientError(f"memory ran out: lower mini_batch_size or crop_size, or take a larger instance. {text}")
+    if isinstance(error, OSError) and error.errno and error.errno not in _MISUSE:
+        return PlatformError(f"the machine refused a file or device: see that it may be read and written. {text}")
     return AlgorithmError(text)
 
 
@@ -59,16 +86,38 @@ def _write_failure(path: Path, reason: str) -> None:
     """Write the failure file; a disk that refuses even that must not hide the reason, which is in the log."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(reason[:_REASON_LENGTH])
+        path.write_text(reason, encoding="utf-8")
     except OSError as error:
         LOG.error("the failure file could not be written: %s", error)
 
 
+class _OneLine(logging.Formatter):
+    """Prefixes each message as the built-in does: `[12/16/2020 18:55:13 INFO 140663167997760] `, and keeps it one line.
+
+    What comes from file names and files cannot begin a line of its own; tracebacks keep theirs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("[%(asctime)s %(levelname)s %(thread)d] %(message)s", "%m/%d/%Y %H:%M:%S")
+        self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # the base class's name
+        """Put the escaped message behind the prefix."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: object) -> str:
+        """Render a traceback; one that cannot be rendered must not cost the log line."""
+        try:
+            text = super().formatException(ei)  # type: ignore[arg-type]
+        except Exception as error:
+            return f"(its traceback cannot be shown: {type(error).__name__})"
+        return "\n".join(map(printable, text.split("\n")))
+
+
 def _log_to_stdout() -> None:
-    """Log to stdout line by line, each with the built-in's prefix: `[12/16/2020 18:55:13 INFO 140663167997760] `."""
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    """Log to stdout line by line; what its encoding lacks is escaped."""
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     handler = logging.StreamHandler(sys.stdout)
-    formatter = logging.Formatter("[%(asctime)s %(levelname)s %(thread)d] %(message)s", "%m/%d/%Y %H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
+    handler.setFormatter(_OneLine())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

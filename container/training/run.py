@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
@@ -11,8 +12,13 @@ import threading
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from container import artifacts, hyperparameters
+from container.data.audit import Audit
+from container.data.channels import check_channels, used_channels
+from container.data.colours import ColourMaps
+from container.data.faults import Fault
+from container.data.label_maps import check_label_maps
 from container.data.loader import Loader
-from container.data.samples import check_channels, open_samples
+from container.data.samples import FileSamples, Samples, open_samples
 from container.environment import Environment, cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
@@ -22,16 +28,18 @@ LOG = logging.getLogger(__name__)
 
 def run(environment: Environment, stop: threading.Event) -> None:
     """Do the job: read everything that can be wrong, train, keep the weights, report. `stop` ends it early."""
-    job = hyperparameters.load(environment.hyperparameters)
+    train_channel = environment.channels.get("train")
+    streamed = train_channel is not None and train_channel.input_mode == "Pipe"
+    job = hyperparameters.load(environment.hyperparameters, streamed)
     _check_hosts(environment)
     check_channels(environment)
-    loaders = {
-        channel: Loader(open_samples(environment, channel, job), job, stop)
-        for channel in ("train", "validation", "test")
-        if channel in environment.channels
-    }
-    for channel in loaders:
-        LOG.info("#label_map %s :%s", channel, loaders[channel].label_map.content)
+    used = used_channels(environment)
+    check_label_maps(environment.channels, used)
+    samples, unopened = _open_all(environment, used, job)
+    job = _settle(job, samples.get("train"))
+    audit = Audit(job, samples, environment.output_data_dir, unopened)
+    audit.run(_audit_mode(environment, job), stop)
+    loaders = {channel: Loader(samples[channel], job, stop, audit) for channel in used}
     os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # MXNet reads it once, and would take half
     train(environment, job, loaders, stop)
 
@@ -53,6 +61,36 @@ def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loa
     with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
         fit.run(loaders["train"], loaders["validation"])
     Finish(environment, job, trainer, loaders, stop).run(fit.history)
+
+
+def _open_all(
+    environment: Environment, channels: list[str], job: Hyperparameters
+) -> tuple[dict[str, Samples], list[Fault]]:
+    """Open the channels' samples; what is wrong with one does not hide what is wrong with another."""
+    samples: dict[str, Samples] = {}
+    faults: list[Fault] = []
+    colour_maps = ColourMaps()
+    for channel in channels:
+        try:
+            samples[channel] = open_samples(environment, channel, job, colour_maps)
+            LOG.info("#label_map %s :%s", channel, samples[channel].label_map.content)
+        except ClientError as error:
+            faults.append(Fault("channel", error.message, error.details))
+    return samples, faults
+
+
+def _audit_mode(environment: Environment, job: Hyperparameters) -> str:
+    """Return the job's `_audit`; without one what FastFile streams is not read twice."""
+    streamed = any(channel.input_mode.lower() == "fastfile" for channel in environment.channels.values())
+    return job.audit or ("fast" if streamed else "full")
+
+
+def _settle(job: Hyperparameters, train: Samples | None) -> Hyperparameters:
+    """Count the training samples where the job does not say how many they are."""
+    if job.num_training_samples or not isinstance(train, FileSamples):
+        return job
+    LOG.info("num_training_samples is not given: %d training samples were counted", len(train))
+    return dataclasses.replace(job, num_training_samples=len(train))
 
 
 def _check_hosts(environment: Environment) -> None:

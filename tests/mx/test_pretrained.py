@@ -162,8 +162,6 @@ def test_the_channel_goes_before_the_image_and_holds_one_file(
     (tmp_path / "pretrained/other").touch()
     with pytest.raises(ClientError, match="it holds own, other"):
         pretrained.find_pretrained(job, "resnet-18")
-    with pytest.raises(ClientError, match="channel pretrained is in Pipe mode: a weight file needs File mode"):
-        pretrained.find_pretrained(environment(tmp_path, pretrained="Pipe"), "resnet-18")
 
 
 def test_without_any_weights_the_ways_to_them_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

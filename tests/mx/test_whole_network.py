@@ -71,7 +71,7 @@ def test_a_bare_file_starts_the_job(published: tuple[str, Weights], names: str, 
         write_imgclsmob(path, weights, trunk="backbone")
     assert len(weights) == ENTRIES[algorithm]
     settings = {"num_classes": VOC, "algorithm": algorithm, "backbone": "resnet-50"}
-    assert read_network(path)[1] == settings
+    assert read_network(path, "it")[1] == settings
     assert_equal(arrays(start(tmp_path, algorithm=algorithm)), weights)
 
 

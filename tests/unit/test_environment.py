@@ -33,7 +33,7 @@ def test_reads_what_the_platform_writes(tmp_path: Path) -> None:
         },
     )
     environment = Environment.read(tmp_path)
-    assert environment.hyperparameters == {"num_classes": 21}
+    assert environment.hyperparameters == {"num_classes": "21"}  # what it means is for `hyperparameters.load`
     assert environment.current_host == "algo-1"
     train = environment.channels["train"]
     assert (train.path, train.input_mode) == (tmp_path / "input" / "data" / "train", "Pipe")
@@ -66,10 +66,141 @@ def test_a_missing_job_is_named(tmp_path: Path) -> None:
         Environment.read(tmp_path / "nowhere")
 
 
-def test_broken_json_is_named(tmp_path: Path) -> None:
-    configure(tmp_path, hyperparameters={}, inputdataconfig="{")
-    with pytest.raises(ClientError, match="read_input_data_config found no valid JSON"):
+FILES = ["hyperparameters", "inputdataconfig", "resourceconfig"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", " is empty: it must hold one JSON object"),
+        (b" \n", " is empty: it must hold one JSON object"),
+        (b"{", " is not valid JSON: Expecting property name"),
+        (b'{"a": 1} {"b": 2}', " is not valid JSON: Extra data"),
+        (b'{"a": "x\ny"}', " is not valid JSON: Invalid control character"),
+        (b'{"a": 1, "b": 2, "a": 3}', " is not valid JSON: 'a' stands in it twice"),
+        (b'{"a": ' + b"9" * 5000 + b"}", " is not valid JSON: Exceeds the limit"),
+        (b'{"a": ' + b"[" * 100000, " is not usable: its JSON is nested too deeply"),
+        (b"[]", " holds a list: it must hold one JSON object"),
+        (b"null", " holds null: it must hold one JSON object"),
+        (b"3", " holds a number: it must hold one JSON object"),
+        (b'"x"', " holds a string: it must hold one JSON object"),
+        (b"true", " holds true or false: it must hold one JSON object"),
+        (b'{"a": "stra\xdfe"}', " is not UTF-8 (byte 0xdf at 11): save it as UTF-8"),
+        ('{"a": 1}'.encode("utf-16"), " is UTF-16 or UTF-32: save it as UTF-8"),
+        ('{"a": 1}'.encode("utf-32-be"), " is not valid JSON"),
+        (b"\x80\x04}", " is not UTF-8 (byte 0x80 at 0)"),
+    ],
+)
+def test_a_malformed_file_is_named_with_what_is_wrong(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    configure(tmp_path, hyperparameters={})
+    path = tmp_path / "input/config" / f"{name}.json"
+    path.write_bytes(content)
+    with pytest.raises(ClientError) as caught:
         Environment.read(tmp_path)
+    assert str(caught.value).startswith(f"{path}{said}")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_directory_in_a_files_place_is_named(tmp_path: Path, name: str) -> None:
+    configure(tmp_path, **({} if name == "hyperparameters" else {"hyperparameters": {}}))
+    path = tmp_path / "input/config" / f"{name}.json"
+    path.mkdir()
+    with pytest.raises(ClientError) as caught:
+        Environment.read(tmp_path)
+    assert str(caught.value) == f"{path} is a directory: put a file with one JSON object there"
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    configure(tmp_path)
+    for name, content in (
+        ("hyperparameters", {"num_classes": "5"}),
+        ("inputdataconfig", {"train": {"TrainingInputMode": "FastFile"}}),
+        ("resourceconfig", {"current_host": "algo-7", "hosts": ["algo-7"]}),
+    ):
+        (tmp_path / f"input/config/{name}.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(content).encode())
+    environment = Environment.read(tmp_path)
+    assert environment.hyperparameters == {"num_classes": "5"}
+    assert environment.channels["train"].input_mode == "FastFile"
+    assert environment.hosts == ("algo-7",)
+
+
+@pytest.mark.parametrize(
+    ("config", "hosts"),
+    [
+        ({}, ("algo-1", ("algo-1",))),
+        ({"current_host": "a"}, ("a", ("a",))),
+        ({"hosts": ["b"]}, ("b", ("b",))),
+        ({"current_host": "b", "hosts": ["a", "b"], "instance_groups": None}, ("b", ("a", "b"))),
+    ],
+)
+def test_hosts_are_completed_where_that_is_plain(tmp_path: Path, config: object, hosts: object) -> None:
+    configure(tmp_path, hyperparameters={}, resourceconfig=config)
+    environment = Environment.read(tmp_path)
+    assert (environment.current_host, environment.hosts) == hosts
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"current_host": "algo-1", "hosts": None}, "hosts must be a list of host names, not null"),
+        ({"current_host": "algo-1", "hosts": "algo-1"}, 'hosts must be a list of host names, not "algo-1"'),
+        ({"current_host": "algo-1", "hosts": []}, "hosts must be a list of host names, not []"),
+        ({"current_host": "algo-1", "hosts": [1]}, "hosts must be a list of host names, not [1]"),
+        ({"current_host": "algo-1", "hosts": {"algo-1": 1}}, "hosts must be a list of host names, not {"),
+        ({"current_host": None}, "hosts must be a list of host names, not [null]"),
+        ({"hosts": ["a", "b"]}, "current_host must be one of hosts (a, b), not null"),
+        ({"current_host": "c", "hosts": ["a", "b"]}, 'current_host must be one of hosts (a, b), not "c"'),
+        ({"current_host": ["a"], "hosts": ["a", "b"]}, 'current_host must be one of hosts (a, b), not ["a"]'),
+    ],
+)
+def test_hosts_that_make_no_sense_are_named(tmp_path: Path, config: object, said: str) -> None:
+    configure(tmp_path, hyperparameters={}, resourceconfig=config)
+    with pytest.raises(ClientError) as caught:
+        Environment.read(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/input/config/resourceconfig.json: {said}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "mode", "wrapper"),
+    [
+        ({}, "File", "None"),
+        ({"TrainingInputMode": None, "RecordWrapperType": None, "ContentType": None}, "File", "None"),
+        ({"TrainingInputMode": "", "RecordWrapperType": ""}, "File", "None"),
+        ({"TrainingInputMode": "file", "RecordWrapperType": "none"}, "File", "None"),
+        ({"TrainingInputMode": "FASTFILE"}, "FastFile", "None"),
+        ({"TrainingInputMode": "pipe", "RecordWrapperType": "RECORDIO"}, "Pipe", "RecordIO"),
+    ],
+)
+def test_a_channel_is_read_whatever_the_case(tmp_path: Path, entry: object, mode: str, wrapper: str) -> None:
+    configure(tmp_path, hyperparameters={}, inputdataconfig={"train": entry})
+    train = Environment.read(tmp_path).channels["train"]
+    assert (train.input_mode, train.record_wrapper, train.content_type) == (mode, wrapper, None)
+
+
+def test_all_faults_of_all_channels_come_in_one_message(tmp_path: Path) -> None:
+    channels = {
+        "a": None,
+        "b": 3,
+        "c": ["File"],
+        "d": {"TrainingInputMode": "Stream", "RecordWrapperType": 1},
+        "e": {"TrainingInputMode": ["File"]},
+        "f": {"ContentType": ["image/png"]},
+        "g": {"TrainingInputMode": "File"},
+    }
+    configure(tmp_path, hyperparameters={}, inputdataconfig=channels)
+    with pytest.raises(ClientError) as caught:
+        Environment.read(tmp_path)
+    assert caught.value.message == f"{tmp_path}/input/config/inputdataconfig.json does not describe the channels"
+    assert caught.value.details == (
+        "channel a is null: it must be an object",
+        "channel b is a number: it must be an object",
+        "channel c is a list: it must be an object",
+        'channel d has TrainingInputMode "Stream": use File or FastFile or Pipe',
+        "channel d has RecordWrapperType 1: use None or RecordIO",
+        'channel e has TrainingInputMode ["File"]: use File or FastFile or Pipe',
+        'channel f has ContentType ["image/png"]: it must be a string',
+    )
 
 
 def test_server_settings_have_the_platforms_names() -> None:

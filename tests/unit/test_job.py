@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
+import os
+import re
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from container.errors import ClientError
+from container.errors import ClientError, PlatformError
 from container.training import job
 from tests.conftest import JobFactory
 
@@ -23,6 +27,38 @@ def _undo_what_a_process_sets() -> Iterator[None]:
     signal.signal(signal.SIGTERM, on_sigterm)
 
 
+@pytest.fixture
+def fail_with(make_job: JobFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], str]:
+    """Return a function that runs a job which ends in an exception, and returns its failure file."""
+    root = make_job()
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
+
+    def fail(error: BaseException) -> str:
+        def run(*arguments: object) -> None:
+            raise error
+
+        monkeypatch.setattr(job, "run", run)
+        assert job.main() == 1
+        return (root / "output/failure").read_bytes().decode()
+
+    return fail
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def deep() -> BaseException:
+    try:
+        return deep()
+    except RecursionError as error:
+        return error
+
+
+MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNetError: '
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -31,26 +67,93 @@ def _undo_what_a_process_sets() -> Iterator[None]:
             OSError(errno.ENOSPC, "No space left on device"),
             "PlatformError: the disk is full: give the job a larger volume",
         ),
+        (RuntimeError(MXNET + "fwrite: No space left on device"), "PlatformError: the disk is full"),
+        (
+            OSError(errno.EIO, "Input/output error", "/opt/ml/input/data/train/1.jpg"),
+            "PlatformError: the machine refused a file or device: see that it may be read and written. "
+            "OSError: [Errno 5] Input/output error: '/opt/ml/input/data/train/1.jpg'",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/opt/ml/model"), "PlatformError: the machine refused"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), "AlgorithmError: FileNotFoundError: [Errno 2] No such"),
         (MemoryError(), "ClientError: memory ran out: lower mini_batch_size or crop_size"),
-        (RuntimeError("cudaMalloc failed: out of memory"), "ClientError: memory ran out: lower mini_batch_size"),
+        (MemoryError("std::bad_alloc"), "ClientError: memory ran out: lower mini_batch_size or crop_size"),
+        (RuntimeError("cudaMalloc failed: out of memory"), "ClientError: the GPU's memory ran out: lower"),
+        (RuntimeError(MXNET + "CUDA: uncorrectable ECC error encountered"), "PlatformError: the GPU is faulty"),
         (KeyError("surprise"), "AlgorithmError: KeyError: 'surprise'"),
-        (ClientError("x" * 5000), "ClientError: " + "x" * 1011),
+        (RuntimeError(MXNET + "Check failed: 1 == 2"), "AlgorithmError: RuntimeError: MXNetError: Check failed: 1"),
+        (ClientError("x" * 5000), "ClientError: " + "x" * 1008 + "…"),
+        (Mute(), "AlgorithmError: Mute"),
+        (KeyboardInterrupt(), "ClientError: the job was interrupted from the keyboard"),
+        (SystemExit("import failed"), "AlgorithmError: SystemExit: import failed"),
+        (RecursionError("maximum recursion depth exceeded"), "AlgorithmError: RecursionError: maximum recursion depth"),
+        (deep(), "AlgorithmError: RecursionError: maximum recursion depth"),
+        (ValueError("a\nb"), "AlgorithmError: ValueError: b"),
     ],
 )
 def test_a_failure_is_laid_at_the_right_door(
-    make_job: JobFactory, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+    fail_with: Callable[[BaseException], str], capsys: pytest.CaptureFixture[str], error: BaseException, reason: str
 ) -> None:
-    root = make_job()
+    written = fail_with(error)
+    assert written.startswith(reason)
+    assert len(written.encode()) <= 1024
+    log = capsys.readouterr().out.splitlines()
+    assert log[0].endswith(written)
+    assert "Traceback (most recent call last):" in log
 
-    def fail(*arguments: object) -> None:
-        raise error
 
-    monkeypatch.setattr(job, "run", fail)
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no exception groups")
+def test_a_group_is_laid_at_the_door_of_the_first_that_knows(fail_with: Callable[[BaseException], str]) -> None:
+    group = vars(importlib.import_module("builtins"))["ExceptionGroup"]
+    inner = group("inner", [OSError(5, "io"), PlatformError("the pipe is shut")])
+    assert fail_with(group("outer", [KeyError("x"), inner])) == "PlatformError: the pipe is shut"
+    assert fail_with(group("outer", [KeyError("x"), ValueError("y")])) == "AlgorithmError: KeyError: 'x'"
+
+
+def test_what_the_failure_file_has_no_room_for_is_in_the_log(
+    fail_with: Callable[[BaseException], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{number:08d}.jpg has no annotation" for number in range(200)]
+    written = fail_with(ClientError("images lack annotations; add them", names))
+    assert written.startswith(f"ClientError: images lack annotations; add them: {names[0]}; {names[1]}; ")
+    shown = written.count(".jpg")
+    assert written.endswith(f"; {names[shown - 1]}; and {200 - shown} more")
+    log = capsys.readouterr().out
+    assert [line for line in names if not re.search(rf" ERROR \d+\] {line}$", log, re.MULTILINE)] == []
+
+
+def test_what_fits_is_not_logged_twice(
+    fail_with: Callable[[BaseException], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(ClientError("rename", ["one.jpg"]))
+    assert [line for line in capsys.readouterr().out.splitlines() if line.endswith("] one.jpg")] == []
+
+
+def test_names_that_are_no_text_cost_neither_the_failure_file_nor_the_log(
+    fail_with: Callable[[BaseException], str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = os.fsdecode(b"stra\xdfe\n[12/16/2020 18:55:13 INFO 1] #quality_metric\x1b[2J.jpg")
+    shown = r"stra\xdfe\n[12/16/2020 18:55:13 INFO 1] #quality_metric\x1b[2J.jpg"
+    with open(os.dup(1), "w", encoding="ascii") as narrow:
+        monkeypatch.setattr(sys, "stdout", narrow)
+        assert fail_with(ClientError("Größe: rename it", [name])) == f"ClientError: Größe: rename it: {shown}"
+        assert fail_with(ValueError(name)).startswith("AlgorithmError: ValueError: [12/16")
+        logging.getLogger("any").warning("%s is passed over", name)
+    log = capfd.readouterr().out
+    assert log.splitlines()[0].endswith(rf"ClientError: Gr\xf6\xdfe: rename it: {shown}")
+    assert log.splitlines()[-1].endswith(f"] {shown} is passed over")
+    assert "\x1b" not in log
+
+
+def test_a_failure_file_that_cannot_be_written_leaves_the_reason_in_the_log(
+    make_job: JobFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_job(num_classes="1")
+    (root / "output").write_text("no directory")
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
     assert job.main() == 1
-    written = (root / "output/failure").read_text()
-    assert written.startswith(reason)
-    assert len(written) <= 1024
+    log = capsys.readouterr().out
+    assert "the failure file could not be written" in log
+    assert "ClientError: 1 hyperparameter is not valid: num_classes must be" in log
 
 
 def test_a_root_without_a_job_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,3 +161,16 @@ def test_a_root_without_a_job_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert job.main() == 1
     written = (tmp_path / "nothing/output/failure").read_text()
     assert written.startswith(f"ClientError: there is no {tmp_path}/nothing/input/config/hyperparameters.json: mount")
+
+
+def test_a_file_name_that_is_not_utf8_is_shown_escaped(
+    make_job: JobFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_job()
+    folder = os.fsencode(root / "input/data/train")
+    os.rename(folder + b"/train-0.jpg", folder + b"/stra\xdfe.jpg")
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
+    assert job.main() == 1
+    written = (root / "output/failure").read_bytes().decode()
+    assert written.startswith("ClientError: ") and r"stra\xdfe.jpg" in written
+    assert written in capsys.readouterr().out

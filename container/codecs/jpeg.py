@@ -1,0 +1,187 @@
+"""The parts of a JPEG file: the picture alone, without what is packed around it.
+
+https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import struct
+from collections.abc import Iterator
+
+from container.codecs.header import DecodeError, Header, cut_off, damaged, exif_orientation
+from container.codecs.pieces import Pieces
+
+SIGNATURE = b"\xff\xd8\xff"
+END = b"\xff\xd9"
+
+_EOI, _SOS = 0xD9, 0xDA
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_DECODABLE = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC9: "arithmetic", 0xCA: "arithmetic"}
+_PROGRESSIVE = {0xC2, 0xCA}
+_SEGMENTS = {*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE}  # the markers that have a length
+_ALONE = {0x01, *range(0xD0, 0xD8)}
+_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+_NEEDED_APP = {0xE0: 14, 0xEE: 12}  # JFIF and Adobe say which colours the samples are; by their least length
+_ANY_MARKER = re.compile(rb"\xff([^\x00\xff])")
+_NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # within a scan, where FF00 is data and FFD0 to FFD7 restart
+_WINDOW = 2**20  # bytes
+_FILL = b"\xff" * 1024
+_MAX_MARKERS = 2**14
+_MAX_SCANS = 100  # encoders write up to about 15
+
+
+@dataclasses.dataclass
+class _Parts:
+    """What is known after some of the segments."""
+
+    header: Header | None = None
+    frame: int = 0
+    components: bytes = b""
+    scans: list[bytes] = dataclasses.field(default_factory=list)
+    orientation: int = 1
+
+    def found(self) -> Header:
+        if self.header is None:
+            raise damaged("JPEG", "its image data have no header")
+        return dataclasses.replace(self.header, orientation=self.orientation)
+
+
+def read_header(data: bytes) -> Header:
+    """Read the header; the first bytes of a file suffice when they reach that far, else CutOff is raised."""
+    parts = _Parts()
+    try:
+        for marker, start, end in _segments(data):
+            _learn(parts, marker, memoryview(data)[start + 4 : end])
+            if marker == _SOS:
+                break
+    except DecodeError:
+        if parts.header is None:
+            raise
+    return parts.found()
+
+
+def picture(data: bytes) -> tuple[Pieces, bool]:
+    """Return the pieces that are the picture alone, and whether its end mark is there.
+
+    Left out are the segments that no pixel depends on (EXIF with its thumbnail, ICC and XMP, comments) and all that
+    follows the picture. Raises DecodeError for too many scans, and CutOff for what is cut outside of a scan.
+    """
+    view, parts = memoryview(data), _Parts()
+    pieces = [view[:2]]
+    first, end = 0, len(data)
+    for marker, start, stop in _segments(data):
+        if marker == _EOI:
+            end = stop
+            break
+        _learn(parts, marker, view[start + 4 : stop])
+        if marker == _SOS and not first:
+            first = start
+        if not first and _is_needed(marker, stop - start - 4):
+            pieces.append(view[start:stop])
+    if not parts.scans:
+        raise cut_off("JPEG", "before its image data")
+    parts.found()
+    complete = data[end - 2 : end] == END
+    if not complete and not _all_is_sent(parts):
+        raise cut_off("JPEG", "between its scans")
+    return [*pieces, _scans(data, first, end if complete else _end_of_data(data))], complete
+
+
+def _end_of_data(data: bytes) -> int:
+    """Return where the last scan's data end in a file without an end mark: padding, and half a mark, are no data."""
+    end = len(data.rstrip(b"\0\xff"))
+    while data[end : end + 2] == b"\xff\0":  # but that is
+        end += 2
+    return end
+
+
+def _scans(data: bytes, start: int, end: int) -> memoryview:
+    """Return the scans' bytes, without long runs of fill bytes, over which a decoder would need minutes."""
+    if end - start > _WINDOW and data.find(_FILL, start, end) >= 0:
+        return memoryview(re.sub(rb"\xff{2,}", b"\xff", data[start:end]))
+    return memoryview(data)[start:end]
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Give each segment as marker, start and end, up to the end mark, or to the end of the last scan's data."""
+    position, scanning = 2, False
+    for _ in range(_MAX_MARKERS):
+        found = _search(_NEXT_MARKER if scanning else _ANY_MARKER, data, position)
+        if found is None:
+            if scanning:
+                return
+            raise cut_off("JPEG", "before its image data")
+        marker, start, position = found[1][0], found.start(), found.end()
+        if marker == _EOI:
+            yield marker, start, position
+            return
+        if marker in _ALONE or (scanning and marker not in _SEGMENTS):
+            continue  # damage within a scan is the decoder's to judge
+        if marker not in _SEGMENTS:
+            raise damaged("JPEG", f"the marker FF{marker:02X} is none that a JPEG has before its image data")
+        length = struct.unpack_from(">H", data, position)[0] if position + 2 <= len(data) else 2
+        position += max(length, 2)
+        if position > len(data):
+            raise cut_off("JPEG", "before its image data" if not scanning else "between its scans")
+        yield marker, start, position
+        scanning = scanning or marker == _SOS
+    raise damaged("JPEG", f"it has more than {_MAX_MARKERS} segments")
+
+
+def _search(pattern: re.Pattern[bytes], data: bytes, position: int) -> re.Match[bytes] | None:
+    """Search a little at a time, so that other threads get their turn."""
+    while position < len(data):
+        if found := pattern.search(data, position, position + _WINDOW + 1):
+            return found
+        position += _WINDOW
+    return None
+
+
+def _learn(parts: _Parts, marker: int, content: memoryview) -> None:
+    if marker in _FRAMES:
+        if parts.header:
+            raise damaged("JPEG", "it has two headers")
+        parts.header, parts.frame, parts.components = _frame(marker, content), marker, bytes(content[6::3])
+    elif marker == _SOS:
+        parts.scans.append(bytes(content))
+        if len(parts.scans) > _MAX_SCANS:
+            raise DecodeError(f"the JPEG has more than {_MAX_SCANS} scans, each of which costs a whole image's time")
+    elif marker == 0xE1 and bytes(content[:6]) == b"Exif\0\0" and parts.orientation == 1:
+        parts.orientation = exif_orientation(content)
+
+
+def _frame(marker: int, content: memoryview) -> Header:
+    if len(content) < 6:
+        raise damaged("JPEG", "its header is too short")
+    bits, height, width, components = struct.unpack_from(">BHHB", content)
+    if marker not in _DECODABLE:
+        raise DecodeError(f"the JPEG is of a rare kind (SOF{marker - 0xC0}); save it as a baseline JPEG or as PNG")
+    if bits != 8:
+        raise DecodeError(f"the JPEG has {bits} bits a sample; save it with 8 bits, or as PNG")
+    if components not in _MODES:
+        raise DecodeError(f"the JPEG has {components} channels; save it with 1, 3 or 4")
+    if not (width and height):
+        raise damaged("JPEG", f"its header announces {width}×{height} pixels")
+    return Header("JPEG", width, height, _MODES[components], bits)
+
+
+def _is_needed(marker: int, length: int) -> bool:
+    if marker == 0xFE or 0xE0 <= marker <= 0xEF:
+        return length >= _NEEDED_APP.get(marker, 2**16)
+    return True
+
+
+def _all_is_sent(parts: _Parts) -> bool:
+    """Say whether the scans have had every component's coefficients, to the last bit."""
+    missing = {component: [True] * 64 for component in parts.components}
+    for scan in parts.scans:
+        count = scan[0] if scan else 0
+        if len(scan) < 4 + 2 * count:
+            return False
+        start, end, bits = scan[1 + 2 * count : 4 + 2 * count] if parts.frame in _PROGRESSIVE else (0, 63, 0)
+        for component in scan[1 : 1 + 2 * count : 2]:
+            if component in missing and end < 64:
+                missing[component][start : end + 1] = [bool(bits & 15)] * (end + 1 - start)
+    return not any(map(any, missing.values()))

@@ -1,0 +1,143 @@
+"""The parts of a PNG file: the picture alone, without what is packed around it.
+
+https://www.w3.org/TR/png-3/, section 5. Nothing is decompressed here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import zlib
+from collections.abc import Iterator
+
+from container.codecs.header import DecodeError, Header, cut_off, damaged, exif_orientation
+from container.codecs.pieces import Pieces
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_MODES = {  # by bits and colour type
+    (1, 0): "1",
+    (2, 0): "L",
+    (4, 0): "L",
+    (8, 0): "L",
+    (16, 0): "I;16",
+    (8, 2): "RGB",
+    (16, 2): "RGB",
+    (1, 3): "P",
+    (2, 3): "P",
+    (4, 3): "P",
+    (8, 3): "P",
+    (8, 4): "LA",
+    (16, 4): "RGBA",
+    (8, 6): "RGBA",
+    (16, 6): "RGBA",
+}
+_MAX_CHUNKS = 2**16
+_MAX_EXIF = 2**20
+_PALETTE_BYTES = 3 * 256
+_IEND = memoryview(struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND")))
+
+
+def read_header(data: bytes) -> Header:
+    """Read the header; the first bytes of a file suffice when they reach that far, else CutOff is raised."""
+    header: Header | None = None
+    try:
+        for kind, start, end in _chunks(data):
+            if header is None:
+                header = _header(data, kind, start, end)
+            elif kind == b"eXIf" and end - start <= _MAX_EXIF and _is_sound(data, start, end):
+                return dataclasses.replace(header, orientation=exif_orientation(memoryview(data)[start + 8 : end - 4]))
+    except DecodeError:
+        if header is None:
+            raise
+    if header is None:
+        raise cut_off("PNG", "before its header")
+    return header
+
+
+def picture(data: bytes) -> tuple[Pieces, bool]:
+    """Return the pieces that are the picture alone (header, palette, image data), and whether its end mark is there.
+
+    Raises DecodeError where a checksum of these is wrong, CutOff where they are cut.
+    """
+    view, runs, complete = memoryview(data), [[0, len(SIGNATURE)]], False
+    has_header = has_data = False
+    for kind, start, end in _chunks(data):
+        if kind == b"IEND":
+            complete = True
+            break
+        if not has_header:
+            _header(data, kind, start, end)
+        elif _is_ancillary(kind):
+            continue
+        else:
+            _check(data, kind, start, end)
+        has_header, has_data = True, has_data or kind == b"IDAT"
+        if kind == b"PLTE" and has_data:
+            continue
+        if runs[-1][1] == start:
+            runs[-1][1] = end
+        else:
+            runs.append([start, end])
+    if not has_data:
+        raise damaged("PNG", "it has no image data")
+    return [*(view[start:end] for start, end in runs), _IEND], complete
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Give each chunk as kind, start and end, up to IEND or to what is no chunk behind the image data.
+
+    Raises CutOff where the bytes end before or within the image data.
+    """
+    position, has_data = len(SIGNATURE), False
+    for _ in range(_MAX_CHUNKS):
+        if position + 8 > len(data):
+            if has_data:
+                return
+            raise cut_off("PNG", "before its image data")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if kind == b"IEND":
+            yield kind, position, end
+            return
+        if not kind.isalpha() or end > len(data):
+            if has_data and kind != b"IDAT":
+                return
+            if kind.isalpha():
+                raise cut_off("PNG", f"inside its chunk {kind.decode()}")
+            raise damaged("PNG", f"its byte {position} begins no chunk")
+        yield kind, position, end
+        position, has_data = end, has_data or kind == b"IDAT"
+    raise damaged("PNG", f"it has more than {_MAX_CHUNKS} chunks")
+
+
+def _header(data: bytes, kind: bytes, start: int, end: int) -> Header:
+    if kind == b"CgBI":
+        raise DecodeError("the PNG is of Apple's own kind (CgBI), made for applications; save it as an ordinary PNG")
+    if kind != b"IHDR" or end - start != 25:
+        raise damaged("PNG", "it does not begin with a header")
+    _check(data, kind, start, end)
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, start + 8)
+    mode = _MODES.get((bits, colour))
+    if mode is None or not (width and height):
+        raise damaged("PNG", f"its header announces {width}×{height} pixels of {bits} bits in colour type {colour}")
+    return Header("PNG", width, height, mode, bits)
+
+
+def _check(data: bytes, kind: bytes, start: int, end: int) -> None:
+    """Raise DecodeError for a wrong checksum, or for a chunk that cannot be understood and must not be passed over."""
+    if kind not in (b"IHDR", b"PLTE", b"IDAT"):
+        raise damaged("PNG", f"its chunk {kind.decode()} is none that a PNG has")
+    if not _is_sound(data, start, end):
+        raise damaged("PNG", f"its chunk {kind.decode()} has a wrong checksum")
+    if kind == b"PLTE" and ((end - start - 12) % 3 or not 0 < end - start - 12 <= _PALETTE_BYTES):
+        raise damaged("PNG", f"its palette has {end - start - 12} bytes")
+
+
+def _is_ancillary(kind: bytes) -> bool:
+    return bool(kind[0] & 0x20)
+
+
+def _is_sound(data: bytes, start: int, end: int) -> bool:
+    """Say whether the chunk's checksum is right."""
+    return zlib.crc32(memoryview(data)[start + 4 : end - 4]) == struct.unpack_from(">I", data, end - 4)[0]

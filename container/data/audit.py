@@ -1,0 +1,147 @@
+"""The audit: every pair of every channel opened once before training begins, and everything found told together.
+
+In Pipe mode, or where it was left out, the findings grow during the first pass over each channel instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from container import artifacts
+from container.data.audit_errors import find_errors
+from container.data.audit_table import draw_table, summarize
+from container.data.audit_warnings import find_warnings
+from container.data.class_names import known_classes
+from container.data.examine import examine_pairs
+from container.data.faults import Fault, raise_faults
+from container.data.findings import BadSample, Findings, Seen
+from container.data.samples import FileSamples, Samples
+from container.errors import printable
+from container.hyperparameters import Hyperparameters
+
+LOG = logging.getLogger(__name__)
+
+REPORT = "audit.json"
+
+_MOST_FAULTS = 100  # unusable pairs of a stream, after which its pass need not go on
+_MOST_DETAILS = 10  # of a warning in the log
+
+
+class Audit:
+    """The findings on a job's channels, and what follows from them; `folder` is where audit.json goes.
+
+    `unopened` are the faults of channels that could not even be opened.
+    """
+
+    def __init__(
+        self, job: Hyperparameters, samples: Mapping[str, Samples], folder: Path, unopened: Sequence[Fault] = ()
+    ) -> None:
+        self._job = job
+        self._samples = samples
+        self._path = folder / REPORT
+        self._findings = {
+            channel: Findings(channel, each.label_map, job.num_classes, job.crop) for channel, each in samples.items()
+        }
+        self._modes: dict[str, str] = {}
+        self._errors = list(unopened)
+        self._told: set[str] = set()
+        self._pending = set(samples)
+
+    def run(self, mode: str, stop: threading.Event) -> None:
+        """Audit the File channels as `mode` says (full, fast or off), and tell what was found.
+
+        Raises one ClientError, the worst fault first; audit.json is written either way.
+        """
+        files = {name: each for name, each in self._samples.items() if isinstance(each, FileSamples)}
+        start = time.monotonic()
+        for channel, samples in files.items() if mode != "off" else ():
+            self._modes[channel] = mode
+            self._findings[channel].pairs = len(samples.pairs)
+            examine_pairs(self._findings[channel], samples, self._job, mode, stop)
+        if stop.is_set():
+            return
+        if mode == "full":
+            self._pending -= files.keys()
+        if self._modes or self._errors:
+            seconds = time.monotonic() - start
+            self._conclude(list(self._modes), f"audit ({mode}, {seconds:.1f} s)", complete=mode == "full")
+
+    def begin(self, channel: str) -> bool:
+        """Say whether a pass that begins has to be watched: the first over a channel that no audit has seen whole."""
+        if channel not in self._pending:
+            return False
+        fresh = Findings(channel, self._samples[channel].label_map, self._job.num_classes, self._job.crop)
+        self._findings[channel] = fresh
+        return True
+
+    def watch(self, channel: str, seen: Seen) -> None:
+        """Take in a pair of a first pass."""
+        self._findings[channel].add(seen)
+
+    def watch_bad(self, channel: str, error: BadSample) -> bool:
+        """Take in an unusable pair of a first pass; returns whether the pass may go on."""
+        findings = self._findings[channel]
+        findings.add_bad(error)
+        return len(findings.bad) <= self._job.max_bad_records or len(findings.bad) < _MOST_FAULTS
+
+    def end(self, channel: str) -> None:
+        """Judge a channel whose first pass is complete; raises ClientError as `run` does."""
+        self._pending.discard(channel)
+        self._modes[channel] = "first pass"
+        self._findings[channel].pairs = self._findings[channel].opened
+        self._conclude([channel], f"audit of channel {channel} (first pass)", complete=True)
+
+    def _conclude(self, channels: Sequence[str], title: str, complete: bool) -> None:
+        for channel in channels:
+            self._findings[channel].sort()
+        judged = {channel: self._findings[channel] for channel in self._findings if self._modes.get(channel)}
+        names = self._names()
+        budget = self._job.max_bad_records
+        self._errors += find_errors({channel: self._findings[channel] for channel in channels}, budget)
+        if not complete:  # a sample shows what is broken, not what is absent
+            self._errors = [fault for fault in self._errors if fault.kind not in ("classes", "label map")]
+        warnings = find_warnings(judged, names, self._job) if complete else []
+        self._write(judged, names, warnings)
+        LOG.info("%s: %s", title, summarize(self._errors, warnings, self._path))
+        for line in draw_table([judged[channel] for channel in channels], names) if channels else ():
+            LOG.info("%s", line)
+        for fault in warnings:
+            self._tell(fault)
+        raise_faults(self._errors, f"output/data/{REPORT}")
+
+    def _tell(self, fault: Fault) -> None:
+        """Log a warning once, with the first of its details."""
+        if fault.message in self._told:
+            return
+        self._told.add(fault.message)
+        LOG.warning("%s", printable(fault.message))
+        for detail in fault.details[:_MOST_DETAILS]:
+            LOG.warning("  %s", printable(detail))
+        if fault.details[_MOST_DETAILS:]:
+            LOG.warning("  and %d more, all of them in %s", len(fault.details) - _MOST_DETAILS, self._path)
+
+    def _names(self) -> dict[int, str]:
+        """Call the classes as the first channel that knows them does."""
+        names: dict[int, str] = {}
+        for samples in self._samples.values():
+            for label, entry in known_classes(samples, self._job.num_classes).items():
+                if entry.name is not None:
+                    names.setdefault(label, entry.name)
+        return names
+
+    def _write(self, judged: Mapping[str, Findings], names: Mapping[int, str], warnings: list[Fault]) -> None:
+        artifacts.write_json(
+            self._path,
+            {
+                "errors": [fault.as_dict() for fault in self._errors],
+                "warnings": [fault.as_dict() for fault in warnings],
+                "channels": {
+                    channel: {"mode": self._modes[channel], **findings.as_dict(names)}
+                    for channel, findings in judged.items()
+                },
+            },
+        )

@@ -1,0 +1,74 @@
+"""Opening the pairs of a File channel for the audit, in parallel: all of them, or their headers and a few."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from tqdm import tqdm
+
+from container.data.findings import BadSample, Findings
+from container.data.pairing import FileSample
+from container.data.samples import FileSamples, check_headers, examine_sample
+from container.environment import cpu_count
+from container.hyperparameters import Hyperparameters
+
+_CHUNK = 8  # pairs per task: handing over each alone would cost as much as small pictures do
+_AHEAD = 32  # tasks that wait
+
+_Chunk = Sequence[tuple[Callable[[FileSample], None], FileSample]]
+
+
+def examine_pairs(
+    findings: Findings, samples: FileSamples, job: Hyperparameters, mode: str, stop: threading.Event
+) -> None:
+    """Open every pair (`mode` full), or a quarter of the headers and a fiftieth of the pairs, evenly spread (fast).
+
+    The fast way opens at most 1,000 and decodes at most 64: FastFile fetches what is opened. What is found goes into
+    `findings`; ends early once `stop` is set.
+    """
+
+    def examine(sample: FileSample) -> None:
+        findings.add(examine_sample(sample, samples.label_map, job.num_classes, job.exif_orientation))
+
+    def glance(sample: FileSample) -> None:
+        check_headers(sample, job.exif_orientation)
+
+    pairs = samples.pairs
+    if mode == "full":
+        work = [(examine, sample) for sample in pairs]
+    else:
+        chosen = _spread(len(pairs), max(2, min(64, len(pairs) // 50)))
+        opened = _spread(len(pairs), max(16, min(1000, len(pairs) // 4))) - chosen
+        work = [(examine, pairs[index]) for index in sorted(chosen)]
+        work += [(glance, pairs[index]) for index in sorted(opened)]
+
+    def do(chunk: _Chunk) -> int:
+        for way, sample in chunk:
+            if not stop.is_set():
+                try:
+                    way(sample)
+                except BadSample as error:
+                    findings.add_bad(error)
+        return len(chunk)
+
+    chunks = [work[start : start + _CHUNK] for start in range(0, len(work), _CHUNK)]
+    with (
+        ThreadPoolExecutor(cpu_count(), thread_name_prefix="audit") as pool,
+        tqdm(total=len(work), desc=f"audit {findings.channel}", leave=False, disable=None) as bar,
+    ):
+        for done in _results(pool, do, chunks):
+            bar.update(done)
+
+
+def _spread(size: int, count: int) -> set[int]:
+    """Choose `count` of `size` places, evenly spread."""
+    return {round(place) for place in np.linspace(0, size - 1, min(size, count)).tolist()}
+
+
+def _results(pool: ThreadPoolExecutor, do: Callable[[_Chunk], int], items: Sequence[_Chunk]) -> Iterator[int]:
+    """Do the work in the pool's threads, with a bounded number of tasks waiting."""
+    for start in range(0, len(items), _AHEAD):
+        yield from pool.map(do, items[start : start + _AHEAD])

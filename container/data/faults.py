@@ -1,0 +1,56 @@
+"""A fault in the data: cause and remedy, and what it is about; and how all of them are told together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from container.data.findings import Findings
+from container.errors import ClientError
+
+LISTED = 10  # values or classes within one sentence
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong or odd: cause and remedy, and the files or values that it is about."""
+
+    kind: str
+    message: str
+    details: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Describe it for audit.json."""
+        return {"kind": self.kind, "message": self.message, "details": list(self.details)}
+
+
+def raise_faults(faults: list[Fault], told: str) -> None:
+    """Raise one ClientError for all faults, the first of them first; `told` says where all of them are listed."""
+    if not faults:
+        return
+    first, *others = faults
+    message = first.message
+    if others:
+        message += f" ({len(others)} more fault{'s' if others[1:] else ''} below and in {told})"
+    details = [detail for fault in faults for detail in fault.details]
+    raise ClientError(message, [*(fault.message for fault in others), *details])
+
+
+def list_values(findings: Findings, which: Mapping[int, int] | None = None) -> str:
+    """List pixel values with their shares of all pixels, the most frequent first."""
+    counts = findings.values if which is None else which
+    ordered = sorted(counts, key=lambda value: (-counts[value], value))
+    listed = []
+    for value in ordered[:LISTED]:
+        ignored = ", ignored" if value in findings.ignored else ""
+        listed.append(f"{findings.show(value)} ({percent(findings.share(counts[value]))}{ignored})")
+    return ", ".join(listed) + (f" and {len(ordered) - LISTED} more" if ordered[LISTED:] else "") or "none"
+
+
+def percent(share: float | np.floating[Any]) -> str:
+    """Write a share with as many digits as tell it from nothing."""
+    percent = 100 * float(share)
+    return f"{percent:.1f} %" if percent >= 0.1 or not percent else f"{percent:.1g} %"

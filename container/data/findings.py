@@ -1,0 +1,207 @@
+"""What the pictures of one channel are found to be: counts that grow, pair by pair, from any number of threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from container.data.colours import colour_codes
+from container.data.labels import LabelMap
+from container.data.reading import IGNORE, Reading, UnmappedColours
+from container.errors import ClientError
+
+Kind = Literal["unreadable", "size", "colour", "label"]
+
+_MOSTLY = 0.5  # of an annotation's pixels ignored
+_VALUES = 4096  # distinct pixel values or colours that are told apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What one decoded pair tells: its size in pixels, what its annotation says, and what was done to read it."""
+
+    name: str
+    height: int
+    width: int
+    reading: Reading
+    palette: np.ndarray | None = None
+    is_turned: bool = False  # as the photograph's EXIF orientation says
+    is_ambiguous: bool = False  # it was not, though its size would be right either way
+    notes: tuple[str, ...] = ()
+    digest: bytes | None = None
+
+
+class BadSample(ClientError):
+    """One pair that cannot be used; `seen` is what could be read of it all the same."""
+
+    def __init__(self, message: str, kind: Kind, seen: Seen | None = None, colours: Counter[int] | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.seen = seen
+        self.colours = colours or Counter()
+
+
+class Findings:
+    """The findings on one channel."""
+
+    def __init__(self, channel: str, label_map: LabelMap, num_classes: int, crop: int) -> None:
+        self.channel = channel
+        self.label_map = label_map
+        self.num_classes = num_classes
+        self.crop = crop
+        self.pairs = 0  # in the channel, as far as is known
+        self.opened = 0
+        self.bad: list[BadSample] = []
+        self.values: Counter[int] = Counter()  # pixels by id, or by colour as 0xrrggbb
+        self.ignored: set[int] = set()  # of those, what is ignored
+        self.unnamed: Counter[int] = Counter()  # what the label map does not name
+        self.wrong: Counter[int] = Counter()  # and what it makes no class of
+        self.is_colour = False
+        self.labels = np.zeros(256, np.int64)  # pixels by label
+        self.images = np.zeros(256, np.int64)  # images by label
+        self.unlabelled: list[str] = []
+        self.mostly_ignored: list[str] = []
+        self.turned: list[str] = []
+        self.unturned: list[str] = []
+        self.small: list[str] = []
+        self.notes: list[str] = []
+        self.heights: list[int] = []  # smallest and largest
+        self.widths: list[int] = []
+        self.digests: dict[bytes, list[str]] = {}
+        self.palettes: dict[int, tuple[int, str]] = {}  # the first colour of an index, and whose it is
+        self.repainted: dict[str, tuple[int, int, int, str]] = {}  # by annotation: index, its colour, the other, whose
+        self._lock = threading.Lock()
+
+    def add(self, seen: Seen) -> None:
+        """Count a pair."""
+        counts = seen.reading.counts
+        present = np.flatnonzero(counts)
+        labels = np.bincount(seen.reading.labels[present], counts[present], 256).astype(np.int64)
+        with self._lock:
+            self.opened += 1
+            self._count_values(seen.reading, present)
+            self.labels += labels
+            self.images += labels > 0
+            self._note_sizes(seen)
+            self._note_labels(seen, int(labels[IGNORE]))
+            self._note_palette(seen, present)
+            self.notes += [f"{seen.name}: {note}" for note in seen.notes]
+            if seen.digest:
+                self.digests.setdefault(seen.digest, []).append(seen.name)
+
+    def add_bad(self, error: BadSample) -> None:
+        """Count a pair that cannot be used."""
+        if error.seen:
+            self.add(error.seen)
+        with self._lock:
+            self.opened += not error.seen
+            self.bad.append(error)
+
+    def sort(self) -> None:
+        """Put names in order, which come as the threads are done."""
+        for names in (self.unlabelled, self.mostly_ignored, self.turned, self.unturned, self.small, self.notes):
+            names.sort()
+        self.bad.sort(key=lambda error: error.message)
+
+    @property
+    def labelled(self) -> int:
+        """Pixels that are labelled with a class."""
+        return int(self.labels[: self.num_classes].sum())
+
+    @property
+    def classes(self) -> list[int]:
+        """Classes that have pixels."""
+        return np.flatnonzero(self.labels[: self.num_classes]).tolist()
+
+    def share(self, pixels: int | np.integer[Any]) -> float:
+        """Return the share of all pixels, 0 to 1."""
+        return float(pixels) / max(1, int(self.labels.sum()))
+
+    def as_dict(self, names: Mapping[int, str]) -> dict[str, Any]:
+        """Describe the channel for audit.json."""
+        return {
+            "pairs": self.pairs,
+            "opened": self.opened,
+            "unusable": len(self.bad),
+            "height": self.heights,
+            "width": self.widths,
+            "ignored_share": self.share(self.labels[IGNORE]),
+            "classes": [
+                {
+                    "id": label,
+                    **({"name": names[label]} if label in names else {}),
+                    "pixels": int(self.labels[label]),
+                    "share": self.labels[label] / max(1, self.labelled),
+                    "images": int(self.images[label]),
+                }
+                for label in range(self.num_classes)
+            ],
+            "pixel_values": {self.show(value): pixels for value, pixels in self.values.most_common(256)},
+        }
+
+    def show(self, value: int) -> str:
+        """Write a pixel value, or a colour."""
+        if not self.is_colour:
+            return str(value)
+        return f"#{value:06x}" if value >= 0 else "other colours"
+
+    def _count_values(self, reading: Reading, present: np.ndarray) -> None:
+        self.is_colour |= reading.is_colour
+        columns = (reading.values, reading.counts, reading.labels, reading.unnamed, reading.wrong)
+        for value, pixels, label, unnamed, wrong in zip(*(column[present].tolist() for column in columns), strict=True):
+            if value not in self.values and len(self.values) >= _VALUES:
+                continue
+            self.values[value] += pixels
+            if unnamed:
+                self.unnamed[value] += pixels
+            if wrong:
+                self.wrong[value] += pixels
+            elif label == IGNORE:
+                self.ignored.add(value)
+
+    def _note_sizes(self, seen: Seen) -> None:
+        for extremes, side in ((self.heights, seen.height), (self.widths, seen.width)):
+            extremes[:] = [min([side, *extremes]), max([side, *extremes])]
+        if min(seen.height, seen.width) < self.crop:
+            self.small.append(seen.name)
+        if seen.is_turned:
+            self.turned.append(seen.name)
+        elif seen.is_ambiguous:
+            self.unturned.append(seen.name)
+
+    def _note_labels(self, seen: Seen, ignored: int) -> None:
+        pixels = seen.height * seen.width
+        if ignored == pixels:
+            self.unlabelled.append(seen.name)
+        elif ignored > _MOSTLY * pixels:
+            self.mostly_ignored.append(seen.name)
+
+    def _note_palette(self, seen: Seen, present: np.ndarray) -> None:
+        if seen.palette is None:
+            return
+        codes = colour_codes(seen.palette)
+        for index in present[present < len(codes)].tolist():
+            colour = int(codes[index])
+            first, owner = self.palettes.setdefault(index, (colour, seen.name))
+            if first != colour:
+                self.repainted.setdefault(seen.name, (index, colour, first, owner))
+
+
+def unmapped_colours(errors: Iterable[BadSample]) -> Counter[int]:
+    """Add up the colours of annotations that nothing explains, by 0xrrggbb."""
+    found: Counter[int] = Counter()
+    for error in errors:
+        if len(found) < _VALUES:
+            found.update(error.colours)
+    return found
+
+
+def bad_annotation(error: Exception, name: str, kind: Kind, seen: Seen | None = None) -> BadSample:
+    """Make the error of a pair from what was found wrong with its annotation."""
+    colours = Counter(error.colours) if isinstance(error, UnmappedColours) else None
+    return BadSample(f"annotation of {name}: {error}", kind, seen, colours)

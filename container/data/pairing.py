@@ -1,0 +1,230 @@
+"""Pairs of image and annotation from two directories, as S3, the platform and people fill them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+
+from container.data.colours import ColourMap
+from container.environment import Channel
+from container.errors import ClientError, printable
+
+LOG = logging.getLogger(__name__)
+
+_IMAGES = (".jpg", ".jpeg", ".png")
+_ANNOTATIONS = (".png",)
+_HEAD_BYTES = 4096
+_STRAYS = 20  # that get a line of their own
+
+Files = dict[PurePath, Path]  # files by their path below the channel, without suffix, in Unicode's form NFC
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSample:
+    """A pair of files, read when it is its turn."""
+
+    image: Path
+    annotation: Path
+    colour_map: ColourMap | None = None
+
+    @property
+    def name(self) -> str:
+        """The image's path."""
+        return str(self.image)
+
+    def read(self) -> tuple[bytes, bytes]:
+        """Read both files."""
+        return self.image.read_bytes(), self.annotation.read_bytes()
+
+    def read_heads(self) -> Iterator[tuple[Path, bytes]]:
+        """Read the first bytes of both files, which say format and size of nearly every picture."""
+        for path in (self.image, self.annotation):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                yield path, os.read(descriptor, _HEAD_BYTES)
+            finally:
+                os.close(descriptor)
+
+
+def find_pairs(channels: Mapping[str, Channel], channel: str) -> list[FileSample]:
+    """Match the images of `channel` to the annotations of `channel`_annotation, in the order of their names.
+
+    Where the channels have folders in common, files match by their path below the channel, else by their name alone;
+    suffixes and Unicode's normal forms do not count. Raises ClientError that says what to do, and lists the
+    files concerned.
+    """
+    annotation = f"{channel}_annotation"
+    images = _own_files(channels, channel, _IMAGES, channels[annotation].path)
+    annotations = _own_files(channels, annotation, _ANNOTATIONS)
+    if not images:
+        raise ClientError(f"channel {channel} holds no image: put .jpg, .jpeg or .png files there")
+    if not annotations:
+        raise ClientError(f"channel {annotation} holds no annotation: put .png files there, named like their images")
+    trees = (images, annotations), (_below_common_folder(images), _below_common_folder(annotations))
+    for some_images, some_annotations in trees:
+        if _folders(some_images) & _folders(some_annotations):
+            return _match(channel, some_images, some_annotations, "path")
+    return _match(channel, _by_name(channel, images), _by_name(annotation, annotations), "name")
+
+
+def _own_files(
+    channels: Mapping[str, Channel], channel: str, suffixes: tuple[str, ...], annotations: Path | None = None
+) -> Files:
+    """List the channel's images or annotations, without what another channel's S3 prefix has brought along."""
+    folder = channels[channel].path
+    own: list[Path] = []
+    strays: list[Path] = []
+    for path in _walk(folder):
+        (own if _is_picture(path.relative_to(folder), suffixes) and path.is_file() else strays).append(path)
+    foreign = _foreign_folders(channels, channel, own, annotations)
+    kept = [path for path in own if path.relative_to(folder).parts[0] not in foreign]
+    if foreign and kept:
+        LOG.warning(
+            "channel %s: %d files in %s are another channel's and are passed over: an S3 prefix without a final slash "
+            "matches them too; end the channel's S3Uri with one (s3://…/%s/)",
+            channel,
+            len(own) - len(kept),
+            ", ".join(f"{channel}/{printable(top)}" for top in sorted(foreign)),
+            channel,
+        )
+    files: Files = {}
+    for path in kept or own:
+        relative = path.relative_to(folder)
+        stem = PurePath(unicodedata.normalize("NFC", str(relative.with_suffix(""))))
+        if stem in files:
+            raise ClientError(
+                f"channel {channel}: rename or remove one of two files of the same name", [str(path), str(files[stem])]
+            )
+        files[stem] = path
+    _tell_strays(strays)
+    return files
+
+
+def _foreign_folders(
+    channels: Mapping[str, Channel], channel: str, files: list[Path], annotations: Path | None
+) -> set[str]:
+    """Tell which folders at the channel's top are another channel's.
+
+    An S3 prefix is a string: `s3://b/train` also matches `s3://b/train_annotation/…`, whose files then lie in the
+    folder `train_annotation` on the platform, and in `_annotation` in the SDK's local mode. Under other names the
+    folder is known by holding the annotations over again.
+    """
+    others = channels.keys() - {channel}
+    names = others | {name.removeprefix(channel) for name in others if name.startswith(channel)}
+    folder = channels[channel].path
+    tops: dict[str, set[tuple[str, int]]] = {}
+    for path in files:
+        top, *below = path.relative_to(folder).parts
+        if below:
+            tops.setdefault(top, set()).add(("/".join(below), path.stat().st_size))
+    foreign = tops.keys() & names
+    if annotations and (unknown := tops.keys() - foreign) and annotations.is_dir():
+        masks = {
+            (path.relative_to(annotations).as_posix(), path.stat().st_size)
+            for path in _walk(annotations)
+            if _is_picture(path.relative_to(annotations), _ANNOTATIONS)
+        }
+        foreign = foreign | {top for top in unknown if masks and tops[top] == masks}
+    return foreign
+
+
+def _walk(folder: Path) -> list[Path]:
+    """List all files below `folder` in the order of their names, following links to folders once each."""
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+
+    def fail(error: OSError) -> None:
+        raise ClientError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for top, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        status = os.stat(top)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        found += [Path(top, name) for name in names]
+    return sorted(found)
+
+
+def _is_picture(relative: PurePath, suffixes: tuple[str, ...]) -> bool:
+    return relative.suffix.lower() in suffixes and not any(part.startswith(".") for part in relative.parts)
+
+
+def _tell_strays(paths: list[Path]) -> None:
+    """Warn of files of other kinds, as the built-in does."""
+    for path in paths[:_STRAYS]:
+        LOG.warning("%s is not a readable image file", printable(str(path)))
+    if paths[_STRAYS:]:
+        LOG.warning("and %d more files are none, in %s", len(paths) - _STRAYS, printable(str(paths[0].parent)))
+
+
+def _folders(files: Iterable[PurePath]) -> set[PurePath]:
+    return {path.parent for path in files} - {PurePath()}
+
+
+def _below_common_folder(files: Files) -> Files:
+    """Leave out the folders that all files share."""
+    common = os.path.commonpath([f"/{path.parent}" for path in files])[1:]
+    return {path.relative_to(common): file for path, file in files.items()}
+
+
+def _by_name(channel: str, files: Files) -> Files:
+    names: Files = {}
+    for relative, path in files.items():
+        name = PurePath(relative.name)
+        if name in names:
+            raise ClientError(
+                f"channel {channel} has two files of one name in different folders, and the folders of images and "
+                "annotations have nothing in common: use the same folders in both, or a name of its own for each file",
+                [str(names[name]), str(path)],
+            )
+        names[name] = path
+    return names
+
+
+def _match(channel: str, images: Files, annotations: Files, key: str) -> list[FileSample]:
+    lonely_images = [images[stem] for stem in sorted(images.keys() - annotations.keys())]
+    lonely_annotations = [annotations[stem] for stem in sorted(annotations.keys() - images.keys())]
+    if not lonely_images and not lonely_annotations:
+        return [FileSample(images[stem], annotations[stem]) for stem in sorted(images)]
+    remedy = _common_endings(images, annotations) or (
+        f"each image needs a .png annotation of the same {key}, whatever its suffix; add or remove files"
+    )
+    raise ClientError(
+        f"channel {channel} and its annotations do not match ({len(lonely_images)} of {len(images)} images and "
+        f"{len(lonely_annotations)} of {len(annotations)} annotations are without the other): {remedy}",
+        [f"{path} has no annotation" for path in lonely_images]
+        + [f"{path} has no image" for path in lonely_annotations],
+    )
+
+
+def _common_endings(images: Files, annotations: Files) -> str | None:
+    """Say by which endings all names differ, as in Cityscapes' `_leftImg8bit` and `_gtFine_labelIds`."""
+    endings = {"images": _common_ending(images), "annotations": _common_ending(annotations)}
+    while all(endings.values()) and len({ending[0] for ending in endings.values()}) == 1:
+        endings = {kind: ending[1:] for kind, ending in endings.items()}
+    texts = {kind: "".join(ending) for kind, ending in endings.items()}
+    cut = [
+        {str(path).removesuffix(texts[kind]) for path in files}
+        for kind, files in zip(texts, (images, annotations), strict=True)
+    ]
+    if not any(texts.values()) or not cut[0] & cut[1]:
+        return None
+    told = [f"the names of the {kind} end in {text}" for kind, text in texts.items() if text]
+    return f"{' and '.join(told)}: rename them without it"
+
+
+def _common_ending(files: Files) -> list[str]:
+    """Return the last parts (`_gtFine`, `_labelIds`) that all names have in common, the first part never."""
+    names = [re.findall(r"[-_. ]*[^-_. ]*", path.name) for path in files]
+    common: list[str] = []
+    for parts in zip(*(reversed([part for part in name if part][1:]) for name in names), strict=False):
+        if len(set(parts)) > 1 or len(names) < 2:
+            break
+        common.insert(0, parts[0])
+    return common

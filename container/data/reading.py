@@ -1,0 +1,94 @@
+"""One annotation as a label map reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from container.data.colours import colour_places, suggest_map
+from container.errors import ClientError
+
+IGNORE = 255
+
+_EXACT = 2**24  # what OpenCV counts in float32 without an error
+
+
+class UnmappedColours(ClientError):
+    """An annotation is in colours, and nothing says what they mean; `colours` counts the pixels of each 0xrrggbb."""
+
+    def __init__(self, colours: Mapping[int, int], num_classes: int) -> None:
+        super().__init__(f"the annotation is in colours, not class ids: {suggest_map(colours, num_classes)}")
+        self.colours = colours
+
+
+Meaning = tuple[np.ndarray, np.ndarray, np.ndarray]  # labels, unnamed and wrong, of as many values
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One annotation as a label map reads it: what each of its values means, and where the values are.
+
+    `places`, integer (H, W), are indices into the other arrays, (n,): `values`, the ids or colours (0xrrggbb, −1: any
+    other) that pixels can have; `labels`, uint8, 255 = ignore; `unnamed`: the map says nothing of the value; `wrong`:
+    its label is no class.
+    """
+
+    places: np.ndarray
+    values: np.ndarray
+    labels: np.ndarray
+    unnamed: np.ndarray
+    wrong: np.ndarray
+    is_colour: bool = False
+
+    @functools.cached_property
+    def counts(self) -> np.ndarray:
+        """Pixels of each value, int64 (n,)."""
+        if self.places.dtype == np.uint8 and self.places.size < _EXACT:
+            histogram = cv2.calcHist([self.places], [0], None, [256], [0, 256])
+            return histogram[: len(self.values), 0].astype(np.int64)
+        return np.bincount(self.places.ravel(), minlength=len(self.values))
+
+    @property
+    def ignored(self) -> int:
+        """How many pixels are ignored because the map does not name their value."""
+        return int(self.counts[self.unnamed].sum()) if self.unnamed.any() else 0
+
+    def check(self, num_classes: int) -> None:
+        """Raise ClientError with the first value that is there and whose label is no class."""
+        if self.wrong.any() and (present := self.counts * self.wrong).any():
+            value = int(self.values[np.flatnonzero(present)[0]])
+            raise ClientError(
+                f"pixel value {value} is no class: num_classes is {num_classes}; raise num_classes, mark such pixels "
+                "255 (ignore), or give a label map"
+            )
+
+    def image(self) -> np.ndarray:
+        """Return the labels, uint8 (H, W)."""
+        if self.places.dtype == np.uint8 and len(self.labels) == 256:
+            return cv2.LUT(self.places, self.labels)
+        labels: np.ndarray = self.labels[self.places]
+        return labels
+
+
+def read_colours(
+    codes: np.ndarray, known: np.ndarray, labels: np.ndarray, unnamed: np.ndarray, wrong: np.ndarray
+) -> Reading:
+    """Look colours up among the known ones; what is none of them is unnamed."""
+    return Reading(
+        colour_places(codes, tuple(known.tolist())),
+        np.append(known, -1),
+        np.append(labels, np.uint8(IGNORE)),
+        np.append(unnamed, True),
+        np.append(wrong, False),
+        True,
+    )
+
+
+def settle(labels: np.ndarray, unnamed: np.ndarray, num_classes: int) -> Meaning:
+    """Tell which labels (int64) are no class, and make 255 of them."""
+    wrong = (labels >= num_classes) & (labels != IGNORE)
+    return np.where(wrong, IGNORE, labels).astype(np.uint8), unnamed, wrong

@@ -1,0 +1,49 @@
+"""What a CUDA error says of a GPU: whose fault it is, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+
+from container.errors import ClientError, JobError, PlatformError
+
+_KINDS = (
+    (
+        r"no kernel image|device kernel image is invalid|invalid device function|unsupported toolchain"
+        r"|PTX JIT|_ARCH_MISMATCH|no binary for gpu",
+        ClientError,
+        "MXNet 1.9.1 cannot run on this kind of GPU: it holds code for compute capability 5.0 to 8.9, not for Hopper "
+        "or later (p5); take p3, p4d, g4dn, g5 or g6 instances",
+    ),
+    (
+        r"out of memory|_ALLOC_FAILED",
+        ClientError,
+        "the GPU's memory ran out: lower mini_batch_size or crop_size, or take an instance with larger GPUs",
+    ),
+    (
+        r"driver version is insufficient|unsupported display driver|forward compatibility|driver shutting down"
+        r"|unknown error|initialization error|not yet initialized|no CUDA-capable device",
+        PlatformError,
+        "NVIDIA's driver on this host does not serve CUDA 11.2: take a SageMaker GPU instance, or update the driver "
+        "(450.80 or later) and start the container with --gpus all",
+    ),
+    (
+        r"busy or unavailable|exclusive",
+        PlatformError,
+        "the GPU is held by another process: end it, or start the job again on another instance",
+    ),
+    (
+        r"ECC|NVLink|hardware stack|GPU is lost|fell off the bus|launch timed out|system failure",
+        PlatformError,
+        "the GPU is faulty: start the job again, which gives it another instance",
+    ),
+)
+
+
+def explain_gpu_fault(text: str) -> JobError | None:
+    """Return what `text`, one line of MXNet's, says of the GPU; None when it is no CUDA error of a known kind."""
+    if not re.search(r"cuda|cudnn|cublas|nvml|nccl", text, re.IGNORECASE):
+        return None
+    for pattern, fault, remedy in _KINDS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return fault(f"{remedy}. {text}")
+    return None

@@ -1,0 +1,90 @@
+"""The schema of the hyperparameters: what each may be, in words too, and how what people write becomes that."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCHEMA_PATH = Path(__file__).parent.parent / "hyperparameters.schema.json"
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def read_schema() -> dict[str, Any]:
+    """Read the JSON Schema (2020-12) of the hyperparameters."""
+    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text())
+    return schema
+
+
+def convert(value: Any, entry: Mapping[str, Any]) -> Any:
+    """Turn `value` into the type of its `entry` in the schema, if it can be: what cannot is for the schema to refuse.
+
+    Values may be strings (`"240"`), JSON inside strings (`"\\"fcn\\""`) or JSON values.
+    """
+    value, kind = _decode(value), entry.get("type")
+    if "pattern" in entry:
+        return _integers(value)
+    if kind == "string" and isinstance(value, str):
+        return value.strip()
+    if kind == "string" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if kind == "boolean":
+        return value if isinstance(value, bool) else _BOOLEANS.get(str(value).strip().lower(), value)
+    if kind in ("integer", "number") and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            return value
+        if not math.isfinite(number):
+            return str(value)
+        return int(number) if number.is_integer() and kind == "integer" and abs(number) < 2**53 else number
+    return value
+
+
+def _integers(value: Any) -> Any:
+    """Write a list of integers as `10,20`, whichever way it came: a list, a list in a string, with a last comma."""
+    if isinstance(value, list):
+        value = ",".join(str(_decode(item)) for item in value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text[:1] + text[-1:] in ("[]", "()"):
+        text = text[1:-1].strip()
+    return text.removesuffix(",").strip()
+
+
+def _decode(value: Any) -> Any:
+    """Undo JSON inside a string: `'"fcn"'` → `'fcn'`; what is no JSON string or list stays as it is."""
+    if isinstance(value, str) and value.strip().startswith(('"', "[")):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def describe_range(entry: Mapping[str, Any]) -> str:
+    """Render a property's type and range: `integer > 16`, `0 < number ≤ 1`, `fcn, psp or deeplab`."""
+    if "enum" in entry:
+        return ", ".join(entry["enum"][:-1]) + " or " + entry["enum"][-1]
+    if "pattern" in entry:
+        return "comma-separated integers"
+    low = next(
+        (f"{entry[key]} {sign} " for key, sign in (("minimum", "≤"), ("exclusiveMinimum", "<")) if key in entry), ""
+    )
+    high = next(
+        (f" {sign} {entry[key]}" for key, sign in (("maximum", "≤"), ("exclusiveMaximum", "<")) if key in entry), ""
+    )
+    return f"{low}{entry['type']}{high}"
+
+
+def allows(entry: Mapping[str, Any], value: Any) -> bool:
+    """Say whether a converted value is one that its entry, an enum or a range of integers, allows."""
+    if "enum" in entry:
+        return value in entry["enum"]
+    return type(value) is int and entry["minimum"] <= value <= entry["maximum"]

@@ -1,0 +1,96 @@
+"""Incremental training: the weights in the channel `model` are taken, or refused by the name a person knows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from container.archives import WEIGHTS_LIMIT
+from container.environment import Channel, Environment
+from container.errors import ClientError
+from container.hyperparameters import Hyperparameters, load
+from container.mx.network import SegmentationNetwork, TrainingLoss, initialize_weights
+from container.mx.start import start_network
+
+
+def job(**changes: Any) -> Hyperparameters:
+    return load({"num_classes": 2, "num_training_samples": 4, "use_pretrained_model": False, **changes})
+
+
+def environment(channel: Path) -> Environment:
+    return Environment(channel.parent, {}, {"model": Channel("model", channel)}, "algo-1", ("algo-1",))
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a network with two classes."""
+    path = tmp_path_factory.mktemp("earlier") / "model_best.params"
+    network = SegmentationNetwork("fcn", "resnet-50", 2)
+    initialize_weights(network)
+    network.save_parameters(str(path))
+    return path
+
+
+def pack(channel: Path, weights: Path, settings: dict[str, Any]) -> Path:
+    channel.mkdir()
+    (channel.parent / "hyperparams.json").write_text(json.dumps(settings))
+    with tarfile.open(channel / "model.tar.gz", "w:gz", compresslevel=0) as archive:
+        archive.add(channel.parent / "hyperparams.json", "hyperparams.json")
+        archive.add(weights, "model_best.params")
+    return channel / "model.tar.gz"
+
+
+def test_training_starts_from_the_archives_weights(
+    tmp_path: Path, earlier: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = pack(tmp_path / "model", earlier, {"num_classes": '"2"'})
+    with caplog.at_level(logging.INFO):
+        network = start_network(environment(tmp_path / "model"), job(), [mx.cpu()])
+    assert caplog.messages == [f"starting from the weights in channel model: {path}"]
+    saved = mx.nd.load(str(earlier))
+    for name, parameter in network._collect_params_with_prefix().items():
+        np.testing.assert_array_equal(parameter.data().asnumpy(), saved[name].asnumpy())
+
+
+def refused(channel: Path, **changes: Any) -> str:
+    with pytest.raises(ClientError) as caught:
+        start_network(environment(channel), job(**changes), [mx.cpu()])
+    assert "Traceback" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_another_network_is_refused_by_its_settings(tmp_path: Path, earlier: Path) -> None:
+    pack(tmp_path / "model", earlier, {"num_classes": "3"})
+    assert refused(tmp_path / "model").startswith("the model in channel model has num_classes=3, this job 2")
+
+
+def test_weights_that_are_none_are_named_by_their_archive(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"weights")
+    path = pack(tmp_path / "model", weights, {"num_classes": 2})
+    assert refused(tmp_path / "model") == (
+        f"model_best.params of {path} does not fit this network (fcn, resnet-50, 2 classes): "
+        "MXNetError: Check failed: fi->Read(&header): Invalid NDArray file format"
+    )
+
+
+def test_weights_of_another_network_are_named_by_their_archive(tmp_path: Path, earlier: Path) -> None:
+    path = pack(tmp_path / "model", earlier, {"num_classes": 3})
+    reason = refused(tmp_path / "model", num_classes=3)
+    assert reason.startswith(f"model_best.params of {path} does not fit this network (fcn, resnet-50, 3 classes): ")
+    assert "auxlayer" in reason or "head" in reason
+
+
+def test_the_largest_networks_weights_are_let_in() -> None:
+    network = SegmentationNetwork("psp", "resnet-101", 254)
+    network.collect_params().initialize()
+    TrainingLoss(network, 1.0).infer_shape(mx.nd.zeros((1, 8, 8, 3), dtype="uint8"), mx.nd.zeros((1, 8, 8)))
+    size = 4 * sum(int(np.prod(parameter.shape)) for parameter in network.collect_params().values())
+    assert 2 * size < WEIGHTS_LIMIT < 2.2 * size  # float64 too
