@@ -16,7 +16,7 @@ from container.hyperparameters import Hyperparameters
 from container.mx.freeze import check_frozen, freeze_layers
 from container.mx.network import SegmentationNetwork, initialize_weights
 from container.mx.pretrained import CHANNEL, find_pretrained, load_pretrained
-from container.mx.whole_network import check_same, find_bare, load_network
+from container.mx.whole_network import find_bare, load_network
 
 LOG = logging.getLogger(__name__)
 
@@ -79,6 +79,6 @@ def _load_earlier(network: SegmentationNetwork, environment: Environment, job: H
     if bare := find_bare(folder):
         return load_network(network, job, bare, str(bare))
     with opened_model(folder) as model:
-        check_same(artifacts.read_model_settings(model.directory, model.source), job)
+        settings = artifacts.read_model_settings(model.directory, model.source)
         path = model.directory / artifacts.BEST_WEIGHTS
-        return load_network(network, job, path, f"{path.name} of {model.source}")
+        return load_network(network, job, path, f"{path.name} of {model.source}", settings)

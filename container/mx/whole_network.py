@@ -60,13 +60,20 @@ def read_network(path: Path, called: str) -> tuple[dict[str, np.ndarray], dict[s
         raise ClientError(f"{called} is no segmentation network that can be trained here: {error}") from error
 
 
-def load_network(network: SegmentationNetwork, job: Hyperparameters, path: Path, called: str) -> set[str]:
+def load_network(
+    network: SegmentationNetwork,
+    job: Hyperparameters,
+    path: Path,
+    called: str,
+    settings: Mapping[str, Any] | None = None,
+) -> set[str]:
     """Load the whole network in `path` into the job's, which must be initialised on the CPU; returns the names loaded.
 
-    Raises ClientError that names the file as it is `called`.
+    `settings` are what an archive says of the network; of a bare file its weights say it. Raises ClientError that
+    names the file as it is `called`.
     """
-    weights, settings = read_network(path, called)
-    check_same(settings, job)
+    weights, found = read_network(path, called)
+    check_same(settings or found, job)
     loaded = _assign(network, weights, called, job.reset_head)
     LOG.info("starting from the weights in channel model: %s (SHA-256 %s)", called, sha256(path))
     return loaded
