@@ -36,8 +36,6 @@ def test_tiles_give_the_answer_of_the_whole_image(graph: Path, monkeypatch: pyte
     monkeypatch.setattr(engines, "_TILE", (300_000, 300_000))
     tiled = OpenVinoEngine(graph, "float32", threads=2)
     np.testing.assert_allclose(tiled.probabilities(image), whole.probabilities(image), atol=1e-5)
-    monkeypatch.setattr(tiled, "_reach", 64)  # less than the network sees: the borders of the tiles show
-    assert np.abs(tiled.probabilities(image) - whole.probabilities(image)).max() > 1e-4
 
 
 def test_int8_agrees_with_float32(graph: Path, tmp_path: Path) -> None:
@@ -48,7 +46,7 @@ def test_int8_agrees_with_float32(graph: Path, tmp_path: Path) -> None:
         assert 0 < difference.max() < 0.05
 
 
-@pytest.mark.parametrize(("algorithm", "precision"), [("fcn", "float32"), ("psp", "float32")])
+@pytest.mark.parametrize(("algorithm", "precision"), [("fcn", "float32"), ("deeplab", "float32")])
 def test_memory_stays_within_what_is_stated(algorithm: str, precision: str, graph: Path, tmp_path: Path) -> None:
     if algorithm != "fcn":
         graph = tmp_path / "model.onnx"
@@ -68,4 +66,5 @@ print((kilobytes("VmHWM") - before) * 1024, engine.memory(600_000), engine.memor
     printed = subprocess.run([sys.executable, "-c", program], cwd=PROGRAM, check=True, capture_output=True, text=True)
     taken, stated, fixed = map(int, printed.stdout.split())
     assert 50e6 < taken < stated
-    assert 600_000 * 120 < stated - fixed < 600_000 * 360  # bytes a pixel, less than a resnet-50's
+    measured = {"fcn": 123, "deeplab": 233}[algorithm]  # bytes a pixel at two million; a resnet-50's are 364 and 429
+    assert 600_000 * measured < stated - fixed < 600_000 * measured * 1.3
