@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -164,7 +165,7 @@ def _read_pair(
         encoded_image, encoded_annotation = sample.read()
         header = read_header(encoded_image, _MAX_PIXELS)
     except OSError as error:
-        raise BadSample(f"{error.filename or name} cannot be read: {error.strerror}", "unreadable") from error
+        raise _unread(sample, error) from error
     except DecodeError as error:
         raise _unreadable(sample, error) from error
     try:
@@ -201,29 +202,38 @@ def _check_labels(seen: Seen, num_classes: int) -> None:
         raise bad_annotation(error, seen.name, "label", seen) from error
 
 
+def _unread(sample: Sample, error: OSError) -> BadSample:
+    return BadSample(f"{error.filename or sample.name} cannot be read: {error.strerror}", "unreadable")
+
+
 def _unreadable(sample: Sample, error: DecodeError) -> BadSample:
     return BadSample(f"{sample.name}: {error}; replace or remove it", "unreadable")
 
 
 def check_headers(sample: FileSample, exif_orientation: str) -> None:
     """Read the headers of both files alone; raises BadSample when one is none, or when their sizes differ."""
-    name = sample.name
-    headers: list[Header] = []
+    turns: tuple[Orientation, ...] = ("ignore", "apply") if exif_orientation == "auto" else ("ignore",)
+    if exif_orientation == "apply":
+        turns = ("apply",)
     try:
-        for path, head in sample.read_heads():
-            name = str(path)
-            try:
-                headers.append(read_header(head))
-            except CutOff:  # texts or profiles stand before what was looked for
-                headers.append(read_header(path.read_bytes()))
+        image, annotation = (_read_header(path, head) for path, head in sample.read_heads())
+        if annotation.shape() not in {image.shape(turn) for turn in turns}:
+            image = _read_header(sample.image, sample.read()[0])  # a PNG may tell its orientation at its end
     except OSError as error:
-        raise BadSample(f"{name} cannot be read: {error.strerror}", "unreadable") from error
-    except DecodeError as error:
-        raise BadSample(f"{name}: {error}; replace or remove it", "unreadable") from error
-    image, annotation = headers
-    turns: dict[str, tuple[Orientation, ...]] = {"auto": ("ignore", "apply"), "apply": ("apply",)}
-    if annotation.shape() not in {image.shape(turn) for turn in turns.get(exif_orientation, ("ignore",))}:
+        raise _unread(sample, error) from error
+    if annotation.shape() not in {image.shape(turn) for turn in turns}:
         raise _other_size(sample.name, image.shape(), annotation.shape())
+
+
+def _read_header(path: Path, head: bytes) -> Header:
+    """Read a header from a file's first bytes, or from all where texts or profiles stand before it."""
+    try:
+        try:
+            return read_header(head)
+        except CutOff:
+            return read_header(path.read_bytes())
+    except DecodeError as error:
+        raise BadSample(f"{path}: {error}; replace or remove it", "unreadable") from error
 
 
 def _other_size(name: str, image: tuple[int, int], annotation: tuple[int, int]) -> BadSample:

@@ -313,7 +313,8 @@ def test_a_stopped_early_job_leaves_no_writer_blocked_and_bad_records_are_skippe
     (root / "input/data/train/train-1.jpg").write_bytes(b"no image")
     feeding = feed(root)
     assert feeding.returncode == 1
-    assert (root / "output/failure").read_text().startswith("ClientError: channel train, record 3: this is neither a JPEG nor a PNG image, but text")
+    failure = (root / "output/failure").read_text()
+    assert failure.startswith("ClientError: channel train, record 3: this is neither a JPEG nor a PNG image, but text")
 
 
 def test_pipe_channels_need_no_annotation_channels(make_job: JobFactory) -> None:

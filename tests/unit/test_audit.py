@@ -127,7 +127,10 @@ def test_values_that_are_no_class_are_counted_and_a_map_suggested(make_job: JobF
         "channel train has 2 annotations with pixel values that are no class (num_classes is 2): 128 (75.0 %); raise "
         'num_classes, mark such pixels 255 (ignore), or give a label map such as {"map": {"0": 0, "1": 128}}'
     )
-    assert error.details[0].startswith("channel validation has 1 annotations with pixel values")
+    assert error.details[0] == (
+        f"annotation of {root}/input/data/validation/validation-0.jpg: pixel value 128 is no class: num_classes is 2; "
+        'raise num_classes, mark such pixels 255 (ignore), or give a label map such as {"map": {"0": 0, "1": 128}}'
+    )
 
 
 def test_colour_masks_are_refused_with_the_map_to_paste(make_job: JobFactory) -> None:
@@ -158,7 +161,7 @@ def test_all_faults_are_told_together(make_job: JobFactory) -> None:
     )
     assert [detail.split(":")[0] for detail in error.details[:3]] == [
         f"annotation of {data}/train/train-2.jpg",
-        "channel train has 1 annotations with pixel values that are no class (num_classes is 2)",
+        f"annotation of {data}/train/train-3.jpg",
         "no pixel of channel validation_annotation is labelled, so nothing could be scored; the pixel values are 255 "
         "(100.0 %, ignored)",
     ]
