@@ -257,6 +257,17 @@ def test_weights_are_fetched_converted_and_found(
     convert(monkeypatch, "resnet-34", "--directory", str(target))  # it is there: no source is asked
 
 
+def test_a_published_file_that_is_there_is_taken_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that a person put there, or that an image's build has fetched."""
+    monkeypatch.setenv(sources.MIRROR_VARIABLE, "http://127.0.0.1:9")
+    write_timm(tmp_path / "resnet50s.gluon_in1k.safetensors", random_weights("resnet-50"))
+    convert(monkeypatch, "resnet-50", "--directory", str(tmp_path))
+    assert "fetching" not in capsys.readouterr().err
+    assert [path.name[:13] for path in tmp_path.iterdir()] == ["resnet50_v1s-"]
+
+
 def test_when_all_sources_fail_each_is_named_with_its_reason(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
