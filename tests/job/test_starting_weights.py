@@ -70,6 +70,7 @@ def test_a_job_starts_from_each_container(
     assert all(np.array_equal(trained[name], weights[name]) for name in backbones)
     settings = json.loads((root / "model/hyperparams.json").read_text())
     assert (settings["_freeze_backbone"], settings["use_pretrained_model"]) == (True, True)
+    assert (root / "model/model.onnx").is_file()
 
 
 def test_more_classes_are_learnt_from_an_earlier_model(make_job: JobFactory, caplog: pytest.LogCaptureFixture) -> None:
