@@ -10,6 +10,7 @@ import http.server
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -235,15 +236,23 @@ def test_what_is_there_needs_no_source_but_has_to_be_whole(server: Server, tmp_p
     assert done.stderr.startswith(f"resnet-50: {tmp_path}/resnet50_v1s-25a187fa.params is damaged: its SHA-1 is ")
 
 
-def test_fetching_needs_neither_numpy_nor_mxnet(tmp_path: Path) -> None:
-    """The image's build fetches before it installs anything."""
+@pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.cpu"])
+def test_the_images_first_stage_has_all_that_fetching_needs(dockerfile: str, tmp_path: Path) -> None:
+    """It fetches before it installs anything, with those files alone that it copies."""
+    stage = (PROGRAM / dockerfile).read_text().split("AS fetched\n")[1].split("\nFROM ")[0]
+    for line in re.findall(r"^COPY (container/.*)$", stage, re.MULTILINE):
+        *files, folder = line.split()
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copy(PROGRAM / file, tmp_path / folder)
     program = (
         "import sys\n"
         "for name in ('numpy', 'mxnet', 'gluoncv', 'safetensors'):\n"
         "    sys.modules[name] = None\n"
         "import container.mx.fetch\n"
+        f"assert container.mx.fetch.__file__.startswith({str(tmp_path)!r})\n"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=PROGRAM, check=True)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
 
 
 def test_a_person_at_a_terminal_sees_the_progress(server: Server, tmp_path: Path) -> None:
