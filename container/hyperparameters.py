@@ -61,6 +61,9 @@ class Hyperparameters:
     quantize: bool
     quantize_tolerance: float
     seed: int | None
+    reset_head: bool
+    freeze_backbone: bool
+    freeze_batchnorm: bool
     audit: str | None  # by the input mode when None
     exif_orientation: str
 

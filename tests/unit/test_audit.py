@@ -540,6 +540,6 @@ def test_a_file_that_vanishes_after_the_audit_is_the_users_fault_by_name(make_jo
         for _ in loader.training_epoch(0):
             pass
     assert caught.value.reason == (
-        f"ClientError: {root}/input/data/train/train-1.jpg cannot be read: No such file or directory; leave the data as "
-        "they are while the job runs"
+        f"ClientError: {root}/input/data/train/train-1.jpg cannot be read: No such file or directory; leave the data "
+        "as they are while the job runs"
     )
