@@ -37,6 +37,7 @@ class Environment:
     current_host: str
     hosts: tuple[str, ...]
     pipe_timeout: int = 600  # seconds for which a Pipe channel may be silent
+    job_name: str = ""  # the platform's, the same when it starts an interrupted job again
 
     @property
     def model_dir(self) -> Path:
@@ -70,6 +71,7 @@ class Environment:
             current_host=str(hosts.get("current_host", "algo-1")),
             hosts=tuple(hosts.get("hosts", ["algo-1"])),
             pipe_timeout=Integers(os.environ).read("PIPE_TIMEOUT_SECONDS", default=600),
+            job_name=os.environ.get("TRAINING_JOB_NAME", ""),
         )
 
 

@@ -63,6 +63,9 @@ class PipeSamples:
         self._timeout = timeout
         self._opens = 0
 
+    def listed(self) -> None:
+        """Return None: a stream is known when it has gone by."""
+
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[PipeSample]:
         """Make one pass in the stream's order, or shuffled within the buffer when `rng` is given."""
         samples = self._samples(stopped)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -49,6 +49,9 @@ class Samples(Protocol):
     label_map: LabelMap
     colour_map: ColourMap | None
 
+    def listed(self) -> Sequence[Sample] | None:
+        """Return all samples in the order of their names; None for a stream, which nobody knows beforehand."""
+
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Make one pass, in random order when `rng` is given; it ends early once `stopped` is set."""
 
@@ -79,6 +82,10 @@ class FileSamples:
         self.label_map = label_map
         self.colour_map: ColourMap | None = None
         self._pairs = _pair(channel, _list(images, _IMAGES), _list(annotations, _ANNOTATIONS))
+
+    def listed(self) -> Sequence[Sample]:
+        """Return all pairs."""
+        return self._pairs
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Go over all pairs once, in the order of their names unless `rng` shuffles them."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import signal
 import sys
 import threading
 import time
@@ -20,14 +19,12 @@ LOG = logging.getLogger(__name__)
 _REASON_LENGTH = 1024  # characters of the failure file that become the job's FailureReason
 
 
-def main() -> int:
-    """Run the job below SAGEMAKER_BASE_DIR and return the exit code: 0 completed, 1 failed.
+def main(stop: threading.Event) -> int:
+    """Run the job below SAGEMAKER_BASE_DIR and return the exit code: 0 completed, 1 failed. `stop` ends it early.
 
     A failure is explained in `output/failure`, message first; its traceback goes to the log.
     """
     _log_to_stdout()
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda signum, frame: stop.set())
     root = base_dir()
     try:
         run(Environment.read(root), stop)

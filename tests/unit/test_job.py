@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_a_failure_is_laid_at_the_right_door(
 
     monkeypatch.setattr(job, "run", fail)
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
-    assert job.main() == 1
+    assert job.main(threading.Event()) == 1
     written = (root / "output/failure").read_text()
     assert written.startswith(reason)
     assert len(written) <= 1024
@@ -55,6 +56,6 @@ def test_a_failure_is_laid_at_the_right_door(
 
 def test_a_root_without_a_job_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "nothing"))
-    assert job.main() == 1
+    assert job.main(threading.Event()) == 1
     written = (tmp_path / "nothing/output/failure").read_text()
     assert written.startswith(f"ClientError: there is no {tmp_path}/nothing/input/config/hyperparameters.json: mount")
