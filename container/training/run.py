@@ -80,6 +80,8 @@ def train(
     else:
         if job.resume == "restart":
             checkpoints.clear()
+        if checkpoints.wanted:
+            LOG.info("there is no whole checkpoint in %s: training begins at its beginning", checkpoints.folder)
         progress = Progress(iterations=max(1, job.num_training_samples // job.mini_batch_size))
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     fit = Fit(trainer, job, environment.current_host, keeper, progress, stop)
