@@ -66,9 +66,23 @@ def interrupt(process: subprocess.Popen[str], lines: int, seconds: float, number
     return "".join(log) + rest
 
 
-def handler_installed(process: subprocess.Popen[str]) -> bool:
-    """Whether the process handles SIGTERM by now."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
+def interrupt_at(process: subprocess.Popen[str], text: str, number: int) -> str:
+    """Send a signal when the log says `text`; returns the log."""
+    assert process.stdout
+    log = ""
+    for line in process.stdout:
+        log += line
+        if text in line:
+            process.send_signal(number)
+            break
+    rest, _ = process.communicate(timeout=300)
+    assert text in log, log
+    return log + rest
+
+
+def handler_installed(process: int) -> bool:
+    """Whether the process of this id handles SIGTERM by now."""
+    status = Path(f"/proc/{process}/status").read_text()
     return bool(int(status.split("SigCgt:")[1].split()[0], 16) & SIGTERM_BIT)
 
 
