@@ -177,15 +177,23 @@ class Fit:
         progress.loss += loss
 
     def _expect(self, iterations: int, samples: int) -> None:
-        """Plan the following epochs by what this one had; say so once when num_training_samples was wrong."""
-        if iterations != self._progress.iterations and not self._progress.history:
+        """Plan the following epochs by what this one had; say so when it was not what was expected."""
+        progress = self._progress
+        if iterations != progress.iterations and not progress.history:
             LOG.warning(
                 "num_training_samples is %d, but the first epoch trained on %d samples: "
                 "the learning rate now follows what was seen",
                 self._job.num_training_samples,
                 samples,
             )
-        self._progress.iterations = max(1, iterations)
+        elif abs(iterations - progress.iterations) > 1:  # one more or less is what passes leave over to each other
+            LOG.warning(
+                "epoch %d had %d iterations, the one before %d: channel train no longer holds what it held",
+                progress.epoch,
+                iterations,
+                progress.iterations,
+            )
+        progress.iterations = max(1, iterations)
 
     def _validate(self, validation: Loader) -> ConfusionMatrix | None:
         """Score the network as the built-in does after each epoch; None when stopped: part of a set is no score."""

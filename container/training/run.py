@@ -76,6 +76,8 @@ def train(
     explain_optimizer(job, len(devices))
     keeper = Keeper(trainer, loaders["train"], environment, checkpoints, identity, job.checkpoint_minutes)
     if checkpoint:
+        if (earlier := checkpoint.identity["devices"]) != len(devices):
+            LOG.warning("the checkpoint was written on %d devices, this start has %d", earlier, len(devices))
         progress = keeper.restore(checkpoint)
     else:
         if job.resume == "restart":

@@ -163,14 +163,14 @@ def test_after_a_crash_in_any_write_a_job_goes_on(
     root, writes, replacing = lay_out(tmp_path / "job"), 0, artifacts.replacing
 
     @contextlib.contextmanager
-    def crashing(path: Path) -> Iterator[Path]:
+    def crashing(path: Path, *arguments: Any) -> Iterator[Path]:
         nonlocal writes
         writes += 1
         if writes == number:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_name(f".{path.name}.1").write_bytes(b"half")
             raise Crash
-        with replacing(path) as temporary:
+        with replacing(path, *arguments) as temporary:
             yield temporary
 
     with monkeypatch.context() as patch:
