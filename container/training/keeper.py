@@ -51,6 +51,8 @@ class Keeper:
     def restore(self, checkpoint: Checkpoint) -> Progress:
         """Load a checkpoint into trainer, loader and model directory; returns how far it is."""
         folder = checkpoint.folder
+        if (earlier := checkpoint.identity["devices"]) != self._identity.devices:
+            LOG.warning("%s was written on %d devices, this start has %d", folder, earlier, self._identity.devices)
         load_arrays(self._trainer, folder / WEIGHTS, folder / OPTIMIZER, checkpoint.optimizer)
         self._train.restore_carried(checkpoint.carried, folder / SAMPLES)
         if checkpoint.best:

@@ -75,16 +75,7 @@ def train(
     trainer = Trainer(start_network(environment, job, devices), job, devices)
     explain_optimizer(job, len(devices))
     keeper = Keeper(trainer, loaders["train"], environment, checkpoints, identity, job.checkpoint_minutes)
-    if checkpoint:
-        if (earlier := checkpoint.identity["devices"]) != len(devices):
-            LOG.warning("the checkpoint was written on %d devices, this start has %d", earlier, len(devices))
-        progress = keeper.restore(checkpoint)
-    else:
-        if job.resume == "restart":
-            checkpoints.clear()
-        if checkpoints.wanted:
-            LOG.info("there is no whole checkpoint in %s: training begins at its beginning", checkpoints.folder)
-        progress = Progress(iterations=max(1, job.num_training_samples // job.mini_batch_size))
+    progress = keeper.restore(checkpoint) if checkpoint else _begin(job, checkpoints)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     fit = Fit(trainer, job, environment.current_host, keeper, progress, stop)
     with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
@@ -94,6 +85,15 @@ def train(
     else:
         (environment.model_dir / artifacts.HYPERPARAMETERS).unlink()
     return trained
+
+
+def _begin(job: Hyperparameters, checkpoints: Checkpoints) -> Progress:
+    """Begin at the beginning; with `_resume=restart` what earlier jobs have left would pass for this one's."""
+    if job.resume == "restart":
+        checkpoints.clear()
+    if checkpoints.wanted:
+        LOG.info("there is no whole checkpoint in %s: training begins at its beginning", checkpoints.folder)
+    return Progress(iterations=max(1, job.num_training_samples // job.mini_batch_size))
 
 
 def _end_untrained(environment: Environment, job: Hyperparameters, checkpoint: Checkpoint | None) -> None:

@@ -47,6 +47,8 @@ class Outcome:
     epochs: list[dict[str, Any]] | None  # None when it was not finished
     rates: list[float]  # of the steps that it made
     first_pixels: list[int]  # of each step's batch
+    losses: list[float]
+    seeds: list[tuple[int, ...]]
     stop: threading.Event
 
 
@@ -69,22 +71,29 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
         def run(self, history: list[dict[str, Any]]) -> None:
             outcome.epochs = history
 
-    step = Trainer.step
+    step, seed = Trainer.step, Trainer.seed
 
     def observed_step(trainer: Trainer, batch: Any, rate: float) -> Any:
         outcome.rates.append(rate)
         outcome.first_pixels.append(int(batch.images[:, 0, 0].astype(int).sum()))
         before(len(outcome.rates), outcome)
-        return step(trainer, batch, rate)
+        losses = step(trainer, batch, rate)
+        outcome.losses.append(float(losses[0].asscalar()))
+        return losses
 
-    outcome, before = Outcome(None, [], [], threading.Event()), lambda number, outcome: None
+    def observed_seed(trainer: Trainer, *place: int) -> None:
+        outcome.seeds.append(place)
+        seed(trainer, *place)
+
+    outcome, before = Outcome(None, [], [], [], [], threading.Event()), lambda number, outcome: None
     monkeypatch.setattr("container.mx.start.start_network", start_tiny_network)
     monkeypatch.setattr("container.training.finish.Finish", NoFinish)
     monkeypatch.setattr(Trainer, "step", observed_step)
+    monkeypatch.setattr(Trainer, "seed", observed_seed)
 
     def begin(root: Path, each: Callable[[int, Outcome], None] = lambda number, outcome: None) -> Outcome:
         nonlocal outcome, before
-        outcome, before = Outcome(None, [], [], threading.Event()), each
+        outcome, before = Outcome(None, [], [], [], [], threading.Event()), each
         story.run(Environment.read(root), outcome.stop)
         return outcome
 
@@ -181,6 +190,16 @@ def test_after_a_crash_in_any_write_a_job_goes_on(
     resumed = start(root)
     assert_same(root, resumed, *undisturbed)
     assert not list(root.rglob(".*.1"))
+
+
+def test_an_epochs_loss_is_the_mean_of_its_steps_whose_randomness_is_their_own(
+    undisturbed: tuple[Path, Outcome],
+) -> None:
+    _, outcome = undisturbed
+    assert outcome.epochs and len(outcome.losses) == STEPS
+    for entry, losses in zip(outcome.epochs, (outcome.losses[:2], outcome.losses[2:]), strict=True):
+        assert entry["train_loss"] == pytest.approx(np.mean(losses), rel=1e-9)
+    assert outcome.seeds == [(7, 0, 0), (7, 0, 1), (7, 1, 0), (7, 1, 1), (7, 1, 2)]
 
 
 def damages(folder: Path) -> Iterator[tuple[str, Callable[[Path], Any]]]:
