@@ -38,6 +38,7 @@ class ServeSettings:
     engine: str = "openvino"
     precision: str = "auto"
     metrics: bool = False
+    ui: bool = False  # a page at / on which people try the model
     exif_orientation: Literal["ignore", "apply"] = "ignore"
     multi_model: bool = False
     model_memory: int = 2**32
@@ -66,6 +67,9 @@ class ServeSettings:
         one_per_gpu = max(1, gpu_count()) if engine == "mxnet" else 1
         memory = memory_limit()
         multi_model = variables.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
+        ui = _choose(variables, "SERVE_UI", ("0", "1")) == "1"
+        if ui and multi_model:
+            raise ClientError("SERVE_UI=1 shows one model, SAGEMAKER_MULTI_MODEL=true serves many: unset one of the two")
         settings = cls(
             model_dir=base_dir(variables) / "model",
             port=integer.read("SAGEMAKER_BIND_TO_PORT", default=8080),
@@ -82,6 +86,7 @@ class ServeSettings:
             engine=engine,
             precision=_choose(variables, "SERVE_PRECISION", PRECISIONS),
             metrics=_choose(variables, "SERVE_METRICS", ("0", "1")) == "1",
+            ui=ui,
             exif_orientation=_choose(variables, "EXIF_ORIENTATION", EXIF_ORIENTATIONS),
             multi_model=multi_model,
             model_memory=integer.read("MODEL_MEMORY_MB", default=memory * 3 // 4 // 2**20) * 2**20,

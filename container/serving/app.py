@@ -23,6 +23,7 @@ from container.serving.admission import Gate, Overloaded
 from container.serving.answering import answer
 from container.serving.bodies import discard_body
 from container.serving.models import LOG, Model, ModelStore, estimate_memory, open_model
+from container.serving.page import Page
 from container.serving.request_log import Metrics, Record, write_line
 
 PLACES = 32  # requests that one process holds at once, those that still arrive or wait included
@@ -116,6 +117,10 @@ def create_app(models: Future[Model] | ModelStore, settings: ServeSettings, gate
 def _add_routes(app: Flask, model: Future[Model], settings: ServeSettings, gate: Gate) -> None:
     """Add an ordinary endpoint's route."""
     app.extensions["model"] = model
+    if settings.ui:
+        page = Page(model, settings)
+        app.before_request(lambda: page.answer(request))
+        app.after_request(lambda response: page.finish(request, response, g.record))
 
     @app.before_request
     def refuse_until_loaded() -> None:
