@@ -69,7 +69,7 @@ class ServeSettings:
         multi_model = variables.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
         ui = _choose(variables, "SERVE_UI", ("0", "1")) == "1"
         if ui and multi_model:
-            raise ClientError("SERVE_UI=1 shows one model, SAGEMAKER_MULTI_MODEL=true serves many: unset one of the two")
+            raise ClientError("SERVE_UI=1 shows one model, SAGEMAKER_MULTI_MODEL=true serves many: unset one")
         settings = cls(
             model_dir=base_dir(variables) / "model",
             port=integer.read("SAGEMAKER_BIND_TO_PORT", default=8080),

@@ -25,6 +25,7 @@ FILES = {
     "/ui/page.css": ("page.css", "text/css"),
     "/ui/page.js": ("page.js", "text/javascript"),
     "/ui/answers.js": ("answers.js", "text/javascript"),
+    "/ui/exif.js": ("exif.js", "text/javascript"),
     "/ui/picture.js": ("picture.js", "text/javascript"),
     "/ui/icon.svg": ("icon.svg", "image/svg+xml"),
 }

@@ -1,7 +1,8 @@
 // The page: takes a photograph, asks for its answer, shows it, and says what is where.
 
 import { ask, invoke, request } from "./answers.js";
-import { Picture } from "./picture.js";
+import { withoutExif } from "./exif.js";
+import { Picture, isClear } from "./picture.js";
 
 const get = (id) => document.getElementById(id);
 const picture = new Picture(get("stage"), get("photo"), get("mask"));
@@ -38,8 +39,8 @@ async function loadModel() {
   }
 }
 
-/** Ask for the answer to a photograph and show both. */
-async function show(chosen) {
+/** Ask for the answer to a photograph, the first of so many, and show both. */
+async function show(chosen, count = 1) {
   asking.abort();
   const mine = (asking = new AbortController());
   file = chosen;
@@ -59,7 +60,7 @@ async function show(chosen) {
     showClasses(shares);
     const times = [...answer.times, ["draw", performance.now() - start]];
     showTimes(times);
-    showNote(answer, fits);
+    showNote(answer, fits, count);
     leave();
     spot = null;
     const seconds = times.reduce((sum, [, milliseconds]) => sum + milliseconds, 0) / 1000;
@@ -74,7 +75,7 @@ async function show(chosen) {
 /** Decode as the server does, turned or as stored; null when this browser cannot. */
 async function decode(chosen, orientation) {
   try {
-    return await createImageBitmap(chosen, { imageOrientation: orientation === "apply" ? "from-image" : "none" });
+    return await createImageBitmap(orientation === "apply" ? chosen : await withoutExif(chosen));
   } catch {
     return null;
   }
@@ -84,7 +85,8 @@ function showClasses(shares) {
   alone = null;
   get("all").disabled = true;
   get("classes").replaceChildren(...shares.map(([id, share]) => {
-    const button = create("button", { type: "button" }, swatch(id), classes[id].name);
+    const clear = isClear(classes[id].color) ? create("span", { className: "quiet" }, "\u00a0– left clear") : "";
+    const button = create("button", { type: "button" }, swatch(id), create("span", {}, classes[id].name, clear));
     button.setAttribute("aria-pressed", "false");
     button.dataset.id = id;
     const bar = create("span", { className: "bar" });
@@ -102,8 +104,9 @@ function showTimes(times) {
   ));
 }
 
-function showNote(answer, fits) {
+function showNote(answer, fits, count) {
   const notes = [];
+  if (count > 1) notes.push(`Of ${count} files the first is shown.`);
   if (answer.reason) notes.push(`No probabilities: ${answer.reason}.`);
   if (!fits) notes.push("This browser cannot show the photograph as the server sees it: the mask is shown without it.");
   get("note").textContent = notes.join(" ");
@@ -166,16 +169,17 @@ function save(blob, what) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** Take the first file of a choice, a drop or the clipboard. */
+/** Take the first file of a drop or of the clipboard. */
 function take(files, otherwise) {
+  get("file").value = "";
   if (files.length === 0) fail(new Error(otherwise));
-  else show(files[0]);
+  else show(files[0], files.length);
 }
 
 function fail(error) {
   say("");
   get("reason").textContent = error.status ? `${error.message} (${error.status})` : error.message;
-  get("again").hidden = file === null;
+  get("again").hidden = file === null || (error.status >= 400 && error.status < 500 && error.status !== 408);
   get("error").hidden = false;
 }
 
@@ -183,7 +187,7 @@ function fail(error) {
 const attempt = (action) => () => Promise.resolve(action()).catch(fail);
 const say = (text) => { get("status").textContent = text; };
 const name = () => file.name || "photograph.png";
-const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`);
 const plural = (count) => (count === 1 ? "one class" : `${count} classes`);
 const opacity = () => Number(get("opacity").value) / 100;
 
@@ -204,10 +208,8 @@ function showOpacity() {
   get("percent").textContent = percent(opacity());
 }
 
-get("file").addEventListener("change", () => {
-  if (get("file").files.length) show(get("file").files[0]);
-  get("file").value = ""; // so that the same one can be chosen again
-});
+get("file").addEventListener("click", () => { get("file").value = ""; }); // so that the same one can be chosen again
+get("file").addEventListener("change", () => get("file").files.length && show(get("file").files[0]));
 get("again").addEventListener("click", () => show(file));
 get("opacity").addEventListener("input", showOpacity);
 get("stage").addEventListener("pointermove", point);

@@ -26,6 +26,7 @@ export class Picture {
       context.drawImage(bitmap, 0, 0, this.photo.width, this.photo.height);
     }
     this.colors = new Uint32Array(256);
+    this.clear = colors.map(isClear);
     colors.forEach((color, id) => {
       const [red, green, blue] = [1, 3, 5].map((place) => parseInt(color.slice(place, place + 2), 16));
       new Uint8Array(this.colors.buffer, 4 * id, 4).set([red, green, blue, 255]);
@@ -33,10 +34,10 @@ export class Picture {
     this.paint(null);
   }
 
-  /** Paint the mask: one class alone, or all (null). */
+  /** Paint the mask: one class alone, or all (null) whose colour is no mere darkness. */
   paint(only) {
     const { width, height } = this.mask;
-    const colors = only === null ? this.colors : this.colors.map((color, id) => (id === only ? color : 0));
+    const colors = this.colors.map((color, id) => ((only === null ? !this.clear[id] : id === only) ? color : 0));
     const pixels = new Uint32Array(width * height);
     const columns = Uint32Array.from({ length: width }, (_, x) => scaleDown(x, width, this.answer.width));
     for (let y = 0, place = 0; y < height; y += 1) {
@@ -84,6 +85,9 @@ export class Picture {
     });
   }
 }
+
+/** Say whether a class is left clear when all are shown: black, the background's usual colour, would only darken. */
+export const isClear = (color) => color === "#000000";
 
 function scaleDown(place, drawn, whole) {
   return Math.min(whole - 1, Math.floor(((place + 0.5) * whole) / drawn));
