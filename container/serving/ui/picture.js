@@ -18,7 +18,7 @@ export class Picture {
       canvas.width = Math.max(1, Math.round(answer.width * scale));
       canvas.height = Math.max(1, Math.round(answer.height * scale));
     }
-    this.stage.style.setProperty("--ratio", answer.width / answer.height);
+    this.stage.style.setProperty("--ratio", Math.min(20, Math.max(0.05, answer.width / answer.height))); // a line is no line
     this.stage.classList.toggle("small", answer.width < 300);
     if (bitmap) {
       const context = this.photo.getContext("2d");
