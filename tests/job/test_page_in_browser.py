@@ -145,7 +145,7 @@ def test_the_mouse_names_class_and_probability(shown: Chrome, probabilities: np.
     stage = get(shown, "stage")
     assert stage.size["width"] / WIDTH > 5  # a pixel can be pointed at
     offsets = [
-        round((at + 0.5) / whole * size - size / 2)
+        round((at + 0.8) / whole * size - size / 2)
         for at, whole, size in ((x, WIDTH, stage.size["width"]), (y, HEIGHT, stage.size["height"]))
     ]
     ActionChains(shown).move_to_element_with_offset(stage, *offsets).perform()
