@@ -5,19 +5,17 @@ Its JavaScript asks the API as every other client does. A browser may load what 
 
 from __future__ import annotations
 
-import json
 import time
-from concurrent.futures import Future
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.wrappers import Request, Response
 
+from container.classes import ClassEntry
 from container.codecs.masks import voc_palette
 from container.serve_settings import ServeSettings
-from container.serving.admission import Overloaded
-from container.serving.models import Model
 from container.serving.request_log import Record
 
 FILES = {
@@ -42,27 +40,17 @@ HEADERS = {
 
 
 class Page:
-    """The page of one model, whose loading it outlasts; answers its own paths, and leaves all others alone."""
+    """The page's files; answers for them, and leaves all else alone."""
 
-    def __init__(self, model: Future[Model], settings: ServeSettings) -> None:
+    def __init__(self) -> None:
         folder = Path(__file__).with_name("ui")
-        self._model, self._settings = model, settings
         self._files = {path: ((folder / name).read_bytes(), media_type) for path, (name, media_type) in FILES.items()}
 
     def answer(self, request: Request) -> Response | None:
-        """Answer with a file of the page, or with /ui/model.json; None for what is not the page's.
-
-        At `/` only who likes HTML better than JSON is answered: browsers. Raises Overloaded (503) when the model is
-        asked about before it is loaded.
-        """
-        if request.method not in ("GET", "HEAD"):
+        """Answer with a file of the page, at `/` to those who like HTML better than JSON: browsers; else None."""
+        if request.method not in ("GET", "HEAD") or request.path not in self._files:
             return None
-        if request.path == "/ui/model.json":
-            if not self._model.done():
-                raise Overloaded("the model is being loaded; try again", 1)
-            told = json.dumps(describe(self._model.result(), self._settings), ensure_ascii=False)
-            return Response(told + "\n", headers=HEADERS, mimetype="application/json")
-        if request.path not in self._files or (request.path == "/" and not _is_browser(request.accept_mimetypes)):
+        if request.path == "/" and not _is_browser(request.accept_mimetypes):
             return None
         content, media_type = self._files[request.path]
         return Response(content, headers=HEADERS, mimetype=media_type)
@@ -76,23 +64,21 @@ class Page:
         return response
 
 
-def describe(model: Model, settings: ServeSettings) -> dict[str, Any]:
-    """Describe the model to the page: each class with a name and a colour, the model's own where it has some."""
-    entries = {label: model.classes.get(label) for label in range(model.engine.num_classes)}
+def describe_to_page(
+    num_classes: int, precision: str, known: Mapping[int, ClassEntry], settings: ServeSettings
+) -> dict[str, Any]:
+    """Describe a model to the page: each class with a name and a colour, the model's own where it has some."""
     colors = voc_palette()
-    classes = [
-        {
-            "id": label,
-            "name": (entry and entry.name) or f"class {label}",
-            "color": "#{:02x}{:02x}{:02x}".format(*((entry and entry.color) or colors[label])),
-        }
-        for label, entry in entries.items()
-    ]
+    classes = []
+    for label in range(num_classes):
+        entry = known.get(label, ClassEntry())
+        color = "#{:02x}{:02x}{:02x}".format(*(entry.color or colors[label]))
+        classes.append({"id": label, "name": entry.name or f"class {label}", "color": color})
     return {
         "classes": classes,
-        "palette": "data" if any(entry.color for entry in model.classes.values()) else "voc",
+        "palette": "data" if any(entry.color for entry in known.values()) else "voc",  # for a mask to be saved
         "engine": settings.engine,
-        "precision": model.engine.precision,
+        "precision": precision,
         "exif_orientation": settings.exif_orientation,
     }
 

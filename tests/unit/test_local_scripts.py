@@ -28,7 +28,8 @@ config = json.loads((root / "input/config/inputdataconfig.json").read_text())
 SERVE = """
 import json, os, pathlib
 root = pathlib.Path(os.environ["SAGEMAKER_BASE_DIR"])
-print(json.dumps([os.environ["SAGEMAKER_BIND_TO_PORT"], os.environ["SERVE_UI"], sorted(p.name for p in (root / "model").iterdir())]))
+told = [os.environ[name] for name in ("SAGEMAKER_BIND_TO_PORT", "SERVE_UI")]
+print(json.dumps([*told, sorted(p.name for p in (root / "model").iterdir())]))
 """
 ENGINE = """#!/bin/sh
 echo "$@" > "$ENGINE_CALL"
