@@ -130,18 +130,6 @@ def _add_routes(app: Flask, model: Future[Model], settings: ServeSettings, gate:
         return _invoke(contextlib.nullcontext(model.result()), settings, gate)
 
 
-def _add_page(app: Flask, model: Future[Model], settings: ServeSettings) -> None:
-    """Add the page for people, which is there even before the model is."""
-    page = Page()
-    app.before_request(lambda: page.answer(request))
-    app.after_request(lambda response: page.finish(request, response, g.record))
-
-    @app.get("/ui/model.json")
-    def tell_page() -> Response:
-        engine, classes = model.result().engine, model.result().classes
-        return _json(200, describe_to_page(engine.num_classes, engine.precision, classes, settings))
-
-
 def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, gate: Gate) -> None:
     """Add a multi-model endpoint's routes.
 
@@ -200,6 +188,18 @@ def _invoke(opened: AbstractContextManager[Model], settings: ServeSettings, gate
 
 def _describe(name: str, model_dir: Path) -> dict[str, str]:
     return {"modelName": name, "modelUrl": str(model_dir)}
+
+
+def _add_page(app: Flask, model: Future[Model], settings: ServeSettings) -> None:
+    """Add the page for people, which is there even before the model is."""
+    page = Page()
+    app.before_request(lambda: page.answer(request))
+    app.after_request(lambda response: page.finish(request, response, g.record))
+
+    @app.get("/ui/model.json")
+    def tell_page() -> Response:
+        engine, classes = model.result().engine, model.result().classes
+        return _json(200, describe_to_page(engine.num_classes, engine.precision, classes, settings))
 
 
 def _execution_parameters(settings: ServeSettings, gate: Gate) -> dict[str, int | str]:
