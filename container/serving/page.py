@@ -25,6 +25,7 @@ FILES = {
     "/ui/answers.js": ("answers.js", "text/javascript"),
     "/ui/exif.js": ("exif.js", "text/javascript"),
     "/ui/picture.js": ("picture.js", "text/javascript"),
+    "/ui/tables.js": ("tables.js", "text/javascript"),
     "/ui/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 HEADERS = {

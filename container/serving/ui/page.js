@@ -2,21 +2,12 @@
 
 import { ask, invoke, request } from "./answers.js";
 import { withoutExif } from "./exif.js";
-import { Picture, isClear } from "./picture.js";
+import { Picture } from "./picture.js";
+import { classRows, create, percent, plural, swatch, timeRows } from "./tables.js";
 
 const get = (id) => document.getElementById(id);
 const picture = new Picture(get("stage"), get("photo"), get("mask"));
 const model = loadModel();
-const PHASES = {
-  read: "Server: the photograph arrives",
-  queue: "Server: waiting for its turn",
-  decode: "Server: decoding",
-  inference: "Server: the network",
-  encode: "Server: writing the answer",
-  compress: "Server: compressing it",
-  way: "The way there and back",
-  draw: "Browser: drawing",
-};
 
 let classes = []; // what /ui/model.json says of them, by id
 let file = null; // the photograph that is shown, or was to be
@@ -57,12 +48,13 @@ async function show(chosen, count = 1) {
     picture.show(fits ? bitmap : null, answer, classes.map(({ color }) => color));
     bitmap?.close();
     const shares = picture.shares();
-    showClasses(shares);
+    get("classes").replaceChildren(...classRows(shares, classes));
     const times = [...answer.times, ["draw", performance.now() - start]];
-    showTimes(times);
+    get("times").replaceChildren(...timeRows(times));
     showNote(answer, fits, count);
+    get("all").disabled = true;
+    alone = spot = null;
     leave();
-    spot = null;
     const seconds = times.reduce((sum, [, milliseconds]) => sum + milliseconds, 0) / 1000;
     const [[most, share]] = shares;
     say(`${name()}, ${answer.width} × ${answer.height}: ${plural(shares.length)} after ${seconds.toFixed(1)} s, ` +
@@ -79,29 +71,6 @@ async function decode(chosen, orientation) {
   } catch {
     return null;
   }
-}
-
-function showClasses(shares) {
-  alone = null;
-  get("all").disabled = true;
-  get("classes").replaceChildren(...shares.map(([id, share]) => {
-    const clear = isClear(classes[id].color) ? create("span", { className: "quiet" }, "\u00a0– left clear") : "";
-    const button = create("button", { type: "button" }, swatch(id), create("span", {}, classes[id].name, clear));
-    button.setAttribute("aria-pressed", "false");
-    button.dataset.id = id;
-    const bar = create("span", { className: "bar" });
-    bar.style.setProperty("--share", share);
-    const head = create("th", { scope: "row" }, button);
-    return create("tr", {}, head, create("td", { className: "number" }, percent(share), bar));
-  }));
-}
-
-function showTimes(times) {
-  const sum = times.reduce((total, [, milliseconds]) => total + milliseconds, 0);
-  get("times").replaceChildren(...[...times.map(([phase, ms]) => [PHASES[phase] ?? phase, ms]), ["Together", sum]].map(
-    ([phase, milliseconds]) => create("tr", {}, create("th", { scope: "row" }, phase),
-      create("td", { className: "number" }, milliseconds.toFixed(1))),
-  ));
 }
 
 function showNote(answer, fits, count) {
@@ -126,7 +95,7 @@ function choose(id) {
 /** Say what a pixel of the answer is. */
 function tell({ x, y, id, probability }) {
   const certainty = probability === null ? "" : ` · ${percent(probability)}`;
-  get("readout").replaceChildren(swatch(id), create("strong", {}, classes[id].name), `${certainty} · x ${x}, y ${y}`);
+  get("readout").replaceChildren(swatch(classes[id]), create("strong", {}, classes[id].name), `${certainty} · x ${x}, y ${y}`);
 }
 
 function leave() {
@@ -156,15 +125,16 @@ function move(event) {
   tell(picture.look(...spot));
 }
 
-async function saveMask() {
+async function makeMask() {
   const { palette } = await model;
-  const response = await invoke(file, `image/png; palette=${palette}`);
-  save(await response.blob(), "mask");
+  return (await invoke(file, `image/png; palette=${palette}`)).blob();
 }
 
-/** Offer a PNG as NAME_what.png. */
-function save(blob, what) {
-  const link = create("a", { href: URL.createObjectURL(blob), download: `${name().replace(/\.[^.]*$/, "")}_${what}.png` });
+/** Offer the PNG that `make` resolves to as NAME_what.png. */
+async function save(what, make) {
+  const download = `${name().replace(/\.[^.]*$/, "")}_${what}.png`;
+  get("error").hidden = true;
+  const link = create("a", { href: URL.createObjectURL(await make()), download });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
@@ -179,33 +149,18 @@ function take(files, otherwise) {
 function fail(error) {
   say("");
   get("reason").textContent = error.status ? `${error.message} (${error.status})` : error.message;
-  get("again").hidden = file === null || (error.status >= 400 && error.status < 500 && error.status !== 408);
+  const mayPass = error.status === 0 || error.status === 408 || error.status >= 500;
+  get("again").hidden = file === null || !mayPass;
   get("error").hidden = false;
 }
 
-/** Do something that may fail later, and say so if it does. */
-const attempt = (action) => () => Promise.resolve(action()).catch(fail);
 const say = (text) => { get("status").textContent = text; };
 const name = () => file.name || "photograph.png";
-const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`);
-const plural = (count) => (count === 1 ? "one class" : `${count} classes`);
 const opacity = () => Number(get("opacity").value) / 100;
-
-function create(tag, properties, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-function swatch(id) {
-  const element = create("span", { className: "swatch" });
-  element.style.setProperty("--color", classes[id].color);
-  return element;
-}
 
 function showOpacity() {
   get("mask").style.opacity = opacity();
-  get("percent").textContent = percent(opacity());
+  get("percent").textContent = `${get("opacity").value} %`;
 }
 
 get("file").addEventListener("click", () => { get("file").value = ""; }); // so that the same one can be chosen again
@@ -221,8 +176,8 @@ get("classes").addEventListener("click", ({ target }) => {
   if (button) choose(Number(button.dataset.id));
 });
 get("all").addEventListener("click", () => choose(null));
-get("save-mask").addEventListener("click", attempt(saveMask));
-get("save-overlay").addEventListener("click", attempt(async () => save(await picture.overlay(opacity()), "overlay")));
+get("save-mask").addEventListener("click", () => save("mask", makeMask).catch(fail));
+get("save-overlay").addEventListener("click", () => save("overlay", () => picture.overlay(opacity())).catch(fail));
 document.addEventListener("keydown", ({ key }) => key === "Escape" && alone !== null && choose(null));
 document.addEventListener("paste", ({ clipboardData }) => {
   take(clipboardData.files, "The clipboard holds no picture.");
@@ -242,4 +197,7 @@ document.addEventListener("drop", (event) => {
   take(event.dataTransfer.files, "What was dropped is no file: drop a JPEG or PNG.");
 });
 showOpacity();
-model.catch(fail);
+model.catch((error) => {
+  get("model").textContent = "";
+  fail(error);
+});
