@@ -61,6 +61,7 @@ class Hyperparameters:
     max_bad_records: int
     quantize: bool
     quantize_tolerance: float
+    report_minutes: float | None
     seed: int | None
 
     @property

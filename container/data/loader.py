@@ -11,12 +11,15 @@ import numpy as np
 
 from container.data.augment import centre_crop, random_crop
 from container.data.batches import Batch, Pair, Rollover, batches, groups
+from container.data.pictures import Picture, Skipped, pictures
 from container.data.samples import Sample, Samples, decode_sample
 from container.environment import cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
+
+_WHOLE = 2**32 - 1  # stands for the epoch in the seed of the whole images' order
 
 
 class BadRecords:
@@ -47,6 +50,8 @@ class Loader:
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
         self._rollover = Rollover(hyperparameters.mini_batch_size)
         self._told = threading.Event()
+        self.count = samples.count  # of a pass, if it is known
+        self.training_passes = 0  # begun so far
 
     @property
     def classes(self) -> list[dict[str, object]]:
@@ -55,6 +60,7 @@ class Loader:
 
     def training_epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """Make one shuffled, augmented pass in full batches of square crops."""
+        self.training_passes += 1
         job = self._hyperparameters
         order = np.random.default_rng((self._seed, epoch)) if job.shuffle_buffer else None
 
@@ -71,9 +77,12 @@ class Loader:
             lambda pair, number: centre_crop(*pair, job.crop),
         )
 
-    def full_size_epoch(self) -> Generator[Batch, None, None]:
-        """Make one pass in order: every image once, at its own size, one at a time."""
-        return self._batches(lambda stopped: groups(self._samples.epoch(None, stopped), 1), lambda pair, number: pair)
+    def pictures(
+        self, admit: Callable[[int], str | None], ahead: int, until: threading.Event
+    ) -> Iterator[Picture | Skipped]:
+        """Make one pass over whole images, in a random order that the seed decides; see `container.data.pictures`."""
+        order = np.random.default_rng((self._seed, _WHOLE))
+        return pictures(self._samples.epoch(order, until), self._decode, admit, ahead, until)
 
     def _batches(
         self, read: Callable[[threading.Event], Iterator[list[Sample]]], crop: Callable[[Pair, int], Pair]

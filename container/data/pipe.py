@@ -58,6 +58,7 @@ class PipeSamples:
         self.channel = channel.name
         self.label_map = label_map
         self.colour_map: ColourMap | None = None
+        self.count: int | None = None
         self._path = channel.path
         self._buffer = buffer
         self._timeout = timeout

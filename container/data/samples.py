@@ -16,7 +16,7 @@ from container.data.ground_truth import ColourMap
 from container.data.labels import LabelMap
 from container.data.pipe import PipeSamples, ShuffleBuffer
 from container.environment import Channel, Environment
-from container.errors import ClientError
+from container.errors import ClientError, PlatformError
 from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Samples(Protocol):
     channel: str
     label_map: LabelMap
     colour_map: ColourMap | None
+    count: int | None  # of a pass; None when only its end will tell
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Make one pass, in random order when `rng` is given; it ends early once `stopped` is set."""
@@ -67,8 +68,8 @@ class FileSample:
         return str(self.image)
 
     def read(self) -> tuple[bytes, bytes]:
-        """Read both files."""
-        return self.image.read_bytes(), self.annotation.read_bytes()
+        """Read both files; raises PlatformError that names the one which cannot be read."""
+        return _read(self.image), _read(self.annotation)
 
 
 class FileSamples:
@@ -79,6 +80,7 @@ class FileSamples:
         self.label_map = label_map
         self.colour_map: ColourMap | None = None
         self._pairs = _pair(channel, _list(images, _IMAGES), _list(annotations, _ANNOTATIONS))
+        self.count: int | None = len(self._pairs)
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Go over all pairs once, in the order of their names unless `rng` shuffles them."""
@@ -135,6 +137,13 @@ def decode_sample(sample: Sample, label_map: LabelMap, num_classes: int) -> tupl
     except (DecodeError, ClientError) as error:
         raise ClientError(f"annotation of {sample.name}: {error}") from error
     return image, labels, unnamed
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # the error of a read that fails, unlike that of an open, does not name the file
+        raise PlatformError(f"{path} could not be read: {error.strerror or error}; is it still there?") from error
 
 
 def _missing(environment: Environment, name: str) -> Iterable[str]:
