@@ -45,8 +45,8 @@ def pictures(
 ) -> Iterator[Picture | Skipped]:
     """Give the samples' pictures in their order, `ahead` of them decoded before they are asked for.
 
-    `admit` says why an image of so many pixels cannot be used, before anything of it is decoded. Raises Cancelled once
-    `until` is set.
+    `admit` says why an image of so many pixels cannot be used, before anything of it is decoded. A stream that breaks
+    is raised after what has been read of it. Raises Cancelled once `until` is set.
     """
 
     def load(sample: Sample) -> Picture | Skipped:
@@ -63,13 +63,19 @@ def pictures(
 
     pool = ThreadPoolExecutor(max(1, ahead), thread_name_prefix="decode")
     waiting: deque[Future[Picture | Skipped]] = deque()
+    broken: JobError | None = None
     try:
-        for sample in samples:
-            waiting.append(pool.submit(load, sample))
-            if len(waiting) > ahead:
-                yield _result(waiting.popleft(), until)
+        try:
+            for sample in samples:
+                waiting.append(pool.submit(load, sample))
+                if len(waiting) > ahead:
+                    yield _result(waiting.popleft(), until)
+        except JobError as error:
+            broken = error
         while waiting:
             yield _result(waiting.popleft(), until)
+        if broken:
+            raise broken
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
