@@ -15,7 +15,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import BinaryIO
@@ -50,7 +49,7 @@ class ChildEngine:
         self._command = [sys.executable, "-m", "container.engines.child", str(source), str(threads), str(memory)]
         self._until = until
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        self._errors = os.fdopen(os.memfd_create("errors"), "w+b")  # needs no directory that can be written to
         self._start()
 
     def _start(self) -> None:

@@ -173,7 +173,7 @@ class Finish:
         """Choose what answers: on GPUs the network, one picture per device; on CPUs the graph."""
         network = self._trainer.network
         devices = next(iter(network.collect_params().values())).list_ctx()
-        if devices[0].device_type == "gpu":
+        if _are_gpus(devices):
             with without_autotuning():
                 yield MXNetScorer(network, devices, until)
             return
@@ -198,3 +198,7 @@ class Finish:
                 for source in sources
             ]
             yield ChildScorer(name, engines)
+
+
+def _are_gpus(devices: list[Any]) -> bool:
+    return bool(devices[0].device_type == "gpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from container.environment import Environment
 from container.errors import PlatformError
 from container.hyperparameters import load
 from container.mx.network import SegmentationNetwork
+from container.mx.scoring import MXNetScorer
 from container.mx.trainer import Trainer
 from container.training import finish as module
 from container.training import quantizing
@@ -107,6 +109,32 @@ def test_without_the_graph_mxnet_scores_the_same_and_says_so(
     assert report["validation"]["mIOU"] == pytest.approx(by_graph["validation"]["mIOU"], abs=1e-3)
     assert sum(map(sum, report["validation"]["confusion"])) == 3 * 39 * 48
     assert job.made() == set()
+
+
+def test_gpus_have_a_picture_each_and_tune_nothing(
+    make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, str | None]] = []
+    answers = MXNetScorer.answers
+
+    def record(scorer: MXNetScorer, images: list[np.ndarray]) -> object:
+        seen.append((len(images), os.environ.get("MXNET_CUDNN_AUTOTUNE_DEFAULT")))
+        return answers(scorer, images)
+
+    monkeypatch.delenv("MXNET_CUDNN_AUTOTUNE_DEFAULT", raising=False)
+    monkeypatch.setattr(module, "_are_gpus", lambda devices: True)
+    monkeypatch.setattr(MXNetScorer, "answers", record)
+    job = make_finish()
+    job.finish._trainer.network.collect_params().reset_ctx([mx.cpu(0), mx.cpu(1)])
+    try:
+        monkeypatch.setattr(job.finish._trainer, "load_weights", lambda path: None)
+        report = job.run()
+    finally:
+        job.finish._trainer.network.collect_params().reset_ctx([mx.cpu()])
+    assert seen == [(2, "0"), (1, "0")]
+    assert "MXNET_CUDNN_AUTOTUNE_DEFAULT" not in os.environ
+    assert (report["validation"]["engine"], report["validation"]["images"]) == ("mxnet", 3)
+    assert job.made() == {"model.onnx"}
 
 
 def test_each_product_fails_alone(
