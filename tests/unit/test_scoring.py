@@ -171,6 +171,24 @@ def test_a_stream_that_breaks_is_a_sample_with_the_reason(
     assert figures["reason"] == "channel validation: nothing came" and len(figures["scored"]) == 2
 
 
+def test_a_stream_that_ends_because_time_did_is_a_sample(make_job: JobFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, until = open_loader(make_job(validation=3)), threading.Event()
+    loader.count = None  # a stream's
+    whole = loader._samples.epoch
+
+    def ended(*arguments: object) -> object:
+        yield from list(whole(*arguments))[:2]  # type: ignore[arg-type]
+        until.set()  # and the reader ends without a word
+
+    class Ready(Fake):
+        ahead = 0
+
+    monkeypatch.setattr(loader._samples, "epoch", ended)
+    found = score(loader, Ready(), 2, until)
+    assert found.cancelled and not found.complete
+    assert (found.coverage()["images"], found.coverage()["of"]) == (2, None)
+
+
 def test_two_models_are_compared_on_the_same_pixels(make_job: JobFactory) -> None:
     found = run(make_job(validation=2), Fake(models=2))
     assert (found.agreeing, found.pixels) == (0, 2 * 40 * 48)
