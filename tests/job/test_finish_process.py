@@ -20,7 +20,7 @@ def test_sigterm_while_scores_are_made_leaves_model_and_report(make_job: JobFact
         Image.new(mode, (2000, 2000)).save(path)  # half a minute's work for two cores
     process = start(root)
     try:
-        wait_until((root / "model/model.onnx").exists, 240)
+        wait_until(lambda: (root / "model/model.onnx").exists() or process.poll() is not None, 240)
         process.send_signal(signal.SIGTERM)
         stopped = time.monotonic()
         out, err = process.communicate(timeout=60)
