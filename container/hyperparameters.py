@@ -64,6 +64,7 @@ class Hyperparameters:
     rmsprop_centered: bool
     checkpoint_minutes: float
     resume: str
+    report_minutes: float | None
     seed: int | None
     reset_head: bool
     freeze_backbone: bool

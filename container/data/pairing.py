@@ -40,8 +40,8 @@ class FileSample:
         return str(self.image)
 
     def read(self) -> tuple[bytes, bytes]:
-        """Read both files."""
-        return self.image.read_bytes(), self.annotation.read_bytes()
+        """Read both files; raises OSError that names the one which cannot be read."""
+        return _read(self.image), _read(self.annotation)
 
     def read_heads(self) -> Iterator[tuple[Path, bytes]]:
         """Read the first bytes of both files, which say format and size of nearly every picture."""
@@ -51,6 +51,13 @@ class FileSample:
                 yield path, os.read(descriptor, _HEAD_BYTES)
             finally:
                 os.close(descriptor)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # that of a read, unlike that of an open, does not name the file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def find_pairs(channels: Mapping[str, Channel], channel: str) -> list[FileSample]:

@@ -29,18 +29,10 @@ from container.data.pairing import FileSample, find_pairs
 from container.data.pipe import PipeSamples, ShuffleBuffer
 from container.data.repeats import digest_pixels
 from container.environment import Environment
-from container.errors import ClientError
+from container.errors import ClientError, JobError, PlatformError
 from container.hyperparameters import Hyperparameters
 
 _MAX_PIXELS = 2**28
-
-_MAX_PIXELS = 2**28
-
-# What the platform knows of a channel's content decides nothing here: files and records are told by their bytes. So
-# `application/octet-stream`, which S3 and the SDKs write where nobody said more, does no harm.
-_ANY = ("application/octet-stream", "binary/octet-stream")
-_CONTENT_TYPES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "application/x-recordio", *_ANY)
-_MODEL_TYPES = ("application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip", *_ANY)
 
 
 class Sample(Protocol):
@@ -215,9 +207,14 @@ def _check_labels(seen: Seen, num_classes: int) -> None:
         raise bad_annotation(error, seen.name, "label", seen.reading) from error
 
 
-def _unread(sample: Sample, error: OSError) -> BadSample:
-    remedy = "leave the data as they are while the job runs" if error.errno == errno.ENOENT else "let the job read it"
-    return BadSample(f"{error.filename or sample.name} cannot be read: {error.strerror}; {remedy}", "unreadable")
+def _unread(sample: Sample, error: OSError) -> JobError:
+    """Make the error of a file that cannot be read, by whose fault that is."""
+    told = f"{error.filename or sample.name} cannot be read: {error.strerror or error}"
+    if error.errno == errno.ENOENT:
+        return BadSample(f"{told}; leave the data as they are while the job runs", "unreadable")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR):
+        return BadSample(f"{told}; let the job read it", "unreadable")
+    return PlatformError(f"{told}; the disk or the storage behind it is at fault")
 
 
 def _unreadable(sample: Sample, error: DecodeError) -> BadSample:
