@@ -66,11 +66,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (b'{"num_classes": [2]}', "num_classes must be 2 \u2264 integer \u2264 254, not [2]"),
         (b'{"num_classes": 2, "algorithm": null}', "algorithm must be fcn, psp or deeplab, not null"),
         (b'{"num_classes": 2, "algorithm": ["fcn"]}', 'algorithm must be fcn, psp or deeplab, not ["fcn"]'),
-        (b'{"num_classes": 2, "backbone": {}}', "backbone must be resnet-18, resnet-34, resnet-50 or resnet-101, not {}"),
+        (
+            b'{"num_classes": 2, "backbone": {}}',
+            "backbone must be resnet-18, resnet-34, resnet-50 or resnet-101, not {}",
+        ),
         (
             b'{"num_classes": 0, "algorithm": "unet", "backbone": 50}',
             "does not describe a model: num_classes must be 2 \u2264 integer \u2264 254, not 0; "
-            'algorithm must be fcn, psp or deeplab, not "unet"; backbone must be resnet-18, resnet-34, resnet-50 or resnet-101, not 50',
+            'algorithm must be fcn, psp or deeplab, not "unet"; '
+            "backbone must be resnet-18, resnet-34, resnet-50 or resnet-101, not 50",
         ),
     ],
 )
