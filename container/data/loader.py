@@ -112,7 +112,12 @@ class Loader:
                 audit.watch(channel, decoded.seen)
             return crop((decoded.image, decoded.labels), number)
 
-        yield from batches(read, transform, self._workers, self._stop)
+        try:
+            yield from batches(read, transform, self._workers, self._stop)
+        except ClientError as error:
+            if audit:
+                audit.give_up(channel, error)
+            raise
         if audit and not self._stop.is_set():
             for sample in self._rollover.kept:  # read, but left for the next pass
                 transform(sample, 0)
