@@ -29,10 +29,15 @@ def random_weights(backbone: str, seed: int = 0) -> Weights:
     network.initialize()
     network.infer_shape(mx.nd.zeros((1, 3, 32, 32)))
     rng = np.random.default_rng(seed)
-    return {
-        name: rng.random(parameter.shape, np.float32) / 10 + 0.5 * name.endswith(("running_var", "gamma"))
-        for name, parameter in network._collect_params_with_prefix().items()
-    }
+    return {name: _draw(rng, name, value.shape) for name, value in network._collect_params_with_prefix().items()}
+
+
+def _draw(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw numbers with which a network can be trained: none is zero, and sums stay of one size."""
+    numbers = rng.random(shape, np.float32)
+    if name.endswith((".running_var", ".gamma")):
+        return numbers / 10 + np.float32(0.5)
+    return (numbers - np.float32(0.5)) * np.float32(np.prod(shape[1:]) ** -0.5)
 
 
 def write_gluoncv(path: Path, weights: Weights) -> None:
