@@ -47,7 +47,7 @@ def answer(request: Request, model: Model, settings: ServeSettings, gate: Gate, 
     """Answer one image; whatever can be refused without the engine is, in the order of the statuses' cost."""
     media_type, encoder = _choose_encoder(request, model)
     _check_content_type(request)
-    compressed = encoder.compressible and wants_gzip(request.accept_encodings)
+    compressed = wants_gzip(request.accept_encodings, encoder.compression)
     with record.phase("read"):
         body = read_body(request, settings.max_body)
     with _refusing_unusable_images():

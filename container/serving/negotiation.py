@@ -8,6 +8,7 @@ from werkzeug.datastructures import Accept, MIMEAccept
 from werkzeug.http import parse_options_header
 
 from container.codecs.answers import ENCODERS
+from container.codecs.probabilities import Compression
 from container.errors import RequestError
 
 
@@ -36,7 +37,15 @@ def choose_media_type(accept: MIMEAccept) -> tuple[str, Mapping[str, str]]:
     return "image/png", {}
 
 
-def wants_gzip(accept: Accept) -> bool:
-    """Say whether an Accept-Encoding names gzip, and likes it no less than an answer as it is."""
+def wants_gzip(accept: Accept, compression: Compression) -> bool:
+    """Say whether the answer is to be compressed: gzip is asked for, and liked no less than the answer as it is.
+
+    HTTP clients ask for `gzip, deflate` by themselves. What gzip hardly makes smaller is compressed only for those that
+    ask for gzip alone, and so mean it, or refuse the answer as it is. Accept-Encoding alone decides, as `Vary` says.
+    """
     qualities = {value.lower(): quality for value, quality in accept}
-    return qualities.get("gzip", 0) > 0 and qualities["gzip"] >= qualities.get("identity", 0)
+    identity = qualities.pop("identity", None)
+    if compression == "never" or not 0 < qualities.get("gzip", 0) >= (identity or 0):
+        return False
+    refused = identity == 0 or (identity is None and qualities.get("*") == 0)
+    return compression == "asked" or refused or {name for name, quality in qualities.items() if quality} == {"gzip"}
