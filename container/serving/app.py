@@ -22,6 +22,7 @@ from container.serve_settings import ServeSettings
 from container.serving.admission import Gate, Overloaded
 from container.serving.answering import answer
 from container.serving.bodies import discard_body
+from container.serving.instances import CONTENT_TYPE, COPIES
 from container.serving.models import LOG, Model, ModelStore, estimate_memory, open_model
 from container.serving.request_log import Metrics, Record, write_line
 
@@ -164,7 +165,7 @@ def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, ga
 
 def _invoke(opened: AbstractContextManager[Model], settings: ServeSettings, gate: Gate) -> Response:
     """Answer one image; the request keeps its place until the answer has been sent, and the model until it is made."""
-    body = settings.max_body if request.content_length is None else min(request.content_length, settings.max_body)
+    body = _held_bytes(settings.max_body)
     gate.take_place(body)
     g.has_place = True
 
@@ -181,6 +182,13 @@ def _invoke(opened: AbstractContextManager[Model], settings: ServeSettings, gate
     if found.is_gzip:
         headers["Content-Encoding"] = "gzip"
     return Response(pieces(found.buffers), headers=headers, mimetype=found.media_type)
+
+
+def _held_bytes(limit: int) -> int:
+    """Return how many bytes the request's body may take, unpacked and in pieces."""
+    known = request.content_length is not None and "Content-Encoding" not in request.headers
+    body = min(request.content_length or 0, limit) if known else limit
+    return body * COPIES if request.mimetype == CONTENT_TYPE else body
 
 
 def _describe(name: str, model_dir: Path) -> dict[str, str]:

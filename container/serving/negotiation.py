@@ -12,8 +12,8 @@ from container.codecs.probabilities import Compression
 from container.errors import RequestError
 
 
-def choose_media_type(accept: MIMEAccept) -> tuple[str, Mapping[str, str]]:
-    """Return the media type that the client likes best, with its parameters; PNG when it does not care.
+def choose_media_type(accept: MIMEAccept, default: str = "image/png") -> tuple[str, Mapping[str, str]]:
+    """Return the media type that the client likes best, with its parameters; `default` when it does not care.
 
     The most specific range that covers a type decides on its quality. Raises RequestError 406 when nothing that is
     offered is wanted.
@@ -24,7 +24,7 @@ def choose_media_type(accept: MIMEAccept) -> tuple[str, Mapping[str, str]]:
         ranges.setdefault(name, (quality, options))
     order = list(ranges)
     ranked = []
-    for media_type in ENCODERS:
+    for media_type in sorted(ENCODERS, key=lambda media_type: media_type != default):
         covering = (media_type, media_type.partition("/")[0] + "/*", "*/*")
         found = next((entry for entry in covering if entry in ranges), None)
         if found and ranges[found][0] > 0:
@@ -34,7 +34,7 @@ def choose_media_type(accept: MIMEAccept) -> tuple[str, Mapping[str, str]]:
         return media_type, ranges[found][1]
     if ranges:
         raise RequestError(406, f"Accept: {accept.to_header()} is not available; ask for one of {', '.join(ENCODERS)}")
-    return "image/png", {}
+    return default, {}
 
 
 def wants_gzip(accept: Accept, compression: Compression) -> bool:
