@@ -19,6 +19,7 @@ from container.serving import instances
 from container.serving.admission import Gate
 from container.serving.bodies import read_body
 from container.serving.encodings import is_compressed, unpack_gzip
+from container.serving.health import Health
 from container.serving.models import Model
 from container.serving.negotiation import choose_media_type, wants_gzip
 from container.serving.request_log import Record
@@ -54,7 +55,9 @@ class _Image:
     size: int
 
 
-def answer(request: Request, model: Model, settings: ServeSettings, gate: Gate, record: Record) -> Answer:
+def answer(
+    request: Request, model: Model, settings: ServeSettings, gate: Gate, health: Health, record: Record
+) -> Answer:
     """Answer one image, or several in turn; what can be refused without the engine is, in the order of statuses' cost.
 
     What is wrong with one of several images refuses them all.
@@ -87,7 +90,7 @@ def answer(request: Request, model: Model, settings: ServeSettings, gate: Gate, 
             seated.enter_context(gate.seat(sum(image.pixels for image in images), deadline))
         for number, image in enumerate(images):
             with naming(number):
-                answers.append(_compute(image.body, model, encoder, settings, record))
+                answers.append(_compute(image.body, model, encoder, settings, health, record))
         buffers = instances.join_answers(media_type, answers) if several else answers[0]
         if compressed:
             with record.phase("compress"):
@@ -148,10 +151,12 @@ def _read_header(request: Request, body: bytes, settings: ServeSettings) -> Head
         raise RequestError(415, f"{given} supported for a JPEG or PNG only: {error}") from error
 
 
-def _compute(body: bytes, model: Model, encoder: Encoder, settings: ServeSettings, record: Record) -> list[Buffer]:
+def _compute(
+    body: bytes, model: Model, encoder: Encoder, settings: ServeSettings, health: Health, record: Record
+) -> list[Buffer]:
     with record.phase("decode"), _refusing_unusable_images():
         image = decode_image(body, settings.max_pixels, orientation=settings.exif_orientation)
-    with record.phase("inference"):
+    with record.phase("inference"), health.watching():
         found: np.ndarray = model.engine.mask(image) if encoder.needs == "mask" else model.engine.probabilities(image)
     del image
     with record.phase("encode"):
@@ -168,9 +173,7 @@ def _refusing_unusable_images() -> Iterator[None]:
         raise RequestError(400, str(error)) from error
 
 
-def _check_memory(
-    model: Model, encoder: Encoder, size: int, height: int, width: int, settings: ServeSettings
-) -> None:
+def _check_memory(model: Model, encoder: Encoder, size: int, height: int, width: int, settings: ServeSettings) -> None:
     """Refuse an image that could only be answered by taking the whole server's memory."""
     needed = model.engine.memory(height * width)
     if encoder.needs == "probabilities":
