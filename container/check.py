@@ -1,8 +1,9 @@
 """`check.json` in the model directory: what training says that its model answers, and which files belong to that.
 
-It holds a small picture (`picture`, a PNG), the mask of its best weights (`mask`, a PNG) and their probabilities at
-every ninth pixel (`probabilities`, float32): there the network's own answer, an eighth of the size, is not interpolated.
-`weights` and `int8` have the fingerprints of `model_best.params` and of the int8 graph that the job has approved.
+As base64 it holds a small picture (`picture`, uint8 RGB 64×64), the mask of its best weights (`mask`, uint8 64×64) and
+their probabilities (`probabilities`, float32 num_classes×8×8) at every ninth pixel: there the network's own answer, an
+eighth of the size, is not interpolated. `weights` and `int8` have the fingerprints of `model_best.params` and of the
+int8 graph that the job has approved.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from container import artifacts
 from container.errors import ClientError
@@ -87,10 +86,10 @@ def write_check(model_dir: Path, probabilities: Callable[[np.ndarray], np.ndarra
     if fault := unusable(answer):
         raise ValueError(f"the best weights answer with {fault}")
     content = {
-        "picture": _png(picture),
-        "mask": _png(answer.argmax(axis=0).astype(np.uint8)),
+        "picture": _write(picture),
+        "mask": _write(answer.argmax(axis=0).astype(np.uint8)),
         "num_classes": len(answer),
-        "probabilities": _base64(np.ascontiguousarray(answer[:, ::_STEP, ::_STEP], "<f4").tobytes()),
+        "probabilities": _write(answer[:, ::_STEP, ::_STEP].astype("<f4")),
         "weights": fingerprint(model_dir / artifacts.BEST_WEIGHTS),
     }
     artifacts.write_json(model_dir / CHECK, content)
@@ -111,15 +110,15 @@ def read_check(model_dir: Path) -> Check | None:
     try:
         with path.open("rb") as file:
             content = json.loads(file.read(_LIMIT))
-        probabilities = np.frombuffer(base64.b64decode(content["probabilities"]), "<f4")
+        coarse = len(range(0, _SIDE, _STEP))
         check = Check(
-            _pixels(content["picture"], "RGB"),
-            _pixels(content["mask"], "L"),
-            probabilities.reshape(content["num_classes"], -(-_SIDE // _STEP), -(-_SIDE // _STEP)),
+            _read(content["picture"], "u1", _SIDE, _SIDE, 3),
+            _read(content["mask"], "u1", _SIDE, _SIDE),
+            _read(content["probabilities"], "<f4", content["num_classes"], coarse, coarse),
             str(content["weights"]),
             str(content.get("int8", {}).get("graph", "")),
         )
-        if check.mask.max() >= len(check.probabilities) or unusable(probabilities):
+        if check.mask.max() >= len(check.probabilities) or unusable(check.probabilities):
             raise ValueError("its mask or probabilities are out of their range")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -155,18 +154,9 @@ def _scores(probabilities: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _png(pixels: np.ndarray) -> str:
-    target = io.BytesIO()
-    Image.fromarray(pixels).save(target, "PNG")
-    return _base64(target.getvalue())
+def _write(array: np.ndarray) -> str:
+    return base64.b64encode(array.tobytes()).decode()
 
 
-def _pixels(text: str, mode: str) -> np.ndarray:
-    with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
-        if image.size != (_SIDE, _SIDE) or image.mode != mode:
-            raise ValueError(f"a picture of it has the size {image.size} and the mode {image.mode}")
-        return np.asarray(image)
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+def _read(text: str, dtype: str, *shape: int) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -57,7 +57,7 @@ class Hyperparameters:
     shuffle_buffer: int
     shuffle_buffer_mb: int
     max_bad_records: int
-    quantize: bool
+    quantize: bool | Literal["auto"]
     quantize_tolerance: float
     seed: int | None
     audit: str | None  # by the input mode when None
