@@ -96,8 +96,13 @@ def write_check(model_dir: Path, probabilities: Callable[[np.ndarray], np.ndarra
 
 
 def approve_int8(model_dir: Path, figures: Mapping[str, Any]) -> None:
-    """Note that the int8 graph in `model_dir` is good enough, with the figures that say so."""
+    """Note that the int8 graph in `model_dir` is good enough, with the figures that say so.
+
+    Without an answer to hold it against it is not noted.
+    """
     path = model_dir / CHECK
+    if not path.is_file():
+        return
     graph = fingerprint(model_dir / artifacts.INT8_GRAPH)
     artifacts.write_json(path, {**json.loads(path.read_text()), "int8": {"graph": graph, **figures}})
 

@@ -7,12 +7,14 @@ import functools
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from container import artifacts
+from container.check import approve_int8, write_check
 from container.data.loader import Loader
 from container.engines.openvino import OpenVinoEngine
 from container.engines.quantize import quantize_onnx
@@ -21,6 +23,7 @@ from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.export import export_onnx
 from container.mx.trainer import Trainer
+from container.training.int8 import reason_against
 
 LOG = logging.getLogger(__name__)
 
@@ -48,8 +51,8 @@ class Finish:
         self._stop = stop
         self._report: dict[str, Any] = {}
 
-    def run(self, history: list[dict[str, Any]]) -> None:
-        """Make everything from the best weights, and write the report.
+    def run(self, history: list[dict[str, Any]], job_seconds: float) -> None:
+        """Make everything from the best weights, and write the report; `job_seconds` is what the job took so far.
 
         A step that fails costs its own product, never the job: the platform keeps nothing of a job that failed.
         """
@@ -57,12 +60,13 @@ class Finish:
         self._trainer.load_weights(self._environment.model_dir / artifacts.BEST_WEIGHTS)
         if classes := self._loaders["train"].classes:
             artifacts.write_json(self._environment.model_dir / artifacts.CLASSES, classes)
+        self._attempt("the check", lambda: write_check(self._environment.model_dir, self._trainer.probabilities))
         self._attempt("the ONNX graph", lambda: export_onnx(self._trainer.network, self._graph))
         for channel in ("validation", "test"):
             if channel in self._loaders and not self._stop.is_set():
                 self._attempt(f"the {channel} report", functools.partial(self._score, channel))
         if self._job.quantize and not self._stop.is_set():
-            self._attempt("the int8 graph", self._quantize)
+            self._attempt("the int8 graph", functools.partial(self._quantize, job_seconds))
         artifacts.write_json(self._environment.output_data_dir / REPORT, self._report)
 
     def _attempt(self, product: str, make: Callable[[], None]) -> None:
@@ -81,8 +85,13 @@ class Finish:
         self._report[channel] = _figures(confusion, images)
         LOG.info("full-size %s mIOU: %.4f, pixel_accuracy: %.4f", channel, confusion.miou, confusion.pixel_accuracy)
 
-    def _quantize(self) -> None:
+    def _quantize(self, job_seconds: float) -> None:
         """Write the int8 graph; it stays when its mIOU is within the tolerance of float32's."""
+        validation_images = self._report.get("validation", {}).get("images", 0)
+        if reason := reason_against(self._job.quantize, job_seconds, validation_images, self._time_image):
+            self._report["int8"] = {"kept": False, "reason": reason}
+            LOG.info("no int8 graph: %s", reason)
+            return
         with contextlib.closing(self._loaders["train"].full_size_epoch()) as training:
             images = [batch.images[0] for batch in itertools.islice(training, _CALIBRATION_IMAGES)]
         kept = False
@@ -94,6 +103,8 @@ class Finish:
             if not kept:
                 self._int8_graph.unlink(missing_ok=True)
         self._report["int8"] = {"mIOU": scores, "agreement": agreement, "kept": kept}
+        if kept:
+            approve_int8(self._environment.model_dir, {"mIOU": scores, "agreement": agreement})
         LOG.info(
             "full-size validation mIOU: float32 %.4f, int8 %.4f; %s is %s (_quantize_tolerance %s)",
             scores["float32"],
@@ -102,6 +113,15 @@ class Finish:
             "kept" if kept else "not kept",
             self._job.quantize_tolerance,
         )
+
+    def _time_image(self) -> float:
+        """Return the seconds of one float32 answer on this machine's CPUs."""
+        engine = OpenVinoEngine(self._graph, "float32", threads=cpu_count())
+        with contextlib.closing(self._loaders["validation"].full_size_epoch()) as validation:
+            image = next(validation).images[0]
+        start = time.monotonic()
+        engine.mask(image)
+        return time.monotonic() - start
 
     def _compare(self) -> tuple[dict[str, float], float]:
         """Return the validation mIOU of both graphs, and the share of pixels on which they agree."""

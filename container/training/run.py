@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import time
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -57,9 +58,10 @@ def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loa
     trainer = Trainer(network, job, devices)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     fit = Fit(trainer, job, environment, stop)
+    started = time.monotonic()
     with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
         fit.run(loaders["train"], loaders["validation"])
-    Finish(environment, job, trainer, loaders, stop).run(fit.history)
+    Finish(environment, job, trainer, loaders, stop).run(fit.history, time.monotonic() - started)
 
 
 def _open_all(
