@@ -59,6 +59,7 @@ class Hyperparameters:
     max_bad_records: int
     quantize: bool | Literal["auto"]
     quantize_tolerance: float
+    report_minutes: float | None
     seed: int | None
     audit: str | None  # by the input mode when None
     exif_orientation: str

@@ -15,12 +15,15 @@ from container.data.augment import centre_crop, random_crop
 from container.data.batches import Batch, Pair, Rollover, batches, groups
 from container.data.class_names import known_classes
 from container.data.findings import BadSample
+from container.data.pictures import Picture, Skipped, pictures
 from container.data.samples import Sample, Samples, decode_sample
 from container.environment import cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
+
+_WHOLE = 2**32 - 1  # stands for the epoch in the seed of the whole images' order
 
 
 class BadRecords:
@@ -54,6 +57,8 @@ class Loader:
         self._workers = min(hyperparameters.workers, cpu_count())
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
         self._rollover = Rollover(hyperparameters.mini_batch_size)
+        self.count = samples.count  # of a pass, if it is known
+        self.training_passes = 0  # begun so far
 
     @property
     def classes(self) -> list[dict[str, object]]:
@@ -62,6 +67,7 @@ class Loader:
 
     def training_epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """Make one shuffled, augmented pass in full batches of square crops."""
+        self.training_passes += 1
         job = self._hyperparameters
         order = np.random.default_rng((self._seed, epoch)) if job.shuffle_buffer else None
 
@@ -78,9 +84,28 @@ class Loader:
             lambda pair, number: centre_crop(*pair, job.crop),
         )
 
-    def full_size_epoch(self) -> Generator[Batch, None, None]:
-        """Make one pass in order: every image once, at its own size, one at a time."""
-        return self._batches(lambda stopped: groups(self._samples.epoch(None, stopped), 1), lambda pair, number: pair)
+    def pictures(
+        self, admit: Callable[[int], str | None], ahead: int, until: threading.Event
+    ) -> Iterator[Picture | Skipped]:
+        """Make one pass over whole images, in a random order that the seed decides; see `container.data.pictures`."""
+        job, channel = self._hyperparameters, self._samples.channel
+        order = np.random.default_rng((self._seed, _WHOLE))
+        watched = self._audit.begin(channel)
+
+        def decode(sample: Sample) -> Pair:
+            try:
+                decoded = decode_sample(sample, self.label_map, job.num_classes, job.exif_orientation, digest=watched)
+            except BadSample as error:
+                if watched:
+                    self._audit.watch_bad(channel, error)
+                raise
+            if watched:
+                self._audit.watch(channel, decoded.seen)
+            return decoded.image, decoded.labels
+
+        yield from pictures(self._samples.epoch(order, until), decode, admit, ahead, until)
+        if watched and not until.is_set():
+            self._audit.end(channel)
 
     def _batches(
         self, read: Callable[[threading.Event], Iterator[list[Sample]]], crop: Callable[[Pair, int], Pair]

@@ -59,6 +59,7 @@ class Samples(Protocol):
 
     channel: str
     label_map: LabelMap
+    count: int | None  # of a pass; None when only its end will tell
 
     @property
     def colour_map(self) -> ColourMap | None:
@@ -85,6 +86,7 @@ class FileSamples:
         self.label_map = label_map
         self.colour_map: ColourMap | None = None
         self.pairs = pairs
+        self.count: int | None = len(pairs)
 
     def __len__(self) -> int:
         return len(self.pairs)

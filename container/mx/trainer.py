@@ -17,6 +17,7 @@ from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.network import SegmentationNetwork, TrainingLoss
 from container.mx.optimizer import create_optimizer
+from container.mx.room import weight_bytes
 
 
 class Trainer:
@@ -73,7 +74,7 @@ class Trainer:
 
     def save_weights(self, path: Path) -> None:
         """Write all weights, the auxiliary head's included, as a Gluon parameter file."""
-        artifacts.write_weights(path, self.network.save_parameters)
+        artifacts.write_weights(path, self.network.save_parameters, weight_bytes(self.network))
 
     def load_weights(self, path: Path) -> None:
         """Load weights that `save_weights` wrote."""

@@ -47,6 +47,7 @@ def run(environment: Environment, stop: threading.Event) -> None:
 def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loader], stop: threading.Event) -> None:
     """Train on the input that `run` has checked; only from here on the framework is there."""
     from container.mx.devices import choose_devices, settle_precision
+    from container.mx.room import check_room
     from container.mx.start import start_network
     from container.mx.trainer import Trainer
     from container.training.finish import Finish
@@ -55,13 +56,15 @@ def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loa
     devices = choose_devices()
     job = settle_precision(job, devices)
     network = start_network(environment, job, devices)
+    check_room(network, environment.model_dir, job.quantize is True)
     trainer = Trainer(network, job, devices)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     fit = Fit(trainer, job, environment, stop)
     started = time.monotonic()
     with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
         fit.run(loaders["train"], loaders["validation"])
-    Finish(environment, job, trainer, loaders, stop).run(fit.history, time.monotonic() - started)
+    epoch_seconds = (time.monotonic() - started) / max(1, loaders["train"].training_passes)
+    Finish(environment, job, trainer, loaders, stop).run(fit.history, epoch_seconds)
 
 
 def _open_all(
