@@ -41,10 +41,9 @@ def write_drawn(root: Path, count: int) -> None:
                 path.write_bytes(data)
 
 
-def epoch(samples: Samples, job: Hyperparameters, folder: Path) -> None:
+def epoch(samples: Samples, job: Hyperparameters) -> None:
     """Make one pass over the training samples, as a job does."""
-    stop = threading.Event()
-    for _ in Loader(samples, job, stop, Audit(job, {}, folder)).training_epoch(0):
+    for _ in Loader(samples, job, threading.Event()).training_epoch(0):
         pass
 
 
@@ -56,7 +55,7 @@ def measure(name: str, root: Path, job: Hyperparameters, rounds: int) -> None:
     def audit(mode: str) -> Callable[[], None]:
         return lambda: Audit(job, {"train": samples}, folder).run(mode, threading.Event())
 
-    ways = {"epoch": lambda: epoch(samples, job, folder), "full": audit("full"), "fast": audit("fast")}
+    ways = {"epoch": lambda: epoch(samples, job), "full": audit("full"), "fast": audit("fast")}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, run in ways.items():

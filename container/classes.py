@@ -27,7 +27,7 @@ def read_classes(model_dir: Path) -> dict[int, ClassEntry]:
         return {}
     try:
         return {int(entry["id"]): _read_entry(entry) for entry in json.loads(path.read_text())}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ClientError(
             f'{path} must be a list of {{"id": 0, "name": "…", "color": "#rrggbb"}}: {type(error).__name__}: {error}'
         ) from error

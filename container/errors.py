@@ -31,8 +31,8 @@ class JobError(Exception):
 
     def __init__(self, message: str, details: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.message = message
-        self.details = tuple(details)
+        self.message = str(message)  # whatever it was given, the failure file must not miss it
+        self.details = tuple(map(str, details))
 
     def __str__(self) -> str:
         prefix = f"{type(self).__name__}: "

@@ -21,7 +21,7 @@ _KINDS = (
     ),
     (
         r"driver version is insufficient|unsupported display driver|forward compatibility|driver shutting down"
-        r"|unknown error|initialization error|not yet initialized|no CUDA-capable device",
+        r"|initialization error|not yet initialized|no CUDA-capable device",
         PlatformError,
         "NVIDIA's driver on this host does not serve CUDA 11.2: take a SageMaker GPU instance, or update the driver "
         "(450.80 or later) and start the container with --gpus all",
@@ -32,9 +32,9 @@ _KINDS = (
         "the GPU is held by another process: end it, or start the job again on another instance",
     ),
     (
-        r"ECC|NVLink|hardware stack|GPU is lost|fell off the bus|launch timed out|system failure",
+        r"unknown error|ECC|NVLink|hardware stack|GPU is lost|fell off the bus|launch timed out|system failure",
         PlatformError,
-        "the GPU is faulty: start the job again, which gives it another instance",
+        "the GPU or its driver is faulty: start the job again, which gives it another instance",
     ),
 )
 

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from sagemaker_training import params
 
 from container.errors import ClientError
 from container.schema import convert, describe_range, read_schema
 
 LOG = logging.getLogger(__name__)
 
-_PLATFORM_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
+_PLATFORM_PREFIXES = (params.SAGEMAKER_PREFIX, params.TUNING_METRIC_PARAM)
 
 
 @dataclasses.dataclass(frozen=True)

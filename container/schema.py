@@ -15,7 +15,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 def read_schema() -> dict[str, Any]:
     """Read the JSON Schema (2020-12) of the hyperparameters."""
-    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text())
+    schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
     return schema
 
 
@@ -39,11 +39,13 @@ def convert(value: Any, entry: Mapping[str, Any]) -> Any:
     if kind in ("integer", "number") and not isinstance(value, bool):
         try:
             number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            return value
-        if not math.isfinite(number):
+        except OverflowError:  # an integer beyond any float
             return str(value)
-        return int(number) if number.is_integer() and kind == "integer" and abs(number) < 2**53 else number
+        except (TypeError, ValueError):
+            return value
+        if not math.isfinite(number) or (kind == "integer" and abs(number) >= 2**53):
+            return str(value)  # JSON Schema takes 1e20 for an integer
+        return int(number) if number.is_integer() and kind == "integer" else number
     return value
 
 

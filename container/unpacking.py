@@ -51,8 +51,9 @@ def unpack(path: Path, target: Path, limits: Mapping[str, int], total: int) -> C
                 raise tarfile.ReadError(f"it breaks off after {content.last or 'nothing'}")
         except _DAMAGE as error:
             if content.last or path.name.lower().endswith(_SUFFIXES):
+                reason = last_line(error) + ("" if content.last else ", before its first member")
                 raise ClientError(
-                    f"{path} cannot be unpacked: {last_line(error)}; copy the training job's model.tar.gz anew, whole"
+                    f"{path} cannot be unpacked: {reason}; copy it anew and whole, or remove it"
                 ) from error
             return None
     return content

@@ -97,10 +97,15 @@ def write_job(root: Path, samples: int, changes: Mapping[str, str]) -> None:
         "inputdataconfig": {
             name: {**channel, "ContentType": "image/png" if name.endswith("_annotation") else "image/jpeg"}
             for name in CHANNELS
-        },
+        }
+        | {"label_map": {**channel, "ContentType": "application/json"}},
     }.items():
         (config / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
     (root / "classes.json").write_text(json.dumps(CLASSES) + "\n")
+    label_map = root / "input" / "data" / "label_map"
+    label_map.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "validation"):
+        (label_map / f"{name}_label_map.json").write_text(json.dumps({"scale": 1, "names": CLASSES}) + "\n")
 
 
 def main() -> None:

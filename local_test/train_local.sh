@@ -37,7 +37,13 @@ if [ -n "$pipe" ]; then
         trap 'rm -f "$config"' EXIT
     fi
     "$python" -m local_test.convert directories "$test_dir/input/data"
-    "$python" -m local_test.pipe_feeder --root "$test_dir" --shuffle \
+    files=()
+    for channel in label_map model pretrained test test_annotation; do
+        if [ -d "$test_dir/input/data/$channel" ]; then
+            files+=("--file-channel=$channel")
+        fi
+    done
+    "$python" -m local_test.pipe_feeder --root "$test_dir" --shuffle "${files[@]}" \
         --channel "train=$test_dir/input/train.manifest" \
         --channel "validation=$test_dir/input/validation.manifest" -- "${job[@]}"
 else

@@ -7,13 +7,12 @@ thumbnails, a video behind it) is never decoded, however large or damaged it is.
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
-from container.codecs import jpeg, png
+from container.codecs import jpeg, png, strict
 from container.codecs.header import (
     CutOff,
     DecodeError,
@@ -22,9 +21,8 @@ from container.codecs.header import (
     Orientation,
     TooManyPixels,
     cut_off,
-    damaged,
 )
-from container.codecs.pieces import Pieces, open_pieces
+from container.codecs.pieces import Pieces
 from container.codecs.sniff import describe
 
 __all__ = [
@@ -53,9 +51,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_FILLERS = (b"", b"\x55" * 64, b"\xaa" * 64)  # what may follow a JPEG's data without changing one that is complete
-
-Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels` below: one bound, one error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,53 +147,20 @@ def read_header(data: bytes, max_pixels: int | None = None) -> Header:
 def _load(data: bytes, header: Header, warn: Warn | None, is_reduced: bool = False) -> Image.Image:
     picture, complete = (jpeg if header.format == "JPEG" else png).picture(data)
     is_open = header.format == "JPEG" and not complete
-    image = _load_open_jpeg(picture, header) if is_open else _decode(picture, header, is_reduced)
+    image = _load_open_jpeg(picture, header, is_reduced) if is_open else strict.decode(picture, header, is_reduced)
+    in_doubt = header.format == "PNG" and (png.is_interlaced(data) or strict.may_lack_rows(image))
+    if in_doubt and not png.has_all_rows(data):
+        raise cut_off("PNG", "inside its image data")
     if not complete and warn:
         warn(f"the {header.format} image lacks its end mark, but none of its pixels: it is used as it is")
     return image
 
 
-def _load_open_jpeg(picture: Pieces, header: Header) -> Image.Image:
+def _load_open_jpeg(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
     """Decode a JPEG that has no end mark: where its data are complete, no pixel depends on what follows them."""
-    image, *others = [_decode([*picture, memoryview(filler + jpeg.END)], header) for filler in _FILLERS]
-    if any(not np.array_equal(np.asarray(image), np.asarray(other)) for other in others):
-        raise cut_off("JPEG", "inside its image data")
-    return image
-
-
-def _decode(picture: Pieces, header: Header, is_reduced: bool = False) -> Image.Image:
-    try:
-        return _strictly(picture, header, is_reduced)
-    except (MemoryError, DecodeError):
-        raise
-    except Exception as error:  # Pillow's decoders let any exception out of malformed bytes
-        if "truncated" in str(error):
-            raise cut_off(header.format, "inside its image data") from error
-        raise damaged(header.format, str(error)) from error
-
-
-_strictness = threading.Lock()
-_lenient = 0  # how often Pillow's switch was found on
-
-
-def _strictly(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
-    """Decode with Pillow, for which half an image is an error only until another library tells it otherwise.
-
-    Importing GluonCV does, in whichever thread and whenever: the switch is turned off before, and what was decoded
-    while it may have been on is decoded again.
-    """
-    global _lenient
-    while True:
-        if ImageFile.LOAD_TRUNCATED_IMAGES:
-            with _strictness:
-                _lenient += 1
-                ImageFile.LOAD_TRUNCATED_IMAGES = False
-        before = _lenient
-        image = Image.open(open_pieces(picture), formats=(header.format,))
-        if image.size != (header.width, header.height):
-            raise damaged(header.format, "it has two headers")
-        if is_reduced:
-            image.draft("L", (max(1, header.width // 8), max(1, header.height // 8)))
-        image.load()
-        if not ImageFile.LOAD_TRUNCATED_IMAGES and _lenient == before:
-            return image
+    image = strict.decode([*picture, memoryview(jpeg.END)], header)
+    for filler in jpeg.FILLERS:
+        other = strict.decode([*picture, memoryview(filler + jpeg.END)], header)
+        if not np.array_equal(np.asarray(image), np.asarray(other)):
+            raise cut_off("JPEG", "inside its image data")
+    return strict.decode([*picture, memoryview(jpeg.END)], header, is_reduced) if is_reduced else image

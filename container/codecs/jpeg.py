@@ -15,6 +15,11 @@ from container.codecs.pieces import Pieces
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
+# after data that are complete these change no pixel; each fills any block, and any interval between two restarts
+FILLERS = [
+    b"".join(bytes([value]) * 4096 + bytes([0xFF, 0xD0 + number]) for number in range(8))
+    for value in (0x55, 0xAA, 0x00, 0x33, 0xC5)
+]
 
 _EOI, _SOS = 0xD9, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -27,6 +32,7 @@ _NEEDED_APP = {0xE0: 14, 0xEE: 12}  # JFIF and Adobe say which colours the sampl
 _ANY_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # within a scan, where FF00 is data and FFD0 to FFD7 restart
 _WINDOW = 2**20  # bytes
+_FEW = 9
 _FILL = b"\xff" * 1024
 _MAX_MARKERS = 2**14
 _MAX_SCANS = 100  # encoders write up to about 15
@@ -70,7 +76,7 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
     """
     view, parts = memoryview(data), _Parts()
     pieces = [view[:2]]
-    first, end = 0, len(data)
+    first = end = 0
     for marker, start, stop in _segments(data):
         if marker == _EOI:
             end = stop
@@ -83,16 +89,18 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
     if not parts.scans:
         raise cut_off("JPEG", "before its image data")
     parts.found()
-    complete = data[end - 2 : end] == END
-    if not complete and not _all_is_sent(parts):
+    if not end and not _all_is_sent(parts):
         raise cut_off("JPEG", "between its scans")
-    return [*pieces, _scans(data, first, end if complete else _end_of_data(data))], complete
+    return [*pieces, _scans(data, first, end or _end_of_data(data))], end > 0
 
 
 def _end_of_data(data: bytes) -> int:
     """Return where the last scan's data end in a file without an end mark: padding, and half a mark, are no data."""
+    end = len(data.rstrip(b"\xff"))
+    if data[end - _FEW : end].strip(b"\0"):  # what ends with few zeros ends with data
+        return end
     end = len(data.rstrip(b"\0\xff"))
-    while data[end : end + 2] == b"\xff\0":  # but that is
+    while data[end : end + 2] == b"\xff\0":  # which are data too
         end += 2
     return end
 

@@ -1,6 +1,6 @@
 """The parts of a PNG file: the picture alone, without what is packed around it.
 
-https://www.w3.org/TR/png-3/, section 5. Nothing is decompressed here.
+https://www.w3.org/TR/png-3/, section 5. No pixel is decoded here.
 """
 
 from __future__ import annotations
@@ -32,6 +32,17 @@ _MODES = {  # by bits and colour type
     (8, 6): "RGBA",
     (16, 6): "RGBA",
 }
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_PASSES = [  # of an interlaced image: first column and row, and the steps to the next
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+]
+_STEP = 2**20  # bytes
 _MAX_CHUNKS = 2**16
 _MAX_EXIF = 2**20
 _PALETTE_BYTES = 3 * 256
@@ -61,27 +72,59 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
     Raises DecodeError where a checksum of these is wrong, CutOff where they are cut.
     """
     view, runs, complete = memoryview(data), [[0, len(SIGNATURE)]], False
-    has_header = has_data = False
+    header: Header | None = None
+    has_data = has_palette = False
     for kind, start, end in _chunks(data):
         if kind == b"IEND":
             complete = True
             break
-        if not has_header:
-            _header(data, kind, start, end)
+        if header is None:
+            header = _header(data, kind, start, end)
         elif _is_ancillary(kind):
             continue
+        elif kind == b"IHDR":
+            raise damaged("PNG", "it has two headers")
         else:
             _check(data, kind, start, end)
-        has_header, has_data = True, has_data or kind == b"IDAT"
-        if kind == b"PLTE" and has_data:
-            continue
+        has_data = has_data or kind == b"IDAT"
+        if kind == b"PLTE":
+            if has_data:
+                continue
+            has_palette = True
         if runs[-1][1] == start:
             runs[-1][1] = end
         else:
             runs.append([start, end])
     if not has_data:
         raise damaged("PNG", "it has no image data")
+    if header and header.mode == "P" and not has_palette:
+        raise damaged("PNG", "it has no palette")
     return [*(view[start:end] for start, end in runs), _IEND], complete
+
+
+def is_interlaced(data: bytes) -> bool:
+    """Say whether the rows of a PNG come in several passes."""
+    return data[28] != 0
+
+
+def has_all_rows(data: bytes) -> bool:
+    """Unpack the image data, a little at a time and no further than needed, to see whether they are all there."""
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    missing = 0
+    for x, y, right, down in _PASSES if is_interlaced(data) else [(0, 0, 1, 1)]:
+        columns, rows = (width - x + right - 1) // right, (height - y + down - 1) // down
+        missing += rows * (1 + (columns * bits * _CHANNELS[colour] + 7) // 8) if columns else 0
+    unpacker = zlib.decompressobj()
+    try:
+        for kind, start, end in _chunks(data):
+            if kind == b"IDAT":
+                unpacked = unpacker.decompress(memoryview(data)[start + 8 : end - 4], _STEP)
+                while unpacked and missing > 0:
+                    missing -= len(unpacked)
+                    unpacked = unpacker.decompress(unpacker.unconsumed_tail, _STEP)
+    except zlib.error:
+        return False
+    return missing <= 0
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -11,9 +11,10 @@ from container.data.findings import BadSample, Findings, Kind, unmapped_colours
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE
 
-_REMEDIES: Mapping[Kind, str] = {
-    "unreadable": "cannot be read: replace or remove them",
-    "size": "have annotations of another size: export them anew at the photographs' own size",
+_REASONS: Mapping[Kind, str] = {
+    "unreadable": "pairs that cannot be read: replace or remove them",
+    "size": "pairs of two sizes: export the annotations anew at the photographs' own size",
+    "colour": "annotations whose colours cannot be read",
 }
 
 
@@ -37,27 +38,23 @@ def group_bad_pairs(findings: Findings, budget: int) -> Iterator[Fault]:
     for kind in sorted(kinds, key=lambda kind: -len(kinds[kind])):
         errors = kinds[kind]
         details = tuple(error.message for error in errors)
-        if len(errors) == 1 and kind in _REMEDIES:
-            yield Fault(kind, errors[0].message + skipped)
+        suggestion = _suggest_values(findings) if kind == "label" else None
+        suggested = f" such as {suggestion}" if suggestion else ""
+        if len(errors) == 1:
+            yield Fault(kind, errors[0].message + suggested + skipped)
             continue
-        if kind == "colour" and (colours := unmapped_colours(errors)):
+        colours = unmapped_colours(errors) if kind == "colour" else None
+        if colours:
             reason = f"annotations in colours, not class ids: {suggest_map(colours, findings.num_classes)}"
-            details = tuple(error.seen.name if error.seen else error.message.split(": the ")[0] for error in errors)
         elif kind == "label":
-            reason = f"annotations with pixel values that are no class{_wrong_values(findings)}"
-        elif kind == "colour":
-            yield Fault(kind, errors[0].message + skipped, details[1:])
-            continue
+            reason = (
+                f"annotations with pixel values that are no class (num_classes is {findings.num_classes}): "
+                f"{list_values(findings, findings.wrong)}; raise num_classes, mark such pixels 255 (ignore), or give a "
+                f"label map{suggested}"
+            )
         else:
-            reason = f"pairs that {_REMEDIES[kind]}"
+            reason = _REASONS[kind]
         yield Fault(kind, f"channel {findings.channel} has {len(errors)} {reason}{skipped}", details)
-
-
-def _wrong_values(findings: Findings) -> str:
-    told = f" (num_classes is {findings.num_classes}): {list_values(findings, findings.wrong)}"
-    told += "; raise num_classes, mark such pixels 255 (ignore), or give a label map"
-    suggestion = _suggest_values(findings)
-    return told + (f" such as {suggestion}" if suggestion else "")
 
 
 def _unused_map(findings: Findings) -> Fault | None:

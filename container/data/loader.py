@@ -48,7 +48,13 @@ class Loader:
     The first pass over a channel that `audit` has not seen whole is watched by it, and ends in its verdict.
     """
 
-    def __init__(self, samples: Samples, hyperparameters: Hyperparameters, stop: threading.Event, audit: Audit) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        hyperparameters: Hyperparameters,
+        stop: threading.Event,
+        audit: Audit | None = None,
+    ) -> None:
         self._samples = samples
         self._audit = audit
         self.label_map = samples.label_map
@@ -90,22 +96,24 @@ class Loader:
         """Make one pass over whole images, in a random order that the seed decides; see `container.data.pictures`."""
         job, channel = self._hyperparameters, self._samples.channel
         order = np.random.default_rng((self._seed, _WHOLE))
-        watched = self._audit.begin(channel)
+        audit = self._audit if self._audit and self._audit.begin(channel) else None
 
         def decode(sample: Sample) -> Pair:
             try:
-                decoded = decode_sample(sample, self.label_map, job.num_classes, job.exif_orientation, digest=watched)
+                decoded = decode_sample(
+                    sample, self.label_map, job.num_classes, job.exif_orientation, digest=audit is not None
+                )
             except BadSample as error:
-                if watched:
-                    self._audit.watch_bad(channel, error)
+                if audit:
+                    audit.watch_bad(channel, error)
                 raise
-            if watched:
-                self._audit.watch(channel, decoded.seen)
+            if audit:
+                audit.watch(channel, decoded.seen)
             return decoded.image, decoded.labels
 
         yield from pictures(self._samples.epoch(order, until), decode, admit, ahead, until)
-        if watched and not until.is_set():
-            self._audit.end(channel)
+        if audit and not until.is_set():
+            audit.end(channel)
 
     def _batches(
         self, read: Callable[[threading.Event], Iterator[list[Sample]]], crop: Callable[[Pair, int], Pair]
@@ -114,23 +122,25 @@ class Loader:
         job = self._hyperparameters
         bad = BadRecords(job.max_bad_records)
         channel = self._samples.channel
-        watched = self._audit.begin(channel)
+        audit = self._audit if self._audit and self._audit.begin(channel) else None
 
         def transform(sample: Sample, number: int) -> Pair | None:
             try:
-                decoded = decode_sample(sample, self.label_map, job.num_classes, job.exif_orientation, digest=watched)
+                decoded = decode_sample(
+                    sample, self.label_map, job.num_classes, job.exif_orientation, digest=audit is not None
+                )
             except BadSample as error:
-                if not watched:
+                if not audit:
                     bad.skip(error)
-                elif not self._audit.watch_bad(channel, error):
+                elif not audit.watch_bad(channel, error):
                     raise
                 return None
-            if watched:
-                self._audit.watch(channel, decoded.seen)
+            if audit:
+                audit.watch(channel, decoded.seen)
             return crop((decoded.image, decoded.labels), number)
 
         yield from batches(read, transform, self._workers, self._stop)
-        if watched and not self._stop.is_set():
+        if audit and not self._stop.is_set():
             for sample in self._rollover.kept:  # read, but left for the next pass
                 transform(sample, 0)
-            self._audit.end(channel)
+            audit.end(channel)

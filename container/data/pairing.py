@@ -54,8 +54,8 @@ class FileSample:
 def find_pairs(channels: Mapping[str, Channel], channel: str) -> list[FileSample]:
     """Match the images of `channel` to the annotations of `channel`_annotation, in the order of their names.
 
-    Where both directories have a folder in common, files match by their path below the channel, else by their name
-    alone; suffixes and Unicode's normal forms do not count. Raises ClientError that says what to do, and lists the
+    Where the channels have folders in common, files match by their path below the channel, else by their name alone;
+    suffixes and Unicode's normal forms do not count. Raises ClientError that says what to do, and lists the
     files concerned.
     """
     annotation = f"{channel}_annotation"
@@ -164,12 +164,12 @@ def _tell_strays(paths: list[Path]) -> None:
 
 
 def _folders(files: Iterable[PurePath]) -> set[PurePath]:
-    return {path.parent for path in files}
+    return {path.parent for path in files} - {PurePath()}
 
 
 def _below_common_folder(files: Files) -> Files:
     """Leave out the folders that all files share."""
-    common = PurePath(os.path.commonpath(_folders(files)) if len(_folders(files)) > 1 else next(iter(_folders(files))))
+    common = os.path.commonpath([f"/{path.parent}" for path in files])[1:]
     return {path.relative_to(common): file for path, file in files.items()}
 
 
@@ -224,7 +224,7 @@ def _common_ending(files: Files) -> list[str]:
     names = [re.findall(r"[-_. ]*[^-_. ]*", path.name) for path in files]
     common: list[str] = []
     for parts in zip(*(reversed([part for part in name if part][1:]) for name in names), strict=False):
-        if len(set(parts)) > 1 or len(names) < 2:
+        if len(set(parts)) > 1:
             break
         common.insert(0, parts[0])
     return common

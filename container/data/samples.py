@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -26,9 +27,11 @@ from container.data.labels import LabelMap
 from container.data.pairing import FileSample, find_pairs
 from container.data.pipe import PipeSamples, ShuffleBuffer
 from container.data.repeats import digest_pixels
-from container.environment import Channel, Environment
+from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
+
+_MAX_PIXELS = 2**28
 
 _MAX_PIXELS = 2**28
 
@@ -95,26 +98,6 @@ class FileSamples:
         """Go over all pairs once, in the order of their names unless `rng` shuffles them."""
         order = np.arange(len(self.pairs)) if rng is None else rng.permutation(len(self.pairs))
         return (self.pairs[index] for index in order)
-
-
-def check_channels(environment: Environment) -> None:
-    """Raise one ClientError that lists every channel that is missing or of an unsupported kind; warn of unused ones."""
-    faults: list[str] = []
-    for name in ("train", "validation"):
-        faults += _missing(environment, name)
-    if "test" in environment.channels:
-        faults += _missing(environment, "test")
-    for channel in environment.channels.values():
-        content_type = (channel.content_type or "").split(";")[0].strip().lower()
-        accepted = _MODEL_TYPES if channel.name == "model" else _CONTENT_TYPES
-        if channel.name == "model" and channel.input_mode == "Pipe":
-            faults.append("channel model is in Pipe mode, but an archive is a file: set its TrainingInputMode to File")
-        elif channel.name == "model" and not channel.path.is_dir():
-            faults.append(f"channel model has no directory {channel.path}")
-        if content_type and channel.name != "label_map" and content_type not in accepted:
-            faults.append(f"channel {channel.name} has ContentType {channel.content_type}; use {' or '.join(accepted)}")
-    if faults:
-        raise ClientError("the input channels are not complete", faults)
 
 
 def open_samples(
@@ -184,7 +167,7 @@ def _read_pair(
         encoded_image, encoded_annotation = sample.read()
         header = read_header(encoded_image, _MAX_PIXELS)
     except OSError as error:
-        raise BadSample(f"{error.filename or name} cannot be read: {error.strerror}", "unreadable") from error
+        raise _unread(sample, error) from error
     except DecodeError as error:
         raise _unreadable(sample, error) from error
     try:
@@ -221,29 +204,38 @@ def _check_labels(seen: Seen, num_classes: int) -> None:
         raise bad_annotation(error, seen.name, "label", seen) from error
 
 
+def _unread(sample: Sample, error: OSError) -> BadSample:
+    return BadSample(f"{error.filename or sample.name} cannot be read: {error.strerror}", "unreadable")
+
+
 def _unreadable(sample: Sample, error: DecodeError) -> BadSample:
     return BadSample(f"{sample.name}: {error}; replace or remove it", "unreadable")
 
 
 def check_headers(sample: FileSample, exif_orientation: str) -> None:
     """Read the headers of both files alone; raises BadSample when one is none, or when their sizes differ."""
-    name = sample.name
-    headers: list[Header] = []
+    turns: tuple[Orientation, ...] = ("ignore", "apply") if exif_orientation == "auto" else ("ignore",)
+    if exif_orientation == "apply":
+        turns = ("apply",)
     try:
-        for path, head in sample.read_heads():
-            name = str(path)
-            try:
-                headers.append(read_header(head))
-            except CutOff:  # texts or profiles stand before what was looked for
-                headers.append(read_header(path.read_bytes()))
+        image, annotation = (_read_header(path, head) for path, head in sample.read_heads())
+        if annotation.shape() not in {image.shape(turn) for turn in turns}:
+            image = _read_header(sample.image, sample.read()[0])  # a PNG may tell its orientation at its end
     except OSError as error:
-        raise BadSample(f"{name} cannot be read: {error.strerror}", "unreadable") from error
-    except DecodeError as error:
-        raise BadSample(f"{name}: {error}; replace or remove it", "unreadable") from error
-    image, annotation = headers
-    turns: dict[str, tuple[Orientation, ...]] = {"auto": ("ignore", "apply"), "apply": ("apply",)}
-    if annotation.shape() not in {image.shape(turn) for turn in turns.get(exif_orientation, ("ignore",))}:
+        raise _unread(sample, error) from error
+    if annotation.shape() not in {image.shape(turn) for turn in turns}:
         raise _other_size(sample.name, image.shape(), annotation.shape())
+
+
+def _read_header(path: Path, head: bytes) -> Header:
+    """Read a header from a file's first bytes, or from all where texts or profiles stand before it."""
+    try:
+        try:
+            return read_header(head)
+        except CutOff:
+            return read_header(path.read_bytes())
+    except DecodeError as error:
+        raise BadSample(f"{path}: {error}; replace or remove it", "unreadable") from error
 
 
 def _other_size(name: str, image: tuple[int, int], annotation: tuple[int, int]) -> BadSample:
@@ -253,20 +245,3 @@ def _other_size(name: str, image: tuple[int, int], annotation: tuple[int, int]) 
 
 def _label_map(environment: Environment, channel: str) -> LabelMap:
     return read_label_map(environment.channels, channel)
-
-
-def _missing(environment: Environment, name: str) -> Iterable[str]:
-    """Say which of the channel and its annotations is not there."""
-    needed = [name]
-    if _mode(environment.channels.get(name)) != "Pipe":
-        needed.append(f"{name}_annotation")
-    for channel in needed:
-        if channel not in environment.channels:
-            given = ", ".join(environment.channels) or "none"
-            yield f"channel {channel} is missing (given: {given})"
-        elif _mode(environment.channels[channel]) != "Pipe" and not environment.channels[channel].path.is_dir():
-            yield f"channel {channel} has no directory {environment.channels[channel].path}"
-
-
-def _mode(channel: Channel | None) -> str:
-    return channel.input_mode if channel else "File"

@@ -52,8 +52,11 @@ def _tell(fault: JobError, error: BaseException) -> None:
 
 def _explain(error: BaseException) -> JobError:
     """Return the failure by whose fault it is, with what to do first; of a group, the first that says so itself."""
-    leaves = list(_leaves(error))
-    return next((leaf for leaf in leaves if isinstance(leaf, JobError)), None) or _classify(leaves[0])
+    try:
+        leaves = list(_leaves(error))
+        return next((leaf for leaf in leaves if isinstance(leaf, JobError)), None) or _classify(leaves[0])
+    except Exception:  # an exception that cannot be looked at must not cost the failure file
+        return AlgorithmError(type(error).__name__)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -77,6 +80,10 @@ def _classify(error: BaseException) -> JobError:
         return fault
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "bad_alloc" in text:
         return ClientError(f"memory ran out: lower mini_batch_size or crop_size, or take a larger instance. {text}")
+    if isinstance(error, FileNotFoundError) and "/input/data/" in str(error.filename):
+        return PlatformError(
+            f"a file of a channel is gone since the job began: leave the data as they are while it runs. {text}"
+        )
     if isinstance(error, OSError) and error.errno and error.errno not in _MISUSE:
         return PlatformError(f"the machine refused a file or device: see that it may be read and written. {text}")
     return AlgorithmError(text)

@@ -14,11 +14,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from container import artifacts, hyperparameters
 from container.data.audit import Audit
+from container.data.channels import check_channels, used_channels
 from container.data.colours import ColourMaps
 from container.data.faults import Fault
 from container.data.label_maps import check_label_maps
 from container.data.loader import Loader
-from container.data.samples import FileSamples, Samples, check_channels, open_samples
+from container.data.samples import FileSamples, Samples, open_samples
 from container.environment import Environment, cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
@@ -33,7 +34,7 @@ def run(environment: Environment, stop: threading.Event) -> None:
     job = hyperparameters.load(environment.hyperparameters, streamed)
     _check_hosts(environment)
     check_channels(environment)
-    used = [channel for channel in ("train", "validation", "test") if channel in environment.channels]
+    used = used_channels(environment)
     check_label_maps(environment.channels, used)
     samples, unopened = _open_all(environment, used, job)
     job = _settle(job, samples.get("train"))

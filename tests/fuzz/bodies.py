@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import io
 import random
-import struct
 import zlib
 from collections.abc import Iterator
 
 from PIL import Image
+
+from tests.pictures import IEND, MP4, chunk, exif, png, segment, with_segments
 
 
 def bodies(count: int, seed: int = 0) -> Iterator[bytes]:
     """Give `count` bodies: noise, damaged images, lying headers, bombs, files of many frames."""
     rng = random.Random(seed)
     valid = _images()
-    kinds = (_noise, _flip, _truncate, _splice, _lie, _bomb, _repeat_chunk, _many_scans)
+    kinds = (
+        _noise,
+        _flip,
+        _truncate,
+        _splice,
+        _lie,
+        _bomb,
+        _repeat_chunk,
+        _many_scans,
+        _surround,
+        _trail,
+        _open,
+        _fill,
+    )
     for _ in range(count):
         yield rng.choice(kinds)(rng, rng.choice(valid))
 
@@ -63,29 +77,20 @@ def _splice(rng: random.Random, image: bytes) -> bytes:
     return image[:place] + image[rng.randrange(len(image)) :] + rng.randbytes(rng.randrange(20))
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _png(width: int, height: int, data: bytes, depth: int = 8, color: int = 2) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
-
-
 def _lie(rng: random.Random, image: bytes) -> bytes:
     """A header that is valid, of an image that is not there."""
     sides = [rng.choice((0, 1, 7, 100, 3000, 2**16, 2**31 - 1, 2**32 - 1)) for _ in range(2)]
     depth, color = rng.choice((1, 2, 4, 8, 16, 5)), rng.choice((0, 2, 3, 4, 6, 1))
-    return _png(*sides, zlib.compress(rng.randbytes(50)), depth, color)
+    return png(*sides, depth, color, rng.randbytes(50), interlaced=rng.random() < 0.2)
 
 
 def _bomb(rng: random.Random, image: bytes) -> bytes:
     """Few bytes that unpack to many: more rows than announced, or text without end."""
-    zeros = zlib.compress(bytes(4_000_000), 9)
     if rng.random() < 0.5:
-        return _png(8, 8, zeros)
-    text = _chunk(b"zTXt", b"key\0\0" + zeros) * rng.randrange(1, 40)
-    return _png(1, 1, zlib.compress(bytes(4))).replace(b"\0\0\0\4IDAT", text + b"\0\0\0\4IDAT")
+        return png(8, 8, 8, 2, bytes(4_000_000))
+    zeros = zlib.compress(bytes(4_000_000), 9)
+    kind, head = rng.choice(((b"zTXt", b"key\0\0"), (b"iTXt", b"key\0\1\0\0\0"), (b"iCCP", b"key\0\0")))
+    return png(1, 1, 8, 2, bytes(4), chunk(kind, head + zeros) * rng.randrange(1, 40))
 
 
 def _repeat_chunk(rng: random.Random, image: bytes) -> bytes:
@@ -99,3 +104,35 @@ def _many_scans(rng: random.Random, image: bytes) -> bytes:
     if scan < 0:
         return _flip(rng, image)
     return image[:scan] + image[scan:-2] * rng.randrange(2, 200) + image[-2:]
+
+
+def _surround(rng: random.Random, image: bytes) -> bytes:
+    """Large chunks and segments, right, wrong or cut: profiles, texts, EXIF data with a thumbnail."""
+    data = rng.randbytes(rng.choice((0, 1, 5, 30, 20_000, 65_533)))
+    if image.startswith(b"\xff\xd8"):
+        tags = exif(rng.randrange(10), rng.choice("<>"), rng.choice("HI"), image * rng.randrange(300))
+        more = segment(0xE1, (b"Exif\0\0" + tags)[: rng.choice((9, 30, 65_533))])
+        around = [more, segment(rng.choice((0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE)), data)] * rng.randrange(1, 20)
+        return with_segments(image, *rng.sample(around, rng.randrange(1, len(around))))
+    kinds = (b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tRNS", b"gAMA", b"acTL", b"fcTL", b"fdAT", b"PLTE", b"ABCD")
+    around = [chunk(rng.choice(kinds), data * rng.randrange(30)) for _ in range(rng.randrange(1, 4))]
+    place = rng.choice((33, len(image) - len(IEND)))
+    return image[:place] + b"".join(around) + image[place:]
+
+
+def _trail(rng: random.Random, image: bytes) -> bytes:
+    """Whole pictures with up to megabytes behind them."""
+    behind = rng.choice((MP4, image * 2000, bytes(2**21), b"\xff\xda" * 2**20, rng.randbytes(2**20)))
+    return image + behind[: rng.randrange(len(behind))]
+
+
+def _open(rng: random.Random, image: bytes) -> bytes:
+    """Pictures that end early, or almost early, and are padded."""
+    behind = rng.choice((b"\0", b"\xff", b"\xff\0", b"\xff\xd3", b"\x55"))
+    return image[: len(image) - rng.randrange(40)] + behind * rng.choice((0, 1, 3000, 2**20))
+
+
+def _fill(rng: random.Random, image: bytes) -> bytes:
+    """Millions of bytes within the picture that mean nothing to a JPEG."""
+    place = rng.randrange(len(image))
+    return image[:place] + rng.choice((b"\xff", b"\0", b"\xff\xfe\0\2", b"\xff\0")) * 2**21 + image[place:]

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from container.data.channels import check_channels
+from container.data.colours import ColourMaps
 from container.data.labels import LabelMap
 from container.data.loader import Loader
 from container.data.pipe import PipeSample, PipeSamples, ShuffleBuffer, shuffle
-from container.data.samples import check_channels, decode_sample, open_samples
+from container.data.samples import decode_sample, open_samples
 from container.environment import Channel, Environment
 from container.errors import ClientError, PlatformError
 from container.hyperparameters import load
@@ -159,7 +161,7 @@ def test_a_record_that_is_no_image_is_named(tmp_path: Path) -> None:
     samples = samples_of(tmp_path)
     first, second = a_pass(samples)
     decode_sample(first, samples.label_map, 2)
-    with pytest.raises(ClientError, match="channel train, record 3: these bytes are neither a JPEG nor a PNG image"):
+    with pytest.raises(ClientError, match="channel train, record 3: this is neither a JPEG nor a PNG image, but "):
         decode_sample(second, samples.label_map, 2)
 
 
@@ -180,6 +182,34 @@ def test_ground_truth_metadata_is_found_by_its_content_and_repairs_masks(tmp_pat
         {"id": 0, "name": "ground", "color": "#000000"},
         {"id": 1, "name": "square", "color": "#ff8000"},
     ]
+
+
+def test_rgb_masks_follow_ground_truths_colours(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (24, 16), (255, 128, 0)).save(stream, "PNG")
+    write(stream_of([image(1), stream.getvalue(), METADATA], tmp_path / "stream"), tmp_path / "train_0")
+    samples = samples_of(tmp_path)
+    (sample,) = a_pass(samples)
+    assert np.unique(decode_sample(sample, samples.label_map, 2).labels).tolist() == [1]
+
+
+def test_channels_whose_metadata_contradict_each_other_are_named(tmp_path: Path) -> None:
+    maps = ColourMaps()
+    others = METADATA.replace(b"square", b"circle")
+    for channel, metadata in (("train", METADATA), ("validation", others)):
+        write(stream_of([image(1), annotation(1), metadata], tmp_path / channel), tmp_path / f"{channel}_0")
+    samples = [
+        PipeSamples(
+            Channel(name, tmp_path / name, "Pipe", record_wrapper="RecordIO"), LabelMap(), ShuffleBuffer(1, 1), 20, maps
+        )
+        for name in ("train", "validation")
+    ]
+    a_pass(samples[0])
+    reason = (
+        "^channel validation, record 1 says class 1 is circle, channel train, record 1 says it is square: train on "
+    )
+    with pytest.raises(ClientError, match=reason):
+        a_pass(samples[1])
 
 
 def test_without_a_record_wrapper_the_remedy_is_named(tmp_path: Path) -> None:
@@ -257,6 +287,20 @@ def test_a_streamed_job_trains_validates_and_is_scored(make_job: JobFactory) -> 
     assert not list((root / "input/data").glob("*_[0-9]*"))  # no FIFO is left, and the feeder has ended
 
 
+def test_a_stream_of_binary_masks_ends_after_its_first_pass_with_nothing_written(make_job: JobFactory) -> None:
+    root = make_job(train=4, epochs="2")
+    for path in (root / "input/data/train_annotation").iterdir():
+        Image.fromarray(np.where(np.asarray(Image.open(path)) == 1, 255, 0).astype(np.uint8)).save(path)
+    feeding = feed(root)
+    assert feeding.returncode == 1
+    failure = (root / "output/failure").read_text()
+    assert failure.startswith("ClientError: all labelled pixels of channel train_annotation are of one class, 0: ")
+    assert "train loss" not in feeding.stdout
+    assert "validation mIOU" not in feeding.stdout
+    assert not list((root / "model").glob("model*"))
+    assert json.loads((root / "output/data/audit.json").read_text())["channels"]["train"]["opened"] == 4
+
+
 def test_a_stopped_early_job_leaves_no_writer_blocked_and_bad_records_are_skipped(make_job: JobFactory) -> None:
     settings = {"early_stopping": "True", "early_stopping_min_epochs": "1", "early_stopping_patience": "1"}
     root = make_job(train=5, epochs="50", learning_rate="1e-9", _max_bad_records="1", **settings)
@@ -264,12 +308,13 @@ def test_a_stopped_early_job_leaves_no_writer_blocked_and_bad_records_are_skippe
     feeding = feed(root, "--file-channel=validation", "--file-channel=validation_annotation")
     assert feeding.returncode == 0, feeding.stdout + feeding.stderr
     assert "early stopping after epoch" in feeding.stdout
-    assert "skipped: channel train, record 3: these bytes are neither a JPEG nor a PNG image" in feeding.stdout
+    assert "skipped: channel train, record 3: this is neither a JPEG nor a PNG image, but " in feeding.stdout
     root = make_job(train=5)
     (root / "input/data/train/train-1.jpg").write_bytes(b"no image")
     feeding = feed(root)
     assert feeding.returncode == 1
-    assert (root / "output/failure").read_text().startswith("ClientError: channel train, record 3: these bytes are")
+    failure = (root / "output/failure").read_text()
+    assert failure.startswith("ClientError: channel train, record 3: this is neither a JPEG nor a PNG image, but text")
 
 
 def test_pipe_channels_need_no_annotation_channels(make_job: JobFactory) -> None:

@@ -160,12 +160,14 @@ def test_a_missing_model_ends_the_process_with_one_clear_line(tmp_path: Path) ->
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_wrong_setting_ends_the_process_with_one_clear_line(root: Path) -> None:
-    ended = run_serve(root, MAX_PIXELS="many")
+@pytest.mark.parametrize(
+    ("name", "value", "choices"),
+    [("MAX_PIXELS", "many", "a whole number above 0"), ("EXIF_ORIENTATION", "auto", "one of ignore, apply")],
+)
+def test_a_wrong_setting_ends_the_process_with_one_clear_line(root: Path, name: str, value: str, choices: str) -> None:
+    ended = run_serve(root, **{name: value})
     assert ended.returncode == 1
-    assert ended.stderr == (
-        "ClientError: the environment variable MAX_PIXELS must be a whole number above 0, not 'many'\n"
-    )
+    assert ended.stderr == f"ClientError: the environment variable {name} must be {choices}, not '{value}'\n"
 
 
 def test_unusable_weights_end_the_process_instead_of_restarting_it(root: Path, tmp_path: Path) -> None:

@@ -179,8 +179,9 @@ def test_faults_of_the_user_come_before_the_framework_is_imported(make_job: JobF
     root = make_job()
     (root / "input/data/train_annotation/train-1.png").unlink()
     assert failure(root, PYTHONPATH=str(poisoned)) == (
-        "ClientError: channels train and train_annotation do not match by stem: train-1.jpg has no annotation; "
-        "each image needs a .png annotation of the same stem"
+        "ClientError: channel train and its annotations do not match (1 of 5 images and 0 of 4 annotations are without "
+        "the other): each image needs a .png annotation of the same name, whatever its suffix; add or remove files: "
+        f"{root}/input/data/train/train-1.jpg has no annotation"
     )
 
 
@@ -197,8 +198,8 @@ def test_a_wrong_pixel_is_named_with_its_file(make_job: JobFactory) -> None:
     root = make_job()
     Image.new("L", (48, 40), 9).save(root / "input/data/train_annotation/train-2.png")
     assert failure(root).startswith(
-        f"ClientError: annotation of {root}/input/data/train/train-2.jpg: pixel value 9 becomes label 9, "
-        "but num_classes is 2: raise num_classes"
+        f"ClientError: annotation of {root}/input/data/train/train-2.jpg: pixel value 9 is no class: num_classes is 2; "
+        "raise num_classes"
     )
 
 

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import boto3
 import numpy as np
 import pytest
+from moto import mock_aws
 from PIL import Image
 from sagemaker.amazon.common import RecordDeserializer
 from sagemaker.deserializers import BaseDeserializer, NumpyDeserializer
@@ -152,6 +154,37 @@ def test_batch_transform_writes_one_mask_per_image(job: Job, tmp_path: Path) -> 
     for path in tmp_path.iterdir():
         with Image.open(path) as mask:
             assert (mask.mode, mask.size) == ("L", (48, 40))
+
+
+def test_prefixes_without_their_slash_train_on_what_is_the_channels_own(job: Job, tmp_path: Path) -> None:
+    """As in AWS's notebook, `s3://…/train` matches the annotations too, which the SDK puts into `train/_annotation`."""
+    data = job.root / "input/data"
+    log = io.StringIO()
+    with mock_aws(), contextlib.redirect_stdout(log):
+        storage = boto3.client("s3")
+        storage.create_bucket(
+            Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": os.environ["AWS_DEFAULT_REGION"]}
+        )
+        for path in (path for channel in CHANNELS for path in (data / channel).iterdir()):
+            storage.put_object(Bucket="bucket", Key=path.relative_to(data).as_posix(), Body=path.read_bytes())
+        session = LocalSession(boto3.Session())
+        session.config = job.estimator.sagemaker_session.config
+        estimator = Estimator(
+            image_uri=job.estimator.image_uri,
+            role=ROLE,
+            instance_count=1,
+            instance_type="local",
+            output_path=f"file://{tmp_path}",
+            sagemaker_session=session,
+            hyperparameters={**job.estimator.hyperparameters(), "epochs": "1"},
+        )
+        estimator.fit({channel: f"s3://bucket/{channel}" for channel in CHANNELS}, job_name="prefixes")
+    for channel, count in (("train", 4), ("validation", 2)):
+        assert (
+            f"channel {channel}: {count} files in {channel}/_annotation are another channel's and are passed over: an "
+            f"S3 prefix without a final slash matches them too; end the channel's S3Uri with one (s3://…/{channel}/)"
+        ) in log.getvalue()
+    assert (tmp_path / "model.tar.gz").is_file()
 
 
 def test_a_failed_job_fails_fit(job: Job, tmp_path: Path) -> None:

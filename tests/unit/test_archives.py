@@ -218,7 +218,11 @@ def test_headers_and_numbers_of_members_are_bounded(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["model.tar.gz", "model.tgz", "MODEL.TAR"])
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\3\4", gzip.compress(b"no archive"), gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", b"PK\3\4", gzip.compress(b"no archive"), gzip.compress(b"")],
+    ids=["empty", "text", "zip", "gzip of text", "gzip of nothing"],
+)
 def test_what_is_named_like_an_archive_must_be_one(tmp_path: Path, name: str, content: bytes) -> None:
     path = put(tmp_path / name, content)
     assert str(refused(tmp_path)).startswith(f"{path} cannot be unpacked: ")
@@ -255,8 +259,7 @@ def test_a_plain_archive_with_a_broken_header_is_damaged(tmp_path: Path) -> None
     whole[2048 + 5] ^= 1  # in the name of the third member: its header's checksum is wrong
     path = put(tmp_path / "model.tar", bytes(whole))
     assert str(refused(tmp_path)) == (
-        f"{path} cannot be unpacked: it breaks off after model_best.params; "
-        "copy the training job's model.tar.gz anew, whole"
+        f"{path} cannot be unpacked: it breaks off after model_best.params; copy it anew and whole, or remove it"
     )
 
 

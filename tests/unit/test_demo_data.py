@@ -14,7 +14,7 @@ from container import hyperparameters
 from local_test.demo_data import CLASSES
 from local_test.overlay import colour_mask, draw_overlay, palette
 
-CHANNELS = {"train", "train_annotation", "validation", "validation_annotation"}
+CHANNELS = {"train", "train_annotation", "validation", "validation_annotation", "label_map"}
 
 
 def write(output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -89,7 +89,11 @@ def test_job_is_configured_as_the_platform_would(demo: Path) -> None:
     assert channels.keys() == CHANNELS
     assert {channel["TrainingInputMode"] for channel in channels.values()} == {"File"}
     assert json.loads((config / "resourceconfig.json").read_text())["hosts"] == ["algo-1"]
-    assert json.loads((demo / "classes.json").read_text()) == ["background", "circle", "square", "triangle", "cross"]
+    names = ["background", "circle", "square", "triangle", "cross"]
+    assert json.loads((demo / "classes.json").read_text()) == names
+    for channel in ("train", "validation"):
+        label_map = json.loads((demo / f"input/data/label_map/{channel}_label_map.json").read_text())
+        assert label_map == {"scale": 1, "names": names}
 
 
 @pytest.mark.parametrize("arguments", [("--size", "80"), ("--size", "8x80"), ("--train", "0"), ("epochs",)])

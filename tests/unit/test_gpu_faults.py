@@ -20,10 +20,10 @@ CHECK = "MXNetError: CUDA: Check failed: e == cudaSuccess || e == cudaErrorCudar
         ("out of memory", ClientError, "lower mini_batch_size or crop_size"),
         ("CUDA driver version is insufficient for CUDA runtime version", PlatformError, "update the driver"),
         ("initialization error", PlatformError, "driver"),
-        ("unknown error", PlatformError, "driver"),
+        ("unknown error", PlatformError, "the GPU or its driver is faulty"),
         ("all CUDA-capable devices are busy or unavailable", PlatformError, "held by another process"),
-        ("uncorrectable ECC error encountered", PlatformError, "the GPU is faulty"),
-        ("uncorrectable NVLink error detected during the execution", PlatformError, "the GPU is faulty"),
+        ("uncorrectable ECC error encountered", PlatformError, "the GPU or its driver is faulty"),
+        ("uncorrectable NVLink error detected during the execution", PlatformError, "the GPU or its driver is faulty"),
     ],
 )
 def test_each_kind_has_its_remedy(text: str, kind: type[JobError], said: str) -> None:

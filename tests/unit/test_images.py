@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from container.codecs.images import DecodeError, TooManyPixels, decode_annotation, decode_image
-
-
-def save(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
-    target = io.BytesIO()
-    image.save(target, file_format, **options)
-    return target.getvalue()
+from container.codecs.images import (
+    DecodeError,
+    NotAnImage,
+    TooManyPixels,
+    decode_annotation,
+    decode_image,
+    read_header,
+)
+from tests.pictures import chunk, png, save
 
 
 def pixels(values: list[list[int]], dtype: type = np.uint8) -> Image.Image:
@@ -78,46 +78,74 @@ def test_a_truncated_image_is_refused(file_format: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", save(Image.new("L", (1, 1)), "GIF")]
+    ("data", "what"),
+    [(b"", "empty"), (b"hello", r"text \('hello'\)"), (save(Image.new("L", (1, 1)), "GIF"), "a GIF image: convert it")],
 )
-def test_what_is_no_jpeg_or_png_is_refused(data: bytes) -> None:
-    with pytest.raises(DecodeError, match="neither a JPEG nor a PNG"):
-        decode_image(data)
+def test_what_is_no_jpeg_or_png_is_refused(data: bytes, what: str) -> None:
+    for decode in (decode_image, decode_annotation, read_header):
+        with pytest.raises(NotAnImage, match=f"neither a JPEG nor a PNG image, but {what}"):
+            decode(data)
 
 
 def test_an_image_of_too_many_pixels_is_refused_by_its_header() -> None:
     data = save(Image.new("L", (40, 30)))
     assert decode_image(data, max_pixels=1200).shape == (30, 40, 3)
-    with pytest.raises(TooManyPixels, match="40×30 pixels, more than 1199"):
-        decode_image(data[:60], max_pixels=1199)
+    for decode in (decode_image, decode_annotation, read_header):
+        with pytest.raises(TooManyPixels, match="40×30 pixels, more than 1199"):
+            decode(data[:60], max_pixels=1199)
 
 
 def test_annotation_in_mode_l_holds_its_values() -> None:
-    decoded, palette = decode_annotation(save(pixels([[0, 7, 255]])))
-    assert (decoded.dtype, decoded.tolist(), palette) == (np.uint8, [[0, 7, 255]], None)
+    found = decode_annotation(save(pixels([[0, 7, 255]])))
+    assert found.pixels is not None and found.palette is None and found.colours is None
+    assert (found.pixels.dtype, found.pixels.tolist()) == (np.uint8, [[0, 7, 255]])
 
 
 def test_annotation_with_a_palette_holds_indices() -> None:
     image = pixels([[0, 2, 255]])
     image.putpalette([value for index in range(256) for value in (index, 255 - index, 9)])
-    decoded, palette = decode_annotation(save(image))
-    assert decoded.tolist() == [[0, 2, 255]]
-    assert palette is not None and palette[2].tolist() == [2, 253, 9]
+    found = decode_annotation(save(image))
+    assert found.pixels is not None and found.pixels.tolist() == [[0, 2, 255]]
+    assert found.palette is not None and found.palette.shape == (256, 3) and found.palette[2].tolist() == [2, 253, 9]
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "ids"), [(1, b"\xa0", [1, 0, 1]), (2, b"\xc4", [3, 0, 1]), (4, b"\xf0\x10", [15, 0, 1])]
+)
+@pytest.mark.parametrize("colour", [0, 3])
+def test_few_bits_a_pixel_are_ids_as_they_are(bits: int, row: bytes, ids: list[int], colour: int) -> None:
+    colours = bytes(range(3 << bits))
+    found = decode_annotation(png(3, 1, bits, colour, b"\0" + row, chunk(b"PLTE", colours) if colour else b""))
+    assert found.pixels is not None and (found.pixels.dtype, found.pixels.tolist()) == (np.uint8, [ids])
+    if colour:
+        assert found.palette is not None and found.palette.tobytes() == colours
 
 
 def test_bilevel_annotation_holds_0_and_1() -> None:
-    assert decode_annotation(save(pixels([[0, 255]]).convert("1")))[0].tolist() == [[0, 1]]
+    found = decode_annotation(save(pixels([[0, 255]]).convert("1"))).pixels
+    assert found is not None and found.tolist() == [[0, 1]]
 
 
 def test_16_bit_annotation_keeps_large_values() -> None:
-    decoded, _ = decode_annotation(save(pixels([[0, 300, 65535]], np.uint16)))
-    assert (decoded.dtype, decoded.tolist()) == (np.int32, [[0, 300, 65535]])
+    found = decode_annotation(save(pixels([[0, 300, 65535]], np.uint16))).pixels
+    assert found is not None and (found.dtype, found.tolist()) == (np.int32, [[0, 300, 65535]])
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_a_coloured_annotation_is_refused(mode: str) -> None:
-    with pytest.raises(DecodeError, match=f"mode is {mode}: convert colours to class ids"):
-        decode_annotation(save(Image.new(mode, (2, 2))))
+@pytest.mark.parametrize(
+    ("bits", "colour", "row", "rgb"),
+    [
+        (8, 2, [1, 2, 3], [1, 2, 3]),
+        (8, 6, [1, 2, 3, 0], [1, 2, 3]),
+        (8, 4, [7, 0], [7, 7, 7]),
+        (16, 2, [1, 99, 2, 99, 3, 99], [1, 2, 3]),
+        (16, 6, [1, 99, 2, 99, 3, 99, 0, 0], [1, 2, 3]),
+        (16, 4, [7, 99, 0, 0], [7, 7, 7]),
+    ],
+)
+def test_a_coloured_annotation_gives_its_colours(bits: int, colour: int, row: list[int], rgb: list[int]) -> None:
+    found = decode_annotation(png(1, 1, bits, colour, bytes([0, *row])))
+    assert found.pixels is None and found.palette is None and found.colours is not None
+    assert (found.colours.dtype, found.colours.tolist()) == (np.uint8, [[rgb]])
 
 
 def test_a_jpeg_annotation_is_refused() -> None:

@@ -49,6 +49,24 @@ class Mute(Exception):
         raise RuntimeError("no text")
 
 
+class Hostile(Exception):
+    @property
+    def exceptions(self) -> None:
+        raise RuntimeError("not to be looked at")
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]
+
+
+def chain(length: int) -> BaseException:
+    error: BaseException = ValueError("the first")
+    for _ in range(length):
+        following = ValueError("the last")
+        following.__cause__ = error
+        error = following
+    return error
+
+
 def deep() -> BaseException:
     try:
         return deep()
@@ -74,15 +92,22 @@ MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNet
             "OSError: [Errno 5] Input/output error: '/opt/ml/input/data/train/1.jpg'",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "/opt/ml/model"), "PlatformError: the machine refused"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/opt/ml/input/data/train/1.jpg"),
+            "PlatformError: a file of a channel is gone since the job began: leave the data",
+        ),
         (FileNotFoundError(errno.ENOENT, "No such file", "x"), "AlgorithmError: FileNotFoundError: [Errno 2] No such"),
         (MemoryError(), "ClientError: memory ran out: lower mini_batch_size or crop_size"),
         (MemoryError("std::bad_alloc"), "ClientError: memory ran out: lower mini_batch_size or crop_size"),
         (RuntimeError("cudaMalloc failed: out of memory"), "ClientError: the GPU's memory ran out: lower"),
-        (RuntimeError(MXNET + "CUDA: uncorrectable ECC error encountered"), "PlatformError: the GPU is faulty"),
+        (RuntimeError(MXNET + "CUDA: uncorrectable ECC error encountered"), "PlatformError: the GPU or its driver is"),
         (KeyError("surprise"), "AlgorithmError: KeyError: 'surprise'"),
         (RuntimeError(MXNET + "Check failed: 1 == 2"), "AlgorithmError: RuntimeError: MXNetError: Check failed: 1"),
         (ClientError("x" * 5000), "ClientError: " + "x" * 1008 + "…"),
         (Mute(), "AlgorithmError: Mute"),
+        (Hostile(), "AlgorithmError: Hostile"),
+        (ClientError(Path("/a path"), [7]), "ClientError: /a path: 7"),  # type: ignore[arg-type,list-item]
+        (chain(200), "AlgorithmError: ValueError: the last"),
         (KeyboardInterrupt(), "ClientError: the job was interrupted from the keyboard"),
         (SystemExit("import failed"), "AlgorithmError: SystemExit: import failed"),
         (RecursionError("maximum recursion depth exceeded"), "AlgorithmError: RecursionError: maximum recursion depth"),
@@ -174,3 +199,24 @@ def test_a_file_name_that_is_not_utf8_is_shown_escaped(
     written = (root / "output/failure").read_bytes().decode()
     assert written.startswith("ClientError: ") and r"stra\xdfe.jpg" in written
     assert written in capsys.readouterr().out
+
+
+def test_the_remedy_comes_before_names_and_the_log_has_every_name(
+    make_job: JobFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_job(train=25, validation=25)
+    data = root / "input/data"
+    for channel in ("train", "validation"):  # as Cityscapes names them
+        for number in range(25):
+            image, annotation = data / channel, data / f"{channel}_annotation"
+            stem = f"aachen_{number:06d}_000019"
+            (image / f"{channel}-{number}.jpg").rename(image / f"{stem}_leftImg8bit.jpg")
+            (annotation / f"{channel}-{number}.png").rename(annotation / f"{stem}_gtFine_labelIds.png")
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
+    assert job.main() == 1
+    written = (root / "output/failure").read_bytes().decode()
+    assert len(written.encode()) <= 1024 and written.startswith("ClientError: ")
+    assert 0 < written.index("rename") < written.index("_leftImg8bit.jpg")
+    assert re.search(r"; and \d+ more$", written)
+    log = capsys.readouterr().out
+    assert all(log.count(f"train/aachen_{number:06d}_000019_leftImg8bit.jpg") for number in range(25))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import re
 import threading
 from pathlib import Path
 
@@ -12,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.data.samples import check_channels, decode_sample, open_samples
+from container.data.samples import Decoded, decode_sample, open_samples
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import load
@@ -36,139 +33,9 @@ def test_shuffling_keeps_every_pair_once(make_job: JobFactory) -> None:
     assert shuffled != sorted(shuffled)
 
 
-def test_missing_channels_are_all_named(make_job: JobFactory) -> None:
-    root = make_job()
-    (root / "input/data/validation").rename(root / "input/data/valid")
-    (root / "input/data/train_annotation").rename(root / "input/data/annotations")
-    with pytest.raises(ClientError) as caught:
-        check_channels(Environment.read(root))
-    given = "annotations, train, valid, validation_annotation"
-    assert str(caught.value) == (
-        f"the input channels are not complete: channel train_annotation is missing (given: {given}); "
-        f"channel validation is missing (given: {given})"
-    )
-
-
-@pytest.mark.parametrize(
-    ("channel", "content_type"),
-    [
-        ("train", "image/jpg"),
-        ("train", "IMAGE/JPEG; q=0.9"),
-        ("train", " application/X-Image ;charset=binary"),
-        ("train_annotation", "image/png"),
-        ("train", "application/octet-stream"),
-        ("train_annotation", "binary/octet-stream"),
-        ("train", ""),
-        ("train", None),
-        ("label_map", "application/json"),
-        ("model", "application/x-sagemaker-model"),
-        ("model", "Application/X-SageMaker-Model; version=1"),
-        ("model", "application/octet-stream"),
-    ],
-)
-def test_a_content_type_that_does_no_harm_is_taken(
-    make_job: JobFactory, channel: str, content_type: str | None
-) -> None:
-    root = make_job()
-    (root / "input/data/model").mkdir()
-    given = ("train", "train_annotation", "validation", "validation_annotation", channel)
-    config = {name: {"ContentType": content_type if name == channel else None} for name in given}
-    (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
-    check_channels(Environment.read(root))
-
-
-@pytest.mark.parametrize(("channel", "content_type"), [("model", "image/jpeg"), ("train", "image/jpeg+x")])
-def test_another_channels_content_type_is_refused(make_job: JobFactory, channel: str, content_type: str) -> None:
-    root = make_job()
-    given = ("train", "train_annotation", "validation", "validation_annotation", channel)
-    config = {name: {"ContentType": content_type if name == channel else None} for name in given}
-    (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
-    with pytest.raises(ClientError, match=rf"channel {channel} has ContentType {re.escape(content_type)}; use "):
-        check_channels(Environment.read(root))
-
-
-@pytest.mark.parametrize(
-    ("mode", "said"),
-    [
-        ("Pipe", "channel model is in Pipe mode, but an archive is a file: set its TrainingInputMode to File"),
-        ("File", "channel model has no directory "),
-    ],
-)
-def test_a_channel_model_that_is_no_directory_is_named(make_job: JobFactory, mode: str, said: str) -> None:
-    root = make_job()
-    given = ("train", "train_annotation", "validation", "validation_annotation", "model")
-    config = {name: {"TrainingInputMode": mode if name == "model" else "File"} for name in given}
-    (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
-    with pytest.raises(ClientError, match=f"^the input channels are not complete: {said}"):
-        check_channels(Environment.read(root))
-
-
-def test_an_unsupported_content_type_is_named(make_job: JobFactory) -> None:
-    root = make_job()
-    config = {
-        name: {"TrainingInputMode": "File", "ContentType": "text/csv" if name == "train" else "image/png"}
-        for name in ("train", "train_annotation", "validation", "validation_annotation")
-    }
-    (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
-    with pytest.raises(
-        ClientError, match="channel train has ContentType text/csv; use application/x-image or image/jpeg"
-    ):
-        check_channels(Environment.read(root))
-
-
-def test_unpaired_stems_are_listed_up_to_twenty(make_job: JobFactory) -> None:
-    root = make_job(train=23)
-    for number in range(22):
-        (root / f"input/data/train_annotation/train-{number}.png").unlink()
-    Image.new("L", (4, 4)).save(root / "input/data/train_annotation/alone.png")
-    with pytest.raises(ClientError) as caught:
-        names(root)
-    message = str(caught.value)
-    assert message.count("has no annotation") == 20
-    assert "and 3 more" in message
-
-    (root / "input/data/train/train-22.jpg").unlink()
-    for number in range(1, 22):
-        (root / f"input/data/train/train-{number}.jpg").unlink()
-    with pytest.raises(
-        ClientError, match=r"train-0\.jpg has no annotation, alone\.png has no image, train-22\.png has no image;"
-    ):
-        names(root)
-
-
-def test_an_empty_channel_is_named(make_job: JobFactory) -> None:
-    root = make_job(train=1)
-    (root / "input/data/train/train-0.jpg").unlink()
-    with pytest.raises(ClientError, match="channel train holds no image"):
-        names(root)
-
-
-def test_strays_are_passed_over_with_one_warning_each(make_job: JobFactory, caplog: pytest.LogCaptureFixture) -> None:
-    root = make_job(train=1)
-    for stray in (".DS_Store", "._train-0.jpg", "list.manifest"):
-        (root / "input/data/train" / stray).write_text("stray")
-    with caplog.at_level(logging.WARNING):
-        assert names(root) == ["train-0.jpg"]
-    warned = [record.getMessage() for record in caplog.records]
-    assert {Path(message.split()[0]).name for message in warned} == {".DS_Store", "._train-0.jpg", "list.manifest"}
-    assert len(warned) == 3
-    assert all(message.endswith("is not a readable image file") for message in warned)
-
-
-def test_nested_folders_pair_by_path_or_by_stem(make_job: JobFactory) -> None:
-    root = make_job(train=2)
-    images, annotations = root / "input/data/train", root / "input/data/train_annotation"
-    (images / "city").mkdir()
-    (images / "train-0.jpg").rename(images / "city/train-0.jpg")
-    assert names(root) == ["train-0.jpg", "train-1.jpg"]  # annotations are not nested
-    (annotations / "city").mkdir()
-    (annotations / "train-0.png").rename(annotations / "city/train-0.png")
-    assert names(root) == ["train-0.jpg", "train-1.jpg"]
-
-
-def decode(root: Path) -> tuple[np.ndarray, np.ndarray, int]:
+def decode(root: Path, exif_orientation: str = "auto") -> Decoded:
     samples = open_samples(Environment.read(root), "train", JOB)
-    return decode_sample(next(iter(samples.epoch(None, threading.Event()))), samples.label_map, 2)
+    return decode_sample(next(iter(samples.epoch(None, threading.Event()))), samples.label_map, 2, exif_orientation)
 
 
 def test_a_pair_of_two_sizes_names_both(make_job: JobFactory) -> None:
@@ -186,14 +53,50 @@ def test_a_damaged_image_is_named(make_job: JobFactory) -> None:
         decode(root)
 
 
-def test_each_channel_has_its_own_label_map(make_job: JobFactory) -> None:
+def photograph(path: Path, orientation: int, size: tuple[int, int] = (48, 32)) -> np.ndarray:
+    """Write a PNG that says it is to be turned; returns its pixels as stored."""
+    pixels = np.random.default_rng(1).integers(0, 255, (*size[::-1], 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+    return pixels
+
+
+def pair_with_orientation(
+    make_job: JobFactory, orientation: int, annotation: tuple[int, int]
+) -> tuple[Path, np.ndarray]:
+    """Make a job whose one photograph, 48×32 as stored, has an annotation of that size (width, height)."""
     root = make_job(train=1)
-    folder = root / "input/data/label_map"
-    folder.mkdir()
-    (folder / "train_label_map.json").write_text('{"map": {"0": 1, "1": 0}}')
-    environment = Environment.read(root)
-    assert open_samples(environment, "train", JOB).label_map.content == {"map": {"0": 1, "1": 0}}
-    assert open_samples(environment, "validation", JOB).label_map.content == {"scale": 1}
-    _, labels, _ = decode(root)
-    expected = np.asarray(Image.open(root / "input/data/train_annotation/train-0.png"))
-    assert np.array_equal(labels, np.choose(np.minimum(expected, 2), [1, 0, 255]))
+    (root / "input/data/train/train-0.jpg").unlink()
+    pixels = photograph(root / "input/data/train/train-0.png", orientation)
+    Image.new("L", annotation).save(root / "input/data/train_annotation/train-0.png")
+    return root, pixels
+
+
+def test_a_photograph_is_turned_where_only_then_it_fits(make_job: JobFactory) -> None:
+    root, stored = pair_with_orientation(make_job, 6, (32, 48))
+    found = decode(root)
+    np.testing.assert_array_equal(found.image, np.rot90(stored, -1))  # EXIF 6: to be turned clockwise
+    assert (found.seen.is_turned, found.seen.is_ambiguous) == (True, False)
+    with pytest.raises(ClientError, match="the image is 48×32 but its annotation is 32×48"):
+        decode(root, "ignore")
+
+
+def test_a_photograph_that_fits_as_stored_is_left_so(make_job: JobFactory) -> None:
+    root, stored = pair_with_orientation(make_job, 6, (48, 32))
+    found = decode(root)
+    np.testing.assert_array_equal(found.image, stored)
+    assert (found.seen.is_turned, found.seen.is_ambiguous) == (False, False)
+    with pytest.raises(ClientError, match="the image is 32×48 but its annotation is 48×32"):
+        decode(root, "apply")
+
+
+def test_a_photograph_that_fits_either_way_is_turned_on_request(make_job: JobFactory) -> None:
+    root, stored = pair_with_orientation(make_job, 3, (48, 32))
+    found = decode(root)
+    np.testing.assert_array_equal(found.image, stored)
+    assert (found.seen.is_turned, found.seen.is_ambiguous) == (False, True)
+    found = decode(root, "apply")
+    np.testing.assert_array_equal(found.image, stored[::-1, ::-1])  # EXIF 3: upside down
+    assert (found.seen.is_turned, found.seen.is_ambiguous) == (True, False)
+    assert decode(root, "ignore").seen.is_ambiguous is False

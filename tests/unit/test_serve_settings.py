@@ -27,6 +27,7 @@ def test_auto_is_mxnet_with_a_worker_per_gpu_or_else_openvino(
         ("SERVE_PRECISION", "half", "auto, float32, bfloat16, int8, float16"),
         ("LOG_FORMAT", "xml", "json, text"),
         ("SERVE_METRICS", "yes", "0, 1"),
+        ("EXIF_ORIENTATION", "auto", "ignore, apply"),
     ],
 )
 def test_a_value_out_of_the_choices_is_named(name: str, value: str, choices: str) -> None:
@@ -37,7 +38,8 @@ def test_a_value_out_of_the_choices_is_named(name: str, value: str, choices: str
 def test_what_is_off_by_default() -> None:
     settings = ServeSettings.read({"MAX_RESPONSE_BYTES": " "})
     assert (settings.max_response, settings.metrics, settings.multi_model) == (None, False, False)
-    assert (settings.log_format, settings.precision) == ("json", "auto")
+    assert (settings.log_format, settings.precision, settings.exif_orientation) == ("json", "auto", "ignore")
+    assert ServeSettings.read({"EXIF_ORIENTATION": " Apply"}).exif_orientation == "apply"
 
 
 def test_a_multi_model_endpoint_is_one_process_with_a_budget() -> None:

@@ -7,6 +7,7 @@ import logging
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -119,9 +120,25 @@ def test_answer_is_a_mask_of_the_images_size(client: FlaskClient) -> None:
     assert (image.mode, image.size, image.tobytes()) == ("L", (3, 2), bytes([0, 0, 1, 0, 0, 0]))
 
 
-@pytest.mark.parametrize("content_type", ["image/png", "application/x-image", "IMAGE/JPEG; q=1", "Image/Png;charset=x"])
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "image/png",
+        "image/jpeg",
+        "image/jpg",
+        "image/pjpeg",
+        "application/x-image",
+        "IMAGE/JPEG; q=1",
+        "Image/Png;charset=x",
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/x-www-form-urlencoded",
+        "",
+        None,
+    ],
+)
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
-def test_images_are_taken_under_every_name(client: FlaskClient, content_type: str, file_format: str) -> None:
+def test_images_are_taken_under_every_name(client: FlaskClient, content_type: str | None, file_format: str) -> None:
     assert invoke(client, picture(file_format=file_format), content_type).status_code == 200
 
 
@@ -161,23 +178,75 @@ def test_an_unavailable_accept_is_406_before_anything_else(client: FlaskClient, 
     assert "image/png, application/x-protobuf" in error_of(response)
 
 
-@pytest.mark.parametrize("content_type", ["text/csv", "multipart/form-data"])
-def test_an_unknown_content_type_is_415_before_the_body_matters(client: FlaskClient, content_type: str) -> None:
+@pytest.mark.parametrize(
+    "content_type", ["text/csv", "application/x-npy", "multipart/form-data; boundary=x", "image/webp", "nonsense"]
+)
+def test_a_content_type_that_cannot_be_an_image_is_415_before_the_body_matters(
+    client: FlaskClient, content_type: str
+) -> None:
     response = invoke(client, bytes(200_000), content_type)
     assert response.status_code == 415
-    assert f"Content-Type {content_type} is not supported; send the raw bytes of a JPEG or PNG" in error_of(response)
+    given = content_type.split(";")[0]
+    remedy = "send the raw bytes of a JPEG or PNG as image/jpeg or image/png, or several in application/json"
+    assert error_of(response) == f"Content-Type {given} is not supported; {remedy}"
 
 
 @pytest.mark.parametrize(
-    ("content_type", "named"), [("application/octet-stream", "Content-Type application/octet-stream"), (None, "no ")]
+    ("content_type", "said"),
+    [
+        ("application/octet-stream", "Content-Type application/octet-stream is"),
+        ("application/x-www-form-urlencoded", "Content-Type application/x-www-form-urlencoded is"),
+        (None, "no Content-Type is"),
+    ],
 )
-def test_a_content_type_that_says_nothing_lets_the_bytes_decide(
-    client: FlaskClient, content_type: str | None, named: str
+def test_a_content_type_that_says_nothing_is_415_when_the_body_is_no_image(
+    client: FlaskClient, content_type: str | None, said: str
 ) -> None:
-    assert invoke(client, content_type=content_type).status_code == 200
-    response = invoke(client, b"no image", content_type)
+    response = invoke(client, b"name=value", content_type)
     assert response.status_code == 415
-    assert error_of(response).startswith(named)
+    assert error_of(response) == (
+        f"{said} supported for a JPEG or PNG only: this is neither a JPEG nor a PNG image, but form data: "
+        "give the raw bytes of a JPEG or PNG as the body"
+    )
+    assert invoke(client, picture(90, 90)[:60], content_type).status_code == 400
+    assert invoke(client, picture(101, 100), content_type).status_code == 413
+
+
+@pytest.mark.parametrize(("orientation", "height", "width"), [("ignore", 2, 3), ("apply", 3, 2)])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_an_image_is_answered_as_stored_or_as_shown(
+    orientation: Literal["ignore", "apply"], height: int, width: int, file_format: str
+) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6  # shown after a quarter turn to the right
+    image = Image.new("RGB", (3, 2))
+    image.paste((255, 0, 0), (0, 0, 3, 1))  # the upper row is shown as the right column
+    target = io.BytesIO()
+    image.save(target, file_format, exif=tags, **({"quality": 100, "subsampling": 0} if file_format == "JPEG" else {}))
+    client = create_app(loaded(FakeEngine()), dataclasses.replace(SETTINGS, exif_orientation=orientation)).test_client()
+    mask = np.asarray(Image.open(io.BytesIO(invoke(client, target.getvalue()).data)))
+    assert mask.tolist() == ([[1, 1, 1], [0, 0, 0]] if orientation == "ignore" else [[0, 1]] * 3)
+    assert invoke(client, target.getvalue(), accept="application/json").json["shape"] == [height, width]
+
+
+def test_the_log_has_the_size_that_is_answered(caplog: pytest.LogCaptureFixture) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 8
+    target = io.BytesIO()
+    Image.new("RGB", (8, 4)).save(target, "JPEG", exif=tags)
+    client = create_app(loaded(FakeEngine()), dataclasses.replace(SETTINGS, exif_orientation="apply")).test_client()
+    with caplog.at_level(logging.INFO, "container.requests"):
+        assert invoke(client, target.getvalue()).status_code == 200
+    facts = json.loads(caplog.messages[-1])
+    assert (facts["height"], facts["width"]) == (8, 4)
+
+
+def test_an_image_without_its_end_mark_is_answered_in_silence(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = picture(30, 20, "JPEG")
+    assert invoke(client, whole[:-2]).data == invoke(client, whole).data
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 def test_too_large_a_body_is_413(client: FlaskClient) -> None:
@@ -198,7 +267,14 @@ def test_too_many_pixels_are_413_with_advice(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize(
     ("body", "reason"),
-    [(b"", "body is empty"), (b"hello", "neither a JPEG nor a PNG"), (picture(90, 90)[:60], "PNG image is damaged")],
+    [
+        (b"", "body is empty"),
+        (b"hello", "neither a JPEG nor a PNG image, but text ('hello'): give the raw bytes"),
+        (b'{"data": "/9j/4AAQ"}', "neither a JPEG nor a PNG image, but JSON: give the raw bytes"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "neither a JPEG nor a PNG image, but a WebP image: convert it to JPEG or PNG"),
+        (picture(90, 90)[:60], "PNG image is damaged: it is cut off inside its chunk IDAT"),
+        (picture(90, 90, "JPEG")[:-90], "JPEG image is damaged: it is cut off inside its image data"),
+    ],
 )
 def test_an_undecodable_body_is_400(client: FlaskClient, body: bytes, reason: str) -> None:
     response = invoke(client, body)

@@ -1,0 +1,194 @@
+"""Pairs from two directories, filled as S3, the platform and people fill them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from container.data.pairing import find_pairs
+from container.environment import Channel
+from container.errors import ClientError
+
+
+def channels(root: Path, *files: str, also: tuple[str, ...] = ()) -> dict[str, Channel]:
+    """Write pictures below `root`, and describe the channels of a job."""
+    for number, name in enumerate(files):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4 + number, 4)).save(path)
+    names = ("train", "train_annotation", "validation", "validation_annotation", *also)
+    return {name: Channel(name, root / name) for name in names}
+
+
+def pairs(given: dict[str, Channel], channel: str = "train") -> list[tuple[str, str]]:
+    found = find_pairs(given, channel)
+    below = [[each.image.relative_to(given[channel].path.parent), each.annotation] for each in found]
+    return [(str(image), str(annotation.relative_to(given[channel].path.parent))) for image, annotation in below]
+
+
+def refusal(given: dict[str, Channel]) -> ClientError:
+    with pytest.raises(ClientError) as caught:
+        find_pairs(given, "train")
+    return caught.value
+
+
+@pytest.mark.parametrize("folder", ["train_annotation", "_annotation", "masks"])
+def test_the_masks_that_a_prefix_without_its_slash_brings_along_are_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, folder: str
+) -> None:
+    given = channels(tmp_path, "train/a.png", "train/b.jpg", "train_annotation/a.png", "train_annotation/b.png")
+    (tmp_path / "train" / folder).mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "train" / folder / name).write_bytes((tmp_path / "train_annotation" / name).read_bytes())
+    with caplog.at_level(logging.WARNING):
+        found = pairs(given)
+    assert found == [("train/a.png", "train_annotation/a.png"), ("train/b.jpg", "train_annotation/b.png")]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"channel train: 2 files in train/{folder} are another channel's and are passed over: an S3 prefix without a "
+        "final slash matches them too; end the channel's S3Uri with one (s3://…/train/)"
+    ]
+
+
+def test_a_bucket_given_as_prefix_brings_every_channel_along(tmp_path: Path) -> None:
+    folders = ("train", "train_annotation", "validation", "validation_annotation")
+    given = channels(
+        tmp_path, *(f"{channel}/{folder}/a.png" for channel in ("train", "train_annotation") for folder in folders)
+    )
+    assert pairs(given) == [("train/train/a.png", "train_annotation/train_annotation/a.png")]
+
+
+def test_a_channel_that_lies_whole_in_a_folder_of_another_name_is_kept(tmp_path: Path) -> None:
+    given = channels(tmp_path, "train/train/a.jpg", "train_annotation/train/a.png")
+    assert pairs(given) == [("train/train/a.jpg", "train_annotation/train/a.png")]
+
+
+def test_trees_of_folders_pair_by_path(tmp_path: Path) -> None:
+    given = channels(
+        tmp_path,
+        *(f"{c}/seq{n}/0001.png" for c in ("train", "train_annotation") for n in (1, 2)),
+        "train/seq2/0009.jpg",
+    )
+    error = refusal(given)
+    assert error.details == (f"{tmp_path}/train/seq2/0009.jpg has no annotation",)
+    (tmp_path / "train/seq2/0009.jpg").unlink()
+    assert pairs(given) == [
+        ("train/seq1/0001.png", "train_annotation/seq1/0001.png"),
+        ("train/seq2/0001.png", "train_annotation/seq2/0001.png"),
+    ]
+
+
+def test_a_folder_around_one_of_the_trees_does_not_count(tmp_path: Path) -> None:
+    given = channels(
+        tmp_path,
+        *(f"train/leftImg8bit/train/{town}/1.png" for town in ("aachen", "bonn")),
+        *(f"train_annotation/{town}/1.png" for town in ("aachen", "bonn")),
+    )
+    assert [annotation for _, annotation in pairs(given)] == [
+        "train_annotation/aachen/1.png",
+        "train_annotation/bonn/1.png",
+    ]
+
+
+def test_names_alone_decide_where_folders_have_nothing_in_common(tmp_path: Path) -> None:
+    given = channels(
+        tmp_path, "train/city/a.jpg", "train/land/b.jpg", "train/c.jpg", *(f"train_annotation/{s}.png" for s in "abc")
+    )
+    assert [image for image, _ in pairs(given)] == ["train/city/a.jpg", "train/land/b.jpg", "train/c.jpg"]
+    channels(tmp_path, "train/land/a.jpg")
+    error = refusal(given)
+    assert error.message.startswith("channel train has two files of one name in different folders")
+    assert error.details == (f"{tmp_path}/train/city/a.jpg", f"{tmp_path}/train/land/a.jpg")
+
+
+def test_names_match_across_unicodes_normal_forms(tmp_path: Path) -> None:
+    given = channels(
+        tmp_path,
+        "train/" + unicodedata.normalize("NFD", "Größe é.jpg"),
+        "train_annotation/" + unicodedata.normalize("NFC", "Größe é.png"),
+    )
+    assert len(pairs(given)) == 1
+
+
+def test_a_name_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
+    given = channels(tmp_path, "train/a.jpg", "train_annotation/a.png")
+    os.rename(os.fsencode(tmp_path / "train/a.jpg"), os.fsencode(tmp_path / "train") + b"/stra\xdfe.jpg")
+    assert "train/stra\\xdfe.jpg has no annotation" in str(refusal(given))
+
+
+def test_the_remedy_comes_before_the_names_and_all_names_are_there(tmp_path: Path) -> None:
+    given = channels(
+        tmp_path,
+        *(f"train/aachen/aachen_{n:06}_000019_leftImg8bit.png" for n in range(30)),
+        *(f"train_annotation/aachen/aachen_{n:06}_000019_gtFine_labelIds.png" for n in range(30)),
+    )
+    error = refusal(given)
+    assert str(error).startswith(
+        "channel train and its annotations do not match (30 of 30 images and 30 of 30 annotations are without the "
+        "other): the names of the images end in _leftImg8bit and the names of the annotations end in "
+        "_gtFine_labelIds: rename them without it: "
+    )
+    assert len(error.details) == 60
+    assert len(error.reason) <= 1024
+    assert " more" in error.reason[-12:]
+
+
+def test_what_is_missing_is_named_without_a_guess_where_there_is_none(tmp_path: Path) -> None:
+    given = channels(tmp_path, "train/a.jpg", "train/b.jpg", "train_annotation/a.png", "train_annotation/c.png")
+    assert str(refusal(given)) == (
+        "channel train and its annotations do not match (1 of 2 images and 1 of 2 annotations are without the other): "
+        "each image needs a .png annotation of the same name, whatever its suffix; add or remove files: "
+        f"{tmp_path}/train/b.jpg has no annotation; {tmp_path}/train_annotation/c.png has no image"
+    )
+
+
+def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
+    given = channels(tmp_path, "train/a.jpg", "train/a.png", "train_annotation/a.png")
+    assert str(refusal(given)) == (
+        "channel train: rename or remove one of two files of the same name: "
+        f"{tmp_path}/train/a.png; {tmp_path}/train/a.jpg"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (["train_annotation/a.png"], "channel train holds no image: put .jpg, .jpeg or .png files there"),
+        (
+            ["train/a.jpg"],
+            "channel train_annotation holds no annotation: put .png files there, named like their images",
+        ),
+    ],
+)
+def test_an_empty_channel_is_named(tmp_path: Path, files: list[str], reason: str) -> None:
+    given = channels(tmp_path, *files)
+    for channel in ("train", "train_annotation"):
+        (tmp_path / channel).mkdir(exist_ok=True)
+    assert str(refusal(given)) == reason
+
+
+def test_strays_get_the_built_ins_warning_and_no_more_than_a_person_reads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = channels(tmp_path, "train/a.jpg", "train_annotation/a.png")
+    for stray in (".DS_Store", "._a.jpg", *(f"{number:03}.txt" for number in range(40))):
+        (tmp_path / "train" / stray).write_text("stray")
+    (tmp_path / "train/gone.jpg").symlink_to(tmp_path / "nowhere")
+    with caplog.at_level(logging.WARNING):
+        assert len(pairs(given)) == 1
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == f"{tmp_path}/train/.DS_Store is not a readable image file"
+    assert len(told) == 21
+    assert told[-1] == f"and 23 more files are none, in {tmp_path}/train"
+
+
+def test_links_to_folders_are_followed_and_circles_left(tmp_path: Path) -> None:
+    given = channels(tmp_path, "elsewhere/a.jpg", "train_annotation/a.png")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/circle").symlink_to(tmp_path / "train")
+    assert pairs(given) == [("train/linked/a.jpg", "train_annotation/a.png")]
