@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from container import artifacts
-from container.data.audit import Audit
 from container.data.loader import Loader
 from container.data.samples import open_samples
 from container.environment import Environment
@@ -75,9 +74,7 @@ def make_finish(make_job: JobFactory, network: SegmentationNetwork) -> Callable[
         stop = threading.Event()
         channels = [name for name in ("train", "validation", "test") if name in environment.channels]
         samples = {name: open_samples(environment, name, job) for name in channels}
-        audit = Audit(job, samples, environment.output_data_dir)
-        audit.run("full", stop)  # as a job does before it trains
-        loaders = {name: Loader(samples[name], job, stop, audit) for name in channels}
+        loaders = {name: Loader(samples[name], job, stop) for name in channels}
         trainer = Trainer(network, job, [mx.cpu()])
         trainer.save_weights(environment.model_dir / artifacts.BEST_WEIGHTS)
         artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.data.audit import Audit
 from container.data.loader import Loader
 from container.data.samples import open_samples
 from container.environment import Environment
@@ -24,8 +23,7 @@ LABELLED = 39 * 48  # pixels of a picture that count: its first line is ignored
 def open_loader(root: Path, **changes: object) -> Loader:
     environment = Environment.read(root)
     job = load({**environment.hyperparameters, **changes})
-    samples = open_samples(environment, "validation", job)
-    return Loader(samples, job, threading.Event(), Audit(job, {}, root))
+    return Loader(open_samples(environment, "validation", job), job, threading.Event())
 
 
 class Fake:
