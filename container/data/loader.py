@@ -111,7 +111,7 @@ class Loader:
                 audit.watch(channel, decoded.seen)
             return decoded.image, decoded.labels
 
-        yield from pictures(self._samples.epoch(order, until), decode, admit, ahead, until)
+        yield from pictures(self._samples.epoch(order, until), decode, admit, ahead, self._workers, until)
         if audit and not until.is_set():
             audit.end(channel)
 

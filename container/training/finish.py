@@ -24,7 +24,7 @@ from container.hyperparameters import Hyperparameters
 from container.mx.export import export_onnx
 from container.mx.scoring import MXNetScorer, without_autotuning
 from container.mx.trainer import Trainer
-from container.training.int8 import reason_against
+from container.training.int8 import allowed_seconds, reason_against
 from container.training.quantizing import quantize
 from container.training.report import Report
 from container.training.scoring import ChildScorer, Score, Scorer, score
@@ -39,6 +39,7 @@ _ENOUGH = 50  # validation images, where there is no time for all, on which an i
 _TIMING_SECONDS = 60  # for the one image that says how long the others take
 _MEMORY_SHARE = 0.9  # of what is available: libraries and the interpreter take a little, too
 _STOPPED = "the job was stopped first"
+_TIME_UP = "the time was up first; _report_minutes gives it more"
 
 
 class Finish:
@@ -59,7 +60,7 @@ class Finish:
         self._loaders = loaders
         self._stop = stop
         self._channels = [channel for channel in _CHANNELS if channel in loaders]
-        self._parts = len(self._channels) + bool(job.quantize)  # that share the time for scores
+        self._parts = len(self._channels) + (job.quantize is True)  # that share the time for scores
         self._ends = 0.0
         self._validation_images = 0
         self._image_seconds: float | None = None  # that OpenVINO takes, if it has scored
@@ -105,7 +106,9 @@ class Finish:
         try:
             make()
         except Cancelled:
-            self._report.fail(product, _STOPPED)
+            reason = _STOPPED if self._stop.is_set() else _TIME_UP
+            self._report.fail(product, reason)
+            LOG.warning("%s could not be made: %s", product, reason)
         except JobError as error:
             self._report.fail(product, str(error))
             LOG.error("%s could not be made, the weights are complete: %s", product, error)
@@ -115,7 +118,7 @@ class Finish:
 
     def _score(self, channel: str) -> None:
         """Score every pixel of the channel's images at their own size."""
-        until = self._until()
+        until = Until(self._stop, self._share())
         with self._opened_scorer(until) as scorer:
             start = time.monotonic()
             found = score(self._loaders[channel], scorer, self._job.num_classes, until)
@@ -137,16 +140,19 @@ class Finish:
 
     def _quantize(self, job_seconds: float) -> None:
         """Make the int8 graph; it stays when its mIOU is within the tolerance of float32's."""
+        if not self._graph.is_file():
+            raise ClientError(f"it is made from {self._graph.name}, which could not be made")
         images = self._validation_images
         if reason := reason_against(self._job.quantize, job_seconds, images, self._time_image):
             self._report.add("int8", {"kept": False, "reason": reason})
             LOG.info("no int8 graph: %s", reason)
             return
-        if not self._graph.is_file():
-            raise ClientError(f"it is made from {self._graph.name}, which could not be made")
+        seconds = self._share()  # for the comparison: making the graph has its own time
+        if self._job.quantize == "auto":
+            seconds = max(seconds, allowed_seconds(job_seconds))
         with tempfile.TemporaryDirectory() as scratch:
             int8_graph = quantize(self._graph, self._loaders["train"], Path(scratch), self._stop)
-            found = self._compare(int8_graph)
+            found = self._compare(int8_graph, Until(self._stop, seconds))
             if not found.scored:
                 raise ClientError(f"no image was scored with it ({found.reason or 'none fits'}), so it is not kept")
             scores = {name: each.miou for name, each in zip(("float32", "int8"), found.confusions, strict=True)}
@@ -180,20 +186,19 @@ class Finish:
                     return time.monotonic() - start
         return math.inf
 
-    def _compare(self, int8_graph: Path) -> Score:
+    def _compare(self, int8_graph: Path, until: Until) -> Score:
         """Score both graphs on the same validation images."""
-        until = self._until()
         graphs = [self._graph, int8_graph]
         with self._children("openvino", graphs, until) as scorer:
             found = score(self._loaders["validation"], scorer, self._job.num_classes, until)
         self._settle(found)
         return found
 
-    def _until(self) -> Until:
-        """Give the next part of the scores its share of the time that is left."""
+    def _share(self) -> float:
+        """Give the next part of the scores its share of the seconds that are left."""
         left, parts = max(0.0, self._ends - time.monotonic()), max(1, self._parts)
         self._parts -= 1
-        return Until(self._stop, left / parts)
+        return left / parts
 
     def _settle(self, found: Score) -> None:
         """Say why a score was given up; raises Cancelled when the job was stopped: part of a set is no score then."""

@@ -10,6 +10,11 @@ _FIXED_SECONDS = 10.0  # for the graph itself, whatever the images
 _CALIBRATION, _SCORING = 24, 1.5  # in times of a float32 answer: all calibration images; an image scored in both graphs
 
 
+def allowed_seconds(job_seconds: float) -> float:
+    """Return how long `auto` may take in a job that has taken so long."""
+    return _SHARE * job_seconds
+
+
 def reason_against(
     quantize: bool | Literal["auto"], job_seconds: float, validation_images: int, time_image: Callable[[], float]
 ) -> str:
@@ -22,7 +27,7 @@ def reason_against(
         return ""
     if quantize is False:
         return "_quantize is False"
-    allowed, expected = _SHARE * job_seconds, _FIXED_SECONDS
+    allowed, expected = allowed_seconds(job_seconds), _FIXED_SECONDS
     if expected <= allowed:
         expected += time_image() * (_CALIBRATION + _SCORING * validation_images)
     if expected <= allowed:
