@@ -92,7 +92,8 @@ class Finish:
         )
         for channel in self._channels:
             self._attempt_unless_stopped(channel, functools.partial(self._score, channel))
-        if self._job.quantize:
+        wanted = self._graph.is_file() and not self._stop.is_set()  # by who left it to us: no second complaint
+        if self._job.quantize is True or (self._job.quantize and wanted):
             job_seconds = epoch_seconds * self._loaders["train"].training_passes
             self._attempt_unless_stopped("int8", functools.partial(self._quantize, job_seconds))
 
