@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -58,7 +58,7 @@ class Hyperparameters:
     shuffle_buffer: int
     shuffle_buffer_mb: int
     max_bad_records: int
-    quantize: bool
+    quantize: bool | Literal["auto"]
     quantize_tolerance: float
     gradient_scale: str
     rmsprop_centered: bool

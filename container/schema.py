@@ -33,6 +33,9 @@ def convert(value: Any, entry: Mapping[str, Any]) -> Any:
         return str(value)
     if kind == "boolean":
         return value if isinstance(value, bool) else _BOOLEANS.get(str(value).strip().lower(), value)
+    if True in entry.get("enum", ()) and isinstance(value, (str, int)):  # a boolean that may be left to us
+        text = str(value).strip().lower()
+        return _BOOLEANS.get(text, text if text in entry["enum"] else value)
     if kind in ("integer", "number") and not isinstance(value, bool):
         try:
             number = float(value)
@@ -73,7 +76,8 @@ def _decode(value: Any) -> Any:
 def describe_range(entry: Mapping[str, Any]) -> str:
     """Render a property's type and range: `integer > 16`, `0 < number ≤ 1`, `fcn, psp or deeplab`."""
     if "enum" in entry:
-        return ", ".join(entry["enum"][:-1]) + " or " + entry["enum"][-1]
+        *choices, last = map(str, entry["enum"])
+        return ", ".join(choices) + " or " + last
     if "pattern" in entry:
         return "comma-separated integers"
     low = next(

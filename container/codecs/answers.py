@@ -10,7 +10,7 @@ import numpy as np
 
 from container.classes import ClassEntry
 from container.codecs.masks import JsonEncoder, PngEncoder
-from container.codecs.probabilities import Buffer, NpyEncoder, RecordIOEncoder
+from container.codecs.probabilities import Buffer, Compression, NpyEncoder, RecordIOEncoder
 
 _PIECE = 2**20
 
@@ -19,7 +19,7 @@ class Encoder(Protocol):
     """One answer's form: a media type with the parameters that a client gave it."""
 
     needs: str  # "mask" or "probabilities"
-    compressible: bool
+    compression: Compression
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
         """Raise ValueError that names the parameter which cannot be honoured."""

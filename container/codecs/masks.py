@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from container.classes import ClassEntry
+from container.codecs.probabilities import Compression
 
 
 class PngEncoder:
@@ -20,7 +21,7 @@ class PngEncoder:
     """
 
     needs: str = "mask"
-    compressible = False
+    compression: Compression = "never"
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
         palette = options.get("palette", "").lower()
@@ -57,7 +58,7 @@ class JsonEncoder:
     """
 
     needs: str = "mask"
-    compressible = True
+    compression: Compression = "asked"
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
         self._names = {label: entry.name for label, entry in classes.items() if entry.name}

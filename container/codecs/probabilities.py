@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from container.classes import ClassEntry
 from container.codecs import recordio
 
 Buffer = bytes | memoryview
+Compression = Literal["never", "alone", "asked"]  # with gzip: whenever it is asked for, or only when nothing else is
 
 # aialgs.data.Record in protobuf's wire format: a tag is the field's number * 8 + 2 for "bytes of this length".
 _FEATURES = 1 << 3 | 2
@@ -26,6 +28,7 @@ _VALUES = 1 << 3 | 2
 
 _DTYPES: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "uint8": np.dtype("u1")}
 _OVERHEAD = 256  # bytes of headers, more than any answer has
+_BAND = 2**14  # values of one class that are compared at once: few enough for a processor's cache
 
 
 class NpyEncoder:
@@ -35,13 +38,14 @@ class NpyEncoder:
     """
 
     needs: str = "probabilities"
-    compressible = True
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
         dtype = options.get("dtype", "float32").lower()
         if dtype not in _DTYPES:
             raise ValueError(f"dtype={dtype} must be one of {', '.join(_DTYPES)}")
         self._dtype = _DTYPES[dtype]
+        # 21×375×500, one core: of float32 gzip saves 1 MB in a second, of float16 3 to 24, of uint8 29 to 120
+        self.compression: Compression = "asked" if dtype == "uint8" else "alone"
         self._top_k = _read_top_k(options)
 
     def size(self, num_classes: int, height: int, width: int) -> int:
@@ -72,7 +76,7 @@ class RecordIOEncoder:
     """
 
     needs: str = "probabilities"
-    compressible = True
+    compression: Compression = "alone"
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
         self._top_k = _read_top_k(options)
@@ -118,13 +122,31 @@ def _check_top_k(top_k: int | None, num_classes: int) -> int:
 
 
 def _choose_likeliest(probabilities: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes, uint8 (K, H, W), and their probabilities, float32, the likeliest first; row by row."""
+    """Return the classes, uint8 (K, H, W), and their probabilities, float32, the likeliest first; row by row.
+
+    Of classes that are equally likely the lower comes first.
+    """
+    if count == 1:
+        return _choose_the_likeliest(probabilities)
     classes = np.empty((count, *probabilities.shape[1:]), np.uint8)
     likeliest = np.empty(classes.shape, np.float32)
     for row in range(probabilities.shape[1]):
         order = np.argsort(-probabilities[:, row], axis=0, kind="stable")[:count]
         classes[:, row] = order
         likeliest[:, row] = np.take_along_axis(probabilities[:, row], order, axis=0)
+    return classes, likeliest
+
+
+def _choose_the_likeliest(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Do the same for one class, in bands of rows: of 21 classes in a fifteenth of the time that sorting takes."""
+    classes = np.zeros((1, *probabilities.shape[1:]), np.uint8)
+    likeliest = probabilities[:1].copy()
+    step = max(1, _BAND // probabilities.shape[2])
+    for start in range(0, probabilities.shape[1], step):
+        rows = slice(start, start + step)
+        for label, plane in enumerate(probabilities[1:, rows], 1):
+            np.copyto(classes[0, rows], np.uint8(label), where=plane > likeliest[0, rows])
+            np.maximum(likeliest[0, rows], plane, out=likeliest[0, rows])
     return classes, likeliest
 
 

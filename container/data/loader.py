@@ -129,8 +129,26 @@ class Loader:
         self, admit: Callable[[int], str | None], ahead: int, until: threading.Event
     ) -> Iterator[Picture | Skipped]:
         """Make one pass over whole images, in a random order that the seed decides; see `container.data.pictures`."""
+        job, channel = self._hyperparameters, self._samples.channel
         order = np.random.default_rng((self._seed, _WHOLE))
-        return pictures(self._samples.epoch(order, until), self._decode, admit, ahead, self._workers, until)
+        audit = self._audit if self._audit and self._audit.begin(channel) else None
+
+        def decode(sample: Sample) -> Pair:
+            try:
+                decoded = decode_sample(
+                    sample, self.label_map, job.num_classes, job.exif_orientation, digest=audit is not None
+                )
+            except BadSample as error:
+                if audit:
+                    audit.watch_bad(channel, error)
+                raise
+            if audit:
+                audit.watch(channel, decoded.seen)
+            return decoded.image, decoded.labels
+
+        yield from pictures(self._samples.epoch(order, until), decode, admit, ahead, self._workers, until)
+        if audit and not until.is_set():
+            audit.end(channel)
 
     def _batches(
         self,
@@ -169,8 +187,3 @@ class Loader:
             for sample in self._rollover.kept:  # read, but left for the next pass
                 transform(sample, 0)
             audit.end(channel)
-
-    def _decode(self, sample: Sample) -> Pair:
-        job = self._hyperparameters
-        decoded = decode_sample(sample, self.label_map, job.num_classes, job.exif_orientation)
-        return decoded.image, decoded.labels

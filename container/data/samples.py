@@ -84,6 +84,7 @@ class FileSamples:
         self.label_map = label_map
         self.colour_map: ColourMap | None = None
         self.pairs = pairs
+        self.count: int | None = len(pairs)
 
     def __len__(self) -> int:
         return len(self.pairs)

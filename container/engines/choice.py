@@ -2,31 +2,89 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 
+from container import artifacts
+from container.check import CHECK, Check, draw_picture, fingerprint, read_check, unusable
 from container.engines.protocol import Engine
+from container.errors import ClientError
 from container.serve_settings import ServeSettings
+
+LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
 
 def open_engine(model_dir: Path, settings: ServeSettings) -> Engine:
-    """Load the model in `model_dir` and answer once; raises ClientError that says what to do when it cannot be."""
-    engine: Engine
+    """Load the model in `model_dir` and answer once; raises ClientError that says what to do when it cannot be.
+
+    So it does when the model does not answer as its job says that it does. On CPUs the precision `auto` takes int8
+    where the job has approved it, as long as this processor gets the job's answer with it.
+    """
+    check = read_check(model_dir)
+    if check:
+        _check_weights(model_dir, check)
     if settings.engine == "mxnet":
         from container.engines.mxnet import MXNetEngine
 
-        engine = MXNetEngine(model_dir, settings.precision)
-    else:
-        from container.engines.openvino import OpenVinoEngine, prepare_graph
+        engine: Engine = MXNetEngine(model_dir, settings.precision)
+        _warm(engine, model_dir, check)
+        return engine
+    if settings.precision == "auto" and check and _is_approved(model_dir, check):
+        try:
+            return _open_openvino(model_dir, settings, "int8", check)
+        except ClientError as error:
+            LOG.warning("SERVE_PRECISION=auto does without int8: %s", error)
+    return _open_openvino(model_dir, settings, settings.precision, check)
 
-        with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
-            graph = prepare_graph(model_dir, settings.precision, Path(scratch))
-            engine = OpenVinoEngine(
-                graph,
-                settings.precision,
-                threads=settings.threads,
-                slots=settings.slots,
-                image_memory=settings.image_memory,
-            )
-    engine.warm()
+
+def _open_openvino(model_dir: Path, settings: ServeSettings, precision: str, check: Check | None) -> Engine:
+    from container.engines.openvino import OpenVinoEngine, prepare_graph
+
+    with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
+        graph = prepare_graph(model_dir, precision, Path(scratch))
+        engine = OpenVinoEngine(
+            graph,
+            precision,
+            threads=settings.threads,
+            slots=settings.slots,
+            image_memory=settings.image_memory,
+        )
+    _warm(engine, model_dir, check)
     return engine
+
+
+def _is_approved(model_dir: Path, check: Check) -> bool:
+    """Say whether the archive's int8 graph is the one that its job has approved."""
+    graph = model_dir / artifacts.INT8_GRAPH
+    if not check.int8:
+        return False
+    if graph.is_file() and fingerprint(graph) == check.int8:
+        return True
+    LOG.warning("SERVE_PRECISION=auto does without int8: %s is not the graph that its job has approved", graph)
+    return False
+
+
+def _check_weights(model_dir: Path, check: Check) -> None:
+    if fingerprint(model_dir / artifacts.BEST_WEIGHTS) != check.weights:
+        raise ClientError(
+            f"{model_dir}: {artifacts.BEST_WEIGHTS} is not the file that {CHECK} was written for: unpack one job's "
+            f"model.tar.gz anew; who means to serve other weights removes {CHECK} and {artifacts.GRAPH}"
+        )
+
+
+def _warm(engine: Engine, model_dir: Path, check: Check | None) -> None:
+    """Let the engine answer, and see whether its answers are usable and those of its job."""
+    engine.warm()
+    picture = check.picture if check else draw_picture()
+    mask, probabilities = engine.mask(picture), engine.probabilities(picture)
+    if fault := unusable(probabilities):
+        raise ClientError(
+            f"{model_dir}: the model answers with {fault}: its weights are damaged, or of a training that diverged; "
+            "unpack the job's model.tar.gz anew, or train with a lower learning_rate"
+        )
+    if check and (fault := check.fault(mask, probabilities, engine.precision)):
+        raise ClientError(
+            f"{model_dir}: the model does not answer as its job says in {CHECK} ({fault}): its files are of different "
+            f"jobs; unpack one model.tar.gz anew; who has changed the graph on purpose removes {CHECK}"
+        )

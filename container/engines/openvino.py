@@ -212,9 +212,22 @@ def _read_model(openvino: ModuleType, core: Any, graph: Path) -> Any:
         (image,) = model.get_parameters()
         if image.get_element_type() != openvino.Type.u8 or coarse.get_element_type() != openvino.Type.f32:
             raise RuntimeError("it does not make float32 of uint8")
-        return openvino.Model([coarse], [image])
+        model = openvino.Model([coarse], [image])
     except (RuntimeError, StopIteration) as error:
         raise _foreign(graph, error) from error
+    if name := _name_of_weights_that_are_not_finite(model):
+        remedy = "it is damaged, or of a training that diverged; unpack the job's model.tar.gz anew"
+        raise ClientError(f"{graph} holds weights that are not finite ({name}): {remedy}")
+    return model
+
+
+def _name_of_weights_that_are_not_finite(model: Any) -> str:
+    """Return the first such constant's name: a ReLU makes 0 of NaN, so that no answer would show it."""
+    for node in model.get_ops():
+        is_float = node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "f32"
+        if is_float and not np.isfinite(node.get_data().sum(dtype=np.float64)):
+            return str(node.get_friendly_name())
+    return ""
 
 
 def _foreign(graph: Path, error: Exception) -> ClientError:

@@ -1,7 +1,8 @@
 """The network as an ONNX graph, which answers requests without MXNet and opens in other programs.
 
-Input `image`: uint8 RGB (N, H, W, 3), any size. Output `logits`: float32 (N, num_classes, H, W): every use begins with
-them. Whoever has to bound memory cuts the graph at the tensor `coarse_logits`, the same before the last resize.
+Input `image`: uint8 RGB (N, H, W, 3), any size. Outputs: `logits`, float32 (N, num_classes, H, W), and `mask`, uint8
+(N, H, W), the likeliest class of every pixel: whoever needs no more moves a byte a pixel. Whoever has to bound memory
+cuts the graph at the tensor `coarse_logits`, the logits before the last resize.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class _Graph:
     def assemble(self, resize: str) -> onnx.ModelProto:
         """Return the model that ends in the resize of that name."""
         coarse = self.nodes[resize].input[0]
+        best = self.add("ArgMax", "mask_classes", [resize], axis=1, keepdims=0)
+        self.add("Cast", "mask", [best], to=TensorProto.UINT8)
         names = {coarse: "coarse_logits", resize: "logits"}
         for node in self.nodes.values():
             node.input[:] = [names.get(name, name) for name in node.input]
@@ -78,7 +81,8 @@ class _Graph:
         num_classes = len(self.constants[self.nodes[coarse].input[1]])
         image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", "height", "width", 3])
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_classes, "height", "width"])
-        graph = helper.make_graph(list(self.nodes.values()), "segmentation", [image], [logits], constants)
+        mask = helper.make_tensor_value_info("mask", TensorProto.UINT8, ["batch", "height", "width"])
+        graph = helper.make_graph(list(self.nodes.values()), "segmentation", [image], [logits, mask], constants)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 

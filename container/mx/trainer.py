@@ -118,6 +118,12 @@ class Trainer:
             count += len(batch)
         return confusion, count
 
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
+        logits = self.network(mx.nd.array(image[None], dtype="uint8", ctx=self.devices[0]))
+        answer: np.ndarray = logits.astype("float32").softmax(axis=1).asnumpy()[0]
+        return answer
+
     def save_weights(self, path: Path) -> None:
         """Write all weights, the auxiliary head's included, as a Gluon parameter file."""
         mx.nd.waitall()  # as in `unite`

@@ -1,4 +1,4 @@
-"""One request from headers to buffers: what is asked for, the image, the seat, the engine, the answer's form."""
+"""One request from headers to buffers: what is asked for, the images, the seat, the engine, the answer's form."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from container.codecs.probabilities import Buffer
 from container.codecs.recordio import RecordTooLong
 from container.errors import RequestError
 from container.serve_settings import ServeSettings
+from container.serving import instances
 from container.serving.admission import Gate
 from container.serving.bodies import read_body
+from container.serving.encodings import is_compressed, unpack_gzip
+from container.serving.health import Health
 from container.serving.models import Model
 from container.serving.negotiation import choose_media_type, wants_gzip
 from container.serving.request_log import Record
@@ -43,28 +46,52 @@ class Answer:
         return sum(map(len, self.buffers))
 
 
-def answer(request: Request, model: Model, settings: ServeSettings, gate: Gate, record: Record) -> Answer:
-    """Answer one image; whatever can be refused without the engine is, in the order of the statuses' cost."""
-    media_type, encoder = _choose_encoder(request, model)
+@dataclasses.dataclass(frozen=True)
+class _Image:
+    """An image that can be answered, with `size` bytes (0: only the answer can say)."""
+
+    body: bytes
+    pixels: int
+    size: int
+
+
+def answer(
+    request: Request, model: Model, settings: ServeSettings, gate: Gate, health: Health, record: Record
+) -> Answer:
+    """Answer one image, or several in turn; what can be refused without the engine is, in the order of statuses' cost.
+
+    What is wrong with one of several images refuses them all.
+    """
+    several = request.mimetype == instances.CONTENT_TYPE
+    media_type, encoder = _choose_encoder(request, model, instances.CONTENT_TYPE if several else "image/png")
     _check_content_type(request)
-    compressed = encoder.compressible and wants_gzip(request.accept_encodings)
+    packed = is_compressed(request)
+    compressed = wants_gzip(request.accept_encodings, encoder.compression)
     with record.phase("read"):
         body = read_body(request, settings.max_body)
-    with _refusing_unusable_images():
-        height, width = _read_header(request, body, settings).shape(settings.exif_orientation)
-    record.facts.update(bytes_in=len(body), height=height, width=width)
-    try:
-        size = encoder.size(model.engine.num_classes, height, width)
-    except RecordTooLong as error:
-        raise RequestError(413, f"{error}; {_SMALLER}") from error
-    _check_memory(model, encoder, size, height, width, settings)
-    if not compressed:
-        _check_length(size, settings)
+        if packed:
+            body = unpack_gzip(body, settings.max_body)
+    record.facts.update(bytes_in=len(body))
+    bodies = instances.read_instances(body) if several else [body]
+    del body
+    instances.check_count(media_type, len(bodies))
+    naming = instances.naming if several else contextlib.nullcontext
+    images: list[_Image] = []
+    for number, each in enumerate(bodies):
+        with naming(number):
+            images.append(_check_image(request, each, model, encoder, settings, record))
+    _check_together(images, compressed, settings)
+    if several:
+        record.facts.update(images=len(images))
+    answers: list[list[Buffer]] = []
     with contextlib.ExitStack() as seated:
         with record.phase("queue"):
             deadline = record.arrived + settings.timeout - _WAY_SECONDS
-            seated.enter_context(gate.seat(height * width, deadline))
-        buffers = _compute(body, model, encoder, settings, record)
+            seated.enter_context(gate.seat(sum(image.pixels for image in images), deadline))
+        for number, image in enumerate(images):
+            with naming(number):
+                answers.append(_compute(image.body, model, encoder, settings, health, record))
+        buffers = instances.join_answers(media_type, answers) if several else answers[0]
         if compressed:
             with record.phase("compress"):
                 buffers = compress(buffers)
@@ -73,8 +100,33 @@ def answer(request: Request, model: Model, settings: ServeSettings, gate: Gate, 
     return found
 
 
-def _choose_encoder(request: Request, model: Model) -> tuple[str, Encoder]:
-    media_type, options = choose_media_type(request.accept_mimetypes)
+def _check_image(
+    request: Request, body: bytes, model: Model, encoder: Encoder, settings: ServeSettings, record: Record
+) -> _Image:
+    """Refuse an image that cannot be answered, by its header."""
+    with _refusing_unusable_images():
+        height, width = _read_header(request, body, settings).shape(settings.exif_orientation)
+    record.facts.update(height=height, width=width)
+    try:
+        size = encoder.size(model.engine.num_classes, height, width)
+    except RecordTooLong as error:
+        raise RequestError(413, f"{error}; {_SMALLER}") from error
+    _check_memory(model, encoder, size, height, width, settings)
+    return _Image(body, height * width, size)
+
+
+def _check_together(images: list[_Image], compressed: bool, settings: ServeSettings) -> None:
+    """Refuse images that are too large together."""
+    pixels = sum(image.pixels for image in images)
+    if pixels > settings.max_pixels:
+        remedy = "send them in several requests, or raise MAX_PIXELS"
+        raise RequestError(413, f"the images have {pixels} pixels, more than {settings.max_pixels}; {remedy}")
+    if not compressed:
+        _check_length(sum(image.size for image in images), settings)
+
+
+def _choose_encoder(request: Request, model: Model, default: str) -> tuple[str, Encoder]:
+    media_type, options = choose_media_type(request.accept_mimetypes, default)
     try:
         encoder = ENCODERS[media_type](options, model.classes)
         encoder.size(model.engine.num_classes, 1, 1)  # knows what the model's classes do not allow
@@ -84,8 +136,8 @@ def _choose_encoder(request: Request, model: Model) -> tuple[str, Encoder]:
 
 
 def _check_content_type(request: Request) -> None:
-    if request.mimetype not in CONTENT_TYPES + ANY_TYPES:
-        remedy = "send the raw bytes of a JPEG or PNG as image/jpeg or image/png"
+    if request.mimetype not in (*CONTENT_TYPES, *ANY_TYPES, instances.CONTENT_TYPE):
+        remedy = "send the raw bytes of a JPEG or PNG as image/jpeg or image/png, or several in application/json"
         raise RequestError(415, f"Content-Type {request.mimetype} is not supported; {remedy}")
 
 
@@ -99,10 +151,12 @@ def _read_header(request: Request, body: bytes, settings: ServeSettings) -> Head
         raise RequestError(415, f"{given} supported for a JPEG or PNG only: {error}") from error
 
 
-def _compute(body: bytes, model: Model, encoder: Encoder, settings: ServeSettings, record: Record) -> list[Buffer]:
+def _compute(
+    body: bytes, model: Model, encoder: Encoder, settings: ServeSettings, health: Health, record: Record
+) -> list[Buffer]:
     with record.phase("decode"), _refusing_unusable_images():
         image = decode_image(body, settings.max_pixels, orientation=settings.exif_orientation)
-    with record.phase("inference"):
+    with record.phase("inference"), health.watching():
         found: np.ndarray = model.engine.mask(image) if encoder.needs == "mask" else model.engine.probabilities(image)
     del image
     with record.phase("encode"):
@@ -119,9 +173,7 @@ def _refusing_unusable_images() -> Iterator[None]:
         raise RequestError(400, str(error)) from error
 
 
-def _check_memory(
-    model: Model, encoder: Encoder, size: int, height: int, width: int, settings: ServeSettings
-) -> None:
+def _check_memory(model: Model, encoder: Encoder, size: int, height: int, width: int, settings: ServeSettings) -> None:
     """Refuse an image that could only be answered by taking the whole server's memory."""
     needed = model.engine.memory(height * width)
     if encoder.needs == "probabilities":

@@ -19,9 +19,12 @@ from werkzeug.exceptions import HTTPException
 from container.codecs.answers import pieces
 from container.errors import ClientError, RequestError
 from container.serve_settings import ServeSettings
+from container.serving.about import describe_model, describe_models
 from container.serving.admission import Gate, Overloaded
 from container.serving.answering import answer
 from container.serving.bodies import discard_body
+from container.serving.health import Health, end_server, end_worker
+from container.serving.instances import CONTENT_TYPE, COPIES
 from container.serving.models import LOG, Model, ModelStore, estimate_memory, open_model
 from container.serving.page import Page, describe_to_page
 from container.serving.request_log import Metrics, Record, write_line
@@ -45,12 +48,13 @@ def load() -> Flask:
     logging.getLogger("container.requests").addHandler(handler)
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())
     if settings.multi_model:
-        return create_app(ModelStore(open_, estimate_memory, settings.model_memory), settings, gate)
+        store = ModelStore(open_, estimate_memory, settings.model_memory)
+        return create_app(store, settings, gate, Health(end_server))
     with_one_thread = ThreadPoolExecutor(1)
     model = with_one_thread.submit(open_, settings.model_dir)
     with_one_thread.shutdown(wait=False)
     model.add_done_callback(_end_if_unusable)
-    return create_app(model, settings, gate)
+    return create_app(model, settings, gate, Health(end_worker))
 
 
 def _end_if_unusable(model: Future[Model]) -> None:
@@ -64,12 +68,15 @@ def _end_if_unusable(model: Future[Model]) -> None:
     os._exit(_BOOT_ERROR)  # sys.exit would end this thread only
 
 
-def create_app(models: Future[Model] | ModelStore, settings: ServeSettings, gate: Gate | None = None) -> Flask:
+def create_app(
+    models: Future[Model] | ModelStore, settings: ServeSettings, gate: Gate | None = None, health: Health | None = None
+) -> Flask:
     """Create the application that answers with one model, or with the store of a multi-model endpoint.
 
-    Until the one model is there, whatever is asked is refused with 503.
+    Until the one model is there, whatever is asked is refused with 503; so is /ping once the engine has failed.
     """
     gate = gate or Gate(2, PLACES)
+    health = health or Health(lambda: None)
     metrics = Metrics()
     app = Flask(__name__)
     app.extensions["gate"] = gate
@@ -95,6 +102,8 @@ def create_app(models: Future[Model] | ModelStore, settings: ServeSettings, gate
 
     @app.get("/ping")
     def ping() -> Response:
+        if not health.is_good:
+            raise Overloaded("the engine has failed and is being started anew; try again", 1)
         return Response(status=200)
 
     @app.get("/execution-parameters")
@@ -110,13 +119,13 @@ def create_app(models: Future[Model] | ModelStore, settings: ServeSettings, gate
     if settings.ui and not isinstance(models, ModelStore):
         _add_page(app, models, settings)
     if isinstance(models, ModelStore):
-        _add_model_routes(app, models, settings, gate)
+        _add_model_routes(app, models, settings, gate, health)
     else:
-        _add_routes(app, models, settings, gate)
+        _add_routes(app, models, settings, gate, health)
     return app
 
 
-def _add_routes(app: Flask, model: Future[Model], settings: ServeSettings, gate: Gate) -> None:
+def _add_routes(app: Flask, model: Future[Model], settings: ServeSettings, gate: Gate, health: Health) -> None:
     """Add an ordinary endpoint's route."""
     app.extensions["model"] = model
 
@@ -127,10 +136,15 @@ def _add_routes(app: Flask, model: Future[Model], settings: ServeSettings, gate:
 
     @app.post("/invocations")
     def invocations() -> Response:
-        return _invoke(contextlib.nullcontext(model.result()), settings, gate)
+        return _invoke(contextlib.nullcontext(model.result()), settings, gate, health)
+
+    @app.get("/")
+    def about() -> Response:
+        found = model.result()
+        return _tell_machines(describe_model(found.network, found.engine, found.classes, settings))
 
 
-def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, gate: Gate) -> None:
+def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, gate: Gate, health: Health) -> None:
     """Add a multi-model endpoint's routes.
 
     https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html
@@ -162,12 +176,16 @@ def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, ga
 
     @app.post("/models/<name>/invoke")
     def invoke_model(name: str) -> Response:
-        return _invoke(store.use(name), settings, gate)
+        return _invoke(store.use(name), settings, gate, health)
+
+    @app.get("/")
+    def about() -> Response:
+        return _tell_machines(describe_models(store.names(), settings))
 
 
-def _invoke(opened: AbstractContextManager[Model], settings: ServeSettings, gate: Gate) -> Response:
+def _invoke(opened: AbstractContextManager[Model], settings: ServeSettings, gate: Gate, health: Health) -> Response:
     """Answer one image; the request keeps its place until the answer has been sent, and the model until it is made."""
-    body = settings.max_body if request.content_length is None else min(request.content_length, settings.max_body)
+    body = _held_bytes(settings.max_body)
     gate.take_place(body)
     g.has_place = True
 
@@ -177,13 +195,26 @@ def _invoke(opened: AbstractContextManager[Model], settings: ServeSettings, gate
         return response
 
     with opened as model:
-        found = answer(request, model, settings, gate, g.record)
+        found = answer(request, model, settings, gate, health, g.record)
     if connection := request.environ.get("gunicorn.socket"):
         connection.settimeout(_SEND_SECONDS)
     headers = {"Content-Length": str(found.length), "Vary": "Accept, Accept-Encoding"}
     if found.is_gzip:
         headers["Content-Encoding"] = "gzip"
     return Response(pieces(found.buffers), headers=headers, mimetype=found.media_type)
+
+
+def _held_bytes(limit: int) -> int:
+    """Return how many bytes the request's body may take, unpacked and in pieces."""
+    known = request.content_length is not None and "Content-Encoding" not in request.headers
+    body = min(request.content_length or 0, limit) if known else limit
+    return body * COPIES if request.mimetype == CONTENT_TYPE else body
+
+
+def _tell_machines(content: dict[str, Any]) -> Response:
+    if request.accept_mimetypes and not request.accept_mimetypes.accept_json:
+        raise RequestError(406, f"Accept: {request.accept_mimetypes.to_header()} is not available; application/json is")
+    return _json(200, content)
 
 
 def _describe(name: str, model_dir: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from container import artifacts
 from container.classes import ClassEntry, read_classes
@@ -30,21 +31,23 @@ _PATIENCE = 20.0  # seconds that a request waits for others to be done with thei
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """What answers, and what is known of its classes."""
+    """What answers, and what is known of its classes and its network (algorithm, backbone)."""
 
     engine: Engine
     classes: dict[int, ClassEntry]
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def open_model(model_dir: Path, settings: ServeSettings) -> Model:
     """Load and warm the model in `model_dir`; raises ClientError when it is unusable."""
     start = time.monotonic()
-    num_classes = artifacts.read_model_settings(model_dir)["num_classes"]
+    network = artifacts.read_model_settings(model_dir)
+    num_classes = network["num_classes"]
     engine = open_engine(model_dir, settings)
     if engine.num_classes != num_classes:
         described = f"{artifacts.HYPERPARAMETERS} describes {num_classes} classes"
         raise ClientError(f"{model_dir}: {described}, its graph has {engine.num_classes}: they are of different jobs")
-    model = Model(engine, read_classes(model_dir))
+    model = Model(engine, read_classes(model_dir), network)
     seconds = time.monotonic() - start
     LOG.info("%s is ready after %.1f s: %s in %s", model_dir, seconds, settings.engine, engine.precision)
     return model

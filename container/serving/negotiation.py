@@ -8,11 +8,12 @@ from werkzeug.datastructures import Accept, MIMEAccept
 from werkzeug.http import parse_options_header
 
 from container.codecs.answers import ENCODERS
+from container.codecs.probabilities import Compression
 from container.errors import RequestError
 
 
-def choose_media_type(accept: MIMEAccept) -> tuple[str, Mapping[str, str]]:
-    """Return the media type that the client likes best, with its parameters; PNG when it does not care.
+def choose_media_type(accept: MIMEAccept, default: str = "image/png") -> tuple[str, Mapping[str, str]]:
+    """Return the media type that the client likes best, with its parameters; `default` when it does not care.
 
     The most specific range that covers a type decides on its quality. Raises RequestError 406 when nothing that is
     offered is wanted.
@@ -23,7 +24,7 @@ def choose_media_type(accept: MIMEAccept) -> tuple[str, Mapping[str, str]]:
         ranges.setdefault(name, (quality, options))
     order = list(ranges)
     ranked = []
-    for media_type in ENCODERS:
+    for media_type in sorted(ENCODERS, key=lambda media_type: media_type != default):
         covering = (media_type, media_type.partition("/")[0] + "/*", "*/*")
         found = next((entry for entry in covering if entry in ranges), None)
         if found and ranges[found][0] > 0:
@@ -33,10 +34,18 @@ def choose_media_type(accept: MIMEAccept) -> tuple[str, Mapping[str, str]]:
         return media_type, ranges[found][1]
     if ranges:
         raise RequestError(406, f"Accept: {accept.to_header()} is not available; ask for one of {', '.join(ENCODERS)}")
-    return "image/png", {}
+    return default, {}
 
 
-def wants_gzip(accept: Accept) -> bool:
-    """Say whether an Accept-Encoding names gzip, and likes it no less than an answer as it is."""
+def wants_gzip(accept: Accept, compression: Compression) -> bool:
+    """Say whether the answer is to be compressed: gzip is asked for, and liked no less than the answer as it is.
+
+    HTTP clients ask for `gzip, deflate` by themselves. What gzip hardly makes smaller is compressed only for those that
+    ask for gzip alone, and so mean it, or refuse the answer as it is. Accept-Encoding alone decides, as `Vary` says.
+    """
     qualities = {value.lower(): quality for value, quality in accept}
-    return qualities.get("gzip", 0) > 0 and qualities["gzip"] >= qualities.get("identity", 0)
+    identity = qualities.pop("identity", None)
+    if compression == "never" or not 0 < qualities.get("gzip", 0) >= (identity or 0):
+        return False
+    refused = identity == 0 or (identity is None and qualities.get("*") == 0)
+    return compression == "asked" or refused or {name for name, quality in qualities.items() if quality} == {"gzip"}

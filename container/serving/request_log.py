@@ -25,12 +25,12 @@ class Record:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time the block, which may fail, as the phase of that name."""
+        """Time the block, which may fail, as the phase of that name, or as another part of it."""
         start = time.monotonic()
         try:
             yield
         finally:
-            self.facts[f"{name}_ms"] = _milliseconds(start)
+            self.facts[f"{name}_ms"] = round(self.facts.get(f"{name}_ms", 0) + _milliseconds(start), 1)
 
     def finish(self, status: int, sent: int | None) -> dict[str, Any]:
         """Return the line's fields, complete; `sent` are the bytes of the answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import tempfile
 import threading
 import time
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from container import artifacts
+from container.check import approve_int8, write_check
 from container.data.loader import Loader
+from container.data.pictures import Picture
 from container.engines.child import ChildEngine, base_memory
 from container.environment import Environment, cpu_count, memory_available
 from container.errors import Cancelled, ClientError, JobError
@@ -21,6 +24,7 @@ from container.hyperparameters import Hyperparameters
 from container.mx.export import export_onnx
 from container.mx.scoring import MXNetScorer, without_autotuning
 from container.mx.trainer import Trainer
+from container.training.int8 import allowed_seconds, reason_against
 from container.training.quantizing import quantize
 from container.training.report import Report
 from container.training.scoring import ChildScorer, Score, Scorer, score
@@ -31,6 +35,8 @@ LOG = logging.getLogger(__name__)
 _CHANNELS = ("validation", "test")
 _LEAST_SECONDS = 300  # for the scores
 _EPOCHS = 2  # whose time the scores may take
+_ENOUGH = 50  # validation images, where there is no time for all, on which an int8 graph is approved
+_TIMING_SECONDS = 60  # for the one image that says how long the others take
 _MEMORY_SHARE = 0.9  # of what is available: libraries and the interpreter take a little, too
 _STOPPED = "the job was stopped first"
 _TIME_UP = "the time was up first; _report_minutes gives it more"
@@ -54,8 +60,10 @@ class Finish:
         self._loaders = loaders
         self._stop = stop
         self._channels = [channel for channel in _CHANNELS if channel in loaders]
-        self._parts = len(self._channels) + job.quantize  # that share the time for scores
+        self._parts = len(self._channels) + (job.quantize is True)  # that share the time for scores
         self._ends = 0.0
+        self._validation_images = 0
+        self._image_seconds: float | None = None  # that OpenVINO takes, if it has scored
 
     def run(self, history: list[dict[str, Any]], epoch_seconds: float) -> None:
         """Make everything from the best weights; each product fails alone, with its reason in the log and the report.
@@ -73,6 +81,7 @@ class Finish:
                 "classes",
                 functools.partial(artifacts.write_json, self._environment.model_dir / artifacts.CLASSES, classes),
             )
+        self._attempt("check", lambda: write_check(self._environment.model_dir, self._trainer.probabilities))
         self._attempt("graph", lambda: export_onnx(self._trainer.network, self._graph))
         minutes = self._job.report_minutes
         if minutes == 0:
@@ -83,8 +92,10 @@ class Finish:
         )
         for channel in self._channels:
             self._attempt_unless_stopped(channel, functools.partial(self._score, channel))
-        if self._job.quantize:
-            self._attempt_unless_stopped("int8", self._quantize)
+        wanted = self._graph.is_file() and not self._stop.is_set()  # by who left it to us: no second complaint
+        if self._job.quantize is True or (self._job.quantize and wanted):
+            job_seconds = epoch_seconds * self._loaders["train"].training_passes
+            self._attempt_unless_stopped("int8", functools.partial(self._quantize, job_seconds))
 
     def _attempt_unless_stopped(self, product: str, make: Callable[[], None]) -> None:
         if self._stop.is_set():
@@ -110,9 +121,14 @@ class Finish:
         """Score every pixel of the channel's images at their own size."""
         until = Until(self._stop, self._share())
         with self._opened_scorer(until) as scorer:
+            start = time.monotonic()
             found = score(self._loaders[channel], scorer, self._job.num_classes, until)
             name = scorer.name
         self._settle(found)
+        if channel == "validation":
+            self._validation_images = found.total or self._loaders[channel].count or len(found.scored)
+            if name == "openvino" and found.scored:
+                self._image_seconds = (time.monotonic() - start) / len(found.scored)
         self._report.add(channel, {"engine": name, **found.figures()})
         confusion = found.confusions[0]
         if found.scored:
@@ -123,11 +139,18 @@ class Finish:
             reason = f": {found.reason}" if found.reason else ", the others could not be scored"
             LOG.warning(line, channel, len(found.scored), found.total or "an unknown number", reason)
 
-    def _quantize(self) -> None:
+    def _quantize(self, job_seconds: float) -> None:
         """Make the int8 graph; it stays when its mIOU is within the tolerance of float32's."""
         if not self._graph.is_file():
             raise ClientError(f"it is made from {self._graph.name}, which could not be made")
+        images = self._validation_images
+        if reason := reason_against(self._job.quantize, job_seconds, images, self._time_image):
+            self._report.add("int8", {"kept": False, "reason": reason})
+            LOG.info("no int8 graph: %s", reason)
+            return
         seconds = self._share()  # for the comparison: making the graph has its own time
+        if self._job.quantize == "auto":
+            seconds = max(seconds, allowed_seconds(job_seconds))
         with tempfile.TemporaryDirectory() as scratch:
             int8_graph = quantize(self._graph, self._loaders["train"], Path(scratch), self._stop)
             found = self._compare(int8_graph, Until(self._stop, seconds))
@@ -137,8 +160,10 @@ class Finish:
             kept = scores["float32"] - scores["int8"] <= self._job.quantize_tolerance
             if kept:
                 artifacts.copy_file(int8_graph, self._environment.model_dir / artifacts.INT8_GRAPH)
-        agreement = found.agreeing / max(1, found.pixels)
-        self._report.add("int8", {**found.coverage(), "mIOU": scores, "agreement": agreement, "kept": kept})
+        figures = {**found.coverage(), "mIOU": scores, "agreement": found.agreeing / max(1, found.pixels)}
+        self._report.add("int8", {**figures, "kept": kept})
+        if kept and (found.complete or len(found.scored) >= _ENOUGH):
+            approve_int8(self._environment.model_dir, {key: figures[key] for key in ("images", "mIOU", "agreement")})
         LOG.info(
             "full-size validation mIOU: float32 %.4f, int8 %.4f on %d images; %s is %s (_quantize_tolerance %s)",
             scores["float32"],
@@ -148,6 +173,19 @@ class Finish:
             "kept" if kept else "not kept",
             self._job.quantize_tolerance,
         )
+
+    def _time_image(self) -> float:
+        """Return the seconds of one float32 answer on this machine's CPUs."""
+        if self._image_seconds is not None:
+            return self._image_seconds
+        until = Until(self._stop, _TIMING_SECONDS)
+        with self._children("openvino", [self._graph], until) as scorer:
+            for picture in self._loaders["validation"].pictures(scorer.admit, scorer.ahead, until):
+                if isinstance(picture, Picture):
+                    start = time.monotonic()
+                    scorer.answers([picture.image])
+                    return time.monotonic() - start
+        return math.inf
 
     def _compare(self, int8_graph: Path, until: Until) -> Score:
         """Score both graphs on the same validation images."""

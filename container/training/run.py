@@ -83,7 +83,7 @@ def train(
     identity = Identity(job.as_dict(), data, len(devices), environment.job_name)
     job = settle_precision(job, devices)
     network = start_network(environment, job, devices)
-    check_room(network, environment.model_dir, job.quantize)
+    check_room(network, environment.model_dir, job.quantize is True)
     trainer = Trainer(network, job, devices)
     explain_optimizer(job, len(devices))
     keeper = Keeper(trainer, loaders["train"], environment, checkpoints, identity, job.checkpoint_minutes)

@@ -13,7 +13,7 @@ from container.metrics import METRIC_DEFINITIONS
 from tests.conftest import PROGRAM, JobFactory
 from tests.container.conftest import Image, assert_mask, mounted
 
-ARTIFACTS = {"hyperparams.json", "model_best.params", "model_algo-1", "model.onnx"}
+ARTIFACTS = {"hyperparams.json", "model_best.params", "model_algo-1", "model.onnx", "check.json"}
 
 
 def names(folder: Path) -> set[str]:

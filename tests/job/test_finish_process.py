@@ -31,7 +31,7 @@ def test_sigterm_while_scores_are_made_leaves_model_and_report(make_job: JobFact
     report = json.loads((root / "output/data/report.json").read_text())
     assert len(report["epochs"]) == 1 and report["failed"] == {"validation": "the job was stopped first"}
     names = {path.name for path in (root / "model").iterdir()}
-    assert names == {"hyperparams.json", "model_best.params", "model_algo-1", "model.onnx"}
+    assert names == {"hyperparams.json", "model_best.params", "model_algo-1", "model.onnx", "check.json"}
 
 
 def test_a_disk_that_is_too_small_is_named_before_the_first_epoch(make_job: JobFactory, small_disk: SmallDisk) -> None:

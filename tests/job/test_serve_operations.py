@@ -23,7 +23,7 @@ from PIL import Image
 
 from container.mx.export import export_onnx
 from container.serving.app import PLACES
-from tests.conftest import wait_until
+from tests.conftest import PROGRAM, wait_until
 from tests.job.server import PATIENCE, Server, children, free_port, noise, run_serve, write_model
 
 SPY = """
@@ -35,6 +35,19 @@ def hook(event, arguments):
         print("SPY", event, arguments, file=sys.stderr, flush=True)
 sys.addaudithook(hook)
 print("SPY here", file=sys.stderr, flush=True)
+"""
+
+
+FAILING = f"""
+import sys
+sys.path.insert(0, {str(PROGRAM)!r})
+from container.engines.openvino import OpenVinoEngine
+mask = OpenVinoEngine.mask
+def fail(self, image, *others, **named):
+    if image.shape[1] == 13:
+        raise RuntimeError("unlucky")
+    return mask(self, image, *others, **named)
+OpenVinoEngine.mask = fail
 """
 
 
@@ -212,6 +225,17 @@ def test_nobody_is_refused_while_another_worker_is_warm(root: Path, tmp_path: Pa
             assert server.invoke(noise(8, 8)).status_code == 200
             _kill_worker(server)
     assert set(statuses) == {200}
+
+
+def test_an_engine_that_fails_three_times_in_a_row_is_started_anew(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAILING)
+    with Server(root, tmp_path / "log", PYTHONPATH=str(tmp_path)) as server:
+        (worker,) = children(server.process.pid)
+        assert [server.invoke(noise(20, 13)).status_code for _ in range(3)] == [500] * 3
+        wait_until(lambda: children(server.process.pid) not in ([], [worker]), PATIENCE, server.log.read_text)
+        server.ping_until_ready()
+        assert server.invoke(noise(20, 14)).status_code == 200
+        assert "failed on 3 images in a row, lastly with unlucky" in server.log.read_text()
 
 
 def test_int8_of_an_archive_without_it_says_what_to_do(root: Path) -> None:

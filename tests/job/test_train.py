@@ -16,11 +16,15 @@ import termios
 from pathlib import Path
 
 import mxnet as mx
+import numpy as np
 import pytest
 from PIL import Image
 
+from container.check import read_check
+from container.engines.choice import open_engine
 from container.metrics import METRIC_DEFINITIONS
 from container.mx.network import SegmentationNetwork, load_weights
+from container.serve_settings import ServeSettings
 from tests.conftest import PROGRAM, JobFactory, job_factory
 
 PREFIX = r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d (INFO|WARNING|ERROR) \d+\] "
@@ -118,6 +122,21 @@ def test_the_report_counts_every_labelled_pixel(finished: tuple[Path, str, str])
     assert validation["images"] == 3
     assert sum(map(sum, validation["confusion"])) == 3 * 39 * 48  # the first line of each is ignored
     assert 0 <= validation["mIOU"] <= 1
+
+
+def test_the_archive_says_what_its_model_answers(finished: tuple[Path, str, str]) -> None:
+    root, out, _ = finished
+    check = read_check(root / "model")
+    assert check and check.int8 == ""
+    network = SegmentationNetwork("fcn", "resnet-50", 2)
+    load_weights(network, root / "model/model_best.params", [mx.cpu()])
+    logits = network(mx.nd.array(check.picture[None], dtype="uint8"))
+    np.testing.assert_array_equal(check.mask, logits.argmax(axis=1).asnumpy()[0])
+    np.testing.assert_allclose(check.probabilities, logits.softmax(axis=1).asnumpy()[0][:, ::9, ::9], atol=1e-4)
+    report = json.loads((root / "output/data/report.json").read_text())["int8"]
+    assert not report["kept"] and "_quantize=True makes it all the same" in report["reason"]
+    assert f"no int8 graph: {report['reason']}" in out
+    assert open_engine(root / "model", ServeSettings(root / "model")).num_classes == 2
 
 
 def test_sigterm_leaves_the_weights_and_a_clean_exit(make_job: JobFactory) -> None:

@@ -62,7 +62,8 @@ class Job:
         return dict(json.loads((self.root / "output/data/report.json").read_text()))
 
     def made(self) -> set[str]:
-        return {path.name for path in (self.root / "model").iterdir()} - {"model_best.params", "hyperparams.json"}
+        always = {"model_best.params", "hyperparams.json", "check.json"}
+        return {path.name for path in (self.root / "model").iterdir()} - always
 
 
 @pytest.fixture
@@ -72,17 +73,18 @@ def make_finish(make_job: JobFactory, network: SegmentationNetwork) -> Callable[
         environment = Environment.read(root)
         job = load(environment.hyperparameters)
         stop = threading.Event()
-        loaders = {
-            channel: Loader(open_samples(environment, channel, job), job, stop)
-            for channel in ("train", "validation", "test")
-            if channel in environment.channels
-        }
+        channels = [name for name in ("train", "validation", "test") if name in environment.channels]
+        samples = {name: open_samples(environment, name, job) for name in channels}
+        loaders = {name: Loader(samples[name], job, stop) for name in channels}
         trainer = Trainer(network, job, [mx.cpu()])
         trainer.save_weights(environment.model_dir / artifacts.BEST_WEIGHTS)
         artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
         return Job(root, Finish(environment, job, trainer, loaders, stop), stop)
 
     return make
+
+
+NO_IMAGE = "this is neither a JPEG nor a PNG image, but text ('no image'): give the raw bytes of a JPEG or PNG"
 
 
 def add_test_channel(root: Path, count: int) -> None:
@@ -170,7 +172,7 @@ def test_each_product_fails_alone(
     test = report["test"]
     assert (test["images"], test["of"], test["complete"]) == (1, 2, False)
     assert test["skipped"] == [
-        {"image": f"{job.root}/input/data/test/test-0.jpg", "reason": "these bytes are neither a JPEG nor a PNG image"}
+        {"image": f"{job.root}/input/data/test/test-0.jpg", "reason": NO_IMAGE}
     ]
 
 

@@ -99,6 +99,14 @@ def test_tiles_give_the_answer_of_the_whole_image(tmp_path: Path, monkeypatch: p
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
 
 
+def test_the_engine_leaves_out_what_follows_the_coarse_logits(graph: Path) -> None:
+    openvino = import_openvino()
+    model = engines._read_model(openvino, openvino.Core(), graph)
+    kinds = [node.get_type_name() for node in model.get_ops()]
+    assert "Convolution" in kinds and "TopK" not in kinds
+    assert [output.get_any_name() for output in model.outputs] == ["coarse_logits"]
+
+
 def test_views_of_larger_images_are_read_correctly(engine: OpenVinoEngine) -> None:
     image = random_image(40, 64)[0]
     np.testing.assert_array_equal(engine.mask(image[::2, ::-1]), engine.mask(image[::2, ::-1].copy()))
@@ -267,6 +275,7 @@ def quantized(graph: Path) -> Path:
 def test_int8_is_smaller_and_agrees_with_float32(graph: Path, quantized: Path, engine: OpenVinoEngine) -> None:
     assert quantized.stat().st_size < 0.3 * graph.stat().st_size
     onnx.checker.check_model(str(quantized), full_check=True)
+    assert [output.name for output in onnx.load(str(quantized)).graph.output] == ["logits", "mask"]
     int8 = OpenVinoEngine(quantized, "int8", threads=2)
     assert int8.precision == "int8"
     for image in smooth_images(8)[6:]:

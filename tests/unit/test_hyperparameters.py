@@ -30,6 +30,9 @@ CONVENTIONS = [
     ("lr_scheduler_step", "10,", "[10]", [10], "10"),
     ("epochs", "3.0", "3", 3.0, 3),
     ("_audit", "fast", '"fast"', " fast ", "fast"),
+    ("_quantize", "True", '"true"', True, True),
+    ("_quantize", "0", '"False"', False, False),
+    ("_quantize", "auto", '"Auto"', " auto ", "auto"),
     ("_exif_orientation", "apply", '"apply"', "apply", "apply"),
 ]
 
@@ -66,6 +69,8 @@ def test_defaults_are_the_built_ins() -> None:
         ("weight_decay", "1", "weight_decay must be 0 < number < 1, not 1.0"),
         ("algorithm", "unet", "algorithm must be fcn, psp or deeplab, not 'unet'"),
         ("syncbn", "maybe", "syncbn must be boolean, not 'maybe'"),
+        ("_quantize", "maybe", "_quantize must be auto, True or False, not 'maybe'"),
+        ("_quantize", "2", "_quantize must be auto, True or False, not '2'"),
         ("lr_scheduler_step", "ten", "lr_scheduler_step must be comma-separated integers, not 'ten'"),
         ("lr_scheduler_step", "10,,20", "lr_scheduler_step must be comma-separated integers, not '10,,20'"),
         ("lr_scheduler_step", "10,20,,", "lr_scheduler_step must be comma-separated integers, not '10,20,'"),

@@ -179,7 +179,7 @@ def test_an_unavailable_accept_is_406_before_anything_else(client: FlaskClient, 
 
 
 @pytest.mark.parametrize(
-    "content_type", ["text/csv", "application/json", "multipart/form-data; boundary=x", "image/webp", "nonsense"]
+    "content_type", ["text/csv", "application/x-npy", "multipart/form-data; boundary=x", "image/webp", "nonsense"]
 )
 def test_a_content_type_that_cannot_be_an_image_is_415_before_the_body_matters(
     client: FlaskClient, content_type: str
@@ -187,7 +187,7 @@ def test_a_content_type_that_cannot_be_an_image_is_415_before_the_body_matters(
     response = invoke(client, bytes(200_000), content_type)
     assert response.status_code == 415
     given = content_type.split(";")[0]
-    remedy = "send the raw bytes of a JPEG or PNG as image/jpeg or image/png"
+    remedy = "send the raw bytes of a JPEG or PNG as image/jpeg or image/png, or several in application/json"
     assert error_of(response) == f"Content-Type {given} is not supported; {remedy}"
 
 

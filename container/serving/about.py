@@ -1,0 +1,43 @@
+"""What `GET /` tells programs: which model answers, how, and within which limits; no path of a file, no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from container.classes import ClassEntry, describe_classes
+from container.codecs.answers import ENCODERS
+from container.engines.protocol import Engine
+from container.serve_settings import ServeSettings
+
+
+def describe_model(
+    network: Mapping[str, Any], engine: Engine, classes: Mapping[int, ClassEntry], settings: ServeSettings
+) -> dict[str, Any]:
+    """Describe the model of an ordinary endpoint; `network` is what its archive says of it."""
+    named = {entry["id"]: entry for entry in describe_classes(classes)}
+    return {
+        "model": {key: network[key] for key in ("algorithm", "backbone") if key in network},
+        "num_classes": engine.num_classes,
+        "classes": [named.get(label, {"id": label}) for label in range(engine.num_classes)],
+        "engine": settings.engine,
+        "precision": engine.precision,
+        **_describe_server(settings),
+    }
+
+
+def describe_models(names: Iterable[str], settings: ServeSettings) -> dict[str, Any]:
+    """Describe a multi-model endpoint, whose models may have any classes."""
+    return {"models": list(names), "engine": settings.engine, **_describe_server(settings)}
+
+
+def _describe_server(settings: ServeSettings) -> dict[str, Any]:
+    return {
+        "accept": list(ENCODERS),
+        "limits": {
+            "body_bytes": settings.max_body,
+            "pixels": settings.max_pixels,
+            "response_bytes": settings.max_response,
+            "seconds": settings.timeout,
+        },
+    }
