@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
-from container.classes import describe_classes
+from container.classes import ClassEntry
 from container.data.audit import Audit
 from container.data.augment import centre_crop, random_crop
 from container.data.batches import Batch, Pair, Rollover, batches, groups
@@ -62,9 +62,10 @@ class Loader:
         self._rollover = Rollover(hyperparameters.mini_batch_size)
 
     @property
-    def classes(self) -> list[dict[str, object]]:
-        """What the data has said of its classes: `id`, `name` and `color` of each; empty when nothing."""
-        return describe_classes(known_classes(self._samples, self._hyperparameters.num_classes))
+    def classes(self) -> dict[int, ClassEntry]:
+        """What the job and the data have said of the classes so far, ascending by id; empty when nothing."""
+        job = self._hyperparameters
+        return known_classes(self._samples, job.num_classes, job.named_classes)
 
     def training_epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """Make one shuffled, augmented pass in full batches of square crops."""

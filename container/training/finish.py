@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from container import artifacts
+from container.classes import describe_classes
 from container.data.loader import Loader
 from container.engines.openvino import OpenVinoEngine
 from container.engines.quantize import quantize_onnx
@@ -56,7 +57,7 @@ class Finish:
         self._report["epochs"] = history
         self._trainer.load_weights(self._environment.model_dir / artifacts.BEST_WEIGHTS)
         if classes := self._loaders["train"].classes:
-            artifacts.write_json(self._environment.model_dir / artifacts.CLASSES, classes)
+            artifacts.write_json(self._environment.model_dir / artifacts.CLASSES, describe_classes(classes))
         self._attempt("the ONNX graph", lambda: export_onnx(self._trainer.network, self._graph))
         for channel in ("validation", "test"):
             if channel in self._loaders and not self._stop.is_set():
