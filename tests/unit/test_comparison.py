@@ -9,7 +9,6 @@ from scipy.stats import binomtest
 from container.training.report.comparison import compare, sign_test
 from container.training.report.content import Content, Rival, Scored
 
-
 SPLITS = [(0, 0), (1, 0), (5, 5), (9, 1), (1, 9), (40, 21), (600, 400), (5000, 5000)]
 
 

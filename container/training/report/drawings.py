@@ -48,7 +48,7 @@ def draw_heat_map(shares: np.ndarray) -> str:
     """Draw a matrix of shares (0 to 1) as a picture of a pixel per entry, from white to dark blue."""
     ends = np.array([[255, 255, 255], [8, 48, 107]], float)
     colours = ends[0] + np.sqrt(np.nan_to_num(shares))[:, :, None] * (ends[1] - ends[0])
-    return _encode(Image.fromarray(colours.round().astype(np.uint8)), "PNG", optimize=True)
+    return _encode(Image.fromarray(colours.round().astype(np.uint8)), "PNG")
 
 
 def _draw_photograph(image: np.ndarray) -> str:
@@ -58,7 +58,7 @@ def _draw_photograph(image: np.ndarray) -> str:
 def _draw_map(labels: np.ndarray, palette: np.ndarray) -> str:
     image = Image.fromarray(labels)
     image.putpalette(palette.tobytes())
-    return _encode(image, "PNG", optimize=True)
+    return _encode(image, "PNG")
 
 
 def _fit(array: np.ndarray, side: int, interpolation: int) -> np.ndarray:
