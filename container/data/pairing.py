@@ -224,7 +224,7 @@ def _common_ending(files: Files) -> list[str]:
     names = [re.findall(r"[-_. ]*[^-_. ]*", path.name) for path in files]
     common: list[str] = []
     for parts in zip(*(reversed([part for part in name if part][1:]) for name in names), strict=False):
-        if len(set(parts)) > 1 or len(names) < 2:
+        if len(set(parts)) > 1:
             break
         common.insert(0, parts[0])
     return common

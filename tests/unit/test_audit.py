@@ -287,6 +287,17 @@ def test_the_same_image_in_two_channels_is_named_whatever_its_file(make_job: Job
     ]
 
 
+def test_a_jpeg_that_was_kept_as_png_is_found_too(make_job: JobFactory) -> None:
+    root = make_job(train=2, validation=2)
+    data = root / "input/data"
+    Image.open(data / "validation/validation-1.jpg").save(data / "train/train-0.png")
+    (data / "train/train-0.jpg").unlink()
+    for channel, name in (("validation", "validation-1"), ("train", "train-0")):
+        Image.new("L", (48, 40)).save(data / f"{channel}_annotation/{name}.png")
+    fault = next(fault for name, fault in warnings(root).items() if name.startswith("repeated"))
+    assert fault["details"] == [f"{data}/validation/validation-1.jpg is {data}/train/train-0.png"]
+
+
 def test_images_that_only_look_alike_from_afar_are_not_the_same(make_job: JobFactory) -> None:
     root = make_job(train=2, validation=2)
     data = root / "input/data"
@@ -355,13 +366,13 @@ def test_fastfile_is_audited_fast_unless_the_job_says_otherwise(make_job: JobFac
     assert audit(root)["channels"]["train"]["mode"] == "full"
 
 
-def first_pass(root: Path) -> Loader:
-    """Open the channel train of a job that is not audited before."""
+def first_pass(root: Path, mode: str = "off") -> Loader:
+    """Open the channel train of a job that has been audited so."""
     environment = Environment.read(root)
     job = load(environment.hyperparameters)
     samples = {"train": run.open_samples(environment, "train", job)}
     audit = Audit(job, samples, environment.output_data_dir)
-    audit.run("off", threading.Event())
+    audit.run(mode, threading.Event())
     return Loader(samples["train"], job, threading.Event(), audit)
 
 
@@ -392,3 +403,10 @@ def test_a_first_pass_without_a_fault_is_not_judged_again(make_job: JobFactory) 
     for epoch in range(2):
         assert sum(len(batch) for batch in loader.training_epoch(epoch)) == 4
     assert report(root)["channels"]["train"]["mode"] == "first pass"
+
+
+def test_after_a_full_audit_no_pass_is_watched(make_job: JobFactory) -> None:
+    root = make_job(train=4)
+    for _ in first_pass(root, "full").training_epoch(0):
+        pass
+    assert report(root)["channels"]["train"]["mode"] == "full"

@@ -78,8 +78,9 @@ def test_wrong_indices_are_repaired_by_their_colours() -> None:
 
 
 def test_two_classes_of_one_colour_keep_their_indices() -> None:
-    table = colour_map(c0="ground #ffffff", c1="car #020202", c2="van #020202").repair(PALETTE)
-    assert table[:3].tolist() == [0, 1, 2]
+    palette = np.array([[255, 255, 255], [1, 1, 1], [2, 2, 2], [2, 2, 2]], np.uint8)
+    table = colour_map(c0="ground #ffffff", c1="car #020202", c2="van #020202").repair(palette)
+    assert table[:4].tolist() == [0, 1, 2, 3]
 
 
 def test_rgb_masks_follow_ground_truths_colours() -> None:

@@ -1,0 +1,34 @@
+"""What the classes are called: by the label map, and where it is silent by Ground Truth's metadata."""
+
+from __future__ import annotations
+
+from container.classes import ClassEntry, describe_classes
+from container.data.class_names import known_classes
+from container.data.colours import ColourMap
+from container.data.labels import LabelMap
+from container.data.samples import FileSamples
+
+GROUND_TRUTH = ColourMap({0: "ground", 1: "car", 5: "tram"}, {0: (255, 255, 255), 1: (1, 2, 3), 5: (9, 9, 9)})
+
+
+def classes(label_map: LabelMap, colour_map: ColourMap | None = None) -> dict[int, ClassEntry]:
+    samples = FileSamples("train", [], label_map)
+    samples.colour_map = colour_map
+    return known_classes(samples, 3)
+
+
+def test_a_label_map_names_and_colours_its_labels() -> None:
+    label_map = LabelMap(
+        {"colors": {"#0a0b0c": 1, "#ffffff": 255, "#111111": 1}, "names": {"0": "road", "255": "void"}}
+    )
+    assert classes(label_map) == {0: ClassEntry("road", None), 1: ClassEntry(None, (10, 11, 12))}
+    assert describe_classes(classes(label_map)) == [{"id": 0, "name": "road"}, {"id": 1, "color": "#0a0b0c"}]
+    assert classes(LabelMap()) == {}
+
+
+def test_ground_truths_ids_become_the_label_maps_labels() -> None:
+    label_map = LabelMap({"map": {"0": 0, "2": 1}, "names": {"2": "vehicle"}})
+    assert classes(label_map, GROUND_TRUTH) == {
+        0: ClassEntry("ground", (255, 255, 255)),
+        2: ClassEntry("vehicle", (1, 2, 3)),
+    }
