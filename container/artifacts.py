@@ -40,6 +40,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Remove what `replacing` left of this directory's own files when a process was killed: it would be packed."""
+    names = (HYPERPARAMETERS, BEST_WEIGHTS, LAST_WEIGHTS, CLASSES, GRAPH, INT8_GRAPH)
+    temporary = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.\d+")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if temporary.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as readable JSON, atomically; a name that is not UTF-8 is written as it is shown."""
     with replacing(path) as temporary:

@@ -36,6 +36,7 @@ class Environment:
     current_host: str
     hosts: tuple[str, ...]
     pipe_timeout: int = 600  # seconds for which a Pipe channel may be silent
+    job_name: str = ""  # the platform's, the same when it starts an interrupted job again
 
     @property
     def model_dir(self) -> Path:
@@ -69,6 +70,7 @@ class Environment:
             current_host=current_host,
             hosts=hosts,
             pipe_timeout=Integers(os.environ).read("PIPE_TIMEOUT_SECONDS", default=600),
+            job_name=os.environ.get("TRAINING_JOB_NAME", ""),
         )
 
 

@@ -60,6 +60,10 @@ class Hyperparameters:
     max_bad_records: int
     quantize: bool
     quantize_tolerance: float
+    gradient_scale: str
+    rmsprop_centered: bool
+    checkpoint_minutes: float
+    resume: str
     seed: int | None
     audit: str | None  # by the input mode when None
     exif_orientation: str

@@ -14,38 +14,35 @@ import numpy as np
 from container.data.samples import Sample
 
 Pair = tuple[np.ndarray, np.ndarray]
-_Item = list["Future[Pair | None]"] | BaseException | None
+_Group = tuple[int, list["Future[Pair | None]"]]
+_Item = _Group | BaseException | None
 _AHEAD = 2  # batches that may wait for the device
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """uint8 images (N, H, W, 3) and uint8 labels (N, H, W), 255 = ignore."""
+    """uint8 images (N, H, W, 3) and uint8 labels (N, H, W), 255 = ignore; `group` is its number in its pass, from 0."""
 
     images: np.ndarray
     labels: np.ndarray
+    group: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
 
 
 class Rollover:
-    """Cuts passes into batches of one size; what a pass leaves over opens the next pass."""
+    """Cuts passes into batches of one size; what a pass leaves over, `kept`, opens the next pass."""
 
     def __init__(self, batch_size: int) -> None:
         self._size = batch_size
-        self._kept: list[Sample] = []
-
-    @property
-    def kept(self) -> list[Sample]:
-        """What the last pass has left over."""
-        return list(self._kept)
+        self.kept: list[Sample] = []
 
     def groups(self, samples: Iterable[Sample]) -> Iterator[list[Sample]]:
         """Yield full batches; a pass too short for one yields what it has."""
-        group, full = self._kept, 0
-        self._kept = []
+        group, full = self.kept, 0
+        self.kept = []
         for sample in samples:
             group.append(sample)
             if len(group) == self._size:
@@ -54,7 +51,7 @@ class Rollover:
         if group and not full:
             yield group
         else:
-            self._kept = group
+            self.kept = group
 
 
 def groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
@@ -74,22 +71,26 @@ def batches(
     transform: Callable[[Sample, int], Pair | None],
     workers: int,
     stop: threading.Event,
+    skip: int = 0,
 ) -> Generator[Batch, None, None]:
     """Yield a batch per group that `read` gives; `transform` (sample, its number) runs in `workers` threads.
+
+    The first `skip` groups are counted, but neither decoded nor yielded.
 
     A thread of its own reads, so that a stream is drained while the device works; the event that `read` is
     given is set when it should end. What `transform` makes None of is left out. The iterator ends early once `stop`
     is set; closing it stops and joins all threads. An exception of the reader or of `transform` is raised here.
     """
-    reader = _Reader(read, transform, ThreadPoolExecutor(workers, thread_name_prefix="decode"))
+    reader = _Reader(read, transform, ThreadPoolExecutor(workers, thread_name_prefix="decode"), skip)
     reader.start()
     try:
         while (item := reader.take(stop)) is not None:
             if isinstance(item, BaseException):
                 raise item
-            if pairs := [pair for future in item if (pair := future.result())]:
+            group, futures = item
+            if pairs := [pair for future in futures if (pair := future.result())]:
                 images, labels = zip(*pairs, strict=True)
-                yield Batch(np.stack(images), np.stack(labels))
+                yield Batch(np.stack(images), np.stack(labels), group)
     finally:
         reader.close()
 
@@ -102,11 +103,13 @@ class _Reader(threading.Thread):
         read: Callable[[threading.Event], Iterable[list[Sample]]],
         transform: Callable[[Sample, int], Pair | None],
         pool: ThreadPoolExecutor,
+        skip: int,
     ) -> None:
         super().__init__(name="read", daemon=True)
         self._read = read
         self._transform = transform
         self._pool = pool
+        self._skip = skip
         self._stopped = threading.Event()
         self._ready: queue.Queue[_Item] = queue.Queue(_AHEAD)
 
@@ -114,8 +117,10 @@ class _Reader(threading.Thread):
         """Read to the end, then say so by None; an exception is handed over to be raised where batches are used."""
         number = 0
         try:
-            for group in self._read(self._stopped):
-                self._offer([self._pool.submit(self._transform, sample, number + i) for i, sample in enumerate(group)])
+            for index, group in enumerate(self._read(self._stopped)):
+                if index >= self._skip:
+                    submit, numbered = self._pool.submit, enumerate(group, number)
+                    self._offer((index, [submit(self._transform, sample, position) for position, sample in numbered]))
                 number += len(group)
                 if self._stopped.is_set():
                     return

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 import threading
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from container.classes import ClassEntry
 from container.data.audit import Audit
 from container.data.augment import centre_crop, random_crop
 from container.data.batches import Batch, Pair, Rollover, batches, groups
+from container.data.carried import names_of, pack, unpack
 from container.data.class_names import known_classes
 from container.data.findings import BadSample
 from container.data.samples import Sample, Samples, decode_sample
@@ -60,6 +64,7 @@ class Loader:
         self._workers = min(hyperparameters.workers, cpu_count())
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
         self._rollover = Rollover(hyperparameters.mini_batch_size)
+        self._opening: list[Sample] = []
 
     @property
     def classes(self) -> dict[int, ClassEntry]:
@@ -67,15 +72,40 @@ class Loader:
         job = self._hyperparameters
         return known_classes(self._samples, job.num_classes, job.named_classes)
 
-    def training_epoch(self, epoch: int) -> Generator[Batch, None, None]:
-        """Make one shuffled, augmented pass in full batches of square crops."""
+    @property
+    def enterable(self) -> bool:
+        """Whether a pass can begin in its midst: a stream begins at its beginning."""
+        return self._samples.listed() is not None
+
+    def identity(self) -> dict[str, Any]:
+        """Tell cheaply what the channel holds: how many samples, a digest of their names, the label map.
+
+        Of a stream, only the label map is known beforehand.
+        """
+        identity: dict[str, Any] = {"label_map": self.label_map.content}
+        if listed := self._samples.listed():
+            names = "\n".join(names_of(listed)).encode(errors="surrogateescape")  # as file systems have them
+            identity |= {"samples": len(listed), "names": hashlib.sha256(names).hexdigest()}
+        return identity
+
+    def keep_carried(self, path: Path, under_way: bool) -> list[dict[str, Any]]:
+        """Describe the samples that open the pass under way, or else the next one; `path` takes a stream's records."""
+        return pack(self._opening if under_way else self._rollover.kept, self._samples.listed(), path)
+
+    def restore_carried(self, carried: list[dict[str, Any]], path: Path) -> None:
+        """Let the next pass open with the samples that `keep_carried` described."""
+        self._rollover.kept = unpack(carried, self._samples.listed(), path)
+
+    def training_epoch(self, epoch: int, skip: int = 0) -> Generator[Batch, None, None]:
+        """Make one shuffled, augmented pass in full batches of square crops, without the first `skip` batches."""
         job = self._hyperparameters
+        self._opening = list(self._rollover.kept)
         order = np.random.default_rng((self._seed, epoch)) if job.shuffle_buffer else None
 
         def crop(pair: Pair, number: int) -> Pair:
             return random_crop(*pair, job.base_size, job.crop, np.random.default_rng((self._seed, epoch, number)))
 
-        return self._batches(lambda stopped: self._rollover.groups(self._samples.epoch(order, stopped)), crop)
+        return self._batches(lambda stopped: self._rollover.groups(self._samples.epoch(order, stopped)), crop, skip)
 
     def validation_epoch(self) -> Generator[Batch, None, None]:
         """Make one pass in order: every image once, its centre square scaled to the crop."""
@@ -90,7 +120,10 @@ class Loader:
         return self._batches(lambda stopped: groups(self._samples.epoch(None, stopped), 1), lambda pair, number: pair)
 
     def _batches(
-        self, read: Callable[[threading.Event], Iterator[list[Sample]]], crop: Callable[[Pair, int], Pair]
+        self,
+        read: Callable[[threading.Event], Iterator[list[Sample]]],
+        crop: Callable[[Pair, int], Pair],
+        skip: int = 0,
     ) -> Generator[Batch, None, None]:
         """Make one pass: read groups of samples, decode and crop each, passing over as many bad ones as are allowed."""
         job = self._hyperparameters
@@ -113,7 +146,7 @@ class Loader:
                 audit.watch(channel, decoded.seen)
             return crop((decoded.image, decoded.labels), number)
 
-        yield from batches(read, transform, self._workers, self._stop)
+        yield from batches(read, transform, self._workers, self._stop, skip)
         if audit and not self._stop.is_set():
             for sample in self._rollover.kept:  # read, but left for the next pass
                 transform(sample, 0)

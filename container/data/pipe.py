@@ -76,6 +76,9 @@ class PipeSamples:
         united = self._colour_maps.united
         return united if united.names else None
 
+    def listed(self) -> None:
+        """Return None: a stream is known when it has gone by."""
+
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[PipeSample]:
         """Make one pass in the stream's order, or shuffled within the buffer when `rng` is given."""
         samples = self._samples(stopped)

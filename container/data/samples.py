@@ -67,6 +67,9 @@ class Samples(Protocol):
     def colour_map(self) -> ColourMap | None:
         """What the data have said of their classes so far."""
 
+    def listed(self) -> Sequence[Sample] | None:
+        """Return all samples in the order of their names; None for a stream, which nobody knows beforehand."""
+
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Make one pass, in random order when `rng` is given; it ends early once `stopped` is set."""
 
@@ -91,6 +94,10 @@ class FileSamples:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def listed(self) -> Sequence[Sample]:
+        """Return all pairs."""
+        return self.pairs
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[Sample]:
         """Go over all pairs once, in the order of their names unless `rng` shuffles them."""

@@ -1,89 +1,91 @@
-"""Checkpoints, from which an interrupted job goes on after its last whole epoch (managed spot training).
-
-https://docs.aws.amazon.com/sagemaker/latest/dg/model-checkpoints.html
-"""
+"""The arrays of a checkpoint: the network's weights and what its optimizer has gathered, each by parameter name."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import logging
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mxnet as mx
 
 from container import artifacts
-from container.errors import ClientError, last_line
-from container.hyperparameters import Hyperparameters
+from container.errors import ClientError
 from container.mx.trainer import Trainer
 
-LOG = logging.getLogger(__name__)
-
-_STATE = "checkpoint.json"
-_SAME = ("num_classes", "algorithm", "backbone", "optimizer")  # what a checkpoint's arrays depend on
+_SCALER = ("_loss_scale", "_next_loss_scale", "_unskipped")  # what AMP's loss scaler remembers
 
 
-@dataclasses.dataclass(frozen=True)
-class Checkpoints:
-    """The checkpoint directory; nothing is written where the platform has made none.
+def save_arrays(trainer: Trainer, weights: Path, optimizer: Path) -> dict[str, Any]:
+    """Write both files; returns what the optimizer needs besides: numbers that JSON holds.
 
-    `checkpoint.json` comes last and names the epoch whose files belong together, so that a write that is cut off
-    leaves the checkpoint before it intact.
+    Arrays of the optimizer are called `<parameter>:<number>`. Trainer.save_states would pickle them, and unpickling
+    runs what the file says.
     """
+    trainer.save_weights(weights)
+    names = _names(trainer)
+    arrays = {
+        f"{names[index]}:{number}": part
+        for index, state in trainer.optimizer._updaters[0].states.items()
+        for number, part in enumerate(_parts(state))
+    }
+    artifacts.write_weights(optimizer, lambda name: mx.nd.save(name, arrays))
+    scaler = getattr(trainer.optimizer, "_amp_loss_scaler", None)
+    return {
+        "updates": trainer.updates,
+        "loss_scaler": None if scaler is None else {name: getattr(scaler, name) for name in _SCALER},
+    }
 
-    folder: Path
-    job: Hyperparameters
 
-    def save(self, trainer: Trainer, history: list[dict[str, Any]], best_weights: Path) -> None:
-        """Write the state after the last epoch of `history`, then remove what belonged to earlier ones."""
-        if not self.folder.is_dir():
-            return
-        best = max(history, key=lambda entry: entry["mIOU"])["epoch"]
-        weights, optimizer, kept = self._files(len(history) - 1, best)
-        trainer.save_weights(weights)
-        trainer.save_optimizer(optimizer)
-        if not kept.exists():
-            with artifacts.replacing(kept) as temporary:
-                shutil.copyfile(best_weights, temporary)
-        identity = {name: getattr(self.job, name) for name in _SAME}
-        artifacts.write_json(self.folder / _STATE, {"job": identity, "best": best, "history": history})
-        for path in self.folder.glob("*.params"):
-            if path not in (weights, optimizer, kept):
-                path.unlink()
+def load_arrays(trainer: Trainer, weights: Path, optimizer: Path, numbers: Mapping[str, Any]) -> None:
+    """Load what `save_arrays` wrote and returned; every device gets arrays of its own.
 
-    def resume(self, trainer: Trainer, best_weights: Path) -> list[dict[str, Any]]:
-        """Load the last checkpoint and return its history, empty when there is none.
+    Raises ClientError that names the directory when its arrays are not this network's and this optimizer's.
+    """
+    try:
+        trainer.load_weights(weights)
+        if numbers["updates"]:
+            _fill(trainer, mx.nd.load(str(optimizer)))
+    except (ValueError, KeyError, TypeError, AssertionError, mx.MXNetError) as error:
+        reason = str(error).strip().splitlines()[-1]  # MXNet's begin with a traceback of its own
+        raise ClientError(
+            f"the checkpoint {weights.parent} does not fit this job's network: {reason}; set _resume=restart to train "
+            "anew, or give another checkpoint_s3_uri"
+        ) from error
+    inner = trainer.optimizer._optimizer
+    inner.begin_num_update = inner.num_update = int(numbers["updates"])
+    scaler = getattr(trainer.optimizer, "_amp_loss_scaler", None)
+    if scaler is not None and numbers["loss_scaler"]:
+        for name in _SCALER:
+            setattr(scaler, name, numbers["loss_scaler"][name])
 
-        Raises ClientError that names the file when the checkpoint is another job's, or damaged.
-        """
-        path = self.folder / _STATE
-        if not path.is_file():
-            return []
-        try:
-            state = json.loads(path.read_text())
-            history: list[dict[str, Any]] = state["history"]
-            weights, optimizer, kept = self._files(len(history) - 1, state["best"])
-            for name, value in state["job"].items():
-                if value != getattr(self.job, name):
-                    raise ValueError(f"it has {name}={value}, this job {getattr(self.job, name)}")
-            trainer.load_weights(weights)
-            trainer.load_optimizer(optimizer)
-        except (OSError, ValueError, KeyError, TypeError, AssertionError, mx.MXNetError) as error:
-            raise ClientError(
-                f"{path} cannot be resumed from: {last_line(error)}; use an empty checkpoint_s3_uri, or the same job's"
-            ) from error
-        best_weights.parent.mkdir(parents=True, exist_ok=True)
-        with artifacts.replacing(best_weights) as temporary:
-            shutil.copyfile(kept, temporary)
-        LOG.info("resuming from %s after epoch %d", self.folder, len(history) - 1)
-        return history
 
-    def _files(self, epoch: int, best: int) -> tuple[Path, Path, Path]:
-        """Name the files of an epoch's weights and optimizer, and of the best epoch's weights."""
-        return (
-            self.folder / f"epoch-{epoch}.weights.params",
-            self.folder / f"epoch-{epoch}.optimizer.params",
-            self.folder / f"best-{best}.weights.params",
-        )
+def _fill(trainer: Trainer, arrays: Mapping[str, mx.nd.NDArray]) -> None:
+    """Make the optimizer's state on every device, and fill it from `arrays`."""
+    names = _names(trainer)
+    used = set()
+    for device, updater in zip(trainer.devices, trainer.optimizer._updaters, strict=True):
+        for index, parameter in enumerate(trainer.optimizer._params):
+            if parameter.grad_req == "null":
+                continue
+            state = updater.optimizer.create_state_multi_precision(index, parameter.data(device))
+            for number, part in enumerate(_parts(state)):
+                key = f"{names[index]}:{number}"
+                if arrays[key].shape != part.shape:
+                    raise ValueError(f"{key} has the shape {arrays[key].shape} instead of {part.shape}")
+                arrays[key].copyto(part)
+                used.add(key)
+            updater.states[index] = state
+            updater.states_synced[index] = True
+    if unused := sorted(set(arrays) - used):
+        raise ValueError(f"{unused[0]} is not an array of this optimizer")
+
+
+def _names(trainer: Trainer) -> list[str]:
+    """Return the optimizer's parameters in its order, by the names that parameter files give them."""
+    names = {id(parameter): name for name, parameter in trainer.network._collect_params_with_prefix().items()}
+    return [names[id(parameter)] for parameter in trainer.optimizer._params]
+
+
+def _parts(state: Any) -> tuple[mx.nd.NDArray, ...]:
+    """Return the arrays of one parameter's state: none, one, or a tuple of them."""
+    return tuple(state) if isinstance(state, (tuple, list)) else () if state is None else (state,)

@@ -48,12 +48,19 @@ class SegmentationNetwork(gluon.HybridBlock):
     def hybrid_forward(self, F: Any, images: Any) -> Any:
         """Compute the main head's logits at the images' size."""
         x, _, stage4 = self.encode(F, images)
-        return _resize_like(F, self.decode(F, stage4), x)
+        return self.logits(F, self.decode(F, stage4), x)
 
     def both_heads(self, F: Any, images: Any) -> tuple[Any, Any]:
         """Compute the main and the auxiliary head's logits at the images' size, for training."""
         x, stage3, stage4 = self.encode(F, images)
-        return _resize_like(F, self.decode(F, stage4), x), _resize_like(F, self.auxlayer(stage3), x)
+        return self.logits(F, self.decode(F, stage4), x), self.logits(F, self.auxlayer(stage3), x)
+
+    def logits(self, F: Any, coarse: Any, x: Any) -> Any:
+        """Resize a head's output to the input's size, in float32 whatever the precision before.
+
+        For a float16 head, MXNet would make the input itself float16, which it cannot be normalised to.
+        """
+        return _resize_like(F, F.amp_cast(coarse, dtype="float32"), x)
 
     def encode(self, F: Any, images: Any) -> tuple[Any, Any, Any]:
         """Normalise, then return the input (N, 3, H, W) and the features of stages 3 and 4 (stride 8)."""
@@ -90,21 +97,26 @@ class TrainingLoss(gluon.HybridBlock):
     """Network and loss in one graph.
 
     Inputs: uint8 images (N, H, W, 3), float32 labels (N, H, W) with 255 = ignore. Output: the sum over all
-    labelled pixels of the cross-entropy of the main head plus `aux_weight` times the auxiliary head's.
+    labelled pixels of the cross-entropy of the main head plus `aux_weight` times the auxiliary head's. Its gradient
+    weighs the auxiliary head's by `aux_gradient`, where that is given.
     """
 
-    def __init__(self, network: SegmentationNetwork, aux_weight: float) -> None:
+    def __init__(self, network: SegmentationNetwork, aux_weight: float, aux_gradient: float | None = None) -> None:
         super().__init__()
         self.network = network
         self.aux_weight = aux_weight
+        self.aux_gradient = aux_weight if aux_gradient is None else aux_gradient
 
     def hybrid_forward(self, F: Any, images: Any, labels: Any) -> Any:
         """Compute the summed loss, shape (1,); finite for any finite logits."""
         if not self.aux_weight:
             x, _, stage4 = self.network.encode(F, images)
-            return cross_entropy(F, _resize_like(F, self.network.decode(F, stage4), x), labels)
-        main, auxiliary = self.network.both_heads(F, images)
-        return cross_entropy(F, main, labels) + self.aux_weight * cross_entropy(F, auxiliary, labels)
+            return cross_entropy(F, self.network.logits(F, self.network.decode(F, stage4), x), labels)
+        main, auxiliary = (cross_entropy(F, logits, labels) for logits in self.network.both_heads(F, images))
+        loss = main + self.aux_gradient * auxiliary
+        if self.aux_gradient != self.aux_weight:
+            loss = loss + (self.aux_weight - self.aux_gradient) * F.BlockGrad(auxiliary)
+        return loss
 
 
 def cross_entropy(F: Any, logits: Any, labels: Any) -> Any:

@@ -34,8 +34,40 @@ def _settings(hyperparameters: Hyperparameters) -> dict[str, Any]:
         settings["momentum"] = hyperparameters.momentum
     if name == "sgd":
         settings["wd"] = hyperparameters.weight_decay
-    if name == "rmsprop":  # only the centered form has a momentum
-        settings |= {"gamma1": hyperparameters.gamma1, "gamma2": hyperparameters.gamma2, "centered": True}
-    if name == "adadelta":
-        LOG.warning("adadelta sets its own step sizes: learning_rate and lr_scheduler have no effect on it")
+    if name == "rmsprop":
+        settings |= {"gamma1": hyperparameters.gamma1, "gamma2": hyperparameters.gamma2}
+        settings["centered"] = hyperparameters.rmsprop_centered
     return settings
+
+
+def steps_as_gluoncv(hyperparameters: Hyperparameters) -> bool:
+    """Tell whether gradients are scaled as GluonCV does; adaptive optimizers do not care for their scale."""
+    return hyperparameters.optimizer in ("sgd", "nag") and hyperparameters.gradient_scale == "gluoncv"
+
+
+def explain_optimizer(job: Hyperparameters, devices: int) -> None:
+    """Log, once a job, what the optimizer makes of settings that do not act as one would think."""
+    if job.optimizer == "adadelta":
+        LOG.warning("adadelta sets its own step sizes: learning_rate and lr_scheduler have no effect on it")
+    if job.optimizer == "rmsprop" and job.rmsprop_centered:
+        LOG.info("rmsprop in its centred form: gamma1=%s, and gamma2=%s as momentum", job.gamma1, job.gamma2)
+    elif job.optimizer == "rmsprop":
+        LOG.info(
+            "rmsprop in its plain form: gamma1=%s; gamma2=%s has no effect, it is the momentum of the centred form "
+            "(_rmsprop_centered=True)",
+            job.gamma1,
+            job.gamma2,
+        )
+    if steps_as_gluoncv(job):
+        rate = job.learning_rate * devices / job.mini_batch_size
+        LOG.info(
+            "%s steps as in GluonCV and the built-in: learning_rate %g with mini_batch_size %d on %d device%s is %g by "
+            "the plain mean over the batch, which _gradient_scale=mean takes; _aux_weight weighs the loss that is "
+            "logged, not the gradient",
+            job.optimizer,
+            job.learning_rate,
+            job.mini_batch_size,
+            devices,
+            "" if devices == 1 else "s",
+            rate,
+        )

@@ -13,10 +13,18 @@ from mxnet.contrib import amp
 from container import artifacts
 from container.data.batches import Batch
 from container.data.reading import IGNORE
+from container.errors import AlgorithmError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.network import SegmentationNetwork, TrainingLoss
-from container.mx.optimizer import create_optimizer
+from container.mx.optimizer import create_optimizer, steps_as_gluoncv
+
+_STATISTICS = ("running_mean", "running_var")  # of batch normalisation, which each device gathers by itself
+_TOLERANCE = 1e-6  # of a parameter's sum of magnitudes; devices that are in step do not differ at all
+
+
+class Diverged(Exception):
+    """Loss or weights are no longer finite."""
 
 
 class Trainer:
@@ -26,40 +34,84 @@ class Trainer:
         self, network: SegmentationNetwork, hyperparameters: Hyperparameters, devices: list[mx.Context]
     ) -> None:
         self.network = network
-        self._devices = devices
+        self.devices = devices
         aux_weight = hyperparameters.aux_weight if hyperparameters.aux_loss else 0.0
-        self._loss = TrainingLoss(network, aux_weight)
+        self._as_gluoncv = steps_as_gluoncv(hyperparameters)
+        self._batch_size = hyperparameters.mini_batch_size
+        # SoftmaxOutput, GluonCV's loss, hands its gradient down whatever the weight of the loss above it
+        self._loss = TrainingLoss(network, aux_weight, 1.0 if self._as_gluoncv and aux_weight else None)
         static = hyperparameters.hybrid
         self._loss.hybridize(static_alloc=static, static_shape=static)
-        self._optimizer = create_optimizer(_trained(network, aux_weight > 0), hyperparameters, devices)
+        self.optimizer = create_optimizer(_trained(network, aux_weight > 0), hyperparameters, devices)
         self._mixed = hyperparameters.precision_dtype == "float16"
         if self._mixed:
-            amp.init_trainer(self._optimizer)
+            amp.init_trainer(self.optimizer)
+
+    @property
+    def updates(self) -> int:
+        """How many steps have changed the weights."""
+        return int(self.optimizer._optimizer.num_update)
+
+    @property
+    def seeds_every_step(self) -> bool:
+        """Whether `seed` is cheap enough for every step; on GPUs it sets up all generators anew."""
+        return bool(self.devices[0].device_type == "cpu")
+
+    def seed(self, seed: int, epoch: int, iteration: int) -> None:
+        """Let the random numbers of the next step (dropout) follow from its place in the job."""
+        mx.random.seed(int(np.random.SeedSequence((seed, epoch, iteration)).generate_state(1)[0] >> 1))
 
     def step(self, batch: Batch, learning_rate: float) -> list[mx.nd.NDArray]:
         """Update the weights once by the mean loss over the batch's labelled pixels, wherever they lie.
 
-        Returns at once, with each device's part of that mean: adding and reading them waits for the step.
+        With `_gradient_scale=gluoncv`: by the sum of each device's mean, divided by `mini_batch_size`. Returns at
+        once, with each device's part of the batch's mean: adding and reading them waits for the step.
         """
         images, labels = self._share(batch)
+        counts = [max(1, int((part != IGNORE).sum())) for part in labels]
         labelled = max(1, int((batch.labels != IGNORE).sum()))
+        scales = counts if self._as_gluoncv else [labelled] * len(counts)
+        inputs = zip(self._load(images), self._load(labels), scales, strict=True)
         with autograd.record():
-            losses = [self._loss(x, y) / labelled for x, y in zip(images, labels, strict=True)]
+            sums = [(self._loss(x, y), scale) for x, y, scale in inputs]
+            losses = [loss / scale for loss, scale in sums]
             if self._mixed:
-                with amp.scale_loss(losses, self._optimizer) as scaled:
+                with amp.scale_loss(losses, self.optimizer) as scaled:
                     autograd.backward(scaled)
         if not self._mixed:
             autograd.backward(losses)
-        self._optimizer.set_learning_rate(learning_rate)
-        self._optimizer.step(1)
-        return losses
+        self.optimizer.set_learning_rate(learning_rate)
+        self.optimizer.step(self._batch_size if self._as_gluoncv else 1)
+        return [loss / labelled for loss, _ in sums]
+
+    def unite(self) -> None:
+        """Make sure that the devices hold one network, and give all of them the mean of their statistics.
+
+        Raises AlgorithmError that names a parameter whose weights differ, Diverged for one that is not finite.
+        """
+        mx.nd.waitall()  # with static allocation, statistics are written behind the engine's back
+        first, *others = self.devices
+        for name, parameter in self.network._collect_params_with_prefix().items():
+            if others and name.endswith(_STATISTICS):
+                parameter.set_data(_mean(parameter.list_data()))
+            size = float(parameter.data(first).abs().sum().asscalar())
+            if not np.isfinite(size):
+                raise Diverged(f"the parameter {name} is no longer finite")
+            for device in others:
+                apart = parameter.data(device).as_in_context(first) - parameter.data(first)
+                if not float(apart.abs().sum().asscalar()) <= _TOLERANCE * size:
+                    raise AlgorithmError(
+                        f"the devices no longer train one network: {name} differs between {first} and {device} by "
+                        f"{float(apart.abs().sum().asscalar()):g} in all, its magnitudes add up to {size:g}; train on "
+                        "one device, and report this"
+                    )
 
     def evaluate(self, batches: Iterable[Batch], num_classes: int) -> tuple[ConfusionMatrix, int]:
         """Score the network on every image of `batches`; also returns how many images there were."""
         confusion, count = ConfusionMatrix(num_classes), 0
         for batch in batches:
             images, _ = self._share(batch)
-            predictions = [self.network(part).argmax(axis=1) for part in images]
+            predictions = [self.network(part).argmax(axis=1) for part in self._load(images)]
             classes = np.concatenate([part.asnumpy() for part in predictions])
             confusion.update(batch.labels, classes[: len(batch)])
             count += len(batch)
@@ -67,51 +119,41 @@ class Trainer:
 
     def save_weights(self, path: Path) -> None:
         """Write all weights, the auxiliary head's included, as a Gluon parameter file."""
-        artifacts.write_weights(path, self.network.save_parameters)
+        mx.nd.waitall()  # as in `unite`
+        weights = {
+            name: _mean(parameter.list_data()) if name.endswith(_STATISTICS) else parameter.list_data()[0]
+            for name, parameter in self.network._collect_params_with_prefix().items()
+        }
+        artifacts.write_weights(path, lambda name: mx.nd.save(name, weights))
 
     def load_weights(self, path: Path) -> None:
         """Load weights that `save_weights` wrote."""
-        self.network.load_parameters(str(path), ctx=self._devices)
+        self.network.load_parameters(str(path), ctx=self.devices)
 
-    def save_optimizer(self, path: Path) -> None:
-        """Write the optimizer's arrays as an MXNet file: `<parameter>.<array>`, and `updates`, their number so far.
-
-        Trainer.save_states would pickle them, and unpickling runs what the file says.
-        """
-        arrays = {"updates": mx.nd.array([self._optimizer._optimizer.num_update])}
-        for index, state in self._optimizer._updaters[0].states.items():
-            parts = state if isinstance(state, tuple) else () if state is None else (state,)
-            arrays |= {f"{index}.{number}": part for number, part in enumerate(parts)}
-        artifacts.write_weights(path, lambda name: mx.nd.save(name, arrays))
-
-    def load_optimizer(self, path: Path) -> None:
-        """Load what `save_optimizer` wrote; every device takes its copy when it first needs it."""
-        arrays = mx.nd.load(str(path))
-        optimizer = self._optimizer._optimizer
-        optimizer.begin_num_update = optimizer.num_update = int(arrays.pop("updates").asscalar())
-        parts: dict[int, list[mx.nd.NDArray]] = {}
-        for name in sorted(arrays):
-            parts.setdefault(int(name.split(".")[0]), []).append(arrays[name])
-        for updater in self._optimizer._updaters:
-            updater.states = {index: tuple(part) if len(part) > 1 else part[0] for index, part in parts.items()}
-            updater.states_synced = dict.fromkeys(parts, False)
-
-    def _share(self, batch: Batch) -> tuple[list[mx.nd.NDArray], list[mx.nd.NDArray]]:
+    def _share(self, batch: Batch) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Split a batch over the devices: uint8 images, float32 labels.
 
         A batch smaller than the devices is filled up with unlabelled images: every device takes part in
         every step, and those add nothing to its loss.
         """
         images, labels = batch.images, batch.labels.astype(np.float32)
-        if (lacking := len(self._devices) - len(batch)) > 0:
+        if (lacking := len(self.devices) - len(batch)) > 0:
             images = np.concatenate([images, np.repeat(images[-1:], lacking, axis=0)])
             labels = np.concatenate([labels, np.full_like(labels[:1], IGNORE).repeat(lacking, axis=0)])
-        return self._split(images), self._split(labels)
+        return np.array_split(images, len(self.devices)), np.array_split(labels, len(self.devices))
 
-    def _split(self, array: np.ndarray) -> list[mx.nd.NDArray]:
-        whole = mx.nd.array(array, ctx=mx.cpu(), dtype=array.dtype)
-        parts: list[mx.nd.NDArray] = gluon.utils.split_and_load(whole, self._devices, even_split=False)
-        return parts
+    def _load(self, parts: list[np.ndarray]) -> list[mx.nd.NDArray]:
+        return [
+            mx.nd.array(part, ctx=device, dtype=part.dtype) for part, device in zip(parts, self.devices, strict=True)
+        ]
+
+
+def _mean(copies: list[mx.nd.NDArray]) -> mx.nd.NDArray:
+    """Return the mean of what several devices hold, on the first of them."""
+    total = copies[0].copy()
+    for copy in copies[1:]:
+        total += copy.as_in_context(total.context)
+    return total / len(copies)
 
 
 def _trained(network: SegmentationNetwork, auxiliary: bool) -> gluon.ParameterDict:

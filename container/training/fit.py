@@ -2,141 +2,202 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
 
-from container import artifacts, metrics
+from container import metrics
+from container.data.batches import Batch
 from container.data.loader import Loader
-from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
-from container.mx.checkpoint import Checkpoints
-from container.mx.trainer import Trainer
+from container.mx.trainer import Diverged, Trainer
+from container.training.keeper import Keeper
+from container.training.progress import Progress
 from container.training.schedule import EarlyStopping, learning_rate
 
 LOG = logging.getLogger(__name__)
 
 
 class Fit:
-    """One job's training. `stop` may be set at any time: the step under way is the last."""
+    """One job's training from `progress` on. `stop` may be set at any time: the step under way is the last."""
 
     def __init__(
-        self, trainer: Trainer, hyperparameters: Hyperparameters, environment: Environment, stop: threading.Event
+        self,
+        trainer: Trainer,
+        job: Hyperparameters,
+        host: str,
+        keeper: Keeper,
+        progress: Progress,
+        stop: threading.Event,
     ) -> None:
         self._trainer = trainer
-        self._job = hyperparameters
-        self._host = environment.current_host
-        self._best_path = environment.model_dir / artifacts.BEST_WEIGHTS
-        self._last_path = environment.model_dir / artifacts.LAST_WEIGHTS
-        self._checkpoints = Checkpoints(environment.checkpoint_dir, hyperparameters)
+        self._job = job
+        self._host = host
+        self._keeper = keeper
+        self._progress = progress
         self._stop = stop
-        self._iterations = max(1, hyperparameters.num_training_samples // hyperparameters.mini_batch_size)
-        self.history: list[dict[str, Any]] = []
+        self._seed = job.seed or 0
+        self._begun = False  # whether this process has made a step
 
-    def run(self, train: Loader, validation: Loader) -> None:
-        """Train until the last epoch, an early stop or `stop`; best and last weights are on disk then."""
-        LOG.info("LRScheduler setup: iters per epoch: %d, num_epochs %d", self._iterations, self._job.epochs)
-        early = EarlyStopping(self._job)
-        self.history = self._checkpoints.resume(self._trainer, self._best_path)
-        for entry in self.history:
-            early.update(entry["epoch"], entry["mIOU"])
-        for epoch in range(len(self.history), self._job.epochs):
-            loss = self._train(epoch, train)
-            score = self._validate(epoch, validation)
-            if loss is None or score is None:
-                LOG.warning("stopping on request, in epoch %d", epoch)
-                break
-            improved = score.miou > max((entry["mIOU"] for entry in self.history), default=-math.inf)
-            self.history.append(
-                {"epoch": epoch, "train_loss": loss, "mIOU": score.miou, "pixel_accuracy": score.pixel_accuracy}
-            )
-            if improved:
-                self._save(self._best_path)
-            self._checkpoints.save(self._trainer, self.history, self._best_path)
-            LOG.info(metrics.progress_line(self._host, epoch + 1, self._job.epochs))
-            if early.update(epoch, score.miou):
-                LOG.info("early stopping after epoch %d: the validation mIOU no longer improves", epoch)
-                break
-        if not self.history:
-            self._save(self._best_path)
-        self._save(self._last_path)
+    def run(self, train: Loader, validation: Loader) -> bool:
+        """Train until the last epoch, an early stop or `stop`; best and last weights are on disk then.
 
-    def _train(self, epoch: int, train: Loader) -> float | None:
-        """Train one epoch and return its mean loss; None when it was stopped."""
-        start = time.time()
-        samples, losses = 0, []
-        for size, loss in self._steps(epoch, train):
-            samples += size
-            losses.append(loss)
+        Returns False, with nothing written, when it was stopped before anything was trained.
+        """
+        progress = self._progress
+        LOG.info("LRScheduler setup: iters per epoch: %d, num_epochs %d", progress.iterations, self._job.epochs)
+        try:
+            self._epochs(train, validation)
+        except Diverged as error:
+            self._end_diverged(error)
+            return True
+        if not (progress.history or progress.iteration):
+            return False
+        if not progress.history:
+            self._keeper.best(progress)
+        self._keeper.last()
+        return True
+
+    def _epochs(self, train: Loader, validation: Loader) -> None:
+        """Make the epochs that are left, none when an earlier start had made them all or had stopped early."""
+        progress, early, over = self._progress, EarlyStopping(self._job), False
+        for entry in progress.history:
+            over = early.update(entry["epoch"], entry["mIOU"])
+        if over:
+            LOG.info("nothing more to train: the job had stopped early after epoch %d", progress.epoch - 1)
+        elif progress.epoch >= self._job.epochs:
+            LOG.info("nothing more to train: all %d epochs are done; raise epochs to go on", self._job.epochs)
+        while not over and progress.epoch < self._job.epochs:
+            whole = progress.trained or self._train(train)
+            score = self._validate(validation) if whole else None
+            if score is None:
+                LOG.warning("stopping on request, in epoch %d", progress.epoch)
+                if progress.iteration:
+                    self._keeper.checkpoint(progress)
+                return
+            over = self._close_epoch(score, early)
+
+    def _close_epoch(self, score: ConfusionMatrix, early: EarlyStopping) -> bool:
+        """Keep what the epoch has brought; returns whether the job stops early."""
+        progress = self._progress
+        epoch, loss = progress.epoch, progress.loss / progress.iteration
+        improved = score.miou > max((entry["mIOU"] for entry in progress.history), default=-math.inf)
+        progress.close_epoch({"train_loss": loss, "mIOU": score.miou, "pixel_accuracy": score.pixel_accuracy})
+        if improved:
+            self._keeper.best(progress)
+        self._keeper.checkpoint(progress)
+        LOG.info(metrics.progress_line(self._host, epoch + 1, self._job.epochs))
+        if over := early.update(epoch, score.miou):
+            LOG.info("early stopping after epoch %d: the validation mIOU no longer improves", epoch)
+        return over
+
+    def _end_diverged(self, error: Diverged) -> None:
+        """Keep the best model of a job that diverged late; raises ClientError when there is none."""
+        epoch, history = self._progress.epoch, self._progress.history
+        told = f"training diverged in epoch {epoch} ({error}): lower learning_rate, which is {self._job.learning_rate}"
+        if not history:
+            raise ClientError(told) from error
+        best = max(history, key=lambda entry: entry["mIOU"])["epoch"]
+        LOG.error("%s. THE JOB ENDS HERE, with the best weights, those of epoch %d, as its model", told, best)
+        self._keeper.last_is_best()
+
+    def _train(self, train: Loader) -> bool:
+        """Train what is left of the epoch; returns whether it is whole, not stopped."""
+        progress = self._progress
+        start, before = time.time(), progress.samples
+        self._steps(train)
         if self._stop.is_set():
-            return None
-        if not losses:
+            return False
+        if not progress.iteration:
             raise ClientError("every training sample was skipped as unusable: see the warnings above")
-        self._expect(len(losses), samples)
-        mean = sum(losses) / len(losses)
+        progress.trained = True
+        self._trainer.unite()
+        self._expect(progress.iteration, progress.samples)
+        mean = progress.loss / progress.iteration
         end = time.time()
-        throughput = samples / (end - start)
-        LOG.info(metrics.quality_line(self._host, epoch, "train loss", mean))
-        LOG.info(metrics.throughput_line(self._host, epoch, "train", throughput))
-        self._tell("training", epoch, start, end, {"train_loss": mean, "train_throughput": throughput})
-        return mean
+        throughput = (progress.samples - before) / (end - start)
+        LOG.info(metrics.quality_line(self._host, progress.epoch, "train loss", mean))
+        LOG.info(metrics.throughput_line(self._host, progress.epoch, "train", throughput))
+        self._tell("training", start, end, {"train_loss": mean, "train_throughput": throughput})
+        return True
 
-    def _steps(self, epoch: int, train: Loader) -> Iterator[tuple[int, float]]:
-        """Make the steps of an epoch; yields batch size and loss of each."""
+    def _steps(self, train: Loader) -> None:
+        """Make the epoch's steps, one always under way while the one before is accounted for."""
+        progress, epoch = self._progress, self._progress.epoch
+        made = progress.iteration
         since, seen, pending = time.time(), 0, None
-        bar = tqdm(train.training_epoch(epoch), f"epoch {epoch}", self._iterations, leave=False, disable=None)
-        for iteration, batch in enumerate(bar):
-            losses = self._trainer.step(batch, self._rate(epoch, iteration))
-            if pending:  # wait for the step before: the device always has one to work on, and never a long queue
-                yield pending[0], self._finite(epoch, pending[1])
-            pending = len(batch), losses
-            seen += len(batch)
-            if (iteration + 1) % self._job.logging_frequency == 0:
-                now = time.time()
-                rate = self._rate(epoch, iteration + 1)
-                LOG.info(metrics.notice_line(epoch, iteration + 1, seen / (now - since), rate))
-                since, seen = now, 0
-            if self._stop.is_set():
-                break
-        bar.iterable.close()
+        batches = train.training_epoch(epoch, progress.groups)
+        bar = tqdm(batches, f"epoch {epoch}", progress.iterations, leave=False, disable=None, initial=made)
+        with contextlib.closing(batches), bar:
+            for batch in bar:
+                losses = self._step(batch, made)
+                made += 1
+                if pending:  # wait for the step before: the device always has one to work on, and never a long queue
+                    self._account(*pending)
+                pending, seen = (batch, losses), seen + len(batch)
+                if made % self._job.logging_frequency == 0:
+                    now = time.time()
+                    position = epoch + min(1.0, made / progress.iterations)
+                    rate = learning_rate(self._job, position)
+                    LOG.info(metrics.notice_line(epoch, made, seen / (now - since), rate))
+                    since, seen = now, 0
+                if self._stop.is_set():
+                    break
+                if self._keeper.due:
+                    self._account(*pending)
+                    pending = None
+                    self._keeper.checkpoint(progress)
         if pending:
-            yield pending[0], self._finite(epoch, pending[1])
+            self._account(*pending)
 
-    def _rate(self, epoch: int, iteration: int) -> float:
-        """Learning rate of an iteration; a pass longer than announced stays at its epoch's end."""
-        return learning_rate(self._job, epoch + min(1.0, iteration / self._iterations))
+    def _step(self, batch: Batch, iteration: int) -> list[Any]:
+        """Make step `iteration` of the epoch; steps that were not planned have the rate of the last that was."""
+        if self._trainer.seeds_every_step or iteration == 0 or not self._begun:
+            self._trainer.seed(self._seed, self._progress.epoch, iteration)
+        self._begun = True
+        planned = min(iteration, self._progress.iterations - 1) / self._progress.iterations
+        return self._trainer.step(batch, learning_rate(self._job, self._progress.epoch + planned))
 
-    def _finite(self, epoch: int, losses: list[Any]) -> float:
-        """Read a step's loss; raises ClientError when training has diverged."""
+    def _account(self, batch: Batch, losses: list[Any]) -> None:
+        """Wait for a step and add it to the progress; raises Diverged when its loss is not finite."""
         loss = float(sum(part.asscalar() for part in losses))
         if not math.isfinite(loss):
-            raise ClientError(
-                f"training diverged in epoch {epoch} (the loss is {loss}): lower learning_rate, "
-                f"which is {self._job.learning_rate}"
-            )
-        return loss
+            raise Diverged(f"the loss is {loss}")
+        progress = self._progress
+        progress.iteration += 1
+        progress.groups = batch.group + 1
+        progress.samples += len(batch)
+        progress.loss += loss
 
     def _expect(self, iterations: int, samples: int) -> None:
-        """Plan the following epochs by what this one had; say so once when num_training_samples was wrong."""
-        if iterations != self._iterations and not self.history:
+        """Plan the following epochs by what this one had; say so when it was not what was expected."""
+        progress = self._progress
+        if iterations != progress.iterations and not progress.history:
             LOG.warning(
                 "num_training_samples is %d, but the first epoch trained on %d samples: "
                 "the learning rate now follows what was seen",
                 self._job.num_training_samples,
                 samples,
             )
-        self._iterations = max(1, iterations)
+        elif abs(iterations - progress.iterations) > 1:  # one more or less is what passes leave over to each other
+            LOG.warning(
+                "epoch %d had %d iterations, the one before %d: channel train no longer holds what it held",
+                progress.epoch,
+                iterations,
+                progress.iterations,
+            )
+        progress.iterations = max(1, iterations)
 
-    def _validate(self, epoch: int, validation: Loader) -> ConfusionMatrix | None:
+    def _validate(self, validation: Loader) -> ConfusionMatrix | None:
         """Score the network as the built-in does after each epoch; None when stopped: part of a set is no score."""
-        start = time.time()
+        epoch, start = self._progress.epoch, time.time()
         score, images = self._trainer.evaluate(validation.validation_epoch(), self._job.num_classes)
         if self._stop.is_set():
             return None
@@ -150,12 +211,8 @@ class Fit:
             "validation_mIOU": score.miou,
             "validation_throughput": throughput,
         }
-        self._tell("validation", epoch, start, end, figures)
+        self._tell("validation", start, end, figures)
         return score
 
-    def _tell(self, operation: str, epoch: int, start: float, end: float, figures: dict[str, float]) -> None:
-        tqdm.write(metrics.metrics_json(self._host, operation, epoch, start, end, figures))
-
-    def _save(self, path: Any) -> None:
-        LOG.info("Serializing model to %s", path)
-        self._trainer.save_weights(path)
+    def _tell(self, operation: str, start: float, end: float, figures: dict[str, float]) -> None:
+        tqdm.write(metrics.metrics_json(self._host, operation, self._progress.epoch, start, end, figures))

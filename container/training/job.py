@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import signal
 import sys
 import threading
 import time
@@ -22,14 +21,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MISUSE = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EBADF)  # no fault of a machine
 
 
-def main() -> int:
-    """Run the job below SAGEMAKER_BASE_DIR and return the exit code: 0 completed, 1 failed.
+def main(stop: threading.Event) -> int:
+    """Run the job below SAGEMAKER_BASE_DIR and return the exit code: 0 completed, 1 failed. `stop` ends it early.
 
     A failure is explained in `output/failure`, message first; its details and traceback go to the log.
     """
     _log_to_stdout()
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda signum, frame: stop.set())
     root = base_dir()
     try:
         run(Environment.read(root), stop)

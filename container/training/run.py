@@ -22,6 +22,9 @@ from container.data.samples import FileSamples, Samples, open_samples
 from container.environment import Environment, cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
+from container.training.checkpoints import Checkpoint, Checkpoints
+from container.training.progress import Identity, Progress
+from container.training.resume import check_identity, find_checkpoint, hand_over, settle_seed
 
 LOG = logging.getLogger(__name__)
 
@@ -35,32 +38,80 @@ def run(environment: Environment, stop: threading.Event) -> None:
     check_channels(environment)
     used = used_channels(environment)
     check_label_maps(environment.channels, used)
+    checkpoints = Checkpoints(environment.checkpoint_dir)
+    checkpoint = find_checkpoint(checkpoints, job, environment.job_name)
+    job = settle_seed(job, checkpoint)
     samples, unopened = _open_all(environment, used, job)
     job = _settle(job, samples.get("train"))
     audit = Audit(job, samples, environment.output_data_dir, unopened)
+    loaders = {channel: Loader(each, job, stop, audit) for channel, each in samples.items()}
+    if checkpoint and not unopened:
+        check_identity(checkpoint, job, {channel: loader.identity() for channel, loader in loaders.items()})
     audit.run(_audit_mode(environment, job), stop)
-    loaders = {channel: Loader(samples[channel], job, stop, audit) for channel in used}
     os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # MXNet reads it once, and would take half
-    train(environment, job, loaders, stop)
+    artifacts.remove_temporaries(environment.model_dir)
+    if stop.is_set() or not train(environment, job, loaders, checkpoints, checkpoint, stop):
+        _end_untrained(environment, job, checkpoint)
 
 
-def train(environment: Environment, job: Hyperparameters, loaders: dict[str, Loader], stop: threading.Event) -> None:
-    """Train on the input that `run` has checked; only from here on the framework is there."""
+def train(
+    environment: Environment,
+    job: Hyperparameters,
+    loaders: dict[str, Loader],
+    checkpoints: Checkpoints,
+    checkpoint: Checkpoint | None,
+    stop: threading.Event,
+) -> bool:
+    """Train on the input that `run` has checked; only from here on the framework is there.
+
+    Returns False when it was stopped before anything was trained; then it has left no model.
+    """
     from container.mx.devices import choose_devices, settle_precision
+    from container.mx.optimizer import explain_optimizer
     from container.mx.start import start_network
     from container.mx.trainer import Trainer
     from container.training.finish import Finish
     from container.training.fit import Fit
+    from container.training.keeper import Keeper
 
+    if stop.is_set():
+        return False
     devices = choose_devices()
+    data = {channel: loader.identity() for channel, loader in loaders.items()}
+    identity = Identity(job.as_dict(), data, len(devices), environment.job_name)
     job = settle_precision(job, devices)
-    network = start_network(environment, job, devices)
-    trainer = Trainer(network, job, devices)
+    trainer = Trainer(start_network(environment, job, devices), job, devices)
+    explain_optimizer(job, len(devices))
+    keeper = Keeper(trainer, loaders["train"], environment, checkpoints, identity, job.checkpoint_minutes)
+    progress = keeper.restore(checkpoint) if checkpoint else _begin(job, checkpoints)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
-    fit = Fit(trainer, job, environment, stop)
+    fit = Fit(trainer, job, environment.current_host, keeper, progress, stop)
     with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
-        fit.run(loaders["train"], loaders["validation"])
-    Finish(environment, job, trainer, loaders, stop).run(fit.history)
+        trained = fit.run(loaders["train"], loaders["validation"])
+    if trained:
+        Finish(environment, job, trainer, loaders, stop).run(progress.history)
+    else:
+        (environment.model_dir / artifacts.HYPERPARAMETERS).unlink()
+    return trained
+
+
+def _begin(job: Hyperparameters, checkpoints: Checkpoints) -> Progress:
+    """Begin at the beginning; with `_resume=restart` what earlier jobs have left would pass for this one's."""
+    if job.resume == "restart":
+        checkpoints.clear()
+    if checkpoints.wanted:
+        LOG.info("there is no whole checkpoint in %s: training begins at its beginning", checkpoints.folder)
+    return Progress(iterations=max(1, job.num_training_samples // job.mini_batch_size))
+
+
+def _end_untrained(environment: Environment, job: Hyperparameters, checkpoint: Checkpoint | None) -> None:
+    """Say that this start has trained nothing; a checkpoint's weights are the model all the same."""
+    if checkpoint is None:
+        LOG.warning("stopped on request before anything was trained: there is no model")
+        return
+    hand_over(checkpoint, environment.model_dir)
+    artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
+    LOG.warning("stopped on request before this start trained anything: the model is that of %s", checkpoint.folder)
 
 
 def _open_all(

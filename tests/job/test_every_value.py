@@ -16,7 +16,7 @@ from gluoncv.model_zoo import model_store, resnetv1b
 from container.environment import Environment
 from container.errors import ClientError
 from container.mx.network import SegmentationNetwork, load_weights
-from container.training import run as training
+from container.training.run import run as run_job
 from tests.conftest import JobFactory
 from tests.job.test_train import run
 
@@ -32,7 +32,7 @@ CHOICES = [
 
 def train(root: Path) -> dict[str, np.ndarray]:
     """Run the job in this process and return its last weights."""
-    training.run(Environment.read(root), threading.Event())
+    run_job(Environment.read(root), threading.Event())
     return {name: array.asnumpy() for name, array in mx.nd.load(str(root / "model/model_algo-1")).items()}
 
 

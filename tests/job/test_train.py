@@ -191,30 +191,6 @@ def test_several_hosts_are_refused(make_job: JobFactory) -> None:
     assert failure(root).startswith("ClientError: this algorithm trains on one instance")
 
 
-def test_an_interrupted_job_goes_on_after_its_last_epoch(make_job: JobFactory) -> None:
-    root = make_job(epochs="2", optimizer="adam", train=4)
-    (root / "checkpoints").mkdir()
-    code, out, err = run(root)
-    assert code == 0, out + err
-    first = json.loads((root / "output/data/report.json").read_text())["epochs"]
-    for name in ("model_best.params", "model_algo-1"):
-        (root / "model" / name).unlink()  # another machine: only the checkpoints come back
-    make_job(epochs="3", optimizer="adam", train=4)
-    code, out, err = run(root)
-    assert code == 0, out + err
-    assert f"resuming from {root}/checkpoints after epoch 1" in out
-    assert "epoch: 2, train loss" in out and "epoch: 1, train loss" not in out
-    epochs = json.loads((root / "output/data/report.json").read_text())["epochs"]
-    assert epochs[:2] == first and len(epochs) == 3
-    assert len(list((root / "checkpoints").glob("*.params"))) == 3
-    load_weights(SegmentationNetwork("fcn", "resnet-50", 2), root / "model/model_best.params", [mx.cpu()])
-
-    make_job(epochs="3", optimizer="sgd", train=4)
-    assert failure(root).startswith(
-        f"ClientError: {root}/checkpoints/checkpoint.json cannot be resumed from: it has optimizer=adam, this job sgd"
-    )
-
-
 def test_a_person_at_a_terminal_sees_a_progress_bar(make_job: JobFactory) -> None:
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))

@@ -49,6 +49,28 @@ def test_leftovers_open_the_next_pass() -> None:
     assert passes == [[[0, 1, 2]], [[3, 4, 0], [1, 2, 3]], [[4, 0, 1], [2, 3, 4]]]
 
 
+def test_a_pass_entered_in_its_midst_goes_on_as_if_it_had_been_made_from_its_beginning() -> None:
+    def made(skip: int) -> list[Batch]:
+        samples = groups([Numbered(i) for i in range(7)], 3)
+        return list(batches(lambda stopped: samples, pair, 2, threading.Event(), skip))
+
+    whole = made(0)
+    assert [batch.group for batch in whole] == [0, 1, 2]
+    for skip in range(4):
+        rest = made(skip)
+        assert [batch.group for batch in rest] == list(range(skip, 3))
+        for batch, expected in zip(rest, whole[skip:], strict=True):
+            assert np.array_equal(batch.images, expected.images) and np.array_equal(batch.labels, expected.labels)
+
+
+def test_what_opens_the_next_pass_can_be_given_to_another_start() -> None:
+    first, second = Rollover(3), Rollover(3)
+    list(first.groups(Numbered(i) for i in range(5)))
+    assert first.kept == [Numbered(3), Numbered(4)]
+    second.kept = list(first.kept)
+    assert list(second.groups([Numbered(9)])) == list(first.groups([Numbered(9)])) == [[*map(Numbered, (3, 4, 9))]]
+
+
 def test_a_pass_shorter_than_a_batch_is_one_batch() -> None:
     rollover = Rollover(8)
     for _ in range(2):

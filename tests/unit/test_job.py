@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def fail_with(make_job: JobFactory, monkeypatch: pytest.MonkeyPatch) -> Callable
             raise error
 
         monkeypatch.setattr(job, "run", run)
-        assert job.main() == 1
+        assert job.main(threading.Event()) == 1
         return (root / "output/failure").read_bytes().decode()
 
     return fail
@@ -175,7 +176,7 @@ def test_a_failure_file_that_cannot_be_written_leaves_the_reason_in_the_log(
     root = make_job(num_classes="1")
     (root / "output").write_text("no directory")
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
-    assert job.main() == 1
+    assert job.main(threading.Event()) == 1
     log = capsys.readouterr().out
     assert "the failure file could not be written" in log
     assert "ClientError: 1 hyperparameter is not valid: num_classes must be" in log
@@ -183,7 +184,7 @@ def test_a_failure_file_that_cannot_be_written_leaves_the_reason_in_the_log(
 
 def test_a_root_without_a_job_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "nothing"))
-    assert job.main() == 1
+    assert job.main(threading.Event()) == 1
     written = (tmp_path / "nothing/output/failure").read_text()
     assert written.startswith(f"ClientError: there is no {tmp_path}/nothing/input/config/hyperparameters.json: mount")
 
@@ -195,7 +196,7 @@ def test_a_file_name_that_is_not_utf8_is_shown_escaped(
     folder = os.fsencode(root / "input/data/train")
     os.rename(folder + b"/train-0.jpg", folder + b"/stra\xdfe.jpg")
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
-    assert job.main() == 1
+    assert job.main(threading.Event()) == 1
     written = (root / "output/failure").read_bytes().decode()
     assert written.startswith("ClientError: ") and r"stra\xdfe.jpg" in written
     assert written in capsys.readouterr().out
@@ -213,7 +214,7 @@ def test_the_remedy_comes_before_names_and_the_log_has_every_name(
             (image / f"{channel}-{number}.jpg").rename(image / f"{stem}_leftImg8bit.jpg")
             (annotation / f"{channel}-{number}.png").rename(annotation / f"{stem}_gtFine_labelIds.png")
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(root))
-    assert job.main() == 1
+    assert job.main(threading.Event()) == 1
     written = (root / "output/failure").read_bytes().decode()
     assert len(written.encode()) <= 1024 and written.startswith("ClientError: ")
     assert 0 < written.index("rename") < written.index("_leftImg8bit.jpg")

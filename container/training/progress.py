@@ -1,0 +1,57 @@
+"""How far a job is, and what it is made from: all of a checkpoint that is not an array."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where training stands: the next step is step `iteration` of `epoch`, both counted from 0.
+
+    Whether it has stopped early follows from `history`.
+    """
+
+    iterations: int  # of an epoch, as announced and then as learnt
+    epoch: int = 0
+    iteration: int = 0  # steps made in this epoch
+    groups: int = 0  # taken from this epoch's pass, those without a usable sample included
+    samples: int = 0
+    loss: float = 0.0  # sum of the epoch's losses so far
+    trained: bool = False  # the pass is done, the epoch's score is not there yet
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # each whole epoch's figures
+
+    @property
+    def name(self) -> str:
+        """What a checkpoint of this moment is called."""
+        return f"{self.epoch}-{self.iteration}"
+
+    def close_epoch(self, figures: Mapping[str, Any]) -> None:
+        """Add the figures of the epoch that is now whole, and stand before the next one."""
+        self.history.append({"epoch": self.epoch, **figures})
+        self.epoch += 1
+        self._reset()
+
+    def reopen_epoch(self) -> Progress:
+        """Return the same at the beginning of the epoch's pass, for input that cannot be entered in its midst."""
+        if self.trained:
+            return self
+        again = dataclasses.replace(self)
+        again._reset()
+        return again
+
+    def _reset(self) -> None:
+        self.iteration = self.groups = self.samples = 0
+        self.loss, self.trained = 0.0, False
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a job is made from, which a checkpoint of it must share."""
+
+    hyperparameters: Mapping[str, Any]  # as they were asked for, by the schema's names; the seed as it was drawn
+    data: Mapping[str, Mapping[str, Any]]  # what each channel holds
+    devices: int
+    job: str  # the platform's name of the job, empty where there is none

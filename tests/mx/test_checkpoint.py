@@ -1,0 +1,116 @@
+"""A checkpoint's arrays: on any number of devices, a resumed training is the one that was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from container.errors import ClientError
+from container.mx.checkpoint import load_arrays, save_arrays
+from tests.mx.tiny import batch, copies, cpus, tiny_job, tiny_trainer, train
+
+OPTIMIZERS = ["sgd", "nag", "adam", "rmsprop", "adagrad", "adadelta"]
+SIZES = (5, 4, 1, 3)  # none of them divides evenly by 2 and by 3
+BATCHES = [batch(size, seed) for seed, size in enumerate(SIZES)]
+
+
+def assert_one_network(held: dict[str, list[np.ndarray]]) -> None:
+    for name, arrays in held.items():
+        if "running" not in name:
+            assert all(np.array_equal(arrays[0], each) for each in arrays), f"{name} differs between devices"
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3])
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "centred rmsprop"])
+def test_a_resumed_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, optimizer: str, devices: int) -> None:
+    centred = optimizer.startswith("centred")
+    job = tiny_job(optimizer=optimizer.removeprefix("centred "), _rmsprop_centered=centred)
+    rate = 0.01 if optimizer in ("sgd", "nag") else 1e-4  # adaptive ones make much of what is lost in rounding
+    through = tiny_trainer(cpus(devices), job)
+    train(through, BATCHES[:2], rate=rate)
+    through.unite()
+    numbers = save_arrays(through, tmp_path / "weights", tmp_path / "optimizer")
+    expected = train(through, BATCHES[2:], 2, rate)
+
+    resumed = tiny_trainer(cpus(devices), job)
+    load_arrays(resumed, tmp_path / "weights", tmp_path / "optimizer", numbers)
+    assert resumed.updates == 2
+    assert train(resumed, BATCHES[2:], 2, rate) == pytest.approx(expected, rel=1e-5)
+    held, wanted = copies(resumed), copies(through)
+    assert_one_network(wanted)
+    assert_one_network(held)
+    for name in wanted:
+        np.testing.assert_allclose(held[name][0], wanted[name][0], rtol=1e-4, atol=2e-5, err_msg=name)
+    resumed.unite()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_several_devices_train_as_one(optimizer: str) -> None:
+    job = tiny_job(optimizer=optimizer, _gradient_scale="mean")
+    losses = []
+    for devices in (1, 2, 3):
+        trainer = tiny_trainer(cpus(devices), job, use_global_stats=True)
+        trainer.network.head[0]._rate = 0.0  # devices draw dropout of their own
+        losses.append(train(trainer, BATCHES, rate=0.003))
+        assert_one_network(copies(trainer))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_resumed_training_draws_its_own_dropout(tmp_path: Path) -> None:
+    trainer = tiny_trainer(cpus(1), tiny_job())
+    weights, optimizer = tmp_path / "weights", tmp_path / "optimizer"
+    numbers = save_arrays(trainer, weights, optimizer)  # before the first step there are no arrays yet
+    losses = []
+    for first in (0, 1, 0):
+        load_arrays(trainer, weights, optimizer, numbers)
+        losses += train(trainer, BATCHES[:1], first=first, rate=0.0)
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_a_loss_scale_is_kept(tmp_path: Path) -> None:
+    class Scaler:
+        _loss_scale, _next_loss_scale, _unskipped = 2.0**16, 2.0**16, 0
+
+    trainer, resumed = (tiny_trainer(cpus(1), tiny_job()) for _ in range(2))
+    trainer.optimizer._amp_loss_scaler, resumed.optimizer._amp_loss_scaler = Scaler(), Scaler()
+    trainer.optimizer._amp_loss_scaler._next_loss_scale = 512.0
+    trainer.optimizer._amp_loss_scaler._unskipped = 77
+    numbers = save_arrays(trainer, tmp_path / "weights", tmp_path / "optimizer")
+    load_arrays(resumed, tmp_path / "weights", tmp_path / "optimizer", numbers)
+    assert vars(resumed.optimizer._amp_loss_scaler) == {
+        "_loss_scale": 65536.0,
+        "_next_loss_scale": 512.0,
+        "_unskipped": 77,
+    }
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "reason"),
+    [
+        ({"optimizer": "adam"}, {"optimizer": "sgd"}, ":1 is not an array of this optimizer"),
+        ({"optimizer": "sgd"}, {"optimizer": "adam"}, ":1'"),
+        ({"_aux_loss": False}, {}, "auxlayer.0.(weight|bias):0"),
+    ],
+)
+def test_arrays_of_another_optimizer_are_refused(
+    tmp_path: Path, earlier: dict[str, object], now: dict[str, object], reason: str
+) -> None:
+    weights, optimizer = tmp_path / "weights", tmp_path / "optimizer"
+    trainer = tiny_trainer(cpus(1), tiny_job(**earlier))
+    train(trainer, BATCHES[:1])
+    numbers = save_arrays(trainer, weights, optimizer)
+    with pytest.raises(ClientError, match=f"does not fit this job's network: .*{reason}.*_resume=restart"):
+        load_arrays(tiny_trainer(cpus(1), tiny_job(**now)), weights, optimizer, numbers)
+
+
+def test_arrays_are_called_by_their_parameter(tmp_path: Path) -> None:
+    trainer = tiny_trainer(cpus(1), tiny_job(optimizer="adam"))
+    train(trainer, BATCHES[:1])
+    save_arrays(trainer, tmp_path / "weights", tmp_path / "optimizer")
+    names = set(mx.nd.load(str(tmp_path / "optimizer")))
+    assert {"head.1.weight:0", "head.1.weight:1", "stem.0.bias:1"} <= names
+    assert len(names) == 2 * 12

@@ -1,0 +1,450 @@
+"""A job's training from start to end, on a tiny network: stopped, crashed and damaged anywhere, it goes on unharmed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from container import artifacts
+from container.data.pipe import PipeSample
+from container.environment import Environment
+from container.errors import ClientError
+from container.mx.trainer import Trainer
+from container.training import run as story
+from tests.conftest import job_factory
+from tests.mx.tiny import TinyNetwork
+
+SETTINGS = {
+    "num_classes": "3",
+    "epochs": "2",
+    "optimizer": "nag",  # adam would make much of what the order of threads does to tiny gradients
+    "learning_rate": "0.1",
+    "_checkpoint_minutes": "1e-9",
+}
+STEPS = 5  # 5 samples in batches of 2, twice: 2 steps and then, with the one left over, 3
+
+
+class Crash(BaseException):
+    """What kill -9 is to a test in one process."""
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a start of a job has done."""
+
+    epochs: list[dict[str, Any]] | None  # None when it was not finished
+    rates: list[float]  # of the steps that it made
+    first_pixels: list[int]  # of each step's batch
+    losses: list[float]
+    seeds: list[tuple[int, ...]]
+    stop: threading.Event
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Return a function that starts the job below a directory; `each` is called before every step."""
+
+    def start_tiny_network(environment: Environment, job: Any, devices: list[mx.Context]) -> TinyNetwork:
+        mx.random.seed(job.seed)
+        np.random.seed(job.seed)
+        network = TinyNetwork()
+        network.initialize(mx.init.Xavier(), ctx=devices)
+        network.hybridize()
+        return network
+
+    class NoFinish:
+        def __init__(self, *arguments: Any) -> None:
+            pass
+
+        def run(self, history: list[dict[str, Any]]) -> None:
+            outcome.epochs = history
+
+    step, seed = Trainer.step, Trainer.seed
+
+    def observed_step(trainer: Trainer, batch: Any, rate: float) -> Any:
+        outcome.rates.append(rate)
+        outcome.first_pixels.append(int(batch.images[:, 0, 0].astype(int).sum()))
+        before(len(outcome.rates), outcome)
+        losses = step(trainer, batch, rate)
+        outcome.losses.append(float(losses[0].asscalar()))
+        return losses
+
+    def observed_seed(trainer: Trainer, *place: int) -> None:
+        outcome.seeds.append(place)
+        seed(trainer, *place)
+
+    outcome, before = Outcome(None, [], [], [], [], threading.Event()), lambda number, outcome: None
+    monkeypatch.setattr("container.mx.start.start_network", start_tiny_network)
+    monkeypatch.setattr("container.training.finish.Finish", NoFinish)
+    monkeypatch.setattr(Trainer, "step", observed_step)
+    monkeypatch.setattr(Trainer, "seed", observed_seed)
+
+    def begin(root: Path, each: Callable[[int, Outcome], None] = lambda number, outcome: None) -> Outcome:
+        nonlocal outcome, before
+        outcome, before = Outcome(None, [], [], [], [], threading.Event()), each
+        story.run(Environment.read(root), outcome.stop)
+        return outcome
+
+    return begin
+
+
+def lay_out(root: Path, **changes: Any) -> Path:
+    (root / "checkpoints").mkdir(parents=True, exist_ok=True)
+    return job_factory(root)(train=changes.pop("train", 5), validation=2, **{**SETTINGS, **changes})
+
+
+def stop_at(step: int) -> Callable[[int, Outcome], None]:
+    return lambda number, outcome: outcome.stop.set() if number == step else None
+
+
+def crash_at(step: int) -> Callable[[int, Outcome], None]:
+    def each(number: int, outcome: Outcome) -> None:
+        if number == step:
+            raise Crash
+
+    return each
+
+
+def weights(root: Path, name: str) -> dict[str, np.ndarray]:
+    return {key: array.asnumpy() for key, array in mx.nd.load(str(root / "model" / name)).items()}
+
+
+def assert_same(root: Path, outcome: Outcome, undisturbed: Path, expected: Outcome) -> None:
+    """Both jobs have the same figures, and models that differ by no more than the order of threads makes them."""
+    assert outcome.epochs and expected.epochs
+    for ours, theirs in zip(outcome.epochs, expected.epochs, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for name in ("model_best.params", "model_algo-1"):
+        ours, theirs = weights(root, name), weights(undisturbed, name)
+        for key in theirs:
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-3, atol=1e-5, err_msg=f"{name}: {key}")
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, start: Callable[..., Outcome]) -> tuple[Path, Outcome]:
+    root = lay_out(tmp_path / "undisturbed")
+    return root, start(root)
+
+
+def forget_machine(root: Path) -> None:
+    shutil.rmtree(root / "model", ignore_errors=True)
+
+
+@pytest.mark.parametrize("how", [stop_at, crash_at])
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_after_any_step_a_job_goes_on(
+    tmp_path: Path, start: Callable[..., Outcome], undisturbed: tuple[Path, Outcome], step: int, how: Any
+) -> None:
+    root = lay_out(tmp_path / "job")
+    with contextlib.suppress(Crash):
+        interrupted = start(root, how(step))
+        assert len(interrupted.rates) == step
+        assert {"model_best.params", "model_algo-1"} <= {path.name for path in (root / "model").iterdir()}
+    forget_machine(root)
+    resumed = start(root)
+    assert_same(root, resumed, *undisturbed)
+    done = step if how is stop_at else step - 1
+    assert resumed.rates == undisturbed[1].rates[done:]
+    assert resumed.first_pixels == undisturbed[1].first_pixels[done:]
+    assert not list(root.rglob(".*.params*"))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 7, 9, 12, 15, 18, 22, 24])
+def test_after_a_crash_in_any_write_a_job_goes_on(
+    tmp_path: Path,
+    start: Callable[..., Outcome],
+    undisturbed: tuple[Path, Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    root, writes, replacing = lay_out(tmp_path / "job"), 0, artifacts.replacing
+
+    @contextlib.contextmanager
+    def crashing(path: Path, *arguments: Any) -> Iterator[Path]:
+        nonlocal writes
+        writes += 1
+        if writes == number:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f".{path.name}.1").write_bytes(b"half")
+            raise Crash
+        with replacing(path, *arguments) as temporary:
+            yield temporary
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "replacing", crashing)
+        with pytest.raises(Crash):
+            start(root)
+    assert list(root.rglob(".*.1"))
+    resumed = start(root)
+    assert_same(root, resumed, *undisturbed)
+    assert not list(root.rglob(".*.1"))
+
+
+def test_an_epochs_loss_is_the_mean_of_its_steps_whose_randomness_is_their_own(
+    undisturbed: tuple[Path, Outcome],
+) -> None:
+    _, outcome = undisturbed
+    assert outcome.epochs and len(outcome.losses) == STEPS
+    for entry, losses in zip(outcome.epochs, (outcome.losses[:2], outcome.losses[2:]), strict=True):
+        assert entry["train_loss"] == pytest.approx(np.mean(losses), rel=1e-9)
+    assert outcome.seeds == [(7, 0, 0), (7, 0, 1), (7, 1, 0), (7, 1, 1), (7, 1, 2)]
+
+
+def damages(folder: Path) -> Iterator[tuple[str, Callable[[Path], Any]]]:
+    for path in sorted(folder.iterdir()):
+        yield path.name, lambda each: each.unlink()
+        yield path.name, lambda each: each.write_bytes(each.read_bytes()[: each.stat().st_size // 2])
+        yield path.name, lambda each: each.write_bytes(each.read_bytes()[:-2])
+
+
+def test_a_cut_or_missing_file_costs_one_checkpoint_and_two_cost_the_training(
+    tmp_path: Path, start: Callable[..., Outcome], undisturbed: tuple[Path, Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped = lay_out(tmp_path / "stopped")
+    start(stopped, stop_at(4))
+    newest, before = stopped / "checkpoints/1-2", stopped / "checkpoints/1-1"
+    assert newest.is_dir() and before.is_dir()
+    tried = 0
+    for name, damage in damages(newest):
+        root = tmp_path / "job"
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(stopped, root)
+        damage(root / "checkpoints/1-2" / name)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            resumed = start(root)
+        assert f"the checkpoint {root}/checkpoints/1-2 is passed over: " in caplog.text and name in caplog.text
+        assert f"resuming from {root}/checkpoints/1-1: 1 epochs are done, and 1 iterations of the next" in caplog.text
+        assert_same(root, resumed, *undisturbed)
+        tried += 1
+    assert tried == 3 * 4
+    for each in (newest, before):
+        (each / "weights.params").unlink()
+    with caplog.at_level(logging.INFO):
+        assert_same(stopped, start(stopped), *undisturbed)
+    assert f"there is no whole checkpoint in {stopped}/checkpoints: training begins at its beginning" in caplog.text
+
+
+def test_a_job_stopped_while_it_validates_need_not_train_that_epoch_again(
+    tmp_path: Path,
+    start: Callable[..., Outcome],
+    undisturbed: tuple[Path, Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root, evaluate = lay_out(tmp_path / "job", _checkpoint_minutes="0"), Trainer.evaluate
+    stops: list[threading.Event] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "evaluate", lambda *arguments: (stops[-1].set(), evaluate(*arguments))[1])
+        start(root, lambda number, outcome: stops.append(outcome.stop))
+    assert [path.name for path in (root / "checkpoints").iterdir()] == ["0-2"]
+    resumed = start(root)
+    assert len(resumed.rates) == 3
+    assert_same(root, resumed, *undisturbed)
+
+
+def test_a_finished_job_finishes_again_and_goes_on_with_more_epochs(
+    tmp_path: Path, start: Callable[..., Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = lay_out(tmp_path / "job")
+    first = start(root)
+    kept = weights(root, "model_algo-1")
+    forget_machine(root)
+    with caplog.at_level(logging.INFO):
+        again = start(root)
+    assert again.rates == [] and again.epochs == first.epochs
+    assert "nothing more to train: all 2 epochs are done; raise epochs to go on" in caplog.text
+    for key, array in weights(root, "model_algo-1").items():
+        assert np.array_equal(array, kept[key])
+    lay_out(root, epochs="3")
+    longer = start(root)
+    assert len(longer.rates) == 2 and longer.epochs and longer.epochs[:2] == first.epochs
+    assert len(longer.epochs) == 3
+
+
+def test_an_early_stop_stays_a_stop(
+    tmp_path: Path, start: Callable[..., Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"early_stopping": "True", "early_stopping_min_epochs": "1", "early_stopping_patience": "1"}
+    root = lay_out(tmp_path / "job", epochs="30", learning_rate="1e-9", **settings)
+    first = start(root)
+    assert first.epochs and 1 < len(first.epochs) < 30
+    with caplog.at_level(logging.INFO):
+        again = start(root)
+    assert again.rates == [] and again.epochs == first.epochs
+    assert f"nothing more to train: the job had stopped early after epoch {len(first.epochs) - 1}" in caplog.text
+
+
+def spoil_at(step: int, found: list[TinyNetwork]) -> Callable[[int, Outcome], None]:
+    """Make the weights NaN before a step, whose loss shows it."""
+
+    def each(number: int, outcome: Outcome) -> None:
+        if number == step:
+            found[-1].head[1].weight.data()[:] = math.nan
+
+    return each
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch) -> list[TinyNetwork]:
+    """All networks that are made from now on."""
+    found: list[TinyNetwork] = []
+    create = TinyNetwork.__init__
+    monkeypatch.setattr(TinyNetwork, "__init__", lambda self, **norm: (create(self, **norm), found.append(self))[0])
+    return found
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_job_that_diverges_late_keeps_its_best_model(
+    tmp_path: Path,
+    start: Callable[..., Outcome],
+    networks: list[TinyNetwork],
+    caplog: pytest.LogCaptureFixture,
+    step: int,
+) -> None:
+    root = lay_out(tmp_path / "job")
+    outcome = start(root, spoil_at(step, networks))
+    assert outcome.epochs and len(outcome.epochs) == 1
+    told = "training diverged in epoch 1 (the loss is nan): lower learning_rate, which is 0.1. THE JOB ENDS HERE"
+    assert [record.levelname for record in caplog.records if told in record.getMessage()] == ["ERROR"]
+    best, last = weights(root, "model_best.params"), weights(root, "model_algo-1")
+    for key in best:
+        assert np.isfinite(best[key]).all() and np.array_equal(best[key], last[key])
+    for path in (root / "checkpoints").glob("*/weights.params"):
+        assert all(np.isfinite(array.asnumpy()).all() for array in mx.nd.load(str(path)).values())
+
+
+def test_a_job_that_diverges_before_it_has_a_model_fails(
+    tmp_path: Path, start: Callable[..., Outcome], networks: list[TinyNetwork]
+) -> None:
+    told = r"training diverged in epoch 0 \(the loss is nan\): lower learning_rate, which is 0\.1"
+    with pytest.raises(ClientError, match=told):
+        start(lay_out(tmp_path / "job"), spoil_at(1, networks))
+
+
+def test_weights_that_the_last_step_of_an_epoch_spoilt_are_never_kept(
+    tmp_path: Path, start: Callable[..., Outcome]
+) -> None:
+    """The loss of a step is that of the weights before it: only the weights themselves show what it did to them."""
+    root = lay_out(tmp_path / "job", _checkpoint_minutes="0")
+    step = Trainer.step
+
+    def spoil(trainer: Trainer, batch: Any, rate: float) -> Any:
+        losses = step(trainer, batch, rate)
+        if trainer.updates == 2:
+            mx.nd.waitall()
+            trainer.network.stage4.weight.data()[:] = math.inf
+        return losses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", spoil)
+        with pytest.raises(ClientError, match=r"epoch 0 \(the parameter stage4.weight is no longer finite\)"):
+            start(root)
+    assert not list((root / "checkpoints").iterdir())
+
+
+def test_a_step_that_was_not_planned_has_the_rate_of_the_last_that_was(
+    tmp_path: Path, start: Callable[..., Outcome]
+) -> None:
+    root = lay_out(tmp_path / "job", train=7, num_training_samples="4", epochs="1", learning_rate="0.5")
+    assert start(root).rates == pytest.approx([0.5, 0.5 * 0.5**0.9, 0.5 * 0.5**0.9])
+
+
+def test_a_changed_job_is_refused_until_it_begins_anew(
+    tmp_path: Path, start: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINING_JOB_NAME", "first")
+    root = lay_out(tmp_path / "job")
+    start(root, stop_at(4))
+    lay_out(root, learning_rate="0.02")
+    with pytest.raises(ClientError, match=r"1-2: learning_rate was 0\.1 and is 0\.02\. Undo that to go on, set "):
+        start(root)
+    lay_out(root, train=6)
+    with pytest.raises(ClientError, match="channel train held 5 samples and holds 6 samples"):
+        start(root)
+    (root / "checkpoints" / "notes.txt").write_text("theirs")
+    monkeypatch.setenv("TRAINING_JOB_NAME", "second")
+    lay_out(root, train=6, learning_rate="0.02", _resume="restart")
+    assert len(start(root, stop_at(4)).rates) == 4  # none of the first job's
+    assert len(start(root).rates) == 2  # after an interruption its own are what it goes on from
+    assert (root / "checkpoints" / "notes.txt").read_text() == "theirs"
+
+
+def test_a_seed_that_was_drawn_is_kept(tmp_path: Path, start: Callable[..., Outcome]) -> None:
+    root = lay_out(tmp_path / "job", _seed=None)
+    start(root, stop_at(4))
+    drawn = json.loads((root / "model/hyperparams.json").read_text())["_seed"]
+    start(root)
+    assert json.loads((root / "model/hyperparams.json").read_text())["_seed"] == drawn
+
+
+def test_a_job_stopped_before_its_first_step_leaves_what_its_checkpoint_has(
+    tmp_path: Path, start: Callable[..., Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    root, stop = lay_out(tmp_path / "job"), threading.Event()
+    stop.set()
+    story.run(Environment.read(root), stop)
+    assert "stopped on request before anything was trained: there is no model" in caplog.text
+    assert not (root / "model").exists()
+    start(root, stop_at(4))
+    best = weights(root, "model_best.params")
+    forget_machine(root)
+    story.run(Environment.read(root), stop)
+    assert f"before this start trained anything: the model is that of {root}/checkpoints/1-2" in caplog.text
+    assert sorted(path.name for path in (root / "model").iterdir()) == [
+        "hyperparams.json",
+        "model_algo-1",
+        "model_best.params",
+    ]
+    for key, array in weights(root, "model_best.params").items():
+        assert np.array_equal(array, best[key])
+
+
+class Stream:
+    """The samples of a channel as a stream gives them: in one order, with their bytes, unknown beforehand."""
+
+    def __init__(self, samples: Any) -> None:
+        self._samples = samples
+        self.channel, self.label_map, self.colour_map = samples.channel, samples.label_map, None
+
+    def listed(self) -> None:
+        return None
+
+    def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[PipeSample]:
+        for sample in self._samples.epoch(None, stopped):
+            yield PipeSample(sample.name, *sample.read())
+
+
+def test_a_stream_is_resumed_at_the_beginning_of_its_pass_with_what_was_left_over(
+    tmp_path: Path, start: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_samples = story.open_samples
+    monkeypatch.setattr(story, "open_samples", lambda *arguments: Stream(open_samples(*arguments)))
+    undisturbed = lay_out(tmp_path / "undisturbed")
+    expected = start(undisturbed)
+    root = lay_out(tmp_path / "job", _checkpoint_minutes="0")
+    with contextlib.suppress(Crash):
+        start(root, crash_at(4))  # the newest checkpoint is the one after the first epoch
+    assert (root / "checkpoints/1-0/samples.rec").is_file()
+    resumed = start(root)
+    assert resumed.first_pixels == expected.first_pixels[2:]
+    assert_same(root, resumed, undisturbed, expected)
+
+    root = lay_out(tmp_path / "within")
+    start(root, stop_at(4))
+    with caplog.at_level(logging.INFO):
+        resumed = start(root)
+    assert "a stream cannot be entered in its midst: epoch 1 sees all its samples again" in caplog.text
+    assert resumed.first_pixels == expected.first_pixels[2:]
+    assert resumed.epochs and len(resumed.epochs) == 2
