@@ -7,7 +7,7 @@ IMAGE ?= $(NAME):cpu
 export IMAGE PRETRAINED
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench fuzz lock clean image-cpu image test-container test-demo test-sagemaker
+.PHONY: help setup demo test lint bench fuzz lock clean image-cpu image test-container test-demo test-sagemaker test-gpu
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-demo: demo ## run the demo, then test what only a trained model can show
 test-sagemaker: setup .venv-sagemaker/installed ## drive the built image with SageMaker's own client in local mode
 	.venv-sagemaker/bin/python -m pytest -m sagemaker tests/sagemaker $(ARGS)
 
+test-gpu: setup ## test what only GPUs can show, on an instance that has some (README: Limits)
+	local_test/test_gpu.sh $(ARGS)
+
 .venv-sagemaker/installed: requirements/sagemaker.txt
 	.venv/bin/python -m venv --clear .venv-sagemaker
 	.venv-sagemaker/bin/python -m pip install -qq --no-deps --require-hashes -r requirements/sagemaker.txt
@@ -61,5 +64,5 @@ lock: setup ## resolve requirements/*.in anew
 	done
 
 clean: ## remove the environment, caches and the local jobs' files
-	rm -rf .venv .venv-sagemaker .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
+	rm -rf .venv .venv-sagemaker .venv-gpu .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

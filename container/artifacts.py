@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from container import disk
 from container.errors import ClientError, printable
 from container.json_files import parse_object
+from container.parameter_file import check_parameter_file
 from container.schema import allows, convert, describe_range, read_schema
 
 HYPERPARAMETERS = "hyperparams.json"
@@ -27,17 +32,44 @@ _SETTINGS = ("num_classes", "algorithm", "backbone")
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path whose file takes `path`'s place, complete and synced, when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def replacing(path: Path, needed: int = 0, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """Give a temporary path whose file takes `path`'s place, complete and synced, when the block succeeds.
+
+    This is the door through which every lasting file goes. `needed` is its size in bytes as far as it is known: what
+    does not fit is refused before it is begun. `check` reads the written file back, and raises ValueError when it is
+    not whole. Raises PlatformError with path, cause, bytes needed and bytes free for whatever goes wrong with the disk;
+    the block's other errors, a file that it cannot read among them, pass as they are.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        disk.check_space(path, needed)
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        disk.sync(temporary)
+        _read_back(temporary, check)
         temporary.replace(path)
+        disk.sync(path.parent)
+    except OSError as error:
+        if not _is_of_writing(error, path.parent):
+            raise
+        needed, full = max(needed, _size(temporary)), disk.is_full(path)
+        _remove_leftovers(path)
+        raise disk.write_failure(path, needed, error, full) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content`, complete or not at all."""
+
+    def check(written: Path) -> None:
+        if written.stat().st_size != len(content):
+            raise ValueError(f"{written.stat().st_size} of {len(content)} bytes are there")
+
+    with replacing(path, len(content), check) as temporary:
+        temporary.write_bytes(content)
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -50,9 +82,8 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as readable JSON, atomically; a name that is not UTF-8 is written as it is shown."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_shown(content), indent=2) + "\n")
+    """Write `content` as readable JSON, complete or not at all; a name that is not UTF-8 is written as it is shown."""
+    write_bytes(path, (json.dumps(_shown(content), indent=2) + "\n").encode())
 
 
 def _shown(content: Any) -> Any:
@@ -64,10 +95,59 @@ def _shown(content: Any) -> Any:
     return [_shown(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
-def write_weights(path: Path, save: Callable[[str], None]) -> None:
-    """Let `save` write a parameter file that appears at `path` only when it is complete."""
-    with replacing(path) as temporary:
-        save(str(temporary))
+def write_weights(path: Path, save: Callable[[str], None], needed: int = 0) -> None:
+    """Let `save` write a parameter file that appears at `path` only when it is complete.
+
+    Without `needed` the file's predecessor says how many bytes it takes.
+    """
+    needed = needed or _size(path)
+    with replacing(path, needed, check_parameter_file) as temporary:
+        try:
+            save(str(temporary))
+        except RuntimeError as error:  # MXNet's own: it begins with a traceback, and has no number
+            raise OSError(str(error).strip().splitlines()[-1]) from error
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file, complete or not at all; raises OSError that names `source` when it cannot be read."""
+    size = source.stat().st_size
+
+    def check(written: Path) -> None:
+        if written.stat().st_size != size:
+            raise ValueError(f"{written.stat().st_size} of {size} bytes are there")
+
+    with replacing(path, size, check) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _read_back(temporary: Path, check: Callable[[Path], None] | None) -> None:
+    if not _size(temporary):
+        raise OSError("it is empty")
+    if check:
+        try:
+            check(temporary)
+        except ValueError as error:
+            raise OSError(f"it is not whole: {error}") from error
+
+
+def _is_of_writing(error: OSError, folder: Path) -> bool:
+    """Tell a disk that cannot be written to from another file that the block could not read."""
+    if error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return True
+    names = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    return any(name == folder or name in folder.parents or name.parent == folder for name in names)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what a killed process left of an earlier attempt: it would go into the archive."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if leftover.suffix[1:].isdecimal():
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def read_model_settings(model_dir: Path, source: str = "") -> dict[str, Any]:

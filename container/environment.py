@@ -105,6 +105,27 @@ def cpu_count() -> int:
     return granted
 
 
+def memory_limit() -> int:
+    """Return the bytes of memory that this container may use: its cgroup's limit, or all the machine has."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return min(machine, int(Path(path).read_text()))
+        except (OSError, ValueError):  # another version of cgroups, or `max`
+            continue
+    return machine
+
+
+def memory_available() -> int:
+    """Return the bytes of memory that this process may still take, of its limit and of what the machine has left."""
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    left = memory_limit() - resident
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            left = min(left, int(line.split()[1]) * 1024)
+    return max(0, left)
+
+
 def _cgroup2_quota() -> float | None:
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

@@ -7,6 +7,7 @@
   * `PlatformError`: the machine or the service around it (a full disk, a pipe that never opened).
 
 * `RequestError`: answers one request with an HTTP status and a one-line reason.
+* `Cancelled`: ends what is no longer wanted; whoever has asked for it catches it.
 """
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ class RequestError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+
+class Cancelled(Exception):
+    """What was under way is no longer wanted: the job is being stopped, or the time for it is up."""
 
 
 def printable(text: str) -> str:

@@ -64,6 +64,7 @@ class Hyperparameters:
     rmsprop_centered: bool
     checkpoint_minutes: float
     resume: str
+    report_minutes: float | None
     seed: int | None
     audit: str | None  # by the input mode when None
     exif_orientation: str

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+_COUNTED_AT_ONCE = 2**20  # pixels: each takes 40 bytes while it is counted
+
 METRIC_DEFINITIONS = {
     "train:loss": r"#quality_metric\. host: \S+, epoch: \S+, train loss: (\S+) \.",
     "train:throughput": r"#throughput_metric\. host: \S+, epoch: \S+, train throughput: (\S+) samples/sec",
@@ -68,9 +70,12 @@ class ConfusionMatrix:
     def update(self, labels: np.ndarray, predictions: np.ndarray) -> None:
         """Count two integer arrays of one shape; labels that are no class (255) are left out."""
         classes = len(self.counts)
-        counted = labels < classes
-        pairs = labels[counted].astype(np.int64) * classes + predictions[counted].astype(np.int64)
-        self.counts += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        true, predicted = labels.reshape(-1), predictions.reshape(-1)
+        for start in range(0, true.size, _COUNTED_AT_ONCE):
+            part = slice(start, start + _COUNTED_AT_ONCE)
+            counted = true[part] < classes
+            pairs = true[part][counted].astype(np.int64) * classes + predicted[part][counted].astype(np.int64)
+            self.counts += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
     @property
     def pixel_accuracy(self) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from container.environment import Integers, base_dir, cpu_count
+from container.environment import Integers, base_dir, cpu_count, memory_limit
 from container.errors import ClientError
 
 ENGINES = ("auto", "openvino", "mxnet")
@@ -94,17 +94,6 @@ class ServeSettings:
 def gpu_count() -> int:
     """Return how many NVIDIA GPUs the container was given, by their device files: no driver is loaded for it."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
-def memory_limit() -> int:
-    """Return the bytes of memory that this container may use: its cgroup's limit, or all the machine has."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            return min(machine, int(Path(path).read_text()))
-        except (OSError, ValueError):  # another version of cgroups, or `max`
-            continue
-    return machine
 
 
 def _choose(variables: Mapping[str, str], name: str, choices: tuple[T, ...]) -> T:

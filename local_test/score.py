@@ -15,12 +15,18 @@ def main() -> None:
     parser.add_argument("--classes", type=Path, metavar="JSON", help="a list of class names")
     parser.add_argument("--least", type=float, default=0.0, metavar="mIOU", help="exit with 1 below it")
     arguments = parser.parse_args()
-    scores = json.loads(arguments.report.read_text())["validation"]
+    report = json.loads(arguments.report.read_text())
+    scores = report.get("validation") or {}
+    if scores.get("mIOU") is None:
+        reason = scores.get("reason") or report.get("failed", {}).get("validation") or "_report_minutes is 0"
+        sys.exit(f"score: {arguments.report} has no full-size score: {reason}")
     classes = json.loads(arguments.classes.read_text()) if arguments.classes else []
     for label, iou in enumerate(scores["iou"]):
         name = classes[label] if label < len(classes) else ""
         print(f"  class {label} {name:<12} IoU {'absent' if iou is None else format(iou, '.3f')}")
     print(f"  pixel accuracy {scores['pixel_accuracy']:.3f}, mIOU {scores['mIOU']:.3f} on full held-out images")
+    if not scores.get("complete", True):
+        print(f"  of {scores['images']} images only: {arguments.report} says why")
     if not scores["mIOU"] >= arguments.least:
         sys.exit(f"score: mIOU {scores['mIOU']:.3f} is below {arguments.least}")
 

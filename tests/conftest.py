@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ sys.path.insert(0, str(PROGRAM))
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 
 JobFactory = Callable[..., Path]
+SmallDisk = Callable[..., contextlib.AbstractContextManager[Path]]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, told: Callable[[], str] = str) -> None:
@@ -79,3 +82,25 @@ def job_factory(root: Path) -> JobFactory:
 def make_job(tmp_path: Path) -> JobFactory:
     """Return `job_factory` for a directory of the test's own."""
     return job_factory(tmp_path)
+
+
+@contextlib.contextmanager
+def mounted_disk(path: Path, size: int, *options: str) -> Iterator[Path]:
+    """Mount a file system of `size` bytes at `path`."""
+    path.mkdir(parents=True, exist_ok=True)
+    settings = ",".join((f"size={size}", *options))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", settings, "tmpfs", str(path)], check=True, capture_output=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.fixture(scope="session")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> SmallDisk:
+    """Return `mounted_disk`; the test is skipped where no disk can be mounted."""
+    try:
+        with mounted_disk(tmp_path_factory.mktemp("mount"), 2**20):
+            return mounted_disk
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small disk cannot be mounted here: only root may ({error})")

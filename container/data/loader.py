@@ -19,12 +19,15 @@ from container.data.batches import Batch, Pair, Rollover, batches, groups
 from container.data.carried import names_of, pack, unpack
 from container.data.class_names import known_classes
 from container.data.findings import BadSample
+from container.data.pictures import Picture, Skipped, pictures
 from container.data.samples import Sample, Samples, decode_sample
 from container.environment import cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
+
+_WHOLE = 2**32 - 1  # stands for the epoch in the seed of the whole images' order
 
 
 class BadRecords:
@@ -65,6 +68,8 @@ class Loader:
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
         self._rollover = Rollover(hyperparameters.mini_batch_size)
         self._opening: list[Sample] = []
+        self.count = samples.count  # of a pass, if it is known
+        self.training_passes = 0  # begun so far
 
     @property
     def classes(self) -> dict[int, ClassEntry]:
@@ -99,6 +104,7 @@ class Loader:
     def training_epoch(self, epoch: int, skip: int = 0) -> Generator[Batch, None, None]:
         """Make one shuffled, augmented pass in full batches of square crops, without the first `skip` batches."""
         job = self._hyperparameters
+        self.training_passes += 1
         self._opening = list(self._rollover.kept)
         order = np.random.default_rng((self._seed, epoch)) if job.shuffle_buffer else None
 
@@ -115,9 +121,12 @@ class Loader:
             lambda pair, number: centre_crop(*pair, job.crop),
         )
 
-    def full_size_epoch(self) -> Generator[Batch, None, None]:
-        """Make one pass in order: every image once, at its own size, one at a time."""
-        return self._batches(lambda stopped: groups(self._samples.epoch(None, stopped), 1), lambda pair, number: pair)
+    def pictures(
+        self, admit: Callable[[int], str | None], ahead: int, until: threading.Event
+    ) -> Iterator[Picture | Skipped]:
+        """Make one pass over whole images, in a random order that the seed decides; see `container.data.pictures`."""
+        order = np.random.default_rng((self._seed, _WHOLE))
+        return pictures(self._samples.epoch(order, until), self._decode, admit, ahead, until)
 
     def _batches(
         self,
@@ -151,3 +160,8 @@ class Loader:
             for sample in self._rollover.kept:  # read, but left for the next pass
                 transform(sample, 0)
             audit.end(channel)
+
+    def _decode(self, sample: Sample) -> Pair:
+        job = self._hyperparameters
+        decoded = decode_sample(sample, self.label_map, job.num_classes, job.exif_orientation)
+        return decoded.image, decoded.labels

@@ -65,6 +65,7 @@ class PipeSamples:
         self.channel = channel.name
         self.label_map = label_map
         self._colour_maps = ColourMaps() if colour_maps is None else colour_maps
+        self.count: int | None = None
         self._path = channel.path
         self._buffer = buffer
         self._timeout = timeout

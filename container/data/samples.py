@@ -64,6 +64,10 @@ class Samples(Protocol):
     label_map: LabelMap
 
     @property
+    def count(self) -> int | None:
+        """How many samples a pass has; None when only its end will tell."""
+
+    @property
     def colour_map(self) -> ColourMap | None:
         """What the data have said of their classes so far."""
 
@@ -91,6 +95,7 @@ class FileSamples:
         self.label_map = label_map
         self.colour_map: ColourMap | None = None
         self.pairs = pairs
+        self.count: int | None = len(pairs)
 
     def __len__(self) -> int:
         return len(self.pairs)

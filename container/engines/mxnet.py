@@ -11,6 +11,7 @@ from mxnet.contrib import amp
 
 from container import artifacts
 from container.errors import ClientError
+from container.mx.memory import image_bytes
 from container.mx.network import SegmentationNetwork, load_weights
 
 _WARM_SIZE = 240
@@ -30,6 +31,7 @@ class MXNetEngine:
         self.precision = "float16" if precision == "float16" else "float32"
         settings = artifacts.read_model_settings(model_dir)
         self.num_classes: int = settings["num_classes"]
+        self._algorithm: str = settings["algorithm"]
         self._device = mx.gpu() if mx.context.num_gpus() else mx.cpu()
         if self.precision == "float16" and self._device.device_type != "gpu":
             raise ClientError("SERVE_PRECISION=float16 needs a GPU: on CPUs take auto, float32 or bfloat16")
@@ -58,6 +60,10 @@ class MXNetEngine:
     def memory(self, pixels: int) -> int:
         """Return 0: how much MXNet takes is not known beforehand."""
         return 0
+
+    def image_bytes(self, pixels: int) -> int:
+        """Return about how many bytes such an image takes on a CPU."""
+        return image_bytes(self._algorithm, self.num_classes, pixels)
 
     def warm(self) -> None:
         """Answer once, so that the first request does not pay for what is set up lazily."""

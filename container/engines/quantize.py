@@ -14,11 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import add_pre_process_metadata
 
 from container import artifacts
-from container.codecs.images import DecodeError, decode_image
+from container.codecs.images import DecodeError as ImageError
+from container.codecs.images import decode_image
 from container.engines.openvino import prepare_graph
 from container.errors import ClientError
 
@@ -32,9 +34,10 @@ def quantize_onnx(source: Path, target: Path, images: Iterable[np.ndarray]) -> N
     the convolutions; weights get a scale per output channel. Raises ClientError without images.
     """
     reader = _Reader(images)
+    needed = source.stat().st_size // 3  # it turns out at about a quarter
     model = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
     add_pre_process_metadata(model)  # shapes are all that the pre-processing would add: no advice to run it
-    with artifacts.replacing(target) as temporary:
+    with artifacts.replacing(target, needed, _check_graph) as temporary:
         quantize_static(
             model,
             str(temporary),
@@ -46,6 +49,13 @@ def quantize_onnx(source: Path, target: Path, images: Iterable[np.ndarray]) -> N
             weight_type=QuantType.QInt8,
             extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"]},  # sums of branches stay exact
         )
+
+
+def _check_graph(path: Path) -> None:
+    try:
+        onnx.load(str(path))
+    except DecodeError as error:
+        raise ValueError(str(error)) from error
 
 
 class _Reader(CalibrationDataReader):
@@ -75,7 +85,7 @@ def read_images(folder: Path, count: int) -> Iterator[np.ndarray]:
     for path in paths[:: max(1, len(paths) // count)][:count]:
         try:
             image = decode_image(path.read_bytes())
-        except (DecodeError, OSError) as error:
+        except (ImageError, OSError) as error:
             raise ClientError(f"{path}: {error}") from error
         scale = min(1.0, _LONG_SIDE / max(image.shape[:2]))
         yield cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
@@ -87,8 +97,9 @@ def main() -> None:
     parser.add_argument("model_dir", type=Path, help="the directory model.tar.gz was unpacked to")
     parser.add_argument("images", type=Path, help="folder of JPEG or PNG photographs like those of the requests")
     parser.add_argument("--count", type=int, default=16, help="how many of them to use (%(default)s)")
+    parser.add_argument("--target", type=Path, metavar="ONNX", help="write there instead of into MODEL_DIR")
     arguments = parser.parse_args()
-    target = arguments.model_dir / artifacts.INT8_GRAPH
+    target = arguments.target or arguments.model_dir / artifacts.INT8_GRAPH
     try:
         with tempfile.TemporaryDirectory() as scratch:
             source = prepare_graph(arguments.model_dir, "auto", Path(scratch))

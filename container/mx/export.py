@@ -25,9 +25,7 @@ OPSET, IR_VERSION = 17, 8  # they belong together; read by ONNX Runtime since 1.
 
 def export_onnx(network: SegmentationNetwork, path: Path) -> None:
     """Write the network's main branch to `path`, complete or not at all."""
-    model = translate(network)
-    with artifacts.replacing(path) as temporary:
-        onnx.save(model, str(temporary))
+    artifacts.write_bytes(path, translate(network).SerializeToString())
 
 
 def translate(network: SegmentationNetwork) -> onnx.ModelProto:

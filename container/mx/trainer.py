@@ -18,6 +18,7 @@ from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.network import SegmentationNetwork, TrainingLoss
 from container.mx.optimizer import create_optimizer, steps_as_gluoncv
+from container.mx.room import weight_bytes
 
 _STATISTICS = ("running_mean", "running_var")  # of batch normalisation, which each device gathers by itself
 _TOLERANCE = 1e-6  # of a parameter's sum of magnitudes; devices that are in step do not differ at all
@@ -124,7 +125,7 @@ class Trainer:
             name: _mean(parameter.list_data()) if name.endswith(_STATISTICS) else parameter.list_data()[0]
             for name, parameter in self.network._collect_params_with_prefix().items()
         }
-        artifacts.write_weights(path, lambda name: mx.nd.save(name, weights))
+        artifacts.write_weights(path, lambda name: mx.nd.save(name, weights), weight_bytes(self.network))
 
     def load_weights(self, path: Path) -> None:
         """Load weights that `save_weights` wrote."""

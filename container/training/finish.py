@@ -1,36 +1,43 @@
-"""What a job leaves besides its weights: the figures to quote, the graph that opens elsewhere, its int8 form."""
+"""What a job leaves besides its weights: the graph that opens elsewhere, the figures to quote, the int8 graph."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import logging
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from container import artifacts
 from container.classes import describe_classes
 from container.data.loader import Loader
-from container.engines.openvino import OpenVinoEngine
-from container.engines.quantize import quantize_onnx
-from container.environment import Environment, cpu_count
+from container.engines.child import ChildEngine, base_memory
+from container.environment import Environment, cpu_count, memory_available
+from container.errors import Cancelled, ClientError, JobError
 from container.hyperparameters import Hyperparameters
-from container.metrics import ConfusionMatrix
 from container.mx.export import export_onnx
+from container.mx.scoring import MXNetScorer, without_autotuning
 from container.mx.trainer import Trainer
+from container.training.quantizing import quantize
+from container.training.report.report import Report
+from container.training.scoring import ChildScorer, Score, Scorer, score
+from container.until import Until
 
 LOG = logging.getLogger(__name__)
 
-REPORT = "report.json"
-_CALIBRATION_IMAGES = 16
+_CHANNELS = ("validation", "test")
+_LEAST_SECONDS = 300  # for the scores
+_EPOCHS = 2  # whose time the scores may take
+_MEMORY_SHARE = 0.9  # of what is available: libraries and the interpreter take a little, too
+_STOPPED = "the job was stopped first"
 
 
 class Finish:
-    """The last part of a job. Once `stop` is set, only what takes no time is done."""
+    """The last part of a job. Once `stop` is set, only what takes a second or two is done."""
 
     def __init__(
         self,
@@ -42,89 +49,160 @@ class Finish:
     ) -> None:
         self._environment = environment
         self._graph = environment.model_dir / artifacts.GRAPH
-        self._int8_graph = environment.model_dir / artifacts.INT8_GRAPH
         self._job = job
         self._trainer = trainer
         self._loaders = loaders
         self._stop = stop
-        self._report: dict[str, Any] = {}
+        self._channels = [channel for channel in _CHANNELS if channel in loaders]
+        self._parts = len(self._channels) + job.quantize  # that share the time for scores
+        self._ends = 0.0
 
-    def run(self, history: list[dict[str, Any]]) -> None:
-        """Make everything from the best weights, and write the report.
+    def run(self, history: list[dict[str, Any]], epoch_seconds: float) -> None:
+        """Make everything from the best weights; each product fails alone, with its reason in the log and the report.
 
-        A step that fails costs its own product, never the job: the platform keeps nothing of a job that failed.
+        `epoch_seconds` is the time of an epoch of this job: it decides how long the scores may take.
         """
-        self._report["epochs"] = history
-        self._trainer.load_weights(self._environment.model_dir / artifacts.BEST_WEIGHTS)
+        self._report = Report(self._environment.output_data_dir, history)
+        try:
+            self._trainer.load_weights(self._environment.model_dir / artifacts.BEST_WEIGHTS)
+        except Exception as error:
+            self._report.fail("everything made from the best weights", str(error))
+            raise
         if classes := self._loaders["train"].classes:
-            artifacts.write_json(self._environment.model_dir / artifacts.CLASSES, describe_classes(classes))
-        self._attempt("the ONNX graph", lambda: export_onnx(self._trainer.network, self._graph))
-        for channel in ("validation", "test"):
-            if channel in self._loaders and not self._stop.is_set():
-                self._attempt(f"the {channel} report", functools.partial(self._score, channel))
-        if self._job.quantize and not self._stop.is_set():
-            self._attempt("the int8 graph", self._quantize)
-        artifacts.write_json(self._environment.output_data_dir / REPORT, self._report)
+            self._attempt(
+                "classes",
+                functools.partial(artifacts.write_json,
+                    self._environment.model_dir / artifacts.CLASSES,
+                    describe_classes(classes),
+                ),
+            )
+        self._attempt("graph", lambda: export_onnx(self._trainer.network, self._graph))
+        minutes = self._job.report_minutes
+        if minutes == 0:
+            LOG.info("_report_minutes is 0: nothing is scored at full size, and there is no int8 graph")
+            return
+        self._ends = time.monotonic() + (
+            max(_LEAST_SECONDS, _EPOCHS * epoch_seconds) if minutes is None else 60 * minutes
+        )
+        for channel in self._channels:
+            self._attempt_unless_stopped(channel, functools.partial(self._score, channel))
+        if self._job.quantize:
+            self._attempt_unless_stopped("int8", self._quantize)
+
+    def _attempt_unless_stopped(self, product: str, make: Callable[[], None]) -> None:
+        if self._stop.is_set():
+            self._report.fail(product, _STOPPED)
+        else:
+            self._attempt(product, make)
 
     def _attempt(self, product: str, make: Callable[[], None]) -> None:
         try:
             make()
-        except OSError:
-            raise  # a full disk must not pass for a complete model
-        except Exception:
-            LOG.exception("%s could not be made; the weights are complete", product)
+        except Cancelled:
+            self._report.fail(product, _STOPPED)
+        except JobError as error:
+            self._report.fail(product, str(error))
+            LOG.error("%s could not be made, the weights are complete: %s", product, error)
+        except Exception as error:
+            self._report.fail(product, f"{type(error).__name__}: {error}")
+            LOG.exception("%s could not be made, the weights are complete", product)
 
     def _score(self, channel: str) -> None:
-        """Score every pixel of every image at its own size."""
-        confusion, images = self._trainer.evaluate(self._loaders[channel].full_size_epoch(), self._job.num_classes)
-        if self._stop.is_set():
-            return  # part of a set is no score
-        self._report[channel] = _figures(confusion, images)
-        LOG.info("full-size %s mIOU: %.4f, pixel_accuracy: %.4f", channel, confusion.miou, confusion.pixel_accuracy)
+        """Score every pixel of the channel's images at their own size."""
+        until = self._until()
+        with self._opened_scorer(until) as scorer:
+            found = score(self._loaders[channel], scorer, self._job.num_classes, until)
+            name = scorer.name
+        self._settle(found)
+        self._report.add(channel, {"engine": name, **found.figures()})
+        confusion = found.confusions[0]
+        if found.scored:
+            line = "full-size %s mIOU: %.4f, pixel_accuracy: %.4f"
+            LOG.info(line, channel, confusion.miou, confusion.pixel_accuracy)
+        if not found.complete:
+            line = "that %s score is of %d images of %s%s; report.json names them"
+            reason = f": {found.reason}" if found.reason else ", the others could not be scored"
+            LOG.warning(line, channel, len(found.scored), found.total or "an unknown number", reason)
 
     def _quantize(self) -> None:
-        """Write the int8 graph; it stays when its mIOU is within the tolerance of float32's."""
-        with contextlib.closing(self._loaders["train"].full_size_epoch()) as training:
-            images = [batch.images[0] for batch in itertools.islice(training, _CALIBRATION_IMAGES)]
-        kept = False
-        try:
-            quantize_onnx(self._graph, self._int8_graph, images)
-            scores, agreement = self._compare()
-            kept = scores["float32"] - scores["int8"] <= self._job.quantize_tolerance and not self._stop.is_set()
-        finally:
-            if not kept:
-                self._int8_graph.unlink(missing_ok=True)
-        self._report["int8"] = {"mIOU": scores, "agreement": agreement, "kept": kept}
+        """Make the int8 graph; it stays when its mIOU is within the tolerance of float32's."""
+        if not self._graph.is_file():
+            raise ClientError(f"it is made from {self._graph.name}, which could not be made")
+        with tempfile.TemporaryDirectory() as scratch:
+            int8_graph = quantize(self._graph, self._loaders["train"], Path(scratch), self._stop)
+            found = self._compare(int8_graph)
+            if not found.scored:
+                raise ClientError(f"no image was scored with it ({found.reason or 'none fits'}), so it is not kept")
+            scores = {name: each.miou for name, each in zip(("float32", "int8"), found.confusions, strict=True)}
+            kept = scores["float32"] - scores["int8"] <= self._job.quantize_tolerance
+            if kept:
+                artifacts.copy_file(int8_graph, self._environment.model_dir / artifacts.INT8_GRAPH)
+        agreement = found.agreeing / max(1, found.pixels)
+        self._report.add("int8", {**found.coverage(), "mIOU": scores, "agreement": agreement, "kept": kept})
         LOG.info(
-            "full-size validation mIOU: float32 %.4f, int8 %.4f; %s is %s (_quantize_tolerance %s)",
+            "full-size validation mIOU: float32 %.4f, int8 %.4f on %d images; %s is %s (_quantize_tolerance %s)",
             scores["float32"],
             scores["int8"],
-            self._int8_graph.name,
+            len(found.scored),
+            artifacts.INT8_GRAPH,
             "kept" if kept else "not kept",
             self._job.quantize_tolerance,
         )
 
-    def _compare(self) -> tuple[dict[str, float], float]:
-        """Return the validation mIOU of both graphs, and the share of pixels on which they agree."""
-        graphs = {"float32": self._graph, "int8": self._int8_graph}
-        engines = {name: OpenVinoEngine(graph, name, threads=cpu_count()) for name, graph in graphs.items()}
-        confusions = {name: ConfusionMatrix(self._job.num_classes) for name in engines}
-        pixels = agreeing = 0
-        for batch in self._loaders["validation"].full_size_epoch():
-            masks = {name: engine.mask(batch.images[0]) for name, engine in engines.items()}
-            for name, mask in masks.items():
-                confusions[name].update(batch.labels[0], mask)
-            agreeing += int((masks["float32"] == masks["int8"]).sum())
-            pixels += masks["int8"].size
-        return {name: confusion.miou for name, confusion in confusions.items()}, agreeing / max(1, pixels)
+    def _compare(self, int8_graph: Path) -> Score:
+        """Score both graphs on the same validation images."""
+        until = self._until()
+        graphs = [self._graph, int8_graph]
+        with self._children("openvino", graphs, until) as scorer:
+            found = score(self._loaders["validation"], scorer, self._job.num_classes, until)
+        self._settle(found)
+        return found
+
+    def _until(self) -> Until:
+        """Give the next part of the scores its share of the time that is left."""
+        left, parts = max(0.0, self._ends - time.monotonic()), max(1, self._parts)
+        self._parts -= 1
+        return Until(self._stop, left / parts)
+
+    def _settle(self, found: Score) -> None:
+        """Say why a score was given up; raises Cancelled when the job was stopped: part of a set is no score then."""
+        if not found.cancelled:
+            return
+        if self._stop.is_set():
+            raise Cancelled
+        found.reason = "the time was up, so these images are a sample; _report_minutes gives it more"
+
+    @contextlib.contextmanager
+    def _opened_scorer(self, until: Until) -> Iterator[Scorer]:
+        """Choose what answers: on GPUs the network, one picture per device; on CPUs the graph."""
+        network = self._trainer.network
+        devices = next(iter(network.collect_params().values())).list_ctx()
+        if _are_gpus(devices):
+            with without_autotuning():
+                yield MXNetScorer(network, devices, until)
+            return
+        sources = {"openvino": self._graph}
+        if not self._graph.is_file():
+            LOG.warning("without %s MXNet scores, which takes twice the time and memory", self._graph.name)
+            sources = {"mxnet": self._environment.model_dir}
+        for name, source in sources.items():
+            with self._children(name, [source], until) as scorer:
+                yield scorer
+
+    @contextlib.contextmanager
+    def _children(self, name: str, sources: list[Path], until: Until) -> Iterator[Scorer]:
+        """Open a model per source, each in a process of its own; together they have the memory that is available."""
+        files = [source / artifacts.BEST_WEIGHTS if source.is_dir() else source for source in sources]
+        memory = int(memory_available() * _MEMORY_SHARE) - sum(map(base_memory, files))
+        with contextlib.ExitStack() as opened:
+            engines = [
+                opened.enter_context(
+                    contextlib.closing(ChildEngine(source, threads=cpu_count(), memory=max(0, memory), until=until))
+                )
+                for source in sources
+            ]
+            yield ChildScorer(name, engines)
 
 
-def _figures(confusion: ConfusionMatrix, images: int) -> dict[str, Any]:
-    """Render a score; the IoU of a class that is neither in truth nor in prediction is None."""
-    return {
-        "images": images,
-        "mIOU": confusion.miou,
-        "pixel_accuracy": confusion.pixel_accuracy,
-        "iou": [None if np.isnan(score) else float(score) for score in confusion.iou()],
-        "confusion": confusion.counts.tolist(),
-    }
+def _are_gpus(devices: list[Any]) -> bool:
+    return bool(devices[0].device_type == "gpu")

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import time
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -68,6 +69,7 @@ def train(
     """
     from container.mx.devices import choose_devices, settle_precision
     from container.mx.optimizer import explain_optimizer
+    from container.mx.room import check_room
     from container.mx.start import start_network
     from container.mx.trainer import Trainer
     from container.training.finish import Finish
@@ -80,16 +82,20 @@ def train(
     data = {channel: loader.identity() for channel, loader in loaders.items()}
     identity = Identity(job.as_dict(), data, len(devices), environment.job_name)
     job = settle_precision(job, devices)
-    trainer = Trainer(start_network(environment, job, devices), job, devices)
+    network = start_network(environment, job, devices)
+    check_room(network, environment.model_dir, job.quantize)
+    trainer = Trainer(network, job, devices)
     explain_optimizer(job, len(devices))
     keeper = Keeper(trainer, loaders["train"], environment, checkpoints, identity, job.checkpoint_minutes)
     progress = keeper.restore(checkpoint) if checkpoint else _begin(job, checkpoints)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     fit = Fit(trainer, job, environment.current_host, keeper, progress, stop)
+    started = time.monotonic()
     with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
         trained = fit.run(loaders["train"], loaders["validation"])
     if trained:
-        Finish(environment, job, trainer, loaders, stop).run(progress.history)
+        epoch_seconds = (time.monotonic() - started) / max(1, loaders["train"].training_passes)
+        Finish(environment, job, trainer, loaders, stop).run(progress.history, epoch_seconds)
     else:
         (environment.model_dir / artifacts.HYPERPARAMETERS).unlink()
     return trained

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from container import artifacts
-from container.errors import ClientError
+from container.errors import ClientError, PlatformError
+from tests.conftest import SmallDisk
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def fail_with(number: int, name: str | None = None) -> Callable[[str], None]:
+    def fail(written: str) -> None:
+        Path(written).write_bytes(b"half")
+        raise OSError(number, os.strerror(number), name)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "the disk is full: give the job a larger volume (volume_size)"),
+        (errno.EDQUOT, "the disk quota is used up: raise it, or give the job a larger volume (volume_size)"),
+        (errno.EROFS, "the file system is read-only: mount it writable"),
+        (errno.EACCES, "permission is denied: let the job's user write there"),
+        (errno.EIO, "the disk reports an error: run the job again, on another instance"),
+    ],
+)
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, number: int, remedy: str) -> None:
     path = tmp_path / "model_best.params"
-    path.write_bytes(b"old")
-
-    def fail(name: str) -> None:
-        Path(name).write_bytes(b"half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        artifacts.write_weights(path, fail)
-    assert path.read_bytes() == b"old"
+    path.write_bytes(b"old weights")
+    with pytest.raises(PlatformError) as raised:
+        artifacts.write_weights(path, fail_with(number))
+    expected = rf"{path} could not be written: \[Errno {number}\] .*; it needs 11 bytes, \d{{6,}} are free"
+    assert str(raised.value).startswith(f"{remedy}. ")
+    assert re.fullmatch(expected, str(raised.value).removeprefix(f"{remedy}. "))
+    assert path.read_bytes() == b"old weights"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -32,6 +52,82 @@ def test_json_holds_names_that_are_no_text_as_they_are_shown(tmp_path: Path) -> 
     artifacts.write_json(path, {name: [name, ("Größe 🦊\n", 1, None)], "n": 0.5})
     assert json.loads(path.read_text()) == {r"stra\xdfe.jpg": [r"stra\xdfe.jpg", ["Größe 🦊\n", 1, None]], "n": 0.5}
     assert r"\ud" not in path.read_text().replace(r"\ud83e\udd8a", "")  # that pair is the fox
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_an_error_that_comes_late_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(PlatformError, match=r"^the disk reports an error: .*hyperparams\.json could not be written"):
+        artifacts.write_json(tmp_path / "hyperparams.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_and_directory_are_synced_before_and_after_the_name_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        synced.append((Path(name).name, (tmp_path / "classes.json").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    artifacts.write_json(tmp_path / "classes.json", [])
+    assert synced == [(f".classes.json.{os.getpid()}", False), (tmp_path.name, True)]
+
+
+def test_another_files_fault_is_not_laid_at_the_disks_door(tmp_path: Path) -> None:
+    lost = tmp_path / "elsewhere" / "lost"
+    with pytest.raises(FileNotFoundError, match="lost"), artifacts.replacing(tmp_path / "model_algo-1"):
+        lost.read_bytes()
+    with pytest.raises(FileNotFoundError, match="lost"):
+        artifacts.copy_file(lost, tmp_path / "model_algo-1")
+    with pytest.raises(KeyError), artifacts.replacing(tmp_path / "model_algo-1"):
+        raise KeyError("a defect of ours")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "model.onnx"
+    begun = False
+    expected = rf"^the disk is full: .*{path} cannot be written: it needs {2**60} bytes, \d+ are free"
+    with pytest.raises(PlatformError, match=expected), artifacts.replacing(path, 2**60):
+        begun = True
+    assert not begun
+
+
+def test_a_read_only_place_is_named(tmp_path: Path, small_disk: SmallDisk) -> None:
+    with small_disk(tmp_path / "disk", 2**20, "ro") as disk:
+        for path in (disk / "report.json", disk / "data" / "report.json"):
+            with pytest.raises(PlatformError, match=rf"^the file system is read-only: .*{path} could not be written"):
+                artifacts.write_json(path, {})
+
+
+def test_a_disk_that_fills_up_is_named_with_both_sizes(tmp_path: Path, small_disk: SmallDisk) -> None:
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        with pytest.raises(PlatformError, match=r"^the disk is full: .* it needs 1048577 bytes, 1048576 are free"):
+            artifacts.write_bytes(disk / "model.onnx", bytes(2**20 + 1))
+        path = disk / "model_best.params"
+        with pytest.raises(PlatformError) as raised:
+            artifacts.write_weights(path, lambda name: Path(name).write_bytes(bytes(2**21)) and None)
+        assert re.fullmatch(
+            rf"the disk is full: give the job a larger volume \(volume_size\)\. {path} could not be written: "
+            r"\[Errno 28\] No space left on device; it needs 1048576 bytes, 1048576 are free",
+            str(raised.value),
+        )
+        assert list(disk.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".model.onnx.4711").write_bytes(b"half")
+    (tmp_path / ".model.onnx.cache").write_bytes(b"somebody's")
+    artifacts.write_bytes(tmp_path / "model.onnx", b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", ".model.onnx.cache"}
 
 
 def describe(folder: Path, content: object) -> None:

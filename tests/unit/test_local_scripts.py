@@ -218,6 +218,22 @@ def test_score_is_held_against_the_bound(tmp_path: Path, least: str, code: int) 
     assert "mIOU 0.500" in answer.stdout and "class 1" in answer.stdout and "absent" in answer.stdout
 
 
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ({"validation": {"mIOU": None, "reason": "the time was up"}}, "has no full-size score: the time was up"),
+        ({"failed": {"validation": "the job was stopped first"}}, "has no full-size score: the job was stopped first"),
+        ({"failed": {}}, "has no full-size score: _report_minutes is 0"),
+    ],
+)
+def test_a_report_without_a_score_says_why(tmp_path: Path, report: dict[str, object], said: str) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    command = [sys.executable, "-m", "local_test.score", str(tmp_path / "report.json")]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert said in answer.stderr and "Traceback" not in answer.stderr
+
+
 class Setup:
     """A copy of setup.sh, and a PATH with nothing but what is put there."""
 

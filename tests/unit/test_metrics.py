@@ -71,3 +71,16 @@ def test_nothing_labelled_scores_zero() -> None:
     confusion = metrics.ConfusionMatrix(2)
     confusion.update(np.array([255]), np.array([0]))
     assert (confusion.miou, confusion.pixel_accuracy) == (0.0, 0.0)
+
+
+def test_counting_in_parts_counts_every_pixel_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 4, (2, 5, 7)).astype(np.uint8)
+    labels[labels == 3] = 255
+    predictions = rng.integers(0, 3, labels.shape).astype(np.uint8)
+    monkeypatch.setattr(metrics, "_COUNTED_AT_ONCE", 9)
+    confusion = metrics.ConfusionMatrix(3)
+    confusion.update(labels[:, ::-1], predictions[:, ::-1])
+    for true in range(3):
+        for predicted in range(3):
+            assert confusion.counts[true, predicted] == ((labels == true) & (predictions == predicted)).sum()

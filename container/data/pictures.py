@@ -1,0 +1,101 @@
+"""Whole images with their labels, one by one: what cannot be used is passed over by name, never the end of a pass."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+
+import numpy as np
+
+from container.codecs.images import DecodeError, read_header
+from container.data.colours import ColourMap
+from container.data.samples import Sample
+from container.errors import Cancelled, JobError
+
+_SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """uint8 RGB image (H, W, 3) and uint8 labels (H, W), 255 = ignore."""
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A picture that was passed over."""
+
+    name: str
+    reason: str
+
+
+def pictures(
+    samples: Iterable[Sample],
+    decode: Callable[[Sample], tuple[np.ndarray, np.ndarray]],
+    admit: Callable[[int], str | None],
+    ahead: int,
+    until: Event,
+) -> Iterator[Picture | Skipped]:
+    """Give the samples' pictures in their order, `ahead` of them decoded before they are asked for.
+
+    `admit` says why an image of so many pixels cannot be used, before anything of it is decoded. A stream that breaks
+    is raised after what has been read of it. Raises Cancelled once `until` is set.
+    """
+
+    def load(sample: Sample) -> Picture | Skipped:
+        try:
+            read = _Read(sample.name, sample.colour_map, sample.read())
+            height, width = read_header(read.encoded[0]).shape()
+            if reason := admit(height * width):
+                return Skipped(sample.name, f"{width}×{height} pixels {reason}")
+            return Picture(sample.name, *decode(read))
+        except (JobError, DecodeError) as error:
+            return Skipped(sample.name, str(error))
+        except OSError as error:
+            return Skipped(sample.name, f"{error.filename or sample.name} cannot be read: {error.strerror or error}")
+        except MemoryError:
+            return Skipped(sample.name, "memory ran out while it was decoded")
+
+    pool = ThreadPoolExecutor(max(1, ahead), thread_name_prefix="decode")
+    waiting: deque[Future[Picture | Skipped]] = deque()
+    broken: JobError | None = None
+    try:
+        try:
+            for sample in samples:
+                waiting.append(pool.submit(load, sample))
+                if len(waiting) > ahead:
+                    yield _result(waiting.popleft(), until)
+        except JobError as error:
+            broken = error
+        while waiting:
+            yield _result(waiting.popleft(), until)
+        if broken:
+            raise broken
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """A sample whose bytes are here."""
+
+    name: str
+    colour_map: ColourMap | None
+    encoded: tuple[bytes, bytes]
+
+    def read(self) -> tuple[bytes, bytes]:
+        return self.encoded
+
+
+def _result(future: Future[Picture | Skipped], until: Event) -> Picture | Skipped:
+    while not until.is_set():
+        if concurrent.futures.wait([future], _SLICE_SECONDS).done:
+            return future.result()
+    raise Cancelled

@@ -1,0 +1,174 @@
+"""An engine in a process of its own: it can be given up at any moment, and its memory is not the job's.
+
+An engine that has begun an image ends it: after OpenVINO's cancel() 9 million pixels went on for 160 s. A process can
+be killed; and when memory runs out after all, the kernel is told to take this process, not the job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import contextlib
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from container.engines.protocol import Engine
+from container.errors import AlgorithmError, Cancelled
+
+_SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
+_READY = struct.Struct("<QQ")  # classes; pixels of the largest image that fits
+_IMAGE = struct.Struct("<QQ")  # height and width, before the image's bytes; the answer is the mask's bytes
+_LARGEST = 2**28  # pixels
+_HELD_BYTES = 8  # per pixel: image, labels and mask in the process that asks
+_DECODING_BYTES = 32  # per pixel at most, there too, before the image is answered (VmHWM: 13, with 16 bits 28)
+_FIXED_BYTES = 2 * 10**8  # interpreter and libraries
+
+
+def base_memory(model: Path) -> int:
+    """Return the bytes that such a process takes before its first image; `model` is its graph or parameter file."""
+    return _FIXED_BYTES + model.stat().st_size * 5 // 2
+
+
+class ChildEngine:
+    """The model at `source`, a graph or, for MXNet, a model directory, answering in a child process.
+
+    An image may take about `memory` bytes, in both processes together. Once `until` is set the process is killed, and
+    whoever waits gets Cancelled.
+    """
+
+    def __init__(self, source: Path, *, threads: int, memory: int, until: threading.Event) -> None:
+        self._command = [sys.executable, "-m", "container.engines.child", str(source), str(threads), str(memory)]
+        self._until = until
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors = os.fdopen(os.memfd_create("errors"), "w+b")  # needs no directory that can be written to
+        self._start()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+        )
+        assert self._process.stdin
+        os.set_blocking(self._process.stdin.fileno(), False)
+        self.num_classes, self.max_pixels = _READY.unpack(self._exchange(b"", _READY.size))
+
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
+
+        Raises MemoryError when the process was killed over it; the next image gets a new one.
+        """
+        if self._process is None:
+            self._start()
+        height, width = image.shape[:2]
+        answer = self._exchange(_IMAGE.pack(height, width) + np.ascontiguousarray(image).tobytes(), height * width)
+        return np.frombuffer(answer, np.uint8).reshape(height, width)
+
+    def close(self) -> None:
+        """End the process."""
+        self._end()
+        self._errors.close()
+
+    def _exchange(self, question: bytes, expected: int) -> bytearray:
+        """Send a question and return the `expected` bytes of its answer."""
+        assert self._process and self._process.stdin and self._process.stdout
+        to_send, answer = memoryview(question), bytearray()
+        writer, reader = self._process.stdin.fileno(), self._process.stdout.fileno()
+        while len(answer) < expected:
+            if self._until.is_set():
+                self._end()
+                raise Cancelled
+            readable, writable, _ = select.select([reader], [writer] if to_send else [], [], _SLICE_SECONDS)
+            try:
+                if writable:
+                    to_send = to_send[os.write(writer, to_send[: 2**20]) :]
+                piece = os.read(reader, min(2**20, expected - len(answer))) if readable else None
+            except BrokenPipeError:
+                piece = b""
+            if piece == b"":
+                raise self._failure()
+            answer += piece or b""
+        return answer
+
+    def _failure(self) -> Exception:
+        code = self._end()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        if code == -signal.SIGKILL or (lines and ("MemoryError" in lines[-1] or "bad_alloc" in lines[-1])):
+            return MemoryError("memory ran out")
+        return AlgorithmError(f"the process that scores ended: {lines[-1] if lines else f'exit status {code}'}")
+
+    def _end(self) -> int:
+        """Kill the process unless it has ended by itself, and return its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its pipes are closed before it is gone
+            process.wait(0 if self._until.is_set() else 1)
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        return process.wait()
+
+
+def _open(source: Path, threads: int, memory: int) -> tuple[Engine, int]:
+    """Load the model; also returns the pixels of the largest image that fits into `memory`."""
+    engine: Engine
+    if source.is_dir():
+        from container.engines.mxnet import MXNetEngine
+
+        engine = MXNetEngine(source, "float32")
+        taken = engine.image_bytes
+    else:
+        from container.engines.openvino import OpenVinoEngine
+
+        engine = OpenVinoEngine(source, "float32", threads=threads, image_memory=memory // 2)
+        taken = engine.memory
+    fitting = bisect.bisect_right(range(_LARGEST), memory, key=lambda pixels: taken(pixels) + _HELD_BYTES * pixels) - 1
+    return engine, max(0, min(fitting, memory // _DECODING_BYTES))
+
+
+def _answer(engine: Engine, questions: BinaryIO, answers: BinaryIO) -> None:
+    """Answer images until there are no more."""
+    while len(header := questions.read(_IMAGE.size)) == _IMAGE.size:
+        image = np.empty((*_IMAGE.unpack(header), 3), np.uint8)
+        questions.readinto(image.data.cast("B"))  # type: ignore[attr-defined]
+        answers.write(np.ascontiguousarray(engine.mask(image)).data)
+        answers.flush()
+
+
+def main() -> None:
+    """Answer what comes on stdin; an unusable model is one line on stderr and exit status 1."""
+    parser = argparse.ArgumentParser(description="Answer images from stdin; the other half of ChildEngine.")
+    parser.add_argument("source", type=Path, help="a graph, or a model directory for MXNet")
+    parser.add_argument("threads", type=int)
+    parser.add_argument("memory", type=int, help="bytes that an image may take")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, which ends this process
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # nothing that a library prints gets among the answers
+        engine, max_pixels = _open(arguments.source, arguments.threads, arguments.memory)
+        engine.warm()
+        answers.write(_READY.pack(engine.num_classes, max_pixels))
+        answers.flush()
+        _answer(engine, sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()

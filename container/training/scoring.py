@@ -1,0 +1,160 @@
+"""Scores over whole images, within the time and the memory that there are; what was left out is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from container.data.loader import Loader
+from container.data.pictures import Picture, Skipped
+from container.engines.child import ChildEngine
+from container.errors import Cancelled, JobError
+from container.metrics import ConfusionMatrix
+
+LOG = logging.getLogger(__name__)
+
+_TOLD = 20  # skipped pictures that the log names; the report names all of them
+
+Answer = tuple[np.ndarray, ...] | MemoryError
+
+
+class Scorer(Protocol):
+    """What answers whole images, `at_once` at the same time, with the mask of each of its `models`."""
+
+    name: str
+    models: int
+    at_once: int
+    ahead: int  # pictures to decode before they are asked for
+
+    def admit(self, pixels: int) -> str | None:
+        """Say why an image of so many pixels cannot be scored; None when it can."""
+        ...
+
+    def answers(self, images: list[np.ndarray]) -> list[Answer]:
+        """Return each image's masks, uint8 (H, W), or why there was no memory for it; may raise Cancelled."""
+        ...
+
+
+class ChildScorer:
+    """Models in processes of their own, one picture at a time."""
+
+    def __init__(self, name: str, engines: Sequence[ChildEngine]) -> None:
+        self.name = name
+        self.models = len(engines)
+        self.at_once = 1
+        self.ahead = 0  # decoding takes memory, too, but next to no time
+        self._engines = engines
+
+    def admit(self, pixels: int) -> str | None:
+        """Say why an image of so many pixels cannot be scored; None when it can."""
+        largest = min(engine.max_pixels for engine in self._engines)
+        return None if pixels <= largest else f"need more memory than there is: about {largest} fit"
+
+    def answers(self, images: list[np.ndarray]) -> list[Answer]:
+        """Return each image's masks."""
+        return [self._answer(image) for image in images]
+
+    def _answer(self, image: np.ndarray) -> Answer:
+        try:
+            return tuple(engine.mask(image) for engine in self._engines)
+        except MemoryError as error:
+            return error
+
+
+@dataclasses.dataclass
+class Score:
+    """What scoring a channel has found; `reason` or `cancelled` say why it ended before the last picture."""
+
+    confusions: list[ConfusionMatrix]
+    total: int | None  # pictures in the channel, if it is known
+    scored: list[str] = dataclasses.field(default_factory=list)
+    skipped: list[Skipped] = dataclasses.field(default_factory=list)
+    reason: str | None = None
+    cancelled: bool = False
+    agreeing: int = 0  # pixels on which the first and the last model give the same class
+    pixels: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every picture of the channel has been scored."""
+        return not (self.reason or self.cancelled or self.skipped)
+
+    def count(self, picture: Picture, answer: Answer) -> None:
+        """Add a picture's answer."""
+        if isinstance(answer, MemoryError):
+            self.skip(Skipped(picture.name, f"{answer} while it was scored"))
+            return
+        for confusion, mask in zip(self.confusions, answer, strict=True):
+            confusion.update(picture.labels, mask)
+        self.agreeing += int((answer[0] == answer[-1]).sum())
+        self.pixels += answer[0].size
+        self.scored.append(picture.name)
+
+    def skip(self, skipped: Skipped) -> None:
+        """Pass over a picture, and say so."""
+        self.skipped.append(skipped)
+        if len(self.skipped) <= _TOLD:
+            LOG.warning("not scored: %s: %s", skipped.name, skipped.reason)
+        if len(self.skipped) == _TOLD:
+            LOG.warning("further pictures that cannot be scored are named in the report only")
+
+    def figures(self) -> dict[str, Any]:
+        """Describe the score; the IoU of a class that is neither in truth nor in prediction is None."""
+        confusion = self.confusions[0]
+        found: dict[str, Any] = {
+            **self.coverage(),
+            "mIOU": confusion.miou if self.scored else None,
+            "pixel_accuracy": confusion.pixel_accuracy if self.scored else None,
+            "iou": [None if np.isnan(value) else float(value) for value in confusion.iou()],
+            "confusion": confusion.counts.tolist(),
+        }
+        return found
+
+    def coverage(self) -> dict[str, Any]:
+        """Describe which pictures the score is of; those of a sample are named."""
+        found: dict[str, Any] = {"images": len(self.scored), "of": self.total, "complete": self.complete}
+        if self.skipped:
+            found["skipped"] = [{"image": skipped.name, "reason": skipped.reason} for skipped in self.skipped]
+        if self.reason:
+            found |= {"reason": self.reason, "scored": self.scored}
+        return found
+
+
+def score(loader: Loader, scorer: Scorer, num_classes: int, until: threading.Event) -> Score:
+    """Score a channel's pictures in random order, until there are no more, or `until` is set.
+
+    A picture that is unreadable or does not fit is skipped; a stream that breaks ends the score where it is.
+    """
+    found = Score([ConfusionMatrix(num_classes) for _ in range(scorer.models)], loader.count)
+    group: list[Picture] = []
+
+    def answer() -> None:
+        for picture, masks in zip(group, scorer.answers([picture.image for picture in group]), strict=True):
+            found.count(picture, masks)
+        group.clear()
+
+    try:
+        for picture in loader.pictures(scorer.admit, scorer.ahead, until):
+            if isinstance(picture, Skipped):
+                found.skip(picture)
+                continue
+            group.append(picture)
+            if len(group) == scorer.at_once:
+                answer()
+        if group:
+            answer()
+    except Cancelled:
+        found.cancelled = True
+    except JobError as error:
+        found.reason = str(error)
+    seen = len(found.scored) + len(found.skipped)
+    if until.is_set() and seen != loader.count:
+        found.cancelled = True  # a stream ends without a word when it is no longer wanted
+    if not (found.reason or found.cancelled):
+        found.total = seen
+    return found

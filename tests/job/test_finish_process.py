@@ -1,0 +1,46 @@
+"""The end of a real job: a stop and a small disk."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+from PIL import Image
+
+from tests.conftest import JobFactory, SmallDisk, wait_until
+from tests.job.test_train import failure, start
+
+
+def test_sigterm_while_scores_are_made_leaves_model_and_report(make_job: JobFactory) -> None:
+    root = make_job(train=2, validation=1)
+    for folder, mode in (("validation", "RGB"), ("validation_annotation", "L")):
+        (path,) = (root / "input/data" / folder).iterdir()
+        Image.new(mode, (2000, 2000)).save(path)  # half a minute's work for two cores
+    process = start(root)
+    try:
+        wait_until((root / "model/model.onnx").exists, 240)
+        process.send_signal(signal.SIGTERM)
+        stopped = time.monotonic()
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, out + err
+    assert time.monotonic() - stopped < 15
+    report = json.loads((root / "output/data/report.json").read_text())
+    assert len(report["epochs"]) == 1 and report["failed"] == {"validation": "the job was stopped first"}
+    names = {path.name for path in (root / "model").iterdir()}
+    assert names == {"hyperparams.json", "model_best.params", "model_algo-1", "model.onnx"}
+
+
+def test_a_disk_that_is_too_small_is_named_before_the_first_epoch(make_job: JobFactory, small_disk: SmallDisk) -> None:
+    root = make_job()
+    with small_disk(root / "model", 300 * 2**20):
+        reason = failure(root)
+    assert reason.startswith(
+        f"PlatformError: the disk is full: give the job a larger volume (volume_size). {root}/model cannot hold "
+        "model_best.params, model_algo-1, model.onnx and a copy that is being written: they need "
+    )
+    needed, free = (int(word) for word in reason.split() if word.isdecimal())
+    assert needed == pytest.approx(3 * 142e6 + 132e6, rel=0.01) and free <= 300 * 2**20

@@ -1,0 +1,299 @@
+"""The end of a job: each product fails alone, the report is written whatever happens, and a stop is heard at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+from PIL import Image
+
+from container import artifacts
+from container.data.loader import Loader
+from container.data.samples import open_samples
+from container.environment import Environment
+from container.errors import PlatformError
+from container.hyperparameters import load
+from container.mx.network import SegmentationNetwork
+from container.mx.scoring import MXNetScorer
+from container.mx.trainer import Trainer
+from container.training import finish as module
+from container.training import quantizing
+from container.training.finish import Finish
+from container.training.scoring import ChildScorer
+from tests.conftest import JobFactory, write_pair
+from tests.mx.test_export import CLASSES, build_network
+
+pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
+
+HISTORY = [{"epoch": 0, "train_loss": 1.5, "mIOU": 0.25, "pixel_accuracy": 0.5}]
+
+
+@pytest.fixture(scope="module")
+def network() -> SegmentationNetwork:
+    network = build_network("fcn")
+    network.hybridize()
+    return network
+
+
+@dataclasses.dataclass
+class Job:
+    """A job whose training is over."""
+
+    root: Path
+    finish: Finish
+    stop: threading.Event
+
+    def run(self, epoch_seconds: float = 1) -> dict[str, Any]:
+        """Finish it and return the report."""
+        self.finish.run(HISTORY, epoch_seconds)
+        return self.report()
+
+    def report(self) -> dict[str, Any]:
+        return dict(json.loads((self.root / "output/data/report.json").read_text()))
+
+    def made(self) -> set[str]:
+        return {path.name for path in (self.root / "model").iterdir()} - {"model_best.params", "hyperparams.json"}
+
+
+@pytest.fixture
+def make_finish(make_job: JobFactory, network: SegmentationNetwork) -> Callable[..., Job]:
+    def make(**changes: Any) -> Job:
+        root = make_job(num_classes=str(CLASSES), **changes)
+        environment = Environment.read(root)
+        job = load(environment.hyperparameters)
+        stop = threading.Event()
+        loaders = {
+            channel: Loader(open_samples(environment, channel, job), job, stop)
+            for channel in ("train", "validation", "test")
+            if channel in environment.channels
+        }
+        trainer = Trainer(network, job, [mx.cpu()])
+        trainer.save_weights(environment.model_dir / artifacts.BEST_WEIGHTS)
+        artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
+        return Job(root, Finish(environment, job, trainer, loaders, stop), stop)
+
+    return make
+
+
+def add_test_channel(root: Path, count: int) -> None:
+    for number in range(count):
+        write_pair(root, "test", f"test-{number}", np.random.default_rng(number))
+
+
+def test_without_the_graph_mxnet_scores_the_same_and_says_so(
+    make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_graph = make_finish().run()
+    assert by_graph["failed"] == {} and by_graph["epochs"] == HISTORY
+    assert (by_graph["validation"]["engine"], by_graph["validation"]["complete"]) == ("openvino", True)
+
+    def fail(*arguments: object) -> None:
+        raise NotImplementedError("an operator has no translation to ONNX")
+
+    job = make_finish()
+    (job.root / "model/model.onnx").unlink()
+    monkeypatch.setattr(module, "export_onnx", fail)
+    report = job.run()
+    assert report["failed"] == {"graph": "NotImplementedError: an operator has no translation to ONNX"}
+    assert "without model.onnx MXNet scores" in caplog.text
+    assert (report["validation"]["engine"], report["validation"]["complete"]) == ("mxnet", True)
+    assert report["validation"]["mIOU"] == pytest.approx(by_graph["validation"]["mIOU"], abs=1e-3)
+    assert sum(map(sum, report["validation"]["confusion"])) == 3 * 39 * 48
+    assert job.made() == set()
+
+
+def test_gpus_have_a_picture_each_and_tune_nothing(
+    make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, str | None]] = []
+    answers = MXNetScorer.answers
+
+    def record(scorer: MXNetScorer, images: list[np.ndarray]) -> object:
+        seen.append((len(images), os.environ.get("MXNET_CUDNN_AUTOTUNE_DEFAULT")))
+        return answers(scorer, images)
+
+    monkeypatch.delenv("MXNET_CUDNN_AUTOTUNE_DEFAULT", raising=False)
+    monkeypatch.setattr(module, "_are_gpus", lambda devices: True)
+    monkeypatch.setattr(MXNetScorer, "answers", record)
+    job = make_finish()
+    job.finish._trainer.network.collect_params().reset_ctx([mx.cpu(0), mx.cpu(1)])
+    try:
+        monkeypatch.setattr(job.finish._trainer, "load_weights", lambda path: None)
+        report = job.run()
+    finally:
+        job.finish._trainer.network.collect_params().reset_ctx([mx.cpu()])
+    assert seen == [(2, "0"), (1, "0")]
+    assert "MXNET_CUDNN_AUTOTUNE_DEFAULT" not in os.environ
+    assert (report["validation"]["engine"], report["validation"]["images"]) == ("mxnet", 3)
+    assert job.made() == {"model.onnx"}
+
+
+def test_each_product_fails_alone(
+    make_finish: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_test_channel(tmp_path, 2)
+    (tmp_path / "input/data/test/test-0.jpg").write_bytes(b"no image")
+    real, write = Finish._score, artifacts.write_bytes
+
+    def score(finish: Finish, channel: str) -> None:
+        if channel == "validation":
+            raise RuntimeError("a defect of ours")
+        real(finish, channel)
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "classes.json":
+            raise PlatformError(f"the disk is full. {path} cannot be written")
+        write(path, content)
+
+    job = make_finish(_quantize="True", train=2)
+    monkeypatch.setattr(Finish, "_score", score)
+    monkeypatch.setattr(artifacts, "write_bytes", full)
+    monkeypatch.setattr(quantizing, "_run", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(Loader, "classes", [{"id": 0, "name": "ground", "color": "#000000"}])
+    report = job.run()
+    assert report["failed"] == {
+        "classes": f"the disk is full. {job.root}/model/classes.json cannot be written",
+        "validation": "RuntimeError: a defect of ours",
+        "int8": "ZeroDivisionError: division by zero",
+    }
+    assert job.made() == {"model.onnx"}
+    test = report["test"]
+    assert (test["images"], test["of"], test["complete"]) == (1, 2, False)
+    assert test["skipped"] == [
+        {"image": f"{job.root}/input/data/test/test-0.jpg", "reason": "these bytes are neither a JPEG nor a PNG image"}
+    ]
+
+
+def test_weights_that_cannot_be_read_end_the_job_with_a_report(make_finish: Callable[..., Job]) -> None:
+    job = make_finish()
+    (job.root / "model/model_best.params").write_bytes(b"cut")
+    with pytest.raises(mx.MXNetError):
+        job.run()
+    report = job.report()
+    assert report["epochs"] == HISTORY and list(report["failed"]) == ["everything made from the best weights"]
+
+
+def test_a_report_that_cannot_be_written_is_told_and_costs_nothing_else(
+    make_finish: Callable[..., Job], caplog: pytest.LogCaptureFixture
+) -> None:
+    job = make_finish()
+    (job.root / "output").mkdir(exist_ok=True)
+    (job.root / "output/data").write_text("a file where the directory should be")
+    job.finish.run(HISTORY, 1)
+    assert "the report is not complete: " in caplog.text and "report.json could not be written" in caplog.text
+    assert job.made() == {"model.onnx"}
+
+
+def test_no_minutes_are_no_scores(make_finish: Callable[..., Job], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    job = make_finish(_report_minutes="0", _quantize="True")
+    assert job.run() == {"epochs": HISTORY, "failed": {}}
+    assert job.made() == {"model.onnx"}
+    assert "_report_minutes is 0: nothing is scored at full size, and there is no int8 graph" in caplog.text
+
+
+def test_time_that_ends_first_leaves_a_sample(
+    make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = make_finish(validation=4, _report_minutes="30")
+    answers, asked = ChildScorer.answers, []
+
+    def slow(scorer: ChildScorer, images: list[np.ndarray]) -> object:
+        asked.append(images)
+        if len(asked) == 3:
+            job.finish._until_now._end = 0  # type: ignore[attr-defined]
+        return answers(scorer, images)
+
+    until = Finish._until
+
+    def remember(finish: Finish) -> object:
+        finish._until_now = until(finish)  # type: ignore[attr-defined]
+        return finish._until_now  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(ChildScorer, "answers", slow)
+    monkeypatch.setattr(Finish, "_until", remember)
+    validation = job.run()["validation"]
+    assert (validation["images"], validation["of"], validation["complete"]) == (2, 4, False)
+    assert len(validation["scored"]) == 2 and sum(map(sum, validation["confusion"])) == 2 * 39 * 48
+    assert validation["reason"] == "the time was up, so these images are a sample; _report_minutes gives it more"
+    assert "that validation score is of 2 images of 4: the time was up" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("minutes", "epoch_seconds", "seconds"), [(None, 10, 300), (None, 1000, 2000), ("0.5", 1000, 30), ("90", 1, 5400)]
+)
+def test_the_time_is_shared_by_what_is_scored(
+    make_finish: Callable[..., Job],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    minutes: str | None,
+    epoch_seconds: float,
+    seconds: float,
+) -> None:
+    add_test_channel(tmp_path, 1)
+    job = make_finish(_quantize="True", _report_minutes=minutes)
+    given: list[float] = []
+
+    def note(finish: Finish, *arguments: object) -> None:
+        given.append(finish._until()._end - time.monotonic())
+
+    monkeypatch.setattr(module, "export_onnx", lambda *arguments: None)
+    monkeypatch.setattr(Finish, "_score", note)
+    monkeypatch.setattr(Finish, "_quantize", note)
+    job.run(epoch_seconds)
+    assert given == pytest.approx([seconds / 3, seconds / 2, seconds], abs=1)
+
+
+@pytest.mark.parametrize("step", ["scoring", "quantizing", "comparing"])
+def test_a_stop_is_heard_in_every_step(
+    make_finish: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    stopped: list[float] = []
+    answers, run, calls = ChildScorer.answers, quantizing._run, []
+    job = make_finish(_quantize="True", validation=1, train=2)
+    size = (48, 40) if step == "quantizing" else (1600, 1600)  # the large one takes longer than a stop may
+    for folder, mode in (("validation", "RGB"), ("validation_annotation", "L")):
+        (path,) = (tmp_path / "input/data" / folder).iterdir()
+        Image.new(mode, size).save(path)
+
+    def stop() -> None:
+        stopped.append(time.monotonic())
+        job.stop.set()
+
+    def answer(scorer: ChildScorer, images: list[np.ndarray]) -> object:
+        threading.Timer(0.3, stop).start()
+        return answers(scorer, images)
+
+    def quantize(*arguments: Any) -> None:
+        calls.append(arguments)
+        if step == "quantizing":
+            threading.Timer(0.3, stop).start()
+        run(*arguments)
+
+    if step == "comparing":
+        monkeypatch.setattr(Finish, "_score", lambda finish, channel: None)
+    if step != "quantizing":
+        monkeypatch.setattr(ChildScorer, "answers", answer)
+    monkeypatch.setattr(quantizing, "_run", quantize)
+    report = job.run()
+    assert time.monotonic() - stopped[0] < 2
+    expected = {"scoring": ["validation", "int8"]}.get(step, ["int8"])
+    assert report["failed"] == dict.fromkeys(expected, "the job was stopped first")
+    assert job.made() == {"model.onnx"}
+    assert len(calls) == (step != "scoring")
+
+
+def test_a_stopped_job_still_gets_its_graph(make_finish: Callable[..., Job]) -> None:
+    job = make_finish(_quantize="True")
+    job.stop.set()
+    assert job.run()["failed"] == dict.fromkeys(["validation", "int8"], "the job was stopped first")
+    assert job.made() == {"model.onnx"}

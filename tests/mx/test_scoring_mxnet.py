@@ -1,0 +1,122 @@
+"""Full-size scores: the exported graph and the network itself, on any number of devices, find the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+from PIL import Image
+
+from container.engines.child import ChildEngine
+from container.errors import Cancelled
+from container.metrics import ConfusionMatrix
+from container.mx import scoring as module
+from container.mx.export import export_onnx
+from container.mx.network import SegmentationNetwork
+from container.mx.scoring import MXNetScorer, without_autotuning
+from container.training.scoring import ChildScorer, score
+from tests.conftest import JobFactory
+from tests.mx.test_export import CLASSES, build_network, reference
+from tests.unit.test_scoring import open_loader
+
+pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
+
+CPUS = [mx.cpu(0), mx.cpu(1)]
+
+
+@pytest.fixture(scope="module")
+def network() -> SegmentationNetwork:
+    network = build_network("fcn")
+    network.hybridize()
+    network.collect_params().reset_ctx(CPUS)
+    return network
+
+
+@pytest.fixture
+def root(make_job: JobFactory) -> Path:
+    """A job with three validation pictures of different sizes and random labels."""
+    root = make_job(validation=3, num_classes=str(CLASSES))
+    rng = np.random.default_rng(4)
+    for number, size in enumerate([(40, 48), (33, 97), (64, 24)]):
+        data = root / "input/data"
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(data / f"validation/validation-{number}.jpg")
+        labels = rng.integers(0, CLASSES, size).astype(np.uint8)
+        Image.fromarray(labels).save(data / f"validation_annotation/validation-{number}.png")
+    return root
+
+
+def expected(network: SegmentationNetwork, root: Path) -> ConfusionMatrix:
+    """Score picture by picture, from the files to the figures, without the program's reading."""
+    confusion = ConfusionMatrix(CLASSES)
+    for path in (root / "input/data/validation").iterdir():
+        labels = np.asarray(Image.open(root / f"input/data/validation_annotation/{path.stem}.png"))
+        confusion.update(labels, reference(network, np.asarray(Image.open(path))[None])[0].argmax(0))
+    return confusion
+
+
+def test_graph_and_network_find_the_same(network: SegmentationNetwork, root: Path, tmp_path: Path) -> None:
+    truth = expected(network, root)
+    assert truth.counts.sum() == 40 * 48 + 33 * 97 + 64 * 24
+    export_onnx(network, tmp_path / "model.onnx")
+    until = threading.Event()
+    with contextlib.closing(ChildEngine(tmp_path / "model.onnx", threads=1, memory=2**31, until=until)) as engine:
+        by_graph = score(open_loader(root), ChildScorer("openvino", [engine]), CLASSES, until)
+    for devices in (CPUS[:1], CPUS):
+        by_network = score(open_loader(root), MXNetScorer(network, devices, until), CLASSES, until)
+        assert by_network.complete
+        np.testing.assert_array_equal(by_network.confusions[0].counts, truth.counts)
+    assert by_graph.complete
+    assert by_graph.confusions[0].miou == pytest.approx(truth.miou, abs=1e-4)
+    assert by_graph.confusions[0].pixel_accuracy == pytest.approx(truth.pixel_accuracy, abs=1e-4)
+
+
+def test_each_device_has_a_picture_at_a_time(network: SegmentationNetwork, root: Path) -> None:
+    scorer = MXNetScorer(network, CPUS, threading.Event())
+    seen: list[list[tuple[int, ...]]] = []
+    answers = scorer.answers
+
+    def record(images: list[np.ndarray]) -> object:
+        seen.append([image.shape for image in images])
+        return answers(images)
+
+    scorer.answers = record  # type: ignore[method-assign, assignment]
+    score(open_loader(root), scorer, CLASSES, threading.Event())
+    assert [len(shapes) for shapes in seen] == [2, 1]
+
+
+def test_what_does_not_fit_a_device_is_said(network: SegmentationNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "memory_available", lambda: 2**31)
+    scorer = MXNetScorer(network, CPUS, threading.Event())
+    largest = int((0.9 * 2**30 - 2**27) / (700 + 4.4 * CLASSES))
+    assert scorer.admit(largest - 2) is None
+    reason = scorer.admit(largest + 2)
+    assert reason == "need about 921 MB of a device's memory, 921 MB are there"
+
+
+def test_nothing_is_tuned_while_scores_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "MXNET_CUDNN_AUTOTUNE_DEFAULT"
+    for before in (None, "2"):
+        if before is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, before)
+        with without_autotuning():
+            assert os.environ[name] == "0"
+        assert os.environ.get(name) == before
+
+
+def test_devices_are_not_waited_for(network: SegmentationNetwork) -> None:
+    until = threading.Event()
+    scorer = MXNetScorer(network, CPUS, until)
+    until.set()
+    start = time.monotonic()
+    with pytest.raises(Cancelled):
+        scorer.answers([np.zeros((500, 500, 3), np.uint8)] * 2)  # a second's work and more
+    assert time.monotonic() - start < 2
+    mx.nd.waitall()
