@@ -84,13 +84,13 @@ class SegmentationNetwork(gluon.HybridBlock):
             _resize_like(F, convolution(F.contrib.AdaptiveAvgPooling2D(features, output_size=bins)), features)
             for convolution, bins in zip(convolutions, _PYRAMID_BINS, strict=True)
         ]
-        return self.head.block(F.concat(features, *branches, dim=1))
+        return self.head.block(_concat(F, features, *branches))
 
     def _atrous_pyramid(self, F: Any, features: Any) -> Any:
         *atrous, pooling = self.head.aspp.concurent._children.values()
         branches = [branch(features) for branch in atrous]
         branches.append(_resize_like(F, pooling.gap(features), features))
-        return self.head.block(self.head.aspp.project(F.concat(*branches, dim=1)))
+        return self.head.block(self.head.aspp.project(_concat(F, *branches)))
 
 
 class TrainingLoss(gluon.HybridBlock):
@@ -159,3 +159,8 @@ def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Cont
 def _resize_like(F: Any, x: Any, like: Any) -> Any:
     """Resize bilinearly, corners aligned, to the height and width of `like`, whatever they are."""
     return F.contrib.BilinearResize2D(x, like, mode="like")
+
+
+def _concat(F: Any, *branches: Any) -> Any:
+    """Concatenate channels in the widest of the branches' types: in bfloat16, what was resized is float32."""
+    return F.concat(*F.amp_multicast(*branches, num_outputs=len(branches)), dim=1)
