@@ -126,7 +126,7 @@ class Loader:
     ) -> Iterator[Picture | Skipped]:
         """Make one pass over whole images, in a random order that the seed decides; see `container.data.pictures`."""
         order = np.random.default_rng((self._seed, _WHOLE))
-        return pictures(self._samples.epoch(order, until), self._decode, admit, ahead, until)
+        return pictures(self._samples.epoch(order, until), self._decode, admit, ahead, self._workers, until)
 
     def _batches(
         self,

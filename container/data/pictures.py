@@ -41,9 +41,10 @@ def pictures(
     decode: Callable[[Sample], tuple[np.ndarray, np.ndarray]],
     admit: Callable[[int], str | None],
     ahead: int,
+    workers: int,
     until: Event,
 ) -> Iterator[Picture | Skipped]:
-    """Give the samples' pictures in their order, `ahead` of them decoded before they are asked for.
+    """Give the samples' pictures in their order; `workers` threads decode `ahead` of them before they are asked for.
 
     `admit` says why an image of so many pixels cannot be used, before anything of it is decoded. A stream that breaks
     is raised after what has been read of it. Raises Cancelled once `until` is set.
@@ -63,7 +64,7 @@ def pictures(
         except MemoryError:
             return Skipped(sample.name, "memory ran out while it was decoded")
 
-    pool = ThreadPoolExecutor(max(1, ahead), thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     waiting: deque[Future[Picture | Skipped]] = deque()
     broken: JobError | None = None
     try:

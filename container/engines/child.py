@@ -25,10 +25,11 @@ from container.engines.protocol import Engine
 from container.errors import AlgorithmError, Cancelled
 
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
+_ENDING_SLICES = 100  # a process closes its pipes before it is gone
 _READY = struct.Struct("<QQ")  # classes; pixels of the largest image that fits
 _IMAGE = struct.Struct("<QQ")  # height and width, before the image's bytes; the answer is the mask's bytes
 _LARGEST = 2**28  # pixels
-_HELD_BYTES = 8  # per pixel: image, labels and mask in the process that asks
+_HELD_BYTES = 8  # per pixel: image, labels, mask and their copies in the process that asks
 _DECODING_BYTES = 32  # per pixel at most, there too, before the image is answered (VmHWM: 13, with 16 bits 28)
 _FIXED_BYTES = 2 * 10**8  # interpreter and libraries
 
@@ -73,7 +74,8 @@ class ChildEngine:
         if self._process is None:
             self._start()
         height, width = image.shape[:2]
-        answer = self._exchange(_IMAGE.pack(height, width) + np.ascontiguousarray(image).tobytes(), height * width)
+        self._exchange(_IMAGE.pack(height, width), 0)
+        answer = self._exchange(np.ascontiguousarray(image).data.cast("B"), height * width)
         return np.frombuffer(answer, np.uint8).reshape(height, width)
 
     def close(self) -> None:
@@ -81,12 +83,12 @@ class ChildEngine:
         self._end()
         self._errors.close()
 
-    def _exchange(self, question: bytes, expected: int) -> bytearray:
+    def _exchange(self, question: bytes | memoryview, expected: int) -> bytearray:
         """Send a question and return the `expected` bytes of its answer."""
         assert self._process and self._process.stdin and self._process.stdout
         to_send, answer = memoryview(question), bytearray()
         writer, reader = self._process.stdin.fileno(), self._process.stdout.fileno()
-        while len(answer) < expected:
+        while to_send or len(answer) < expected:
             if self._until.is_set():
                 self._end()
                 raise Cancelled
@@ -103,26 +105,34 @@ class ChildEngine:
         return answer
 
     def _failure(self) -> Exception:
-        code = self._end()
+        """Explain why the process has closed its pipes."""
+        for _ in range(_ENDING_SLICES):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if self._process:
+                    self._process.wait(_SLICE_SECONDS)
+                break
+            if self._until.is_set():
+                self._end()
+                return Cancelled()
+        code = self._process.poll() if self._process else None
+        self._end()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         if code == -signal.SIGKILL or (lines and ("MemoryError" in lines[-1] or "bad_alloc" in lines[-1])):
             return MemoryError("memory ran out")
         return AlgorithmError(f"the process that scores ended: {lines[-1] if lines else f'exit status {code}'}")
 
-    def _end(self) -> int:
-        """Kill the process unless it has ended by itself, and return its exit code."""
+    def _end(self) -> None:
+        """Kill the process, if there is one."""
         process, self._process = self._process, None
         if process is None:
-            return 0
-        with contextlib.suppress(subprocess.TimeoutExpired):  # its pipes are closed before it is gone
-            process.wait(0 if self._until.is_set() else 1)
+            return
         process.kill()
         for pipe in (process.stdin, process.stdout):
             if pipe:
                 with contextlib.suppress(OSError):
                     pipe.close()
-        return process.wait()
+        process.wait()
 
 
 def _open(source: Path, threads: int, memory: int) -> tuple[Engine, int]:

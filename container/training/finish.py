@@ -34,6 +34,7 @@ _LEAST_SECONDS = 300  # for the scores
 _EPOCHS = 2  # whose time the scores may take
 _MEMORY_SHARE = 0.9  # of what is available: libraries and the interpreter take a little, too
 _STOPPED = "the job was stopped first"
+_TIME_UP = "the time was up first; _report_minutes gives it more"
 
 
 class Finish:
@@ -99,7 +100,9 @@ class Finish:
         try:
             make()
         except Cancelled:
-            self._report.fail(product, _STOPPED)
+            reason = _STOPPED if self._stop.is_set() else _TIME_UP
+            self._report.fail(product, reason)
+            LOG.warning("%s could not be made: %s", product, reason)
         except JobError as error:
             self._report.fail(product, str(error))
             LOG.error("%s could not be made, the weights are complete: %s", product, error)
@@ -109,7 +112,7 @@ class Finish:
 
     def _score(self, channel: str) -> None:
         """Score every pixel of the channel's images at their own size."""
-        until = self._until()
+        until = Until(self._stop, self._share())
         with self._opened_scorer(until) as scorer:
             found = score(self._loaders[channel], scorer, self._job.num_classes, until)
             name = scorer.name
@@ -128,9 +131,10 @@ class Finish:
         """Make the int8 graph; it stays when its mIOU is within the tolerance of float32's."""
         if not self._graph.is_file():
             raise ClientError(f"it is made from {self._graph.name}, which could not be made")
+        seconds = self._share()  # for the comparison: making the graph has its own time
         with tempfile.TemporaryDirectory() as scratch:
             int8_graph = quantize(self._graph, self._loaders["train"], Path(scratch), self._stop)
-            found = self._compare(int8_graph)
+            found = self._compare(int8_graph, Until(self._stop, seconds))
             if not found.scored:
                 raise ClientError(f"no image was scored with it ({found.reason or 'none fits'}), so it is not kept")
             scores = {name: each.miou for name, each in zip(("float32", "int8"), found.confusions, strict=True)}
@@ -149,20 +153,19 @@ class Finish:
             self._job.quantize_tolerance,
         )
 
-    def _compare(self, int8_graph: Path) -> Score:
+    def _compare(self, int8_graph: Path, until: Until) -> Score:
         """Score both graphs on the same validation images."""
-        until = self._until()
         graphs = [self._graph, int8_graph]
         with self._children("openvino", graphs, until) as scorer:
             found = score(self._loaders["validation"], scorer, self._job.num_classes, until)
         self._settle(found)
         return found
 
-    def _until(self) -> Until:
-        """Give the next part of the scores its share of the time that is left."""
+    def _share(self) -> float:
+        """Give the next part of the scores its share of the seconds that are left."""
         left, parts = max(0.0, self._ends - time.monotonic()), max(1, self._parts)
         self._parts -= 1
-        return Until(self._stop, left / parts)
+        return left / parts
 
     def _settle(self, found: Score) -> None:
         """Say why a score was given up; raises Cancelled when the job was stopped: part of a set is no score then."""

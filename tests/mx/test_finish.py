@@ -29,6 +29,7 @@ from container.training import finish as module
 from container.training import quantizing
 from container.training.finish import Finish
 from container.training.scoring import ChildScorer
+from container.until import Until
 from tests.conftest import JobFactory, write_pair
 from tests.mx.test_export import CLASSES, build_network
 
@@ -206,26 +207,31 @@ def test_time_that_ends_first_leaves_a_sample(
 ) -> None:
     job = make_finish(validation=4, _report_minutes="30")
     answers, asked = ChildScorer.answers, []
+    until: list[Until] = []
+
+    class Remembered(Until):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            until.append(self)
 
     def slow(scorer: ChildScorer, images: list[np.ndarray]) -> object:
         asked.append(images)
         if len(asked) == 3:
-            job.finish._until_now._end = 0  # type: ignore[attr-defined]
+            until[0]._end = 0
         return answers(scorer, images)
 
-    until = Finish._until
-
-    def remember(finish: Finish) -> object:
-        finish._until_now = until(finish)  # type: ignore[attr-defined]
-        return finish._until_now  # type: ignore[attr-defined]
-
     monkeypatch.setattr(ChildScorer, "answers", slow)
-    monkeypatch.setattr(Finish, "_until", remember)
+    monkeypatch.setattr(module, "Until", Remembered)
     validation = job.run()["validation"]
     assert (validation["images"], validation["of"], validation["complete"]) == (2, 4, False)
     assert len(validation["scored"]) == 2 and sum(map(sum, validation["confusion"])) == 2 * 39 * 48
     assert validation["reason"] == "the time was up, so these images are a sample; _report_minutes gives it more"
     assert "that validation score is of 2 images of 4: the time was up" in caplog.text
+
+
+def test_time_that_ends_before_anything_is_scored_is_told(make_finish: Callable[..., Job]) -> None:
+    report = make_finish(_report_minutes="0.0001").run()
+    assert report["failed"] == {"validation": "the time was up first; _report_minutes gives it more"}
 
 
 @pytest.mark.parametrize(
@@ -244,7 +250,7 @@ def test_the_time_is_shared_by_what_is_scored(
     given: list[float] = []
 
     def note(finish: Finish, *arguments: object) -> None:
-        given.append(finish._until()._end - time.monotonic())
+        given.append(finish._share())
 
     monkeypatch.setattr(module, "export_onnx", lambda *arguments: None)
     monkeypatch.setattr(Finish, "_score", note)

@@ -117,6 +117,7 @@ def test_devices_are_not_waited_for(network: SegmentationNetwork) -> None:
     until.set()
     start = time.monotonic()
     with pytest.raises(Cancelled):
-        scorer.answers([np.zeros((500, 500, 3), np.uint8)] * 2)  # a second's work and more
-    assert time.monotonic() - start < 2
+        scorer.answers([np.zeros((600, 600, 3), np.uint8)] * 2)
+    given_up = time.monotonic() - start
     mx.nd.waitall()
+    assert given_up < 0.5 * (time.monotonic() - start)

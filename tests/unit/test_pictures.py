@@ -57,7 +57,7 @@ def test_what_cannot_be_used_is_named_and_the_others_come_in_order() -> None:
         Fake("other size", annotation=png(6, 9)),
         Fake("last"),
     ]
-    found = list(pictures(samples, decode, admit_all, 2, threading.Event()))
+    found = list(pictures(samples, decode, admit_all, 2, 2, threading.Event()))
     assert [each.name for each in found] == [sample.name for sample in samples]
     assert [type(each) for each in found] == [Picture, Skipped, Skipped, Skipped, Skipped, Picture]
     reasons = [each.reason for each in found if isinstance(each, Skipped)]
@@ -76,7 +76,7 @@ def test_an_image_that_is_not_admitted_is_not_decoded() -> None:
     def admit(pixels: int) -> str | None:
         return "are more than fit" if pixels > 100 else None
 
-    large, small = pictures(samples, decode, admit, 0, threading.Event())
+    large, small = pictures(samples, decode, admit, 0, 1, threading.Event())
     assert large == Skipped("large", "90×70 pixels are more than fit")
     assert isinstance(small, Picture)
 
@@ -92,7 +92,7 @@ def test_no_more_is_read_ahead_than_was_asked_for() -> None:
                 taken += 1
                 yield sample
 
-        source = pictures(read(), decode, admit_all, ahead, threading.Event())
+        source = pictures(read(), decode, admit_all, ahead, 2, threading.Event())
         next(source)
         assert taken == 1 + ahead
         source.close()  # type: ignore[attr-defined]
@@ -109,6 +109,6 @@ def test_a_read_that_hangs_is_not_waited_for() -> None:
     threading.Timer(0.1, until.set).start()
     start = time.monotonic()
     with pytest.raises(Cancelled):
-        next(pictures([Hanging("hangs")], decode, admit_all, 0, until))
+        next(pictures([Hanging("hangs")], decode, admit_all, 0, 1, until))
     assert time.monotonic() - start < 2
     released.set()
