@@ -60,7 +60,8 @@ def pictures(
         except (JobError, DecodeError) as error:
             return Skipped(sample.name, str(error))
         except OSError as error:
-            return Skipped(sample.name, f"{error.filename or sample.name} cannot be read: {error.strerror or error}")
+            lost = error.filename or sample.name
+            return Skipped(sample.name, f"{lost} could not be read: {error.strerror or error}; is it still there?")
         except MemoryError:
             return Skipped(sample.name, "memory ran out while it was decoded")
 

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from container import artifacts
 from container.classes import describe_classes
 from container.data.loader import Loader
+from container.data.pictures import Picture
 from container.engines.child import ChildEngine, base_memory
 from container.environment import Environment, cpu_count, memory_available
 from container.errors import Cancelled, ClientError, JobError
@@ -23,7 +26,9 @@ from container.mx.export import export_onnx
 from container.mx.scoring import MXNetScorer, without_autotuning
 from container.mx.trainer import Trainer
 from container.training.quantizing import quantize
+from container.training.report.gallery import Gallery
 from container.training.report.report import Report
+from container.training.report.reporter import Reporter
 from container.training.scoring import ChildScorer, Score, Scorer, score
 from container.until import Until
 
@@ -47,6 +52,7 @@ class Finish:
         trainer: Trainer,
         loaders: Mapping[str, Loader],
         stop: threading.Event,
+        reporter: Reporter | None = None,
     ) -> None:
         self._environment = environment
         self._graph = environment.model_dir / artifacts.GRAPH
@@ -54,6 +60,7 @@ class Finish:
         self._trainer = trainer
         self._loaders = loaders
         self._stop = stop
+        self._reporter = reporter
         self._channels = [channel for channel in _CHANNELS if channel in loaders]
         self._parts = len(self._channels) + job.quantize  # that share the time for scores
         self._ends = 0.0
@@ -63,6 +70,8 @@ class Finish:
 
         `epoch_seconds` is the time of an epoch of this job: it decides how long the scores may take.
         """
+        if self._reporter:
+            self._reporter.wait()  # it has written the same file
         self._report = Report(self._environment.output_data_dir, history)
         try:
             self._trainer.load_weights(self._environment.model_dir / artifacts.BEST_WEIGHTS)
@@ -72,7 +81,8 @@ class Finish:
         if classes := self._loaders["train"].classes:
             self._attempt(
                 "classes",
-                functools.partial(artifacts.write_json,
+                functools.partial(
+                    artifacts.write_json,
                     self._environment.model_dir / artifacts.CLASSES,
                     describe_classes(classes),
                 ),
@@ -112,13 +122,22 @@ class Finish:
 
     def _score(self, channel: str) -> None:
         """Score every pixel of the channel's images at their own size."""
-        until = Until(self._stop, self._share())
+        gallery = Gallery(self._job.num_classes) if self._reporter else None
+        watch = functools.partial(_watch, gallery) if gallery else None
+        until, start = Until(self._stop, self._share()), time.monotonic()
         with self._opened_scorer(until) as scorer:
-            found = score(self._loaders[channel], scorer, self._job.num_classes, until)
+            found = score(self._loaders[channel], scorer, self._job.num_classes, until, watch)
             name = scorer.name
         self._settle(found)
         self._report.add(channel, {"engine": name, **found.figures()})
         confusion = found.confusions[0]
+        if self._reporter and gallery:
+            self._reporter.seconds[f"scoring {channel}"] = time.monotonic() - start
+            if channel == "validation" and found.scored:
+                count = len(found.scored) if found.complete else f"{len(found.scored)} of {found.total or 'unknown'}"
+                note = "" if found.complete else f"Not every image was scored: {found.reason or 'some could not be'}."
+                of = f"{count} whole validation images"
+                self._reporter.finish(gallery.scored(of, confusion.counts, len(found.scored), note))
         if found.scored:
             line = "full-size %s mIOU: %.4f, pixel_accuracy: %.4f"
             LOG.info(line, channel, confusion.miou, confusion.pixel_accuracy)
@@ -209,3 +228,7 @@ class Finish:
 
 def _are_gpus(devices: list[Any]) -> bool:
     return bool(devices[0].device_type == "gpu")
+
+
+def _watch(gallery: Gallery, picture: Picture, mask: np.ndarray) -> None:
+    gallery.add(picture.name, picture.image, picture.labels, mask)

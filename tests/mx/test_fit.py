@@ -68,7 +68,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
         def __init__(self, *arguments: Any) -> None:
             pass
 
-        def run(self, history: list[dict[str, Any]]) -> None:
+        def run(self, history: list[dict[str, Any]], epoch_seconds: float) -> None:
             outcome.epochs = history
 
     step, seed = Trainer.step, Trainer.seed
@@ -417,6 +417,7 @@ class Stream:
     def __init__(self, samples: Any) -> None:
         self._samples = samples
         self.channel, self.label_map, self.colour_map = samples.channel, samples.label_map, None
+        self.count = None
 
     def listed(self) -> None:
         return None

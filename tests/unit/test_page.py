@@ -29,7 +29,7 @@ def epoch(number: int) -> dict[str, Any]:
         "learning_rate": 0.001,
         "train_throughput": 12.5,
         "validation_throughput": 30.0,
-        "seconds": 4.5,
+        "train_seconds": 4.5,
     }
 
 
@@ -200,4 +200,4 @@ def test_metrics_csv_holds_the_numbers_of_the_report() -> None:
     rows = list(csv.DictReader(render_epochs(history).splitlines()))
     assert [int(row["epoch"]) for row in rows] == [0, 1]
     assert float(rows[1]["mIOU"]) == 0.30000000000000004  # to the last digit
-    assert rows[1]["learning_rate"] == "" and float(rows[0]["seconds"]) == 4.5
+    assert rows[1]["learning_rate"] == "" and float(rows[0]["train_seconds"]) == 4.5

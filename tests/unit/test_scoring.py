@@ -90,7 +90,8 @@ def test_what_cannot_be_scored_is_named(make_job: JobFactory, caplog: pytest.Log
     assert sum(map(sum, figures["confusion"])) == LABELLED
     skipped = {Path(entry["image"]).stem: entry["reason"] for entry in figures["skipped"]}
     assert skipped == {
-        "validation-1": "these bytes are neither a JPEG nor a PNG image",
+        "validation-1": "this is neither a JPEG nor a PNG image, but text ('no image'): "
+        "give the raw bytes of a JPEG or PNG",
         "validation-2": "80×70 pixels do not fit",
         "validation-3": f"{data}/validation_annotation/validation-3.png could not be read: No such file or directory; "
         "is it still there?",

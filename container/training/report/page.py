@@ -25,7 +25,7 @@ EPOCHS = "metrics.csv"
 
 COLUMNS = (  # of metrics.csv: what report.json calls the figures of an epoch
     "epoch", "train_loss", "mIOU", "pixel_accuracy", "learning_rate", "train_throughput", "validation_throughput",
-    "seconds",
+    "train_seconds", "validation_seconds",
 )  # fmt: skip
 
 _SIDES = (320, 240, 180, 130, 90, 60)  # of the images shown, in pixels, until they fit
