@@ -158,7 +158,7 @@ def test_the_page_stays_below_two_megabytes_whatever_the_job() -> None:
     names = {label: ClassEntry("long name " * 20) for label in range(254)}
     facts = {"Configuration": {f"key {number}": "v" * 5000 for number in range(60)}}
     audit = {"errors": [fault] * 100, "warnings": [fault] * 100}
-    large = content(254, 15, 3000, (200, 280), "n" * 500, audit=audit, facts=facts)
+    large = content(254, 18, 3000, (200, 280), "n" * 500, audit=audit, facts=facts)
     rendered = render_page(dataclasses.replace(large, classes=names))
     assert len(rendered.encode()) < LIMIT
     assert len(Page(rendered).all("img")) == 12 * 4 + 1  # 12 examples, and the confusion matrix as a picture
