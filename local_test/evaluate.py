@@ -86,7 +86,7 @@ def evaluate(arguments: argparse.Namespace) -> Sequence[Path]:
             both = " and ".join(map(str, sorted(counts)))
             raise ClientError(f"the models have {both} classes: only models of the same classes can be compared")
         start = time.monotonic()
-        found = _Evaluation(models, _open_samples(arguments, counts.pop()))
+        found = _Evaluation(models, _open_samples(arguments, counts.pop()), arguments.images)
         found.run()
         content = found.content(arguments, time.monotonic() - start)
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -99,12 +99,12 @@ def evaluate(arguments: argparse.Namespace) -> Sequence[Path]:
 class _Evaluation:
     """Scores every pair with every model."""
 
-    def __init__(self, models: Sequence[Model], samples: FileSamples) -> None:
+    def __init__(self, models: Sequence[Model], samples: FileSamples, root: Path) -> None:
         self._models = models
         self._samples = samples
         self._num_classes: int = models[0].settings["num_classes"]
         self._confusions = [ConfusionMatrix(self._num_classes) for _ in models]
-        self._galleries = [Gallery(self._num_classes) for _ in models]
+        self._galleries = [Gallery(self._num_classes, root) for _ in models]
         self._images = 0
         self._skipped: list[str] = []
 

@@ -122,7 +122,7 @@ class Finish:
 
     def _score(self, channel: str) -> None:
         """Score every pixel of the channel's images at their own size."""
-        gallery = Gallery(self._job.num_classes) if self._reporter else None
+        gallery = Gallery(self._job.num_classes, self._reporter.images_root) if self._reporter else None
         watch = functools.partial(_watch, gallery) if gallery else None
         until, start = Until(self._stop, self._share()), time.monotonic()
         with self._opened_scorer(until) as scorer:

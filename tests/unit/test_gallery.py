@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from container.training.report.content import Borders
@@ -75,6 +77,13 @@ def test_images_of_one_score_and_of_one_name_are_no_fault() -> None:
     for _ in range(50):
         add(gallery, "same", 3)
     assert len(gallery.scored("", np.zeros((2, 2)), 50).worst) == 6
+
+
+def test_names_are_told_without_the_machines_directory() -> None:
+    gallery = Gallery(2, Path("/opt/ml/input/data"))
+    add(gallery, "/opt/ml/input/data/validation/a/b.jpg", 1)
+    add(gallery, "channel validation, record 7", 1)
+    assert list(gallery.scores) == ["validation/a/b.jpg", "channel validation, record 7"]
 
 
 def test_memory_is_bounded_whatever_comes() -> None:

@@ -106,7 +106,7 @@ def test_the_page_says_everything_in_its_order() -> None:
     assert "training: 4 of 9 epochs are done" in text and "int8 is missing: the job was stopped first" in text
     assert "two images are the same" in text and "crop_size240" in text
     places = [text.index(title) for title in (
-        "Verdict mIOU", "IoU per class, worst first", "training loss", "Of each true class", "Worst image",
+        "Verdict mIOU", "IoU per class, worst first", "training loss", "True \\ predicted", "Worst image",
         "Audit of the data", "Configuration",
     )]  # fmt: skip
     assert places == sorted(places)

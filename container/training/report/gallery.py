@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,10 +22,14 @@ RIGHT, WRONG_NEAR, WRONG_INSIDE, UNLABELLED = range(4)
 
 
 class Gallery:
-    """Keeps a few images of many, in bounded memory: about 25 MB for any number of images of any size."""
+    """Keeps a few images of many, in bounded memory: about 25 MB for any number of images of any size.
 
-    def __init__(self, num_classes: int) -> None:
+    Names of files lose the directory `root`, which says nothing to who reads the report elsewhere.
+    """
+
+    def __init__(self, num_classes: int, root: Path | None = None) -> None:
         self._num_classes = num_classes
+        self._prefix = f"{root}/" if root else ""
         self._random = np.random.default_rng(0)
         self._count = 0
         self._worst: list[tuple[float, int, Example]] = []  # heaps; the number tells examples of one score apart
@@ -35,6 +40,7 @@ class Gallery:
 
     def add(self, name: str, image: np.ndarray, labels: np.ndarray, prediction: np.ndarray) -> None:
         """Take in an image, uint8 RGB (H, W, 3), its labels and its prediction, both uint8 (H, W)."""
+        name = name.removeprefix(self._prefix)
         errors, borders = find_errors(labels, prediction, self._num_classes)
         if not borders.near + borders.inside:
             return

@@ -50,7 +50,8 @@ class Reporter:
             "Versions": versions(),
         }
         self._title = environment.job_name or "Training job"
-        self._gallery = Gallery(job.num_classes)
+        self.images_root = environment.root / "input" / "data"
+        self._gallery = Gallery(job.num_classes, self.images_root)
         self._scored: Scored | None = None
         self._best = -1.0
         self._history: list[dict[str, Any]] = []
@@ -113,7 +114,7 @@ class Reporter:
 
     def _show_epoch(self, history: list[dict[str, Any]], confusion: np.ndarray, images: int) -> None:
         entry, gallery = history[-1], self._gallery
-        self._history, self._gallery = history, Gallery(self._job.num_classes)
+        self._history, self._gallery = history, Gallery(self._job.num_classes, self.images_root)
         of = f"{images} validation crops of {self._job.crop}×{self._job.crop} in epoch {entry['epoch']}"
         seen = gallery.scored(of, confusion, images)
         if self._scored is None or entry["mIOU"] > self._best:
