@@ -43,7 +43,7 @@ def test_a_score_that_still_rises_asks_for_more_epochs() -> None:
 def test_a_class_that_is_never_predicted_is_named_first() -> None:
     missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])
     told = judge(content(epochs([0.1, 0.2, 0.3]), missed))
-    assert "kerb (30.0 %), class 2 (20.0 %) of the true pixels are never predicted" in told.sentence
+    assert "kerb (30.0 % of the true pixels), class 2 (20.0 %) are never predicted" in told.sentence
     assert any("more epochs" in advice for advice in told.further)
 
 

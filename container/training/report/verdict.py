@@ -60,11 +60,13 @@ def _never_predicted(content: Content) -> Iterator[str]:
     if not missed:
         return
     missed.sort(key=lambda row: -row.truth)
-    named = ", ".join(f"{content.called(row.label)} ({percent(row.truth)})" for row in missed[:_LISTED])
+    listed = [f"{content.called(row.label)} ({percent(row.truth)})" for row in missed[:_LISTED]]
+    listed[0] = listed[0].removesuffix(")") + " of the true pixels)"
+    named = ", ".join(listed)
     more = f" and {len(missed) - _LISTED} more" if missed[_LISTED:] else ""
     one = len(missed) == 1
     yield (
-        f"{named}{more} of the true pixels {'is' if one else 'are'} never predicted: give more examples of "
+        f"{named}{more} {'is' if one else 'are'} never predicted: give more examples of "
         f"{'this class' if one else 'these classes'}, or train longer"
     )
 
