@@ -130,6 +130,15 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", ".model.onnx.cache"}
 
 
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = {"model_best.params", ".notes.123", ".model_best.params", "model_algo-1.123"}
+    for name in (*kept, ".model_best.params.123", ".model_algo-1.7", ".model.onnx.99"):
+        (tmp_path / name).write_bytes(b"content")
+    artifacts.remove_temporaries(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    artifacts.remove_temporaries(tmp_path / "missing")
+
+
 def describe(folder: Path, content: object) -> None:
     (folder / "hyperparams.json").write_text(json.dumps(content))
     (folder / "model_best.params").write_bytes(b"weights")
