@@ -20,14 +20,14 @@ def test_sigterm_while_scores_are_made_leaves_model_and_report(make_job: JobFact
         Image.new(mode, (2000, 2000)).save(path)  # half a minute's work for two cores
     process = start(root)
     try:
-        wait_until((root / "model/model.onnx").exists, 240)
+        wait_until(lambda: (root / "model/model.onnx").exists() or process.poll() is not None, 240)
         process.send_signal(signal.SIGTERM)
         stopped = time.monotonic()
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0, out + err
-    assert time.monotonic() - stopped < 15
+    assert time.monotonic() - stopped < 30
     report = json.loads((root / "output/data/report.json").read_text())
     assert len(report["epochs"]) == 1 and report["failed"] == {"validation": "the job was stopped first"}
     names = {path.name for path in (root / "model").iterdir()}
