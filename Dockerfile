@@ -1,9 +1,24 @@
 # The CUDA image: `docker run IMAGE train` and `docker run IMAGE serve`, as SageMaker runs them. `make image` builds it.
 # It runs without a GPU, too. Dockerfile.cpu is the same program with the dependencies of the CPU alone.
 #
-# PRETRAINED names the backbones whose ImageNet weights are baked in: resnet-50, resnet-101, both with a comma, or none.
-# They come from ./pretrained, or from GluonCV's store where they are not there; either way their hash is checked.
+# PRETRAINED names the backbones whose ImageNet weights are baked in: resnet-18, -34, -50, -101, with commas, or none.
+# They come from ./pretrained, or from where they are published (PRETRAINED_MIRROR names another place).
 ARG BASE_IMAGE=debian:bookworm-20250520-slim
+
+# The weights come first: a build that cannot get them ends here, before anything large is installed.
+FROM ${BASE_IMAGE} AS fetched
+WORKDIR /opt/program
+COPY container/__init__.py container/errors.py container/
+COPY container/mx/__init__.py container/mx/fetch.py container/mx/sources.py container/mx/zipped.py container/mx/
+COPY pretrained/ pretrained/
+ARG PRETRAINED=resnet-50,resnet-101
+ARG PRETRAINED_MIRROR
+RUN if [ "$PRETRAINED" != none ]; then \
+        apt-get update \
+        && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+            python3-requests python3-tqdm ca-certificates \
+        && python3 -m container.mx.fetch $(echo "$PRETRAINED" | tr , ' '); \
+    fi
 
 FROM ${BASE_IMAGE} AS python
 RUN apt-get update \
@@ -39,15 +54,13 @@ RUN rm /opt/venv/bin/train \
 FROM builder AS pretrained
 WORKDIR /opt/program
 COPY container/ container/
-COPY pretrained/ pretrained/
-ARG PRETRAINED=none
+COPY --from=fetched /opt/program/pretrained pretrained/
+ARG PRETRAINED=resnet-50,resnet-101
 ENV MXNET_LIBRARY_PATH=/opt/mxnet-cpu/libmxnet.so
 RUN mkdir /pretrained \
     && if [ "$PRETRAINED" != none ]; then \
-        for backbone in $(echo "$PRETRAINED" | tr , ' '); do \
-            python -m container.mx.pretrained "$backbone" \
-            && cp "pretrained/$(echo "$backbone" | tr -d -)_v1s-"*.params /pretrained/ || exit 1; \
-        done; \
+        python -m container.mx.pretrained $(echo "$PRETRAINED" | tr , ' ') > /files \
+        && xargs cp -t /pretrained < /files; \
     fi
 
 FROM python

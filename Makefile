@@ -4,7 +4,7 @@ UV := uv==0.13.9
 LOCKS := build cpu gpu test sagemaker
 NAME ?= semantic-segmentation
 IMAGE ?= $(NAME):cpu
-export IMAGE PRETRAINED
+export IMAGE PRETRAINED PRETRAINED_MIRROR
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench fuzz lock clean image-cpu image test-container test-demo test-sagemaker test-gpu
@@ -26,7 +26,7 @@ test: lint ## lint, then run every test (ARGS="tests/unit -k feeder" to choose)
 fuzz: setup ## send 10000 hostile bodies through the server (FUZZ_SEED=1 for others)
 	FUZZ_BODIES=$${FUZZ_BODIES:-10000} .venv/bin/python -m pytest tests/fuzz
 
-image-cpu: ## build the CPU image (PRETRAINED=resnet-50,resnet-101 bakes ImageNet weights in)
+image-cpu: ## build the CPU image (PRETRAINED=none leaves the ImageNet weights out)
 	local_test/build_image.sh Dockerfile.cpu $(NAME):cpu
 
 image: ## build the CUDA image, which also runs without a GPU

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from container import disk
-from container.errors import ClientError, printable
+from container.errors import ClientError, last_line, printable
 from container.json_files import parse_object
 from container.parameter_file import check_parameter_file
 from container.schema import allows, convert, describe_range, read_schema
@@ -104,8 +104,8 @@ def write_weights(path: Path, save: Callable[[str], None], needed: int = 0) -> N
     with replacing(path, needed, check_parameter_file) as temporary:
         try:
             save(str(temporary))
-        except RuntimeError as error:  # MXNet's own: it begins with a traceback, and has no number
-            raise OSError(str(error).strip().splitlines()[-1]) from error
+        except RuntimeError as error:  # MXNet's own, which has no number
+            raise OSError(last_line(error)) from error
 
 
 def copy_file(source: Path, path: Path) -> None:

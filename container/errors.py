@@ -26,8 +26,11 @@ class JobError(Exception):
 
     `message` says cause and remedy in one line; `details` are the files, values or faults it is about, the worst
     first. The error's text is what follows its class in the failure file: the message, then as many details as there
-    is room for, "and N more". Everything in it that is not printable is escaped.
+    is room for, "and N more". Everything in it that is not printable is escaped. `fault` says whose fault it is, for
+    the kinds of an error too.
     """
+
+    fault = "JobError"
 
     def __init__(self, message: str, details: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -35,25 +38,31 @@ class JobError(Exception):
         self.details = tuple(map(str, details))
 
     def __str__(self) -> str:
-        prefix = f"{type(self).__name__}: "
+        prefix = f"{self.fault}: "
         return fit(self.message, self.details, REASON_LENGTH - len(prefix))
 
     @property
     def reason(self) -> str:
-        """What the failure file says: the class, then the text."""
-        return f"{type(self).__name__}: {self}"
+        """What the failure file says: whose fault it is, then the text."""
+        return f"{self.fault}: {self}"
 
 
 class ClientError(JobError):
     """The user's data or configuration is at fault."""
 
+    fault = "ClientError"
+
 
 class AlgorithmError(JobError):
     """This program is at fault."""
 
+    fault = "AlgorithmError"
+
 
 class PlatformError(JobError):
     """The machine or the platform is at fault."""
+
+    fault = "PlatformError"
 
 
 class RequestError(Exception):

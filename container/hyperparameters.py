@@ -66,6 +66,9 @@ class Hyperparameters:
     resume: str
     report_minutes: float | None
     seed: int | None
+    reset_head: bool
+    freeze_backbone: bool
+    freeze_batchnorm: bool
     audit: str | None  # by the input mode when None
     exif_orientation: str
     class_names: Mapping[str, str] | None  # by class id in decimal

@@ -38,6 +38,7 @@ class ServeSettings:
     engine: str = "openvino"
     precision: str = "auto"
     metrics: bool = False
+    ui: bool = False  # a page at / on which people try the model
     exif_orientation: Literal["ignore", "apply"] = "ignore"
     multi_model: bool = False
     model_memory: int = 2**32
@@ -82,6 +83,7 @@ class ServeSettings:
             engine=engine,
             precision=_choose(variables, "SERVE_PRECISION", PRECISIONS),
             metrics=_choose(variables, "SERVE_METRICS", ("0", "1")) == "1",
+            ui=_read_ui(variables, multi_model),
             exif_orientation=_choose(variables, "EXIF_ORIENTATION", EXIF_ORIENTATIONS),
             multi_model=multi_model,
             model_memory=integer.read("MODEL_MEMORY_MB", default=memory * 3 // 4 // 2**20) * 2**20,
@@ -103,6 +105,13 @@ def _choose(variables: Mapping[str, str], name: str, choices: tuple[T, ...]) -> 
         if value == choice:
             return choice
     raise ClientError(f"the environment variable {name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _read_ui(variables: Mapping[str, str], multi_model: bool) -> bool:
+    wanted = _choose(variables, "SERVE_UI", ("0", "1")) == "1"
+    if wanted and multi_model:
+        raise ClientError("SERVE_UI=1 shows one model, SAGEMAKER_MULTI_MODEL=true serves many: unset one of the two")
+    return wanted
 
 
 def _log_level(text: str) -> str:

@@ -42,3 +42,11 @@ say "the model's quality (at least ${LEAST_MIOU:=0.75} is expected):"
     --least "$LEAST_MIOU"
 say "done; look at the photograph under its mask:"
 echo "$pictures" | grep _overlay
+report=$test_dir/output/data/report.html
+if [ ! -f "$report" ]; then
+    report=$test_dir/output/data/report.json
+fi
+say "the job's report:"
+echo "$report"
+say "photographs of your own can be tried at http://localhost:8080/ while this runs:"
+printf 'TEST_DIR=%q local_test/serve_local.sh\n' "$test_dir"

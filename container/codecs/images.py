@@ -117,6 +117,8 @@ def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None
     if header.format != "PNG":
         raise DecodeError(f"an annotation must be a PNG, this is {header.format}")
     image = _load(data, header, warn)
+    if warn and image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema() != (255, 255):
+        warn("some pixels are transparent: they count by the colour beneath")
     if image.mode in ("RGB", "RGBA", "LA"):
         return Annotation(None, colours=np.asarray(image.convert("RGB")))
     pixels = np.asarray(image)

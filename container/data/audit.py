@@ -5,10 +5,11 @@ In Pipe mode, or where it was left out, the findings grow during the first pass 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from container import artifacts
@@ -20,7 +21,7 @@ from container.data.examine import examine_pairs
 from container.data.faults import Fault, raise_faults
 from container.data.findings import BadSample, Findings, Seen
 from container.data.samples import FileSamples, Samples
-from container.errors import printable
+from container.errors import ClientError, printable
 from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
@@ -31,15 +32,52 @@ _MOST_FAULTS = 100  # unusable pairs of a stream, after which its pass need not 
 _MOST_DETAILS = 10  # of a warning in the log
 
 
+class _Notes(logging.Handler):
+    """Keeps the messages of warnings."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def recorded(folder: Path) -> Iterator[list[str]]:
+    """Collect, for audit.json in `folder`, what the log is warned of while channels are checked and opened.
+
+    A ClientError ends the job before there is an audit: then audit.json holds it.
+    """
+    notes, log = _Notes(), logging.getLogger("container.data")
+    log.addHandler(notes)
+    try:
+        yield notes.messages
+    except ClientError as error:
+        fault = Fault("channels", error.message, error.details)
+        artifacts.write_json(
+            folder / REPORT, {"errors": [fault.as_dict()], "warnings": [], "notes": notes.messages, "channels": {}}
+        )
+        raise
+    finally:
+        log.removeHandler(notes)
+
+
 class Audit:
     """The findings on a job's channels, and what follows from them; `folder` is where audit.json goes.
 
-    `unopened` are the faults of channels that could not even be opened.
+    `unopened` are the faults of channels that could not even be opened, `notes` what `recorded` has collected.
     """
 
     def __init__(
-        self, job: Hyperparameters, samples: Mapping[str, Samples], folder: Path, unopened: Sequence[Fault] = ()
+        self,
+        job: Hyperparameters,
+        samples: Mapping[str, Samples],
+        folder: Path,
+        unopened: Sequence[Fault] = (),
+        notes: Sequence[str] = (),
     ) -> None:
+        self._notes = notes
         self._job = job
         self._samples = samples
         self._path = folder / REPORT
@@ -50,12 +88,14 @@ class Audit:
         self._errors = list(unopened)
         self._told: set[str] = set()
         self._pending = set(samples)
+        self._stop = threading.Event()
 
     def run(self, mode: str, stop: threading.Event) -> None:
         """Audit the File channels as `mode` says (full, fast or off), and tell what was found.
 
         Raises one ClientError, the worst fault first; audit.json is written either way.
         """
+        self._stop = stop
         files = {name: each for name, each in self._samples.items() if isinstance(each, FileSamples)}
         start = time.monotonic()
         for channel, samples in files.items() if mode != "off" else ():
@@ -84,9 +124,7 @@ class Audit:
 
     def watch_bad(self, channel: str, error: BadSample) -> bool:
         """Take in an unusable pair of a first pass; returns whether the pass may go on."""
-        findings = self._findings[channel]
-        findings.add_bad(error)
-        return len(findings.bad) <= self._job.max_bad_records or len(findings.bad) < _MOST_FAULTS
+        return self._findings[channel].add_bad(error) < max(_MOST_FAULTS, self._job.max_bad_records + 1)
 
     def end(self, channel: str) -> None:
         """Judge a channel whose first pass is complete; raises ClientError as `run` does."""
@@ -95,16 +133,26 @@ class Audit:
         self._findings[channel].pairs = self._findings[channel].opened
         self._conclude([channel], f"audit of channel {channel} (first pass)", complete=True)
 
+    def give_up(self, channel: str, error: ClientError) -> None:
+        """Judge a channel whose first pass cannot go on; raises ClientError with what was found until then."""
+        self._modes[channel] = "first pass, given up"
+        self._findings[channel].pairs = self._findings[channel].opened
+        if not isinstance(error, BadSample):
+            self._errors.append(Fault("stream", error.message, error.details))
+        self._conclude([channel], f"audit of channel {channel} (first pass, given up)", complete=False)
+
     def _conclude(self, channels: Sequence[str], title: str, complete: bool) -> None:
         for channel in channels:
             self._findings[channel].sort()
         judged = {channel: self._findings[channel] for channel in self._findings if self._modes.get(channel)}
         names = self._names()
         budget = self._job.max_bad_records
-        self._errors += find_errors({channel: self._findings[channel] for channel in channels}, budget)
+        self._errors += find_errors({channel: self._findings[channel] for channel in channels}, budget, judged)
         if not complete:  # a sample shows what is broken, not what is absent
             self._errors = [fault for fault in self._errors if fault.kind not in ("classes", "label map")]
-        warnings = find_warnings(judged, names, self._job) if complete else []
+        is_all = judged.keys() == self._samples.keys()
+        warnings = find_warnings(judged, names, self._job, self._stop, is_all) if complete else []
+        warnings += self._unknown_classes()
         self._write(judged, names, warnings)
         LOG.info("%s: %s", title, summarize(self._errors, warnings, self._path))
         for line in draw_table([judged[channel] for channel in channels], names) if channels else ():
@@ -124,6 +172,24 @@ class Audit:
         if fault.details[_MOST_DETAILS:]:
             LOG.warning("  and %d more, all of them in %s", len(fault.details) - _MOST_DETAILS, self._path)
 
+    def _unknown_classes(self) -> list[Fault]:
+        """Tell of classes that Ground Truth's metadata name, though the job has no such class."""
+        names = {
+            index: name
+            for samples in self._samples.values()
+            if samples.colour_map and samples.label_map.scale is not None
+            for index, name in samples.colour_map.names.items()
+            if index >= self._job.num_classes
+        }
+        if not names:
+            return []
+        listed = ", ".join(f"{index} ({name})" for index, name in sorted(names.items()))
+        return [
+            Fault(
+                "metadata", f"the labels' metadata name classes beyond num_classes, {self._job.num_classes}: {listed}"
+            )
+        ]
+
     def _names(self) -> dict[int, str]:
         """Call the classes as the first channel that knows them does."""
         names: dict[int, str] = {}
@@ -139,6 +205,7 @@ class Audit:
             {
                 "errors": [fault.as_dict() for fault in self._errors],
                 "warnings": [fault.as_dict() for fault in warnings],
+                "notes": list(self._notes),
                 "channels": {
                     channel: {"mode": self._modes[channel], **findings.as_dict(names)}
                     for channel, findings in judged.items()

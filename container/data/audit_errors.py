@@ -3,65 +3,94 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from container.data.colours import suggest_map
+from container.data.colours import FILES, suggest_map
 from container.data.faults import Fault, list_values
-from container.data.findings import BadSample, Findings, Kind, unmapped_colours
+from container.data.findings import Bad, Findings, Kind
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE
 
 _REASONS: Mapping[Kind, str] = {
     "unreadable": "pairs that cannot be read: replace or remove them",
+    "same": "images that are their own annotations: put the photographs there",
     "size": "pairs of two sizes: export the annotations anew at the photographs' own size",
     "colour": "annotations whose colours cannot be read",
 }
+_SMOOTH = 16  # values beyond twice the classes, from which on they look like the shades of smoothed edges
 
 
-def find_errors(channels: Mapping[str, Findings], budget: int) -> list[Fault]:
-    """List what makes training senseless, the worst first; each channel may have `budget` unusable pairs."""
+def find_errors(
+    channels: Mapping[str, Findings], budget: int, known: Mapping[str, Findings] | None = None
+) -> list[Fault]:
+    """List what makes training senseless, the worst first; each channel may have `budget` unusable pairs.
+
+    `known` are the findings on all channels, from which label maps are suggested: one map has to fit all of them.
+    """
+    known = channels if known is None else known
     faults: list[Fault] = []
     for findings in channels.values():
-        if len(findings.bad) > budget:
-            faults += group_bad_pairs(findings, budget)
-        elif fault := _unused_map(findings) or _too_few_classes(findings):
+        if len(findings.bad) > budget or (findings.bad and not findings.usable):
+            faults += group_bad_pairs(findings, budget, known)
+        if findings.usable and (fault := _unused_map(findings, known) or _too_few_classes(findings, known)):
             faults.append(fault)
-    return faults
+    return faults + list(_contradicting_names(known))
 
 
-def group_bad_pairs(findings: Findings, budget: int) -> Iterator[Fault]:
+def group_bad_pairs(findings: Findings, budget: int, known: Mapping[str, Findings]) -> Iterator[Fault]:
     """Group the unusable pairs by what is wrong with them."""
-    kinds: dict[Kind, list[BadSample]] = {}
-    for error in findings.bad:
-        kinds.setdefault(error.kind, []).append(error)
-    skipped = f" ({len(findings.bad)} are skipped, _max_bad_records={budget})" if len(findings.bad) <= budget else ""
+    kinds: dict[Kind, list[Bad]] = {}
+    for bad in findings.bad:
+        kinds.setdefault(bad.kind, []).append(bad)
+    count = len(findings.bad)
+    skipped = (
+        f" ({count} {'is' if count == 1 else 'are'} skipped, _max_bad_records={budget})" if count <= budget else ""
+    )
     for kind in sorted(kinds, key=lambda kind: -len(kinds[kind])):
-        errors = kinds[kind]
-        details = tuple(error.message for error in errors)
-        suggestion = _suggest_values(findings) if kind == "label" else None
-        suggested = f" such as {suggestion}" if suggestion else ""
-        if len(errors) == 1:
-            yield Fault(kind, errors[0].message + suggested + skipped)
-            continue
-        colours = unmapped_colours(errors) if kind == "colour" else None
-        if colours:
-            reason = f"annotations in colours, not class ids: {suggest_map(colours, findings.num_classes)}"
-        elif kind == "label":
-            reason = (
-                f"annotations with pixel values that are no class (num_classes is {findings.num_classes}): "
-                f"{list_values(findings, findings.wrong)}; raise num_classes, mark such pixels 255 (ignore), or give a "
-                f"label map{suggested}"
-            )
+        mine = kinds[kind]
+        advice = _advise_values(findings, known) if kind == "label" else ""
+        if len(mine) == 1:
+            yield Fault(kind, mine[0].message + advice + skipped)
         else:
-            reason = _REASONS[kind]
-        yield Fault(kind, f"channel {findings.channel} has {len(errors)} {reason}{skipped}", details)
+            reason = _describe(kind, findings, known) + advice
+            details = tuple(bad.message for bad in mine)
+            yield Fault(kind, f"channel {findings.channel} has {len(mine)} {reason}{skipped}", details)
 
 
-def _unused_map(findings: Findings) -> Fault | None:
+def _describe(kind: Kind, findings: Findings, known: Mapping[str, Findings]) -> str:
+    if kind == "label":
+        return (
+            f"annotations with pixel values that are no class (num_classes is {findings.num_classes}): "
+            f"{list_values(findings, findings.wrong)}; raise num_classes, mark such pixels 255 (ignore), or give a "
+            "label map"
+        )
+    if kind == "colour" and findings.bad_colours:
+        if findings.usable and not findings.is_colour:
+            return f"annotations in colours, but {findings.usable} with class ids: export all of them as class ids"
+        colours: Counter[int] = Counter()
+        for each in known.values():
+            colours.update(each.bad_colours)
+        return f"annotations in colours, not class ids: {suggest_map(colours, findings.num_classes)}"
+    return _REASONS[kind]
+
+
+def _advise_values(findings: Findings, known: Mapping[str, Findings]) -> str:
+    if suggestion := _suggest_values(findings, known):
+        return f" such as {suggestion}"
+    if len(findings.wrong) > 2 * findings.num_classes + _SMOOTH:
+        return (
+            f"; with {len(findings.wrong)} such values, the edges may have been smoothed: export the annotations "
+            "without anti-aliasing"
+        )
+    return ""
+
+
+def _unused_map(findings: Findings, known: Mapping[str, Findings]) -> Fault | None:
     """Tell of a label map none of whose values occurs."""
     label_map = findings.label_map
     named = label_map.labels if label_map.colours is None else label_map.colours
-    if label_map.scale is not None or not findings.opened or named.keys() & findings.values.keys():
+    if label_map.scale is not None or named.keys() & findings.values.keys():
         return None
     what = "colour" if label_map.colours is not None else "pixel value"
     message = (
@@ -72,16 +101,16 @@ def _unused_map(findings: Findings) -> Fault | None:
     if turned and LabelMap(turned).labels.keys() & findings.values.keys():
         message += f"; keys are labels and values are pixels: turned round it fits, {json.dumps(turned)}"
     elif label_map.colours is not None and findings.is_colour:
-        message += f"; {suggest_map(findings.values, findings.num_classes)}"
-    elif suggestion := _suggest_values(findings):
+        message += f"; {suggest_map({k: n for k, n in findings.values.items() if k >= 0}, findings.num_classes)}"
+    elif suggestion := _suggest_values(findings, known):
         message += f"; write {suggestion}"
     return Fault("label map", message)
 
 
-def _too_few_classes(findings: Findings) -> Fault | None:
+def _too_few_classes(findings: Findings, known: Mapping[str, Findings]) -> Fault | None:
     """Tell of a channel in which there is nothing to learn, or nothing to score."""
     channel, classes = findings.channel, findings.classes
-    if not findings.opened or len(classes) > (channel == "train"):
+    if len(classes) > (channel == "train"):
         return None
     if channel != "train":
         message = f"no pixel of channel {channel}_annotation is labelled, so nothing could be scored"
@@ -96,19 +125,32 @@ def _too_few_classes(findings: Findings) -> Fault | None:
     turned = findings.label_map.turned_round(findings.num_classes)
     if turned and len(LabelMap(turned).labels.keys() & findings.values.keys()) > 1:
         message += f"; keys are labels and values are pixels: turned round the label map fits, {json.dumps(turned)}"
-    elif suggestion := _suggest_values(findings):
-        message += (
-            f"; if each of them is a class, put {suggestion} into the channel label_map as train_label_map.json and "
-            "validation_label_map.json"
-        )
+    elif suggestion := _suggest_values(findings, known):
+        message += f"; if each of them is a class, put {suggestion} into {FILES}"
     return Fault("classes", message)
 
 
-def _suggest_values(findings: Findings) -> str | None:
-    """Write the map that makes a class of each pixel value, of 255 only where there is but one other."""
-    values = sorted(findings.values)
+def _contradicting_names(channels: Mapping[str, Findings]) -> Iterator[Fault]:
+    """Tell of label maps that call one class by two names."""
+    named: dict[int, tuple[str, LabelMap]] = {}
+    for findings in channels.values():
+        for label, name in findings.label_map.names.items():
+            other, source = named.setdefault(label, (name, findings.label_map))
+            if other != name:
+                yield Fault(
+                    "names",
+                    f"{findings.label_map.source} calls class {label} {name}, {source.source} calls it {other}: write "
+                    "the same classes into both",
+                )
+                return
+
+
+def _suggest_values(findings: Findings, known: Mapping[str, Findings]) -> str | None:
+    """Write the map that makes a class of each value of all channels, of 255 only where there is but one other."""
+    alike = [each for each in known.values() if each.label_map.content == findings.label_map.content]
+    values = sorted({value for each in alike for value in (*each.values, *each.bad_values)})
     others = [value for value in values if value != IGNORE]
     chosen = others if len(others) > 1 else values
-    if findings.is_colour or not 1 < len(chosen) <= findings.num_classes:
+    if any(each.is_colour for each in alike) or not 1 < len(chosen) <= findings.num_classes:
         return None
     return json.dumps({"map": {str(label): value for label, value in enumerate(chosen)}})

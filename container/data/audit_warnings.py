@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 
 from container.data.audit_errors import group_bad_pairs
@@ -14,18 +15,25 @@ from container.hyperparameters import Hyperparameters
 _RARE = 0.001  # of the labelled pixels
 
 
-def find_warnings(channels: Mapping[str, Findings], names: Mapping[int, str], job: Hyperparameters) -> list[Fault]:
-    """List what a person should know before a job of hours begins."""
+def find_warnings(
+    channels: Mapping[str, Findings],
+    names: Mapping[int, str],
+    job: Hyperparameters,
+    stop: threading.Event,
+    is_all: bool = True,
+) -> list[Fault]:
+    """List what a person should know before a job of hours begins; `is_all`: whether all channels are among these."""
     found: list[Fault] = []
     for findings in channels.values():
-        if 0 < len(findings.bad) <= job.max_bad_records:
-            found += group_bad_pairs(findings, job.max_bad_records)
+        if 0 < len(findings.bad) <= job.max_bad_records and findings.usable:
+            found += group_bad_pairs(findings, job.max_bad_records, channels)
         found += _odd_labels(findings, names)
         found += _odd_pictures(findings)
     if "train" in channels:
         found += _other_count(channels["train"], job)
-        found += _unseen_classes(channels, names)
-    return found + list(_repeated_images(channels))
+        found += _unseen_classes(channels, names, is_all)
+    found += _contradicting_maps(channels)
+    return found + list(_repeated_images(channels, stop))
 
 
 def _other_count(train: Findings, job: Hyperparameters) -> Iterator[Fault]:
@@ -63,15 +71,15 @@ def _odd_labels(findings: Findings, names: Mapping[int, str]) -> Iterator[Fault]
             f"channel {channel}: more than half of {len(findings.mostly_ignored)} annotations is ignored",
             tuple(findings.mostly_ignored),
         )
-    if findings.repainted:
-        name, (index, colour, other, owner) = next(iter(findings.repainted.items()))
+    if findings.repaired:
         yield Fault(
-            "palette",
-            f"channel {channel}: {len(findings.repainted)} annotations show a class id in another colour than the "
-            f"others do, for example id {index} is #{colour:06x} in {name} but #{other:06x} in {owner}: ids count, not "
-            'colours; if the colours are right, map them by {"colors": …} in a label map',
-            tuple(findings.repainted),
+            "repaired",
+            f"channel {channel}: the ids of {len(findings.repaired)} masks contradict the colours that Ground Truth's "
+            "metadata give their classes: the colours are followed",
+            tuple(findings.repaired),
         )
+    if fault := _contradicting_palettes(findings):
+        yield fault
     if findings.channel == "train":
         for label in findings.classes:
             share = findings.labels[label] / max(1, findings.labelled)
@@ -81,6 +89,26 @@ def _odd_labels(findings: Findings, names: Mapping[int, str]) -> Iterator[Fault]
                     f"class {_called(label, names)} has {percent(share)} of the labelled pixels of channel train, in "
                     f"{findings.images[label]} of {findings.opened} images: it will hardly be learnt; add images of it",
                 )
+
+
+def _contradicting_palettes(findings: Findings) -> Fault | None:
+    """Tell of annotations that show an id in another colour than most do."""
+    odd: set[str] = set()
+    example = ""
+    for index, colours in sorted(findings.palettes.items()):
+        (usual, most), *others = sorted(colours.items(), key=lambda item: (-len(item[1]), item[1][0]))
+        for colour, names in others:
+            odd.update(names)
+            example = example or f"id {index} is #{colour:06x} in {names[0]} but #{usual:06x} in {most[0]}"
+    if not odd:
+        return None
+    return Fault(
+        "palette",
+        f"channel {findings.channel}: {len(odd)} annotations show a class id in another colour than most do, for "
+        f"example {example}: ids count, not colours; if the colours are right, map them by "
+        '{"colors": …} in a label map',
+        tuple(sorted(odd)),
+    )
 
 
 def _odd_pictures(findings: Findings) -> Iterator[Fault]:
@@ -113,10 +141,10 @@ def _odd_pictures(findings: Findings) -> Iterator[Fault]:
         )
 
 
-def _unseen_classes(channels: Mapping[str, Findings], names: Mapping[int, str]) -> Iterator[Fault]:
+def _unseen_classes(channels: Mapping[str, Findings], names: Mapping[int, str], is_all: bool) -> Iterator[Fault]:
     """Tell of classes that training never sees."""
     train = channels["train"]
-    if len(train.bad) == train.opened:
+    if not train.usable:
         return
     unseen = [label for label in range(train.num_classes) if not train.labels[label]]
     scored = [label for label in unseen if any(other.labels[label] for other in channels.values())]
@@ -126,7 +154,8 @@ def _unseen_classes(channels: Mapping[str, Findings], names: Mapping[int, str]) 
             f"channel train has no pixel of {_list_classes(scored, names)}, which the validation or test annotations "
             "have: it cannot be learnt; add images of it",
         )
-    if absent := [label for label in unseen if label not in scored]:
+    absent = [label for label in unseen if label not in scored]
+    if is_all and absent:
         yield Fault("absent", f"no annotation has a pixel of {_list_classes(absent, names)}: is num_classes right?")
 
 
@@ -136,12 +165,29 @@ def _list_classes(labels: list[int], names: Mapping[int, str]) -> str:
     return f"{'classes' if labels[1:] else 'class'} {listed}{more}"
 
 
-def _repeated_images(channels: Mapping[str, Findings]) -> Iterator[Fault]:
+def _contradicting_maps(channels: Mapping[str, Findings]) -> Iterator[Fault]:
+    """Tell of label maps that make different labels of one pixel value or colour."""
+    seen: dict[object, tuple[int, Findings]] = {}
+    for findings in channels.values():
+        label_map = findings.label_map
+        colours = {f"#{code:06x}": label for code, label in (label_map.colours or {}).items()}
+        for value, label in [*label_map.labels.items(), *colours.items()]:
+            other, owner = seen.setdefault(value, (label, findings))
+            if other != label:
+                yield Fault(
+                    "maps",
+                    f"the label maps differ: {value} is label {label} in channel {findings.channel}, but {other} in "
+                    f"channel {owner.channel}; mend one, unless their annotations really are drawn so",
+                )
+                return
+
+
+def _repeated_images(channels: Mapping[str, Findings], stop: threading.Event) -> Iterator[Fault]:
     """Tell of images that two channels share: scores on what was trained on are too good."""
     ordered = list(channels.values())
     for place, findings in enumerate(ordered):
         for other in ordered[place + 1 :]:
-            if repeats := find_repeats(other.digests, findings.digests):
+            if repeats := find_repeats(other.digests, findings.digests, stop):
                 yield Fault(
                     "repeated",
                     f"{len(repeats)} images of channel {other.channel} are in channel {findings.channel} too, pixel "

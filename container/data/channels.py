@@ -17,7 +17,8 @@ _PICTURES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "app
 _MODELS = ("application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip", *_ANY)
 
 _SAMPLES = ("train", "validation", "test")
-_FILES = ("label_map", "model")  # channels that hold files of another kind
+_WEIGHTS = {"model": ("an archive is", _MODELS), "pretrained": ("weights are", (*_MODELS, "application/zip"))}
+_FILES = ("label_map", *_WEIGHTS)  # channels that hold files of another kind
 
 
 def used_channels(environment: Environment) -> list[str]:
@@ -54,12 +55,12 @@ def _find_missing(environment: Environment, name: str) -> Iterator[str]:
 
 def _find_unfit(channel: Channel) -> Iterator[str]:
     """Say what of the channel's kind is not supported."""
-    if channel.name == "model" and channel.input_mode == "Pipe":
-        yield "channel model is in Pipe mode, but an archive is a file: set its TrainingInputMode to File"
-    elif channel.name == "model" and not channel.path.is_dir():
-        yield f"channel model has no directory {channel.path}"
+    weights, accepted = _WEIGHTS.get(channel.name, ("", _PICTURES))
+    if weights and channel.input_mode == "Pipe":
+        yield f"channel {channel.name} is in Pipe mode, but {weights} a file: set its TrainingInputMode to File"
+    elif weights and not channel.path.is_dir():
+        yield f"channel {channel.name} has no directory {channel.path}"
     content_type = (channel.content_type or "").split(";")[0].strip().lower()
-    accepted = _MODELS if channel.name == "model" else _PICTURES
     if content_type and channel.name != "label_map" and content_type not in accepted:
         yield f"channel {channel.name} has ContentType {channel.content_type}; use {' or '.join(accepted)}"
 

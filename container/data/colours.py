@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import re
 from collections.abc import Mapping
 
@@ -15,9 +16,14 @@ import numpy as np
 
 from container.errors import ClientError
 
+LOG = logging.getLogger(__name__)
+
 Colour = tuple[int, int, int]
 
-_LISTED = 20
+FILES = "label_map/<channel>_label_map.json for each of the channels train, validation (and test)"
+
+_COUNTED = 1024  # colours of one picture
+_SPARE = 16  # colours beyond the classes that a suggestion lists as ignored
 _ONE_LABELLING = "train on images that were labelled with the same classes in the same order"
 
 
@@ -55,6 +61,13 @@ def _places(known: tuple[int, ...]) -> np.ndarray:
     return table
 
 
+def count_colours(codes: np.ndarray) -> dict[int, int]:
+    """Count the pixels of each colour, the commonest only where a picture has more than a mask could."""
+    values, counts = np.unique(codes, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:_COUNTED]
+    return dict(zip(values[most].tolist(), counts[most].tolist(), strict=True))
+
+
 def suggest_map(colours: Mapping[int, int], num_classes: int) -> str:
     """Write the label map to paste for annotations whose colours (0xrrggbb: pixels) nothing explains."""
     frequent = sorted(colours, key=lambda code: (-colours[code], code))
@@ -63,17 +76,13 @@ def suggest_map(colours: Mapping[int, int], num_classes: int) -> str:
     if len(ids) > 1 and all(greys.get(code, 254) in (*ids, 255) for code in frequent):  # ids, saved as RGB
         entries = {f"#{code:06x}": greys[code] for code in sorted(frequent)}
     else:
-        entries = {
-            f"#{code:06x}": label if label < num_classes else 255 for label, code in enumerate(frequent[:_LISTED])
-        }
-    suggestion = json.dumps({"colors": entries})
-    told = (
-        f"put {suggestion}, with the ids you mean, into label_map/train_label_map.json (and validation_label_map.json)"
-    )
-    if len(frequent) > max(num_classes, _LISTED):
+        listed = frequent[: num_classes + _SPARE]
+        entries = {f"#{code:06x}": label if label < num_classes else 255 for label, code in enumerate(listed)}
+    told = f"put {json.dumps({'colors': entries})}, with the ids you mean, into {FILES}"
+    if len(frequent) > 4 * num_classes + _SPARE:
         told += (
-            f"; there are {len(frequent)} colours for {num_classes} classes: if edges were smoothed, or the mask was a "
-            "JPEG once, export it anew"
+            f"; there are {len(frequent)} colours or more for {num_classes} classes: if edges were smoothed, or the "
+            "mask was a JPEG once, export it anew"
         )
     elif len(frequent) > num_classes:
         told += f"; num_classes is {num_classes}, so the rarest of {len(frequent)} colours stand there as 255, ignored"
@@ -130,6 +139,7 @@ class ColourMaps:
     def __init__(self) -> None:
         self._names: dict[int, tuple[str, str]] = {}  # class id: its name, and the record that said so
         self._colours: dict[int, Colour] = {}
+        self._told = False
 
     def add(self, own: ColourMap, record: str) -> ColourMap:
         """Take in a record's map; returns it with the classes known from others.
@@ -150,8 +160,15 @@ class ColourMaps:
                     f"{_ONE_LABELLING}"
                 )
         for index, name in own.names.items():
-            self._names.setdefault(index, (name, record))
-            self._colours.setdefault(index, own.colours[index])
+            _, source = self._names.setdefault(index, (name, record))
+            if self._colours.setdefault(index, own.colours[index]) != own.colours[index] and not self._told:
+                self._told = True
+                LOG.warning(
+                    "%s shows class %s in another colour than %s does: each mask is read by its own colours",
+                    record,
+                    name,
+                    source,
+                )
         return ColourMap({**self.united.names, **own.names}, {**self._colours, **own.colours})
 
     @property

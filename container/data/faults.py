@@ -40,17 +40,20 @@ def raise_faults(faults: list[Fault], told: str) -> None:
 
 
 def list_values(findings: Findings, which: Mapping[int, int] | None = None) -> str:
-    """List pixel values with their shares of all pixels, the most frequent first."""
+    """List pixel values with their shares of all pixels seen, the most frequent first."""
     counts = findings.values if which is None else which
+    total = sum(findings.values.values()) + sum(findings.bad_values.values()) * (which is findings.wrong)
     ordered = sorted(counts, key=lambda value: (-counts[value], value))
     listed = []
     for value in ordered[:LISTED]:
         ignored = ", ignored" if value in findings.ignored else ""
-        listed.append(f"{findings.show(value)} ({percent(findings.share(counts[value]))}{ignored})")
+        listed.append(f"{findings.show(value)} ({percent(counts[value] / max(1, total))}{ignored})")
     return ", ".join(listed) + (f" and {len(ordered) - LISTED} more" if ordered[LISTED:] else "") or "none"
 
 
 def percent(share: float | np.floating[Any]) -> str:
     """Write a share with as many digits as tell it from nothing."""
-    percent = 100 * float(share)
-    return f"{percent:.1f} %" if percent >= 0.1 or not percent else f"{percent:.1g} %"
+    hundredths = 100 * float(share)
+    if hundredths >= 0.1 or not hundredths:
+        return f"{hundredths:.1f} %"
+    return f"{hundredths:.1g} %" if hundredths >= 0.0001 else "under 0.0001 %"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -15,10 +15,10 @@ from container.data.labels import LabelMap
 from container.data.reading import IGNORE, Reading, UnmappedColours
 from container.errors import ClientError
 
-Kind = Literal["unreadable", "size", "colour", "label"]
+Kind = Literal["unreadable", "same", "size", "colour", "label"]
 
 _MOSTLY = 0.5  # of an annotation's pixels ignored
-_VALUES = 4096  # distinct pixel values or colours that are told apart
+_VALUES = 2**17  # distinct pixel values or colours that are told apart: all of 16 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +37,32 @@ class Seen:
 
 
 class BadSample(ClientError):
-    """One pair that cannot be used; `seen` is what could be read of it all the same."""
+    """One pair that cannot be used.
 
-    def __init__(self, message: str, kind: Kind, seen: Seen | None = None, colours: Counter[int] | None = None) -> None:
+    Of an annotation that could be read, `values` counts the pixels by value, `wrong` those of values that are no class;
+    `colours` counts them by 0xrrggbb where nothing says what colours mean.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        kind: Kind,
+        reading: Reading | None = None,
+        colours: Mapping[int, int] | None = None,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
-        self.seen = seen
-        self.colours = colours or Counter()
+        self.values = reading.count_values() if reading else {}
+        self.wrong = reading.count_values(reading.wrong) if reading else {}
+        self.colours = colours or {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bad:
+    """What is kept of a pair that cannot be used: not the error, whose traceback holds all of the pair."""
+
+    kind: Kind
+    message: str
 
 
 class Findings:
@@ -56,11 +75,13 @@ class Findings:
         self.crop = crop
         self.pairs = 0  # in the channel, as far as is known
         self.opened = 0
-        self.bad: list[BadSample] = []
+        self.bad: list[Bad] = []
         self.values: Counter[int] = Counter()  # pixels by id, or by colour as 0xrrggbb
         self.ignored: set[int] = set()  # of those, what is ignored
         self.unnamed: Counter[int] = Counter()  # what the label map does not name
-        self.wrong: Counter[int] = Counter()  # and what it makes no class of
+        self.bad_values: Counter[int] = Counter()  # pixels of unusable pairs by their values
+        self.wrong: Counter[int] = Counter()  # and of those, the values that are no class
+        self.bad_colours: Counter[int] = Counter()  # pixels of unusable pairs by colours that nothing explains
         self.is_colour = False
         self.labels = np.zeros(256, np.int64)  # pixels by label
         self.images = np.zeros(256, np.int64)  # images by label
@@ -73,8 +94,8 @@ class Findings:
         self.heights: list[int] = []  # smallest and largest
         self.widths: list[int] = []
         self.digests: dict[bytes, list[str]] = {}
-        self.palettes: dict[int, tuple[int, str]] = {}  # the first colour of an index, and whose it is
-        self.repainted: dict[str, tuple[int, int, int, str]] = {}  # by annotation: index, its colour, the other, whose
+        self.repaired: list[str] = []  # whose ids contradicted Ground Truth's colours
+        self.palettes: dict[int, dict[int, list[str]]] = {}  # names by palette index and the colour shown for it
         self._lock = threading.Lock()
 
     def add(self, seen: Seen) -> None:
@@ -94,19 +115,35 @@ class Findings:
             if seen.digest:
                 self.digests.setdefault(seen.digest, []).append(seen.name)
 
-    def add_bad(self, error: BadSample) -> None:
-        """Count a pair that cannot be used."""
-        if error.seen:
-            self.add(error.seen)
+    def add_bad(self, error: BadSample) -> int:
+        """Count a pair that cannot be used; returns how many there are now."""
         with self._lock:
-            self.opened += not error.seen
-            self.bad.append(error)
+            self.opened += 1
+            self.bad.append(Bad(error.kind, error.message))
+            for counter, found in (
+                (self.bad_values, error.values),
+                (self.wrong, error.wrong),
+                (self.bad_colours, error.colours),
+            ):
+                if len(counter) < _VALUES:
+                    counter.update(found)
+            return len(self.bad)
+
+    @property
+    def usable(self) -> int:
+        """Pairs that were opened and can be used."""
+        return self.opened - len(self.bad)
 
     def sort(self) -> None:
         """Put names in order, which come as the threads are done."""
         for names in (self.unlabelled, self.mostly_ignored, self.turned, self.unturned, self.small, self.notes):
             names.sort()
-        self.bad.sort(key=lambda error: error.message)
+        for names in (self.repaired, *self.digests.values()):
+            names.sort()
+        for colours in self.palettes.values():
+            for names in colours.values():
+                names.sort()
+        self.bad.sort(key=lambda bad: bad.message)
 
     @property
     def labelled(self) -> int:
@@ -119,7 +156,7 @@ class Findings:
         return np.flatnonzero(self.labels[: self.num_classes]).tolist()
 
     def share(self, pixels: int | np.integer[Any]) -> float:
-        """Return the share of all pixels, 0 to 1."""
+        """Return the share of all pixels of usable pairs, 0 to 1."""
         return float(pixels) / max(1, int(self.labels.sum()))
 
     def as_dict(self, names: Mapping[int, str]) -> dict[str, Any]:
@@ -152,16 +189,14 @@ class Findings:
 
     def _count_values(self, reading: Reading, present: np.ndarray) -> None:
         self.is_colour |= reading.is_colour
-        columns = (reading.values, reading.counts, reading.labels, reading.unnamed, reading.wrong)
-        for value, pixels, label, unnamed, wrong in zip(*(column[present].tolist() for column in columns), strict=True):
+        columns = (reading.values, reading.counts, reading.labels, reading.unnamed)
+        for value, pixels, label, unnamed in zip(*(column[present].tolist() for column in columns), strict=True):
             if value not in self.values and len(self.values) >= _VALUES:
                 continue
             self.values[value] += pixels
             if unnamed:
                 self.unnamed[value] += pixels
-            if wrong:
-                self.wrong[value] += pixels
-            elif label == IGNORE:
+            if label == IGNORE:
                 self.ignored.add(value)
 
     def _note_sizes(self, seen: Seen) -> None:
@@ -182,26 +217,16 @@ class Findings:
             self.mostly_ignored.append(seen.name)
 
     def _note_palette(self, seen: Seen, present: np.ndarray) -> None:
+        if seen.reading.repaired is not None and seen.reading.repaired[present].any():
+            self.repaired.append(seen.name)
         if seen.palette is None:
             return
         codes = colour_codes(seen.palette)
         for index in present[present < len(codes)].tolist():
-            colour = int(codes[index])
-            first, owner = self.palettes.setdefault(index, (colour, seen.name))
-            if first != colour:
-                self.repainted.setdefault(seen.name, (index, colour, first, owner))
+            self.palettes.setdefault(index, {}).setdefault(int(codes[index]), []).append(seen.name)
 
 
-def unmapped_colours(errors: Iterable[BadSample]) -> Counter[int]:
-    """Add up the colours of annotations that nothing explains, by 0xrrggbb."""
-    found: Counter[int] = Counter()
-    for error in errors:
-        if len(found) < _VALUES:
-            found.update(error.colours)
-    return found
-
-
-def bad_annotation(error: Exception, name: str, kind: Kind, seen: Seen | None = None) -> BadSample:
+def bad_annotation(error: Exception, name: str, kind: Kind, reading: Reading | None = None) -> BadSample:
     """Make the error of a pair from what was found wrong with its annotation."""
-    colours = Counter(error.colours) if isinstance(error, UnmappedColours) else None
-    return BadSample(f"annotation of {name}: {error}", kind, seen, colours)
+    colours = error.colours if isinstance(error, UnmappedColours) else None
+    return BadSample(f"annotation of {name}: {error}", kind, reading, colours)

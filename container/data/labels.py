@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from container.codecs.images import Annotation
-from container.data.colours import Colour, ColourMap, colour_code, colour_codes, parse_colour
+from container.data.colours import Colour, ColourMap, colour_code, colour_codes, count_colours, parse_colour
 from container.data.reading import IGNORE, Meaning, Reading, UnmappedColours, read_colours, settle
 from container.errors import ClientError
 
@@ -57,26 +57,30 @@ class LabelMap:
 
     def check(self, num_classes: int) -> None:
         """Raise ClientError that names the file, and a remedy, when a label is neither a class nor 255."""
-        labels = {*(self.colours or self.labels).values(), *self.names}
-        wrong = sorted(label for label in labels if label >= num_classes and label != IGNORE)
-        if not wrong:
-            return
-        listed = ", ".join(map(str, wrong[:10])) + (f" and {len(wrong) - 10} more" if wrong[10:] else "")
         remedy = "raise num_classes, or write 255 to ignore such pixels"
         if turned := self.turned_round(num_classes):
             remedy = f"keys are labels and values are pixels: turned round it would be {json.dumps(turned)}"
-        raise ClientError(
-            f"{self.source} names labels that are no class (num_classes is {num_classes}): {listed}; {remedy}"
-        )
+        self._refuse((self.labels if self.colours is None else self.colours).values(), num_classes, "labels", remedy)
+        self._refuse(self.names, num_classes, "names of labels", "raise num_classes, or leave them out")
+
+    def _refuse(self, labels: Iterable[int], num_classes: int, what: str, remedy: str) -> None:
+        wrong = sorted({label for label in labels if label >= num_classes and label != IGNORE})
+        if wrong:
+            listed = ", ".join(map(str, wrong[:10])) + (f" and {len(wrong) - 10} more" if wrong[10:] else "")
+            raise ClientError(
+                f"{self.source} holds {what} that are no class (num_classes is {num_classes}): {listed}; {remedy}"
+            )
 
     def turned_round(self, num_classes: int) -> dict[str, dict[str, object]] | None:
-        """Return the map with labels and pixels exchanged, where its values could be labels; None where not."""
-        if not self.labels or not all(value < num_classes or value == IGNORE for value in self.labels):
+        """Return the map with labels and pixels exchanged, where that makes one; None where not."""
+        if not self.labels or len(set(self.labels.values())) < len(self.labels):
             return None
-        pixels: dict[str, list[int]] = {}
-        for value, label in sorted(self.labels.items()):
-            pixels.setdefault(str(value), []).append(label)
-        return {"map": {label: each[0] if len(each) == 1 else each for label, each in pixels.items()}}
+        if not all(value < num_classes or value == IGNORE for value in self.labels):
+            return None
+        turned: dict[str, dict[str, object]] = {
+            "map": {str(value): self.labels[value] for value in sorted(self.labels)}
+        }
+        return turned | ({"names": {str(label): name for label, name in self.names.items()}} if self.names else {})
 
     @property
     def class_colours(self) -> dict[int, Colour]:
@@ -96,8 +100,7 @@ class LabelMap:
         if annotation.colours is not None:
             codes = colour_codes(annotation.colours)
             if colour_map is None:
-                values, counts = np.unique(codes, return_counts=True)
-                raise UnmappedColours(dict(zip(values.tolist(), counts.tolist(), strict=True)), num_classes)
+                raise UnmappedColours(count_colours(codes), num_classes)
             known, ids = colour_map.as_arrays()
             labels, unnamed, wrong = self._labels_of(ids, num_classes)
             return read_colours(codes, known, labels, unnamed, wrong)
@@ -108,7 +111,8 @@ class LabelMap:
             return Reading(places.reshape(pixels.shape), values, *self._labels_of(values, num_classes))
         values = np.arange(256)
         if colour_map is not None and annotation.palette is not None:
-            return Reading(pixels, values, *self._labels_of(colour_map.repair(annotation.palette), num_classes))
+            ids = colour_map.repair(annotation.palette)
+            return Reading(pixels, values, *self._labels_of(ids, num_classes), repaired=ids != values)
         if num_classes not in self._tables:
             self._tables[num_classes] = self._labels_of(values, num_classes)
         return Reading(pixels, values, *self._tables[num_classes])

@@ -68,19 +68,25 @@ class Loader:
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
         self._rollover = Rollover(hyperparameters.mini_batch_size)
         self._opening: list[Sample] = []
-        self.count = samples.count  # of a pass, if it is known
         self.training_passes = 0  # begun so far
 
     @property
     def classes(self) -> dict[int, ClassEntry]:
         """What the job and the data have said of the classes so far, ascending by id; empty when nothing."""
-        job = self._hyperparameters
-        return known_classes(self._samples, job.num_classes, job.named_classes)
+        return known_classes(
+            self._samples, self._hyperparameters.num_classes, self._hyperparameters.named_classes
+        )
 
     @property
     def enterable(self) -> bool:
         """Whether a pass can begin in its midst: a stream begins at its beginning."""
         return self._samples.listed() is not None
+
+    @property
+    def count(self) -> int | None:
+        """Samples of a pass; None for a stream, of which only its end tells."""
+        listed = self._samples.listed()
+        return None if listed is None else len(listed)
 
     def identity(self) -> dict[str, Any]:
         """Tell cheaply what the channel holds: how many samples, a digest of their names, the label map.
@@ -89,8 +95,8 @@ class Loader:
         """
         identity: dict[str, Any] = {"label_map": self.label_map.content}
         if listed := self._samples.listed():
-            names = "\n".join(names_of(listed)).encode(errors="surrogateescape")  # as file systems have them
-            identity |= {"samples": len(listed), "names": hashlib.sha256(names).hexdigest()}
+            names = "\n".join(names_of(listed))
+            identity |= {"samples": len(listed), "names": hashlib.sha256(names.encode()).hexdigest()}
         return identity
 
     def keep_carried(self, path: Path, under_way: bool) -> list[dict[str, Any]]:
@@ -103,8 +109,8 @@ class Loader:
 
     def training_epoch(self, epoch: int, skip: int = 0) -> Generator[Batch, None, None]:
         """Make one shuffled, augmented pass in full batches of square crops, without the first `skip` batches."""
-        job = self._hyperparameters
         self.training_passes += 1
+        job = self._hyperparameters
         self._opening = list(self._rollover.kept)
         order = np.random.default_rng((self._seed, epoch)) if job.shuffle_buffer else None
 
@@ -138,7 +144,7 @@ class Loader:
         job = self._hyperparameters
         bad = BadRecords(job.max_bad_records)
         channel = self._samples.channel
-        audit = self._audit if self._audit and self._audit.begin(channel) else None
+        audit = self._audit if self._audit and not skip and self._audit.begin(channel) else None
 
         def transform(sample: Sample, number: int) -> Pair | None:
             try:
@@ -155,7 +161,12 @@ class Loader:
                 audit.watch(channel, decoded.seen)
             return crop((decoded.image, decoded.labels), number)
 
-        yield from batches(read, transform, self._workers, self._stop, skip)
+        try:
+            yield from batches(read, transform, self._workers, self._stop, skip)
+        except ClientError as error:
+            if audit:
+                audit.give_up(channel, error)
+            raise
         if audit and not self._stop.is_set():
             for sample in self._rollover.kept:  # read, but left for the next pass
                 transform(sample, 0)

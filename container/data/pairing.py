@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import logging
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePath
 
 from container.data.colours import ColourMap
@@ -38,8 +40,8 @@ class FileSample:
         return str(self.image)
 
     def read(self) -> tuple[bytes, bytes]:
-        """Read both files."""
-        return self.image.read_bytes(), self.annotation.read_bytes()
+        """Read both files; raises OSError that names the one which cannot be read."""
+        return _read(self.image), _read(self.annotation)
 
     def read_heads(self) -> Iterator[tuple[Path, bytes]]:
         """Read the first bytes of both files, which say format and size of nearly every picture."""
@@ -51,6 +53,13 @@ class FileSample:
                 os.close(descriptor)
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # that of a read, unlike that of an open, does not name the file
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def find_pairs(channels: Mapping[str, Channel], channel: str) -> list[FileSample]:
     """Match the images of `channel` to the annotations of `channel`_annotation, in the order of their names.
 
@@ -59,7 +68,7 @@ def find_pairs(channels: Mapping[str, Channel], channel: str) -> list[FileSample
     files concerned.
     """
     annotation = f"{channel}_annotation"
-    images = _own_files(channels, channel, _IMAGES, channels[annotation].path)
+    images = _own_files(channels, channel, _IMAGES)
     annotations = _own_files(channels, annotation, _ANNOTATIONS)
     if not images:
         raise ClientError(f"channel {channel} holds no image: put .jpg, .jpeg or .png files there")
@@ -72,16 +81,14 @@ def find_pairs(channels: Mapping[str, Channel], channel: str) -> list[FileSample
     return _match(channel, _by_name(channel, images), _by_name(annotation, annotations), "name")
 
 
-def _own_files(
-    channels: Mapping[str, Channel], channel: str, suffixes: tuple[str, ...], annotations: Path | None = None
-) -> Files:
+def _own_files(channels: Mapping[str, Channel], channel: str, suffixes: tuple[str, ...]) -> Files:
     """List the channel's images or annotations, without what another channel's S3 prefix has brought along."""
     folder = channels[channel].path
     own: list[Path] = []
     strays: list[Path] = []
     for path in _walk(folder):
         (own if _is_picture(path.relative_to(folder), suffixes) and path.is_file() else strays).append(path)
-    foreign = _foreign_folders(channels, channel, own, annotations)
+    foreign = _foreign_folders(channels, channel, own)
     kept = [path for path in own if path.relative_to(folder).parts[0] not in foreign]
     if foreign and kept:
         LOG.warning(
@@ -98,57 +105,69 @@ def _own_files(
         stem = PurePath(unicodedata.normalize("NFC", str(relative.with_suffix(""))))
         if stem in files:
             raise ClientError(
-                f"channel {channel}: rename or remove one of two files of the same name", [str(path), str(files[stem])]
+                f"channel {channel}: rename or remove one of two files of the same name; photographs and masks belong "
+                "into two folders",
+                [str(path), str(files[stem])],
             )
         files[stem] = path
     _tell_strays(strays)
     return files
 
 
-def _foreign_folders(
-    channels: Mapping[str, Channel], channel: str, files: list[Path], annotations: Path | None
-) -> set[str]:
+def _foreign_folders(channels: Mapping[str, Channel], channel: str, files: list[Path]) -> set[str]:
     """Tell which folders at the channel's top are another channel's.
 
     An S3 prefix is a string: `s3://b/train` also matches `s3://b/train_annotation/…`, whose files then lie in the
-    folder `train_annotation` on the platform, and in `_annotation` in the SDK's local mode. Under other names the
-    folder is known by holding the annotations over again.
+    folder `train_annotation` on the platform, and in `_annotation` in the SDK's local mode. A folder of another name is
+    foreign when it holds over again the files of the channel that is called so, or of the channel's own annotations.
     """
-    others = channels.keys() - {channel}
-    names = others | {name.removeprefix(channel) for name in others if name.startswith(channel)}
+    names = {name for name in channels if name != channel and name.startswith(channel)}
+    names |= {name.removeprefix(channel) for name in names}
     folder = channels[channel].path
-    tops: dict[str, set[tuple[str, int]]] = {}
+    tops: dict[str, list[Path]] = {}
     for path in files:
         top, *below = path.relative_to(folder).parts
         if below:
-            tops.setdefault(top, set()).add(("/".join(below), path.stat().st_size))
+            tops.setdefault(top, []).append(path)
     foreign = tops.keys() & names
-    if annotations and (unknown := tops.keys() - foreign) and annotations.is_dir():
-        masks = {
-            (path.relative_to(annotations).as_posix(), path.stat().st_size)
-            for path in _walk(annotations)
-            if _is_picture(path.relative_to(annotations), _ANNOTATIONS)
-        }
-        foreign = foreign | {top for top in unknown if masks and tops[top] == masks}
+    for top in tops.keys() - foreign - {channel}:
+        name = top if top in channels else f"{channel}_annotation"
+        if name in channels and channels[name].path.is_dir():
+            unlike = channels.keys() - {name}
+            if _holds_over_again(folder / top, tops[top], channels[name].path, unlike):
+                foreign = foreign | {top}
     return foreign
 
 
-def _walk(folder: Path) -> list[Path]:
-    """List all files below `folder` in the order of their names, following links to folders once each."""
+def _holds_over_again(folder: Path, files: list[Path], other: Path, unlike: AbstractSet[str]) -> bool:
+    """Say whether all `files` of `folder` lie below `other` too, in whatever folder of it that is none of `unlike`."""
+    ends: dict[tuple[tuple[str, ...], int], Path] = {}  # paths by all their ends and the file's size
+    for path in _walk(other):
+        parts = path.relative_to(other).parts
+        if parts[0] not in unlike and path.is_file():
+            size = path.stat().st_size
+            ends.update({(parts[start:], size): path for start in range(len(parts))})
+    twins = [(path, ends.get((path.relative_to(folder).parts, path.stat().st_size))) for path in files]
+    return all(twin is not None for _, twin in twins) and all(
+        twin is not None and filecmp.cmp(path, twin, shallow=False) for path, twin in twins
+    )
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> list[Path]:
+    """List all files below `folder` in the order of their names, following links that do not lead in a circle."""
     found: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-
-    def fail(error: OSError) -> None:
-        raise ClientError(f"{error.filename} cannot be read: {error.strerror}") from error
-
-    for top, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        status = os.stat(top)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        found += [Path(top, name) for name in names]
-    return sorted(found)
+    try:
+        status = folder.stat()
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise ClientError(f"{folder} cannot be read ({error.strerror}): let the job read it") from error
+    within = above | {(status.st_dev, status.st_ino)}
+    for path in entries:
+        if not path.is_dir():
+            found.append(path)
+        elif (linked := path.stat()) and (linked.st_dev, linked.st_ino) not in within:
+            found += _walk(path, within)
+    return found
 
 
 def _is_picture(relative: PurePath, suffixes: tuple[str, ...]) -> bool:

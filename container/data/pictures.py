@@ -53,15 +53,14 @@ def pictures(
     def load(sample: Sample) -> Picture | Skipped:
         try:
             read = _Read(sample.name, sample.colour_map, sample.read())
-            height, width = read_header(read.encoded[0]).shape()
-            if reason := admit(height * width):
-                return Skipped(sample.name, f"{width}×{height} pixels {reason}")
+            header = read_header(read.encoded[0])
+            if reason := admit(header.height * header.width):
+                return Skipped(sample.name, f"{header.width}×{header.height} pixels {reason}")
             return Picture(sample.name, *decode(read))
         except (JobError, DecodeError) as error:
             return Skipped(sample.name, str(error))
         except OSError as error:
-            lost = error.filename or sample.name
-            return Skipped(sample.name, f"{lost} could not be read: {error.strerror or error}; is it still there?")
+            return Skipped(sample.name, f"{error.filename or sample.name} cannot be read: {error.strerror or error}")
         except MemoryError:
             return Skipped(sample.name, "memory ran out while it was decoded")
 

@@ -65,7 +65,6 @@ class PipeSamples:
         self.channel = channel.name
         self.label_map = label_map
         self._colour_maps = ColourMaps() if colour_maps is None else colour_maps
-        self.count: int | None = None
         self._path = channel.path
         self._buffer = buffer
         self._timeout = timeout
@@ -123,7 +122,7 @@ class PipeSamples:
             own = read_colour_map(records[metadata], name)
             colour_map = self._colour_maps.add(own, name) if own else self.colour_map
             records = records[:metadata] + records[metadata + 1 :]
-        if records[1].startswith(_JPEG):
+        if number == 1 and records[1].startswith(_JPEG):  # a later one is a bad record among good ones
             raise ClientError(
                 f"{name}: the annotation, record {number + 1}, is a JPEG, not a PNG of class ids; {_REMEDY}"
             )

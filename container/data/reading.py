@@ -18,7 +18,7 @@ _EXACT = 2**24  # what OpenCV counts in float32 without an error
 
 
 class UnmappedColours(ClientError):
-    """An annotation is in colours, and nothing says what they mean; `colours` counts the pixels of each 0xrrggbb."""
+    """An annotation is in colours, and nothing says what they mean; `colours` counts the pixels of the commonest."""
 
     def __init__(self, colours: Mapping[int, int], num_classes: int) -> None:
         super().__init__(f"the annotation is in colours, not class ids: {suggest_map(colours, num_classes)}")
@@ -43,6 +43,7 @@ class Reading:
     unnamed: np.ndarray
     wrong: np.ndarray
     is_colour: bool = False
+    repaired: np.ndarray | None = None  # bool (n,): Ground Truth's colours give another id than the pixel's
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
@@ -57,13 +58,17 @@ class Reading:
         """How many pixels are ignored because the map does not name their value."""
         return int(self.counts[self.unnamed].sum()) if self.unnamed.any() else 0
 
+    def count_values(self, which: np.ndarray | None = None) -> dict[int, int]:
+        """Count the pixels of each value that is there, or of those that `which`, bool (n,), names."""
+        present = np.flatnonzero(self.counts if which is None else self.counts * which)
+        return dict(zip(self.values[present].tolist(), self.counts[present].tolist(), strict=True))
+
     def check(self, num_classes: int) -> None:
         """Raise ClientError with the first value that is there and whose label is no class."""
-        if self.wrong.any() and (present := self.counts * self.wrong).any():
-            value = int(self.values[np.flatnonzero(present)[0]])
+        if self.wrong.any() and (wrong := self.count_values(self.wrong)):
             raise ClientError(
-                f"pixel value {value} is no class: num_classes is {num_classes}; raise num_classes, mark such pixels "
-                "255 (ignore), or give a label map"
+                f"pixel value {min(wrong)} is no class: num_classes is {num_classes}; raise num_classes, mark such "
+                "pixels 255 (ignore), or give a label map"
             )
 
     def image(self) -> np.ndarray:

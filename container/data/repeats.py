@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from container.codecs.images import DecodeError, decode_image
 
 Kind = Literal[b"J", b"R"]  # of an eighth of a JPEG's grey, of a whole RGB image
+Digests = Mapping[bytes, list[str]]  # names (paths) of images by digest
 
 _STEP = 8  # every so many rows and columns enter the second half of a digest
 
@@ -26,42 +28,33 @@ def digest_pixels(kind: Kind, size: tuple[int, int], pixels: np.ndarray) -> byte
     return kind + b"".join(number.to_bytes(4, "little") for number in (*size, *checks))
 
 
-def find_repeats(ours: Mapping[bytes, list[str]], theirs: Mapping[bytes, list[str]]) -> list[tuple[str, str]]:
-    """Pair the images of two channels that have the same pixels, given their names (paths) by digest."""
-    found = []
-    for digest in ours.keys() & theirs.keys():
-        for name in ours[digest]:
-            same = (other for other in theirs[digest] if digest[:1] != b"J" or _same_pixels(name, other))
-            if (other := next(same, None)) is not None:
-                found.append((name, other))
-    found += _across_formats(ours, theirs)
-    found += [(name, other) for other, name in _across_formats(theirs, ours)]
-    return sorted(found)
+def find_repeats(ours: Digests, theirs: Digests, stop: threading.Event) -> list[tuple[str, str]]:
+    """Pair the images of two channels that have the same pixels, each with the first of the others by name.
+
+    Only what may be equal is decoded whole, and once. Ends early once `stop` is set.
+    """
+    mine, others = _exact(ours, theirs, stop), _exact(theirs, ours, stop)
+    return sorted((name, others[digest][0]) for digest in mine.keys() & others.keys() for name in mine[digest])
 
 
-def _across_formats(jpegs: Mapping[bytes, list[str]], whole: Mapping[bytes, list[str]]) -> list[tuple[str, str]]:
-    """Pair JPEGs with images of the same size and pixels in another format, which takes decoding them whole."""
-    sizes = {digest[1:9] for digest in whole if digest[:1] == b"R"}
-    found = []
-    for digest, names in jpegs.items():
-        if digest[:1] == b"J" and digest[1:9] in sizes:
+def _exact(digests: Digests, against: Digests, stop: threading.Event) -> dict[bytes, list[str]]:
+    """Return names by digests of the whole images, of those that may be in the other channel."""
+    sizes = {digest[1:9] for digest in against if digest[:1] == b"R"}
+    found: dict[bytes, list[str]] = {}
+    for digest, names in digests.items():
+        if digest[:1] == b"R":
+            found[digest] = sorted([*found.get(digest, []), *names])
+        elif digest in against or digest[1:9] in sizes:
             for name in names:
-                if (pixels := _pixels(name)) is not None:
-                    others = whole.get(digest_pixels(b"R", pixels.shape[:2], pixels))  # type: ignore[arg-type]
-                    found += [(name, others[0])] if others else []
+                if not stop.is_set() and (exact := _read_digest(name)):
+                    found[exact] = sorted([*found.get(exact, []), name])
     return found
 
 
-def _same_pixels(name: str, other: str) -> bool:
-    data, others = Path(name).read_bytes(), Path(other).read_bytes()
-    if data == others:
-        return True
-    pixels, theirs = _pixels(name), _pixels(other)
-    return pixels is not None and theirs is not None and np.array_equal(pixels, theirs)
-
-
-def _pixels(name: str) -> np.ndarray | None:
+def _read_digest(name: str) -> bytes | None:
     try:
-        return decode_image(Path(name).read_bytes())
-    except DecodeError:  # a JPEG whose eighth could be decoded
+        image = decode_image(Path(name).read_bytes())
+    except (OSError, DecodeError):  # gone since, or a JPEG of which an eighth could be decoded
         return None
+    height, width = image.shape[:2]
+    return digest_pixels(b"R", (height, width), image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,18 +29,10 @@ from container.data.pairing import FileSample, find_pairs
 from container.data.pipe import PipeSamples, ShuffleBuffer
 from container.data.repeats import digest_pixels
 from container.environment import Environment
-from container.errors import ClientError
+from container.errors import ClientError, JobError, PlatformError
 from container.hyperparameters import Hyperparameters
 
 _MAX_PIXELS = 2**28
-
-_MAX_PIXELS = 2**28
-
-# What the platform knows of a channel's content decides nothing here: files and records are told by their bytes. So
-# `application/octet-stream`, which S3 and the SDKs write where nobody said more, does no harm.
-_ANY = ("application/octet-stream", "binary/octet-stream")
-_CONTENT_TYPES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "application/x-recordio", *_ANY)
-_MODEL_TYPES = ("application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip", *_ANY)
 
 
 class Sample(Protocol):
@@ -62,10 +55,6 @@ class Samples(Protocol):
 
     channel: str
     label_map: LabelMap
-
-    @property
-    def count(self) -> int | None:
-        """How many samples a pass has; None when only its end will tell."""
 
     @property
     def colour_map(self) -> ColourMap | None:
@@ -95,7 +84,6 @@ class FileSamples:
         self.label_map = label_map
         self.colour_map: ColourMap | None = None
         self.pairs = pairs
-        self.count: int | None = len(pairs)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -142,7 +130,10 @@ def decode_sample(
     except DecodeError as error:
         raise _unreadable(sample, error) from error
     _check_labels(seen, num_classes)
-    found = digest_pixels(b"R", header.shape(), image) if digest else None
+    found = None
+    if digest:  # of the pixels as they are stored
+        stored = decode_image(encoded_image, header=header) if turn == "apply" and header.orientation != 1 else image
+        found = digest_pixels(b"R", header.shape(), stored)
     seen = dataclasses.replace(seen, notes=(*seen.notes, *notes), digest=found)
     return Decoded(image, seen.reading.image(), seen.reading.ignored, seen)
 
@@ -180,6 +171,8 @@ def _read_pair(
         raise _unread(sample, error) from error
     except DecodeError as error:
         raise _unreadable(sample, error) from error
+    if encoded_image == encoded_annotation:
+        raise BadSample(f"{name} and its annotation are the same file: put the photograph there", "same")
     try:
         annotation = decode_annotation(encoded_annotation, warn=notes.append)
     except DecodeError as error:
@@ -189,7 +182,7 @@ def _read_pair(
     if exif_orientation == "auto" and header.shape() != size == header.shape("apply"):
         turn = "apply"
     if header.shape(turn) != size:
-        raise _other_size(name, header.shape(turn), size)
+        raise _other_size(name, header, turn, size)
     try:
         reading = label_map.interpret(annotation, num_classes, sample.colour_map)
     except ClientError as error:
@@ -211,11 +204,17 @@ def _check_labels(seen: Seen, num_classes: int) -> None:
     try:
         seen.reading.check(num_classes)
     except ClientError as error:
-        raise bad_annotation(error, seen.name, "label", seen) from error
+        raise bad_annotation(error, seen.name, "label", seen.reading) from error
 
 
-def _unread(sample: Sample, error: OSError) -> BadSample:
-    return BadSample(f"{error.filename or sample.name} cannot be read: {error.strerror}", "unreadable")
+def _unread(sample: Sample, error: OSError) -> JobError:
+    """Make the error of a file that cannot be read, by whose fault that is."""
+    told = f"{error.filename or sample.name} cannot be read: {error.strerror or error}"
+    if error.errno == errno.ENOENT:
+        return BadSample(f"{told}; leave the data as they are while the job runs", "unreadable")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR):
+        return BadSample(f"{told}; let the job read it", "unreadable")
+    return PlatformError(f"{told}; the disk or the storage behind it is at fault")
 
 
 def _unreadable(sample: Sample, error: DecodeError) -> BadSample:
@@ -234,7 +233,7 @@ def check_headers(sample: FileSample, exif_orientation: str) -> None:
     except OSError as error:
         raise _unread(sample, error) from error
     if annotation.shape() not in {image.shape(turn) for turn in turns}:
-        raise _other_size(sample.name, image.shape(), annotation.shape())
+        raise _other_size(sample.name, image, turns[-1] if len(turns) == 1 else "ignore", annotation.shape())
 
 
 def _read_header(path: Path, head: bytes) -> Header:
@@ -248,8 +247,11 @@ def _read_header(path: Path, head: bytes) -> Header:
         raise BadSample(f"{path}: {error}; replace or remove it", "unreadable") from error
 
 
-def _other_size(name: str, image: tuple[int, int], annotation: tuple[int, int]) -> BadSample:
-    sizes = f"the image is {image[1]}×{image[0]} but its annotation is {annotation[1]}×{annotation[0]}"
+def _other_size(name: str, header: Header, turn: Orientation, annotation: tuple[int, int]) -> BadSample:
+    height, width = header.shape(turn)
+    sizes = f"the image is {width}×{height} but its annotation is {annotation[1]}×{annotation[0]}"
+    if header.orientation != 1:
+        sizes += f" (its EXIF orientation is {header.orientation}: _exif_orientation decides whether it is turned)"
     return BadSample(f"annotation of {name}: {sizes}", "size")
 
 

@@ -25,9 +25,11 @@ _TILE = (4_000_000, 16_000_000)  # pixels that the network sees at once at least
 _LARGE_IMAGE = 500_000  # pixels above which the network's memory is given back after the answer, 2 % of its time
 
 # Measured with VmHWM at 2 million pixels, 113 MB of it at the first image: in float32 fcn takes 364 bytes per pixel,
-# deeplab 429, psp 712; in bfloat16 200, 233 and 375; in int8 333, 470 and 669.
+# deeplab 429, psp 712; in bfloat16 200, 233 and 375; in int8 333, 470 and 669. With resnet-18, a quarter as
+# wide: fcn 123, deeplab 233, psp 189; in bfloat16 49, 108 and 78; in int8 108, 158 and 181.
 _FIXED_BYTES = 2**28  # those 113 MB, and the bands of the heads
-_BYTES_PER_PIXEL = {"local": 400, "global": 700}
+_BYTES_PER_PIXEL = {"wide local": 400, "wide global": 700, "narrow local": 150, "narrow global": 250}
+_NARROW = 512  # channels of the widest layer of the small backbones
 
 
 class OpenVinoEngine:
@@ -47,7 +49,7 @@ class OpenVinoEngine:
         self.precision = _choose_precision(core, precision)
         model = _read_model(openvino, core, graph)
         self._reach = tiles.reach(model)
-        self._bytes_per_pixel = _BYTES_PER_PIXEL["global" if self._reach is None else "local"]
+        self._bytes_per_pixel = _BYTES_PER_PIXEL[f"{_width(model)} {'global' if self._reach is None else 'local'}"]
         if self.precision == "bfloat16":
             self._bytes_per_pixel = self._bytes_per_pixel * 11 // 20
         least, most = _TILE
@@ -136,6 +138,13 @@ class _Slot:
     network: Any
     mask: Any
     probabilities: Any
+
+
+def _width(model: Any) -> str:
+    """Tell the small backbones from the large ones by the widest convolution."""
+    convolutions = [node for node in model.get_ops() if node.get_type_name() == "Convolution"]
+    widest = max((node.input(1).get_partial_shape()[0].get_length() for node in convolutions), default=_NARROW + 1)
+    return "narrow" if widest <= _NARROW else "wide"
 
 
 def _infer(network: Any, image: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import mxnet as mx
 
 from container import artifacts
-from container.errors import ClientError
+from container.errors import ClientError, last_line
 from container.mx.trainer import Trainer
 
 _SCALER = ("_loss_scale", "_next_loss_scale", "_unskipped")  # what AMP's loss scaler remembers
@@ -46,10 +46,9 @@ def load_arrays(trainer: Trainer, weights: Path, optimizer: Path, numbers: Mappi
         if numbers["updates"]:
             _fill(trainer, mx.nd.load(str(optimizer)))
     except (ValueError, KeyError, TypeError, AssertionError, mx.MXNetError) as error:
-        reason = str(error).strip().splitlines()[-1]  # MXNet's begin with a traceback of its own
         raise ClientError(
-            f"the checkpoint {weights.parent} does not fit this job's network: {reason}; set _resume=restart to train "
-            "anew, or give another checkpoint_s3_uri"
+            f"the checkpoint {weights.parent} does not fit this job's network: {last_line(error)}; set "
+            "_resume=restart to train anew, or give another checkpoint_s3_uri"
         ) from error
     inner = trainer.optimizer._optimizer
     inner.begin_num_update = inner.num_update = int(numbers["updates"])

@@ -16,6 +16,7 @@ from mxnet import gluon
 
 from container.data.reading import IGNORE
 from container.errors import ClientError, last_line
+from container.mx.decoders import build_small
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -23,6 +24,7 @@ STD = (0.229, 0.224, 0.225)
 
 _MODELS = {"fcn": FCN, "psp": PSPNet, "deeplab": DeepLabV3}
 _BACKBONES = {"resnet-50": "resnet50", "resnet-101": "resnet101"}
+_SMALL_BACKBONES = {"resnet-18": "resnet18", "resnet-34": "resnet34"}
 _PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "head", "auxlayer")
 _PYRAMID_BINS = (1, 2, 3, 6)
 
@@ -35,8 +37,7 @@ class SegmentationNetwork(gluon.HybridBlock):
 
     def __init__(self, algorithm: str, backbone: str, num_classes: int, **norm: Any) -> None:
         super().__init__()
-        with contextlib.redirect_stdout(io.StringIO()):  # PSPNet prints its crop size
-            model = _MODELS[algorithm](nclass=num_classes, backbone=_BACKBONES[backbone], pretrained_base=False, **norm)
+        model = _build(algorithm, backbone, num_classes, **norm)
         # the auxiliary head belongs to the parameter files but not to the graph that answers
         warnings.filterwarnings("ignore", "Parameter .* is not used by any computation")
         self.algorithm = algorithm
@@ -91,6 +92,14 @@ class SegmentationNetwork(gluon.HybridBlock):
         branches = [branch(features) for branch in atrous]
         branches.append(_resize_like(F, pooling.gap(features), features))
         return self.head.block(self.head.aspp.project(_concat(F, *branches)))
+
+
+def _build(algorithm: str, backbone: str, num_classes: int, **norm: Any) -> gluon.HybridBlock:
+    """Return GluonCV's model, or the like of it on a small backbone."""
+    if backbone in _SMALL_BACKBONES:
+        return build_small(algorithm, _SMALL_BACKBONES[backbone], num_classes, **norm)
+    with contextlib.redirect_stdout(io.StringIO()):  # PSPNet prints its crop size
+        return _MODELS[algorithm](nclass=num_classes, backbone=_BACKBONES[backbone], pretrained_base=False, **norm)
 
 
 class TrainingLoss(gluon.HybridBlock):

@@ -1,24 +1,38 @@
-"""ImageNet weights of the backbones: where they lie, how they are checked, loaded and fetched.
+"""ImageNet weights of the backbones: how they are found, checked and loaded, and how they are fetched.
 
-`python -m container.mx.pretrained resnet-50 resnet-101` fetches them from GluonCV's model store.
+`python -m container.mx.pretrained resnet-50 resnet-101` fetches them from where they are published, and writes each in
+GluonCV's own form; `--from FILE` converts a file that is there.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import tempfile
 from pathlib import Path
 
-from gluoncv.model_zoo import model_store, resnetv1b
-from gluoncv.utils import check_sha1
+import mxnet as mx
+import numpy as np
+from gluoncv.model_zoo import resnetv1b
 
+from container import artifacts
+from container.environment import Environment
 from container.errors import ClientError
+from container.mx import zipped
+from container.mx.fetch import FetchError, fetch, find_converted, unfetched
 from container.mx.network import SegmentationNetwork
+from container.mx.sources import BACKBONES, address_of
+from container.mx.weight_files import read_weights, sha256
+from container.mx.weight_names import Shapes, check_fit, to_gluoncv
+
+LOG = logging.getLogger(__name__)
 
 DIRECTORY_VARIABLE = "PRETRAINED_DIR"
+CHANNEL = "pretrained"
 
-_MODELS = {"resnet-50": "resnet50_v1s", "resnet-101": "resnet101_v1s"}
 _STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+_CLASSIFIER = "fc."  # ImageNet's own last layer, of no use here
 
 
 def pretrained_dir() -> Path:
@@ -26,44 +40,126 @@ def pretrained_dir() -> Path:
     return Path(os.environ.get(DIRECTORY_VARIABLE) or Path(__file__).parents[2] / "pretrained")
 
 
-def find_pretrained(backbone: str) -> Path:
-    """Return the checked parameter file of `backbone`; raises ClientError saying what to do when there is none."""
-    name = _MODELS[backbone]
-    path = pretrained_dir() / f"{name}-{model_store.short_hash(name)}.params"
-    if not path.is_file():
-        raise ClientError(
-            f"the ImageNet weights of {backbone} are missing: {path} is not there. Put GluonCV's file into that "
-            f"directory (python -m container.mx.pretrained {backbone} fetches it), point {DIRECTORY_VARIABLE} to "
-            "where it is, or train without it by use_pretrained_model=False"
-        )
-    if not check_sha1(str(path), model_store._model_sha1[name]):
-        raise ClientError(f"{path} is damaged: its SHA-1 is not the model store's; fetch it again")
-    return path
+def find_pretrained(environment: Environment, backbone: str) -> Path:
+    """Return the file of `backbone`'s weights: the channel `pretrained`'s, or else the image's own.
+
+    Raises ClientError saying what to do when there is none, several, or one that is damaged.
+    """
+    if CHANNEL in environment.channels:
+        return _find_given(environment, backbone)
+    if found := find_converted(backbone, pretrained_dir()):
+        return found
+    known = BACKBONES[backbone]
+    files = " or ".join(source.address for source in known.sources[:-1])
+    raise ClientError(
+        f"the ImageNet weights of {backbone} are missing: give the job a channel {CHANNEL} with one file of them "
+        f"({files}), train without them by use_pretrained_model=False, or have them in the image "
+        f"(PRETRAINED={backbone} when it is built) or in {DIRECTORY_VARIABLE}, where "
+        f"python -m container.mx.pretrained {backbone} puts them. {pretrained_dir()} holds no {known.gluoncv}-*.params"
+    )
 
 
-def load_pretrained(network: SegmentationNetwork, backbone: str, path: Path) -> None:
-    """Copy the ImageNet weights of `path` into the network's encoder, which must be initialised on the CPU."""
-    imagenet = getattr(resnetv1b, _MODELS[backbone])(pretrained=False, dilated=True)
-    imagenet.load_parameters(str(path))
-    for stage in _STAGES:
-        source = getattr(imagenet, stage)._collect_params_with_prefix()
-        for name, parameter in getattr(network, stage)._collect_params_with_prefix().items():
-            parameter.set_data(source[name].data())
+def _find_given(environment: Environment, backbone: str) -> Path:
+    """Return the one file of the channel `pretrained`."""
+    channel = environment.channels[CHANNEL]
+    files = [path for path in sorted(channel.path.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    if len(files) != 1:
+        found = ", ".join(path.name for path in files[:5]) or "nothing"
+        raise ClientError(f"channel {CHANNEL} must hold one file of {backbone}'s weights; it holds {found}")
+    return files[0]
+
+
+def load_pretrained(network: SegmentationNetwork, backbone: str, path: Path) -> set[str]:
+    """Copy the weights of `path` into the network's encoder, which must be initialised on the CPU.
+
+    Returns the names of what was loaded, batch statistics included. Raises ClientError that names the file.
+    """
+    parameters = {
+        f"{stage}.{name}": parameter
+        for stage in _STAGES
+        for name, parameter in getattr(network, stage)._collect_params_with_prefix().items()
+    }
+    _check_published(path, backbone)
+    weights = _read(path, backbone, {name: parameter.shape for name, parameter in parameters.items()})
+    for name, parameter in parameters.items():
+        parameter.set_data(mx.nd.array(weights[name]))
+    LOG.info("the backbone starts from %s (SHA-256 %s)", path, sha256(path))
+    return set(parameters)
+
+
+def _check_published(path: Path, backbone: str) -> None:
+    """Raise ClientError when a file that is called as a published one is not that file."""
+    for source in BACKBONES[backbone].sources:
+        names = {source.file, source.file.removesuffix(".zip"), f"{source.file.removesuffix('.zip')}.params"}
+        algorithm, _, expected = source.digest.partition(":")
+        if expected and path.name in names and (found := zipped.digest(path, algorithm)) != expected:
+            raise ClientError(
+                f"{path} is not what was published as {path.name}: its {algorithm.upper()} is {found} instead of "
+                f"{expected}; get it again from {source.address}, or give a file of your own another name"
+            )
+
+
+def _read(path: Path, backbone: str, needed: Shapes) -> dict[str, np.ndarray]:
+    """Read a file of `backbone`'s weights under GluonCV's names; raises ClientError that names it."""
+    raw = read_weights(path, f"take {' or '.join(source.address for source in BACKBONES[backbone].sources[:-1])}")
+    try:
+        weights = to_gluoncv(raw)
+        check_fit(weights, needed, optional=lambda name: name.startswith(_CLASSIFIER))
+    except ValueError as error:
+        is_whole = any(name.startswith(("head.", "final_block.")) for name in raw)
+        remedy = "; a whole network belongs into channel model" if is_whole else ""
+        raise ClientError(f"{path} does not hold the weights of {backbone}: {error}{remedy}") from error
+    return weights
+
+
+def convert(path: Path, backbone: str, directory: Path) -> Path:
+    """Write the weights of `path` in GluonCV's form into `directory`, named by their hash; returns the file."""
+    network = getattr(resnetv1b, BACKBONES[backbone].gluoncv)(pretrained=False, dilated=True)
+    network.initialize()
+    network.infer_shape(mx.nd.zeros((1, 3, 32, 32)))
+    shapes = {name: value.shape for name, value in network._collect_params_with_prefix().items()}
+    needed = {name: shape for name, shape in shapes.items() if not name.startswith(_CLASSIFIER)}
+    arrays = {name: mx.nd.array(array) for name, array in _read(path, backbone, needed).items()}
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        written = Path(scratch) / "weights.params"
+        artifacts.write_weights(written, lambda name: mx.nd.save(name, arrays))
+        sha1 = zipped.digest(written, "sha1")
+        return written.rename(directory / f"{BACKBONES[backbone].gluoncv}-{sha1[:8]}.params")
+
+
+def _fetch(backbone: str, directory: Path) -> Path:
+    """Fetch and convert the weights from the first source that gives them; SystemExit with every reason otherwise."""
+    reasons: dict[str, str] = {}
+    for source in sorted(BACKBONES[backbone].sources, key=lambda source: not (directory / source.file).is_file()):
+        try:
+            fetched = fetch(source, directory)
+            try:
+                return convert(fetched, backbone, directory)
+            finally:
+                fetched.unlink()
+        except (FetchError, ClientError) as error:
+            reasons[address_of(source)] = str(error)
+    raise SystemExit(unfetched(backbone, reasons))
 
 
 def main() -> None:
-    """Fetch the named backbones' weights, and check each against the model store's SHA-1."""
-    parser = argparse.ArgumentParser(description="Fetch and check ImageNet weights from GluonCV's model store.")
-    parser.add_argument("backbones", nargs="+", choices=sorted(_MODELS), metavar="BACKBONE", help=", ".join(_MODELS))
+    """Put the named backbones' weights where jobs find them, and print each file."""
+    parser = argparse.ArgumentParser(description="Fetch, check and convert the backbones' ImageNet weights.")
+    parser.add_argument("backbones", nargs="+", choices=list(BACKBONES), metavar="BACKBONE", help=", ".join(BACKBONES))
     parser.add_argument("--directory", type=Path, default=pretrained_dir(), help="where to put them (%(default)s)")
+    parser.add_argument("--from", type=Path, dest="file", help="convert this file of the one BACKBONE; fetch nothing")
     arguments = parser.parse_args()
+    if arguments.file and len(arguments.backbones) != 1:
+        parser.error("--from takes one BACKBONE")
     for backbone in arguments.backbones:
         try:
-            print(model_store.get_model_file(_MODELS[backbone], root=str(arguments.directory)))
-        except Exception as error:  # requests', zipfile's and the store's own
-            raise SystemExit(
-                f"{backbone} could not be fetched: {error}. MXNET_GLUON_REPO names another store"
-            ) from error
+            if arguments.file:
+                print(convert(arguments.file, backbone, arguments.directory))
+            else:
+                print(find_converted(backbone, arguments.directory) or _fetch(backbone, arguments.directory))
+        except (ClientError, OSError) as error:
+            raise SystemExit(f"{backbone}: {error}") from error
 
 
 if __name__ == "__main__":

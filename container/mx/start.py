@@ -1,8 +1,9 @@
-"""Where training starts from: an earlier job's weights, ImageNet's, or none."""
+"""Where training starts from: a whole network's weights, ImageNet's in the backbone, or none."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -11,10 +12,11 @@ import numpy as np
 from container import artifacts
 from container.archives import opened_model
 from container.environment import Environment
-from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
-from container.mx.network import SegmentationNetwork, initialize_weights, load_weights
-from container.mx.pretrained import find_pretrained, load_pretrained
+from container.mx.freeze import check_frozen, freeze_layers
+from container.mx.network import SegmentationNetwork, initialize_weights
+from container.mx.pretrained import CHANNEL, find_pretrained, load_pretrained
+from container.mx.whole_network import find_bare, load_network
 
 LOG = logging.getLogger(__name__)
 
@@ -22,24 +24,40 @@ LOG = logging.getLogger(__name__)
 def start_network(environment: Environment, job: Hyperparameters, devices: list[mx.Context]) -> SegmentationNetwork:
     """Create the job's network on its devices, with the weights that it starts from.
 
-    The channel `model` (incremental training) goes before `use_pretrained_model`. Raises ClientError when the
-    weights are missing or belong to another network.
+    The channel `model` goes before the channel `pretrained`, and that before the image's ImageNet weights. Raises
+    ClientError when the weights are missing or belong to another network.
     """
-    imagenet = (
-        find_pretrained(job.backbone) if job.use_pretrained_model and "model" not in environment.channels else None
-    )
+    imagenet = _find_imagenet(environment, job)
+    check_frozen(job, loaded="model" in environment.channels or imagenet is not None)
     if job.seed is not None:
         mx.random.seed(job.seed)
         np.random.seed(job.seed)  # MXNet's initialisers draw from both
     network = SegmentationNetwork(job.algorithm, job.backbone, job.num_classes, **_norm(job, devices))
     initialize_weights(network)
+    loaded: set[str] = set()
     if "model" in environment.channels:
-        _load_earlier(network, environment, job)
+        loaded = _load_earlier(network, environment, job)
     elif imagenet:
-        load_pretrained(network, job.backbone, imagenet)
+        loaded = load_pretrained(network, job.backbone, imagenet)
+    freeze_layers(network, job, loaded)
     network.collect_params().reset_ctx(devices)
     network.hybridize()
     return network
+
+
+def _find_imagenet(environment: Environment, job: Hyperparameters) -> Path | None:
+    """Return the file that the backbone starts from, or None; says once what of the job has no effect."""
+    passed_over = {
+        "channel model goes before it": "model" in environment.channels,
+        "use_pretrained_model is False": not job.use_pretrained_model,
+    }
+    for reason, holds in passed_over.items():
+        if holds and CHANNEL in environment.channels:
+            LOG.warning("channel %s is not used: %s", CHANNEL, reason)
+            break
+    if job.reset_head and "model" not in environment.channels:
+        LOG.warning("_reset_head has no effect: there is no channel model")
+    return None if any(passed_over.values()) else find_pretrained(environment, job.backbone)
 
 
 def _norm(job: Hyperparameters, devices: list[mx.Context]) -> dict[str, Any]:
@@ -55,16 +73,12 @@ def _norm(job: Hyperparameters, devices: list[mx.Context]) -> dict[str, Any]:
     }
 
 
-def _load_earlier(network: SegmentationNetwork, environment: Environment, job: Hyperparameters) -> None:
-    """Load the best weights of the job whose archive is in the channel `model`."""
-    with opened_model(environment.channels["model"].path) as model:
-        earlier = artifacts.read_model_settings(model.directory, model.source)
-        for name, value in earlier.items():
-            if value != getattr(job, name):
-                raise ClientError(
-                    f"the model in channel model has {name}={value}, this job {getattr(job, name)}: "
-                    "incremental training needs the same network"
-                )
-        weights = f"{artifacts.BEST_WEIGHTS} of {model.source}"
-        load_weights(network, model.directory / artifacts.BEST_WEIGHTS, [mx.cpu()], weights)
-    LOG.info("starting from the weights in channel model: %s", model.source)
+def _load_earlier(network: SegmentationNetwork, environment: Environment, job: Hyperparameters) -> set[str]:
+    """Load what is in the channel `model`, a bare network or an earlier job's model; returns the names loaded."""
+    folder = environment.channels["model"].path
+    if bare := find_bare(folder):
+        return load_network(network, job, bare, str(bare))
+    with opened_model(folder) as model:
+        settings = artifacts.read_model_settings(model.directory, model.source)
+        path = model.directory / artifacts.BEST_WEIGHTS
+        return load_network(network, job, path, f"{path.name} of {model.source}", settings)

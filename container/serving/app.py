@@ -23,6 +23,7 @@ from container.serving.admission import Gate, Overloaded
 from container.serving.answering import answer
 from container.serving.bodies import discard_body
 from container.serving.models import LOG, Model, ModelStore, estimate_memory, open_model
+from container.serving.page import Page, describe_to_page
 from container.serving.request_log import Metrics, Record, write_line
 
 PLACES = 32  # requests that one process holds at once, those that still arrive or wait included
@@ -106,6 +107,8 @@ def create_app(models: Future[Model] | ModelStore, settings: ServeSettings, gate
         def show_metrics() -> Response:
             return Response(metrics.render(gate.waiting), mimetype="text/plain")
 
+    if settings.ui and not isinstance(models, ModelStore):
+        _add_page(app, models, settings)
     if isinstance(models, ModelStore):
         _add_model_routes(app, models, settings, gate)
     else:
@@ -185,6 +188,18 @@ def _invoke(opened: AbstractContextManager[Model], settings: ServeSettings, gate
 
 def _describe(name: str, model_dir: Path) -> dict[str, str]:
     return {"modelName": name, "modelUrl": str(model_dir)}
+
+
+def _add_page(app: Flask, model: Future[Model], settings: ServeSettings) -> None:
+    """Add the page for people, which is there even before the model is."""
+    page = Page()
+    app.before_request(lambda: page.answer(request))
+    app.after_request(lambda response: page.finish(request, response, g.record))
+
+    @app.get("/ui/model.json")
+    def tell_page() -> Response:
+        engine, classes = model.result().engine, model.result().classes
+        return _json(200, describe_to_page(engine.num_classes, engine.precision, classes, settings))
 
 
 def _execution_parameters(settings: ServeSettings, gate: Gate) -> dict[str, int | str]:

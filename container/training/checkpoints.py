@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import logging
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,8 +47,7 @@ class Checkpoint:
 
     def copy_best(self, path: Path) -> None:
         """Write the best weights so far to `path`, those of this moment when no epoch is whole yet."""
-        with artifacts.replacing(path) as temporary:
-            shutil.copyfile(self.folder / (self.best or WEIGHTS), temporary)
+        artifacts.copy_file(self.folder / (self.best or WEIGHTS), path)
 
 
 class Checkpoints:

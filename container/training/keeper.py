@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -106,8 +105,7 @@ class Keeper:
         elif progress.history:
             best = BEST
             names.append(BEST)
-            with artifacts.replacing(folder / BEST) as temporary:
-                shutil.copyfile(self.best_path, temporary)
+            artifacts.copy_file(self.best_path, folder / BEST)
         under_way = progress.iteration > 0 and not progress.trained
         carried = self._train.keep_carried(folder / SAMPLES, under_way)
         if carried and not self._train.enterable:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,8 +49,7 @@ def check_identity(checkpoint: Checkpoint, job: Hyperparameters, data: Mapping[s
 def hand_over(checkpoint: Checkpoint, model_dir: Path) -> None:
     """Put the checkpoint's best and last weights into the model directory, as they are."""
     checkpoint.copy_best(model_dir / artifacts.BEST_WEIGHTS)
-    with artifacts.replacing(model_dir / artifacts.LAST_WEIGHTS) as temporary:
-        shutil.copyfile(checkpoint.folder / WEIGHTS, temporary)
+    artifacts.copy_file(checkpoint.folder / WEIGHTS, model_dir / artifacts.LAST_WEIGHTS)
 
 
 def _changed_hyperparameters(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ import time
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from container import artifacts, hyperparameters
-from container.data.audit import Audit
+from container.data.audit import Audit, recorded
 from container.data.channels import check_channels, used_channels
 from container.data.colours import ColourMaps
 from container.data.faults import Fault
@@ -36,19 +36,19 @@ def run(environment: Environment, stop: threading.Event) -> None:
     streamed = train_channel is not None and train_channel.input_mode == "Pipe"
     job = hyperparameters.load(environment.hyperparameters, streamed)
     _check_hosts(environment)
-    check_channels(environment)
     used = used_channels(environment)
-    check_label_maps(environment.channels, used)
+    with recorded(environment.output_data_dir) as notes:
+        check_channels(environment)
+        check_label_maps(environment.channels, used)
+        samples, unopened = _open_all(environment, used, job)
     checkpoints = Checkpoints(environment.checkpoint_dir)
     checkpoint = find_checkpoint(checkpoints, job, environment.job_name)
-    job = settle_seed(job, checkpoint)
-    samples, unopened = _open_all(environment, used, job)
-    job = _settle(job, samples.get("train"))
-    audit = Audit(job, samples, environment.output_data_dir, unopened)
-    loaders = {channel: Loader(each, job, stop, audit) for channel, each in samples.items()}
-    if checkpoint and not unopened:
-        check_identity(checkpoint, job, {channel: loader.identity() for channel, loader in loaders.items()})
+    job = settle_seed(_settle_count(job, samples.get("train")), checkpoint)
+    audit = Audit(job, samples, environment.output_data_dir, unopened, notes)
     audit.run(_audit_mode(environment, job), stop)
+    loaders = {channel: Loader(samples[channel], job, stop, audit) for channel in used}
+    if checkpoint:
+        check_identity(checkpoint, job, {channel: loader.identity() for channel, loader in loaders.items()})
     os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # MXNet reads it once, and would take half
     artifacts.remove_temporaries(environment.model_dir)
     if stop.is_set() or not train(environment, job, loaders, checkpoints, checkpoint, stop):
@@ -143,11 +143,15 @@ def _open_all(
 
 def _audit_mode(environment: Environment, job: Hyperparameters) -> str:
     """Return the job's `_audit`; without one what FastFile streams is not read twice."""
-    streamed = any(channel.input_mode.lower() == "fastfile" for channel in environment.channels.values())
+    streamed = any(
+        environment.channels[name].input_mode == "FastFile"
+        for channel in used_channels(environment)
+        for name in {channel, f"{channel}_annotation"} & environment.channels.keys()
+    )
     return job.audit or ("fast" if streamed else "full")
 
 
-def _settle(job: Hyperparameters, train: Samples | None) -> Hyperparameters:
+def _settle_count(job: Hyperparameters, train: Samples | None) -> Hyperparameters:
     """Count the training samples where the job does not say how many they are."""
     if job.num_training_samples or not isinstance(train, FileSamples):
         return job

@@ -61,7 +61,15 @@ def assert_equal_logits(actual: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.fixture(
     scope="module",
-    params=[("fcn", "resnet-50"), ("psp", "resnet-50"), ("deeplab", "resnet-50"), ("psp", "resnet-101")],
+    params=[
+        ("fcn", "resnet-50"),
+        ("psp", "resnet-50"),
+        ("deeplab", "resnet-50"),
+        ("psp", "resnet-101"),
+        ("fcn", "resnet-34"),
+        ("psp", "resnet-18"),
+        ("deeplab", "resnet-18"),
+    ],
     ids="/".join,
 )
 def exported(

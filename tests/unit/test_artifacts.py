@@ -54,6 +54,14 @@ def test_json_holds_names_that_are_no_text_as_they_are_shown(tmp_path: Path) -> 
     assert r"\ud" not in path.read_text().replace(r"\ud83e\udd8a", "")  # that pair is the fox
 
 
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = {"model_best.params", ".notes.123", ".model_best.params", "model_algo-1.123"}
+    for name in (*kept, ".model_best.params.123", ".model_algo-1.7", ".model.onnx.99"):
+        (tmp_path / name).write_bytes(b"content")
+    artifacts.remove_temporaries(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    artifacts.remove_temporaries(tmp_path / "missing")
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_an_error_that_comes_late_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*arguments: object, **keywords: object) -> None:
@@ -130,15 +138,6 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", ".model.onnx.cache"}
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    kept = {"model_best.params", ".notes.123", ".model_best.params", "model_algo-1.123"}
-    for name in (*kept, ".model_best.params.123", ".model_algo-1.7", ".model.onnx.99"):
-        (tmp_path / name).write_bytes(b"content")
-    artifacts.remove_temporaries(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == kept
-    artifacts.remove_temporaries(tmp_path / "missing")
-
-
 def describe(folder: Path, content: object) -> None:
     (folder / "hyperparams.json").write_text(json.dumps(content))
     (folder / "model_best.params").write_bytes(b"weights")
@@ -171,11 +170,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (b'{"num_classes": [2]}', "num_classes must be 2 \u2264 integer \u2264 254, not [2]"),
         (b'{"num_classes": 2, "algorithm": null}', "algorithm must be fcn, psp or deeplab, not null"),
         (b'{"num_classes": 2, "algorithm": ["fcn"]}', 'algorithm must be fcn, psp or deeplab, not ["fcn"]'),
-        (b'{"num_classes": 2, "backbone": {}}', "backbone must be resnet-50 or resnet-101, not {}"),
+        (
+            b'{"num_classes": 2, "backbone": {}}',
+            "backbone must be resnet-18, resnet-34, resnet-50 or resnet-101, not {}",
+        ),
         (
             b'{"num_classes": 0, "algorithm": "unet", "backbone": 50}',
             "does not describe a model: num_classes must be 2 \u2264 integer \u2264 254, not 0; "
-            'algorithm must be fcn, psp or deeplab, not "unet"; backbone must be resnet-50 or resnet-101, not 50',
+            'algorithm must be fcn, psp or deeplab, not "unet"; backbone must be resnet-18, resnet-34, resnet-50 or '
+            "resnet-101, not 50",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from container.data import repeats
 from container.data.audit import Audit
 from container.data.loader import Loader
 from container.environment import Environment
@@ -90,7 +92,8 @@ def test_binary_masks_are_refused_with_the_map_that_gives_them_two_classes(make_
     assert str(refusal(root)) == (
         "all labelled pixels of channel train_annotation are of one class, 0: there is nothing to learn, and the score "
         "would be perfect; the pixel values are 255 (75.0 %, ignored), 0 (25.0 %); if each of them is a class, put "
-        '{"map": {"0": 0, "1": 255}} into the channel label_map as train_label_map.json and validation_label_map.json'
+        '{"map": {"0": 0, "1": 255}} into label_map/<channel>_label_map.json for each of the channels train, '
+        "validation (and test)"
     )
     label_maps(root, {"map": {"0": 0, "1": 255}})
     classes = audit(root)["channels"]["train"]["classes"]
@@ -187,7 +190,7 @@ def test_as_many_bad_pairs_are_skipped_as_are_allowed(make_job: JobFactory) -> N
     broken.write_bytes(b"GIF89a")
     (fault,) = (fault for name, fault in warnings(root).items() if name.startswith("unreadable"))
     assert fault["message"].startswith(f"{broken}: ")
-    assert fault["message"].endswith("replace or remove it (1 are skipped, _max_bad_records=1)")
+    assert fault["message"].endswith("replace or remove it (1 is skipped, _max_bad_records=1)")
     assert report(root)["channels"]["train"]["unusable"] == 1
     (root / "input/data/train/train-1.jpg").write_bytes(b"GIF89a")
     assert refusal(root).message == "channel train has 2 pairs that cannot be read: replace or remove them"
@@ -410,3 +413,133 @@ def test_after_a_full_audit_no_pass_is_watched(make_job: JobFactory) -> None:
     for _ in first_pass(root, "full").training_epoch(0):
         pass
     assert report(root)["channels"]["train"]["mode"] == "full"
+
+
+def test_a_pair_that_is_skipped_counts_for_nothing(make_job: JobFactory) -> None:
+    """Its second class must not hide that there is one only."""
+    root = make_job(_max_bad_records="1")
+    repaint(root, "train", halves(0, 0))
+    path = root / "input/data/train_annotation/train-0.png"
+    pixels = halves(0, 1)(np.zeros((40, 48)))
+    pixels[0, 0] = 7
+    Image.fromarray(pixels).save(path)
+    assert "all labelled pixels of channel train_annotation are of one class, 0" in str(refusal(root))
+    assert report(root)["channels"]["train"]["classes"][1]["pixels"] == 0
+
+
+def test_a_channel_without_a_usable_pair_is_refused_whatever_is_allowed(make_job: JobFactory) -> None:
+    root = make_job(train=2, _max_bad_records="10")
+    for path in (root / "input/data/train").iterdir():
+        path.write_bytes(b"{}")
+    assert refusal(root).message == (
+        "channel train has 2 pairs that cannot be read: replace or remove them (2 are skipped, _max_bad_records=10)"
+    )
+
+
+def test_a_bad_pair_does_not_hide_what_is_wrong_with_the_others(make_job: JobFactory) -> None:
+    root = make_job()
+    repaint(root, "train", halves(0, 255))
+    (root / "input/data/train_annotation/train-0.png").write_bytes(b"junk")
+    refusal(root)
+    assert [fault["kind"] for fault in report(root)["errors"]] == ["unreadable", "classes"]
+
+
+def test_one_map_is_suggested_for_all_channels(make_job: JobFactory) -> None:
+    root = make_job()
+    colours = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+    repaint(root, "train", lambda pixels: colours[halves(1, 0)(pixels)])
+    repaint(root, "validation", lambda pixels: colours[halves(0, 1)(pixels)])
+    refusal(root)
+    suggested = {fault["message"].split("put ")[1].split(", with")[0] for fault in report(root)["errors"]}
+    assert suggested == {'{"colors": {"#ff0000": 0, "#0000ff": 1}}'}
+
+
+def test_label_maps_that_contradict_each_other_are_told(make_job: JobFactory) -> None:
+    root = make_job()
+    folder = root / "input/data/label_map"
+    folder.mkdir()
+    maps = {"train": {"map": {"0": 0, "1": 1}}, "validation": {"map": {"0": 1, "1": 0}}}
+    for channel, content in maps.items():
+        (folder / f"{channel}_label_map.json").write_text(json.dumps(content))
+    assert any(
+        fault["message"].startswith("the label maps differ: 1 is label 0 in channel validation, but 1 in channel train")
+        for fault in warnings(root).values()
+    )
+    for channel, names in (("train", ["road", "sky"]), ("validation", ["sky", "road"])):
+        (folder / f"{channel}_label_map.json").write_text(json.dumps({"scale": 1, "names": names}))
+    assert "validation_label_map.json calls class 0 sky, " in str(refusal(root))
+
+
+def test_a_photograph_that_is_its_own_annotation_is_refused(make_job: JobFactory) -> None:
+    root = make_job(train=1)
+    (root / "input/data/train/train-0.jpg").unlink()
+    annotation = (root / "input/data/train_annotation/train-0.png").read_bytes()
+    (root / "input/data/train/train-0.png").write_bytes(annotation)
+    assert "train-0.png and its annotation are the same file: put the photograph there" in str(refusal(root))
+
+
+def test_equal_digests_are_compared_once_for_each_image(make_job: JobFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_job(train=8, validation=8)
+    decoded: list[bytes] = []
+    whole = repeats.decode_image
+    monkeypatch.setattr(repeats, "decode_image", lambda data: decoded.append(data) or whole(data))
+    for channel in CHANNELS:
+        for number in range(8):  # all blocks have one mean, but no two pictures are equal
+            stripes = np.full((40, 48, 3), 128, np.int16)
+            stripes[:, number::8] += 40 if channel == "train" else -40
+            path = root / f"input/data/{channel}/{channel}-{number}.png"
+            path.with_suffix(".jpg").unlink()
+            Image.fromarray(stripes.astype(np.uint8)).save(path.with_suffix(".jpg"), quality=95)
+    assert not [name for name in warnings(root) if name.startswith("repeated")]
+    assert len(decoded) <= 16
+
+
+def test_what_the_log_was_warned_of_before_is_in_the_report_too(make_job: JobFactory) -> None:
+    root = make_job()
+    (root / "input/data/train/.DS_Store").write_text("")
+    assert audit(root)["notes"] == [f"{root}/input/data/train/.DS_Store is not a readable image file"]
+    (root / "input/data/validation_annotation").rename(root / "input/data/valid_annotation")
+    assert refusal(root).message == "the input channels are not complete"
+
+
+def test_an_orientation_at_the_end_of_a_png_is_found_by_the_fast_audit(make_job: JobFactory) -> None:
+    root = make_job(train=1, _audit="fast")
+    (root / "input/data/train/train-0.jpg").unlink()
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    stored = io.BytesIO()
+    Image.fromarray(pixels).save(stored, "PNG", exif=exif)
+    data = stored.getvalue()
+    start = data.index(b"eXIf") - 4
+    chunk = data[start : start + 12 + int.from_bytes(data[start : start + 4], "big")]
+    moved = data.replace(chunk, b"")
+    (root / "input/data/train/train-0.png").write_bytes(moved[:-12] + chunk + moved[-12:])
+    Image.fromarray(np.rot90(halves(0, 1)(np.zeros((64, 96))), -1)).save(
+        root / "input/data/train_annotation/train-0.png"
+    )
+    assert audit(root)["errors"] == []
+
+
+def test_a_first_pass_over_too_many_bad_pairs_is_given_up_with_what_it_found(make_job: JobFactory) -> None:
+    root = make_job(train=130)
+    repaint(root, "train", halves(0, 7))
+    with pytest.raises(ClientError) as caught:
+        for _ in first_pass(root).training_epoch(0):
+            pass
+    assert caught.value.reason.startswith("ClientError: channel train has 1")
+    assert "annotations with pixel values that are no class (num_classes is 2): 7 (75.0 %)" in str(caught.value)
+    assert report(root)["channels"]["train"]["mode"] == "first pass, given up"
+
+
+def test_a_file_that_vanishes_after_the_audit_is_the_users_fault_by_name(make_job: JobFactory) -> None:
+    root = make_job(train=4)
+    loader = first_pass(root, "full")
+    (root / "input/data/train/train-1.jpg").unlink()
+    with pytest.raises(ClientError) as caught:
+        for _ in loader.training_epoch(0):
+            pass
+    assert caught.value.reason == (
+        f"ClientError: {root}/input/data/train/train-1.jpg cannot be read: No such file or directory; leave the data "
+        "as they are while the job runs"
+    )

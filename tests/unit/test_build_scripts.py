@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SETTINGS = ("BASE_IMAGE", "BUILD_OPTIONS", "PRETRAINED", "PRETRAINED_MIRROR")
 ADDRESS = "210987654321.dkr.ecr.us-west-2.amazonaws.com"
 
 
@@ -30,7 +31,9 @@ class Bin:
         return [call for call in self.log.read_text().splitlines() if not call.endswith(" version")]
 
     def run(self, script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: value for name, value in os.environ.items() if name not in ("BASE_IMAGE", "BUILD_OPTIONS")}
+        kept = {
+            name: value for name, value in os.environ.items() if name not in SETTINGS and "proxy" not in name.lower()
+        }
         environment = {**kept, "PATH": f"{self.folder}:{os.environ['PATH']}", **variables}
         command = [str(ROOT / "local_test" / script), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -60,9 +63,29 @@ def test_a_client_without_its_engine_is_passed_over(bin: Bin) -> None:
     done = bin.run("build_image.sh", "Dockerfile", "name:gpu", BASE_IMAGE="mirror/base", BUILD_OPTIONS="--network host")
     assert done.returncode == 0, done.stderr
     (call,) = bin.calls()
-    assert call.startswith("buildah build ")
+    assert call.startswith("buildah build -f Dockerfile -t name:gpu --build-arg PRETRAINED=resnet-50,resnet-101 ")
     assert " --build-arg BASE_IMAGE=mirror/base --network host ." in call
-    assert "holds no ImageNet weights" in done.stderr
+    assert "ImageNet" not in done.stderr
+
+
+def test_without_weights_the_build_says_what_jobs_need(bin: Bin) -> None:
+    bin.add("docker")
+    done = bin.run("build_image.sh", "Dockerfile.cpu", "name:cpu", PRETRAINED="none")
+    assert done.returncode == 0, done.stderr
+    assert " --build-arg PRETRAINED=none " in bin.calls()[0]
+    assert "its jobs need the channel pretrained, the channel model or use_pretrained_model=False" in done.stderr
+
+
+def test_a_mirror_and_a_proxy_reach_the_build_and_a_failure_names_the_ways_out(bin: Bin) -> None:
+    bin.add("docker", '[ "$1" = version ]')
+    variables = {"PRETRAINED_MIRROR": "http://mirror/weights", "https_proxy": "http://proxy:3128"}
+    done = bin.run("build_image.sh", "Dockerfile.cpu", "name:cpu", **variables)
+    assert done.returncode == 1
+    (call,) = bin.calls()
+    assert " --build-arg PRETRAINED_MIRROR=http://mirror/weights --build-arg https_proxy=http://proxy:3128 ." in call
+    for way in ("put them into pretrained/", "PRETRAINED_MIRROR", "PRETRAINED=none"):
+        assert way in done.stderr
+    assert "ImageNet" not in bin.run("build_image.sh", "Dockerfile.cpu", "name:cpu", PRETRAINED="none").stderr
 
 
 @pytest.mark.parametrize(

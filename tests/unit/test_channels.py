@@ -67,16 +67,20 @@ def test_another_channels_content_type_is_refused(make_job: JobFactory, channel:
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"),
+    ("channel", "mode", "said"),
     [
-        ("Pipe", "channel model is in Pipe mode, but an archive is a file: set its TrainingInputMode to File"),
-        ("File", "channel model has no directory "),
+        ("model", "Pipe", "channel model is in Pipe mode, but an archive is a file: set its TrainingInputMode to File"),
+        ("model", "File", "channel model has no directory "),
+        ("pretrained", "Pipe", "channel pretrained is in Pipe mode, but weights are a file: set its TrainingInput"),
+        ("pretrained", "File", "channel pretrained has no directory "),
     ],
 )
-def test_a_channel_model_that_is_no_directory_is_named(make_job: JobFactory, mode: str, said: str) -> None:
+def test_a_channel_of_weights_that_is_no_directory_is_named(
+    make_job: JobFactory, channel: str, mode: str, said: str
+) -> None:
     root = make_job()
-    given = ("train", "train_annotation", "validation", "validation_annotation", "model")
-    config = {name: {"TrainingInputMode": mode if name == "model" else "File"} for name in given}
+    given = ("train", "train_annotation", "validation", "validation_annotation", channel)
+    config = {name: {"TrainingInputMode": mode if name == channel else "File"} for name in given}
     (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
     with pytest.raises(ClientError, match=f"^the input channels are not complete: {said}"):
         check_channels(Environment.read(root))
@@ -120,7 +124,7 @@ def test_channels_that_are_not_used_are_named(make_job: JobFactory, caplog: pyte
         "channel train_annotation is passed over: channel train is in Pipe mode, where its own stream holds the "
         "annotations",
         "channel weights is none of this algorithm's (train, validation, test, train_annotation, "
-        "validation_annotation, test_annotation, label_map, model) and is passed over",
+        "validation_annotation, test_annotation, label_map, model, pretrained) and is passed over",
     ]
 
 

@@ -136,21 +136,23 @@ def test_colours_without_a_map_are_listed_as_the_map_to_paste() -> None:
         LabelMap().interpret(RGB, 2)
     assert (
         'put {"colors": {"#010203": 0, "#804080": 1, "#f423e8": 255}}, with the ids you mean, into '
-        "label_map/train_label_map.json" in str(caught.value)
+        "label_map/<channel>_label_map.json for each of the channels train" in str(caught.value)
     )
     assert caught.value.colours == {0x010203: 1, 0x804080: 1, 0xF423E8: 1}
 
 
 def test_a_label_that_is_no_class_is_refused_before_any_picture() -> None:
     with pytest.raises(
-        ClientError, match=r"names labels that are no class \(num_classes is 2\): 38, 75; keys are labels"
+        ClientError, match=r"holds labels that are no class \(num_classes is 2\): 38, 75; keys are labels"
     ):
         LabelMap({"map": {"38": 0, "75": 1}}).check(2)
     with pytest.raises(ClientError, match=r'turned round it would be {"map": {"0": 38, "1": 75}}$'):
         LabelMap({"map": {"38": 0, "75": 1}}).check(2)
     with pytest.raises(ClientError, match=r"\): 7; raise num_classes, or write 255 to ignore such pixels$"):
         LabelMap({"colors": {"#000000": 0, "#ffffff": 7}}).check(2)
-    with pytest.raises(ClientError, match=r"\): 2; "):
+    with pytest.raises(
+        ClientError, match=r"holds names of labels that are no class .*: 2; raise num_classes, or leave"
+    ):
         LabelMap({"scale": 1, "names": ["a", "b", "c"]}).check(2)
     LabelMap({"map": {"0": 0, "1": 1, "255": 9}, "names": {"0": "a", "255": "void"}}).check(2)
 
@@ -179,3 +181,16 @@ def test_a_file_that_says_something_else_than_it_seems_is_refused(tmp_path: Path
     path.write_text(text)
     with pytest.raises(ClientError, match=f"train_label_map.json .*{reason}"):
         LabelMap.read(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"map": {"0": [0, 1], "1": 2}}, {"map": {"0": 0, "0.0": 1}}, {"map": {"5": [0, 1], "0": 2}}, {"map": {"0": 300}}],
+)
+def test_a_map_that_turned_round_would_be_none_is_not_suggested(content: dict[str, object]) -> None:
+    assert LabelMap(content).turned_round(3) is None
+
+
+def test_a_map_turned_round_keeps_its_names() -> None:
+    turned = LabelMap({"map": {"38": 0, "75": 1}, "names": ["a", "b"]}).turned_round(2)
+    assert turned == {"map": {"0": 38, "1": 75}, "names": {"0": "a", "1": "b"}}

@@ -28,7 +28,8 @@ config = json.loads((root / "input/config/inputdataconfig.json").read_text())
 SERVE = """
 import json, os, pathlib
 root = pathlib.Path(os.environ["SAGEMAKER_BASE_DIR"])
-print(json.dumps([os.environ["SAGEMAKER_BIND_TO_PORT"], sorted(p.name for p in (root / "model").iterdir())]))
+told = [os.environ[name] for name in ("SAGEMAKER_BIND_TO_PORT", "SERVE_UI")]
+print(json.dumps([*told, sorted(p.name for p in (root / "model").iterdir())]))
 """
 ENGINE = """#!/bin/sh
 echo "$@" > "$ENGINE_CALL"
@@ -121,7 +122,8 @@ def test_image_is_run_as_the_platform_runs_it(tree: Path) -> None:
     answer = run(tree, "serve_local.sh", "my-image:1", PORT="9001", **engine(tree))
     assert answer.returncode == 0, answer.stderr
     mount = f"{job}/serve/model:/opt/ml/model:ro"
-    assert (tree / "call").read_text().split() == ["run", "--rm", "-p", "9001:8080", "-v", mount, "my-image:1", "serve"]
+    options = ["-p", "9001:8080", "-e", "SERVE_UI", "-v", mount]
+    assert (tree / "call").read_text().split() == ["run", "--rm", *options, "my-image:1", "serve"]
 
 
 def test_serving_unpacks_the_archive(tree: Path) -> None:
@@ -130,7 +132,10 @@ def test_serving_unpacks_the_archive(tree: Path) -> None:
     (tree / "job" / "model" / "later").write_text("not in the archive")
     answer = run(tree, "serve_local.sh", PORT="9002")
     assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout) == ["9002", ["model_best.params"]]
+    assert json.loads(answer.stdout) == ["9002", "1", ["model_best.params"]]
+    assert "http://localhost:9002/" in answer.stderr
+    answer = run(tree, "serve_local.sh", PORT="9002", SERVE_UI="0")
+    assert json.loads(answer.stdout) == ["9002", "0", ["model_best.params"]] and not answer.stderr
 
 
 def test_serving_without_an_archive_says_what_to_do(tree: Path) -> None:

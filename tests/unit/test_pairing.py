@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -56,10 +57,30 @@ def test_the_masks_that_a_prefix_without_its_slash_brings_along_are_passed_over(
 
 def test_a_bucket_given_as_prefix_brings_every_channel_along(tmp_path: Path) -> None:
     folders = ("train", "train_annotation", "validation", "validation_annotation")
+    given = channels(tmp_path, *(f"bucket/{folder}/{name}.png" for folder in folders for name in "ab"))
+    for channel in folders:
+        shutil.copytree(tmp_path / "bucket", tmp_path / channel)
+    assert pairs(given) == [(f"train/train/{n}.png", f"train_annotation/train_annotation/{n}.png") for n in "ab"]
+
+
+def test_a_folder_of_ones_own_is_kept_whatever_another_channel_is_called(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     given = channels(
-        tmp_path, *(f"{channel}/{folder}/a.png" for channel in ("train", "train_annotation") for folder in folders)
+        tmp_path,
+        *(f"{c}/{folder}/a.png" for c in ("train", "train_annotation") for folder in ("test", "day")),
+        "test/b.png",
+        also=("test",),
     )
-    assert pairs(given) == [("train/train/a.png", "train_annotation/train_annotation/a.png")]
+    assert len(pairs(given)) == 2
+    assert not caplog.records
+
+
+def test_masks_of_another_prefix_are_known_by_being_the_annotations(tmp_path: Path) -> None:
+    given = channels(tmp_path, "train/tr/a.jpg", "train/tr/b.jpg", "train_annotation/tr_masks/a.png")
+    channels(tmp_path, "train_annotation/tr_masks/b.png")
+    shutil.copytree(tmp_path / "train_annotation/tr_masks", tmp_path / "train/tr_masks")
+    assert [image for image, _ in pairs(given)] == ["train/tr/a.jpg", "train/tr/b.jpg"]
 
 
 def test_a_channel_that_lies_whole_in_a_folder_of_another_name_is_kept(tmp_path: Path) -> None:
@@ -149,7 +170,8 @@ def test_what_is_missing_is_named_without_a_guess_where_there_is_none(tmp_path: 
 def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
     given = channels(tmp_path, "train/a.jpg", "train/a.png", "train_annotation/a.png")
     assert str(refusal(given)) == (
-        "channel train: rename or remove one of two files of the same name: "
+        "channel train: rename or remove one of two files of the same name; photographs and masks belong into two "
+        "folders: "
         f"{tmp_path}/train/a.png; {tmp_path}/train/a.jpg"
     )
 
@@ -192,3 +214,9 @@ def test_links_to_folders_are_followed_and_circles_left(tmp_path: Path) -> None:
     (tmp_path / "train/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/circle").symlink_to(tmp_path / "train")
     assert pairs(given) == [("train/linked/a.jpg", "train_annotation/a.png")]
+
+
+def test_a_folder_that_is_linked_twice_is_read_twice(tmp_path: Path) -> None:
+    given = channels(tmp_path, "train/s1/a.jpg", "train_annotation/s1/a.png", "train_annotation/s2/a.png")
+    (tmp_path / "train/s2").symlink_to("s1")
+    assert [image for image, _ in pairs(given)] == ["train/s1/a.jpg", "train/s2/a.jpg"]

@@ -27,6 +27,7 @@ def test_auto_is_mxnet_with_a_worker_per_gpu_or_else_openvino(
         ("SERVE_PRECISION", "half", "auto, float32, bfloat16, int8, float16"),
         ("LOG_FORMAT", "xml", "json, text"),
         ("SERVE_METRICS", "yes", "0, 1"),
+        ("SERVE_UI", "on", "0, 1"),
         ("EXIF_ORIENTATION", "auto", "ignore, apply"),
     ],
 )
@@ -38,6 +39,7 @@ def test_a_value_out_of_the_choices_is_named(name: str, value: str, choices: str
 def test_what_is_off_by_default() -> None:
     settings = ServeSettings.read({"MAX_RESPONSE_BYTES": " "})
     assert (settings.max_response, settings.metrics, settings.multi_model) == (None, False, False)
+    assert (settings.ui, ServeSettings.read({"SERVE_UI": "1"}).ui) == (False, True)
     assert (settings.log_format, settings.precision, settings.exif_orientation) == ("json", "auto", "ignore")
     assert ServeSettings.read({"EXIF_ORIENTATION": " Apply"}).exif_orientation == "apply"
 
@@ -46,6 +48,11 @@ def test_a_multi_model_endpoint_is_one_process_with_a_budget() -> None:
     variables = {"SAGEMAKER_MULTI_MODEL": "true", "MODEL_SERVER_WORKERS": "3", "MODEL_MEMORY_MB": "700"}
     settings = ServeSettings.read(variables)
     assert (settings.multi_model, settings.workers, settings.model_memory) == (True, 1, 700 * 2**20)
+
+
+def test_a_multi_model_endpoint_has_no_page() -> None:
+    with pytest.raises(ClientError, match="SERVE_UI=1 shows one model, SAGEMAKER_MULTI_MODEL=true serves many"):
+        ServeSettings.read({"SAGEMAKER_MULTI_MODEL": "true", "SERVE_UI": "1"})
 
 
 @pytest.mark.parametrize(("cpus", "slots"), [(1, 1), (2, 1), (4, 1), (8, 2), (16, 4)])

@@ -1,0 +1,70 @@
+"""What serves a resnet-50 serves a resnet-18: tiles, int8, bounded memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from container.engines import openvino as engines
+from container.engines.openvino import OpenVinoEngine
+from container.engines.quantize import quantize_onnx
+from container.mx.export import export_onnx
+from tests.mx.test_export import PROGRAM, build_network, random_image
+from tests.mx.test_openvino import smooth_images
+
+pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
+
+# Stem 3 + 2; stage 1: 4·4; stage 2: 4 + 3·8; stage 3: 8 + 3·16; stage 4: 16 + 3·32; the head's convolution 8
+REACH = 5 + 16 + 28 + 56 + 112 + 8
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    export_onnx(build_network("fcn", "resnet-18"), path)
+    return path
+
+
+def test_tiles_give_the_answer_of_the_whole_image(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = random_image(501, 703)[0]
+    whole = OpenVinoEngine(graph, "float32", threads=2)
+    assert whole._reach == REACH
+    monkeypatch.setattr(engines, "_TILE", (300_000, 300_000))
+    tiled = OpenVinoEngine(graph, "float32", threads=2)
+    np.testing.assert_allclose(tiled.probabilities(image), whole.probabilities(image), atol=1e-5)
+
+
+def test_int8_agrees_with_float32(graph: Path, tmp_path: Path) -> None:
+    quantize_onnx(graph, tmp_path / "model.int8.onnx", iter(smooth_images(6)))
+    exact, int8 = OpenVinoEngine(graph, "float32", threads=2), OpenVinoEngine(tmp_path / "model.int8.onnx", threads=2)
+    for image in smooth_images(8)[6:]:
+        difference = np.abs(exact.probabilities(image) - int8.probabilities(image))
+        assert 0 < difference.max() < 0.05
+
+
+@pytest.mark.parametrize(("algorithm", "precision"), [("fcn", "float32"), ("deeplab", "float32")])
+def test_memory_stays_within_what_is_stated(algorithm: str, precision: str, graph: Path, tmp_path: Path) -> None:
+    if algorithm != "fcn":
+        graph = tmp_path / "model.onnx"
+        export_onnx(build_network(algorithm, "resnet-18"), graph)
+    program = f"""
+from pathlib import Path
+import numpy as np
+from container.engines.openvino import OpenVinoEngine
+def kilobytes(field):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(field)).split()[1])
+engine = OpenVinoEngine(Path({str(graph)!r}), {precision!r}, threads=2)
+engine.warm()
+before = kilobytes("VmRSS")
+engine.mask(np.zeros((600, 1000, 3), np.uint8))
+print((kilobytes("VmHWM") - before) * 1024, engine.memory(600_000), engine.memory(0))
+"""
+    printed = subprocess.run([sys.executable, "-c", program], cwd=PROGRAM, check=True, capture_output=True, text=True)
+    taken, stated, fixed = map(int, printed.stdout.split())
+    assert 50e6 < taken < stated
+    measured = {"fcn": 123, "deeplab": 233}[algorithm]  # bytes a pixel at two million; a resnet-50's are 364 and 429
+    assert 600_000 * measured < stated - fixed < 600_000 * measured * 1.3
