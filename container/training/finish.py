@@ -15,17 +15,19 @@ from typing import Any
 import numpy as np
 
 from container import artifacts
-from container.classes import describe_classes
+from container.classes import ClassEntry, called, describe_classes
 from container.data.loader import Loader
 from container.data.pictures import Picture
 from container.engines.child import ChildEngine, base_memory
 from container.environment import Environment, cpu_count, memory_available
 from container.errors import Cancelled, ClientError, JobError
 from container.hyperparameters import Hyperparameters
+from container.metrics import ConfusionMatrix
 from container.mx.export import export_onnx
 from container.mx.scoring import MXNetScorer, without_autotuning
 from container.mx.trainer import Trainer
 from container.training.quantizing import quantize
+from container.training.report.figures import class_figures, worst_first
 from container.training.report.gallery import Gallery
 from container.training.report.report import Report
 from container.training.report.reporter import Reporter
@@ -131,20 +133,29 @@ class Finish:
         self._settle(found)
         self._report.add(channel, {"engine": name, **found.figures()})
         confusion = found.confusions[0]
-        if self._reporter and gallery:
-            self._reporter.seconds[f"scoring {channel}"] = time.monotonic() - start
-            if channel == "validation" and found.scored:
-                count = len(found.scored) if found.complete else f"{len(found.scored)} of {found.total or 'unknown'}"
-                note = "" if found.complete else f"Not every image was scored: {found.reason or 'some could not be'}."
-                of = f"{count} whole validation images"
-                self._reporter.finish(gallery.scored(of, confusion.counts, len(found.scored), note))
+        if gallery:
+            self._show(channel, found, gallery, time.monotonic() - start)
         if found.scored:
             line = "full-size %s mIOU: %.4f, pixel_accuracy: %.4f"
             LOG.info(line, channel, confusion.miou, confusion.pixel_accuracy)
+            LOG.info("full-size %s IoU: %s", channel, _list_scores(confusion, self._loaders["train"].classes))
         if not found.complete:
             line = "that %s score is of %d images of %s%s; report.json names them"
             reason = f": {found.reason}" if found.reason else ", the others could not be scored"
             LOG.warning(line, channel, len(found.scored), found.total or "an unknown number", reason)
+
+    def _show(self, channel: str, found: Score, gallery: Gallery, seconds: float) -> None:
+        """Hand a channel's score over to the report, whose page shows that of the validation images."""
+        assert self._reporter is not None
+        self._reporter.seconds[f"scoring {channel}"] = seconds
+        if channel != "validation" or not found.scored:
+            return
+        count, note = str(len(found.scored)), ""
+        if not found.complete:
+            count += f" of {found.total or 'an unknown number of'}"
+            note = f"Not every image was scored: {found.reason or 'report.json names those that could not be'}."
+        of = f"{count} whole validation images"
+        self._reporter.finish(gallery.scored(of, found.confusions[0].counts, len(found.scored), note))
 
     def _quantize(self) -> None:
         """Make the int8 graph; it stays when its mIOU is within the tolerance of float32's."""
@@ -228,6 +239,12 @@ class Finish:
 
 def _are_gpus(devices: list[Any]) -> bool:
     return bool(devices[0].device_type == "gpu")
+
+
+def _list_scores(confusion: ConfusionMatrix, classes: Mapping[int, ClassEntry]) -> str:
+    """List every class that occurs with its IoU, the worst first."""
+    rows = [row for row in worst_first(class_figures(confusion.counts)) if row.iou is not None]
+    return ", ".join(f"{called(classes, row.label)} {row.iou:.3f}" for row in rows)
 
 
 def _watch(gallery: Gallery, picture: Picture, mask: np.ndarray) -> None:

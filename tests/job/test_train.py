@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import csv
 import json
 import os
 import pty
@@ -118,6 +119,17 @@ def test_the_report_counts_every_labelled_pixel(finished: tuple[Path, str, str])
     assert validation["images"] == 3
     assert sum(map(sum, validation["confusion"])) == 3 * 39 * 48  # the first line of each is ignored
     assert 0 <= validation["mIOU"] <= 1
+
+
+def test_page_and_table_say_what_the_report_says(finished: tuple[Path, str, str]) -> None:
+    data = finished[0] / "output/data"
+    report = json.loads((data / "report.json").read_text())
+    rows = list(csv.DictReader((data / "metrics.csv").read_text().splitlines()))
+    for column in ("train_loss", "mIOU", "pixel_accuracy", "learning_rate", "train_throughput"):
+        assert [float(row[column]) for row in rows] == [epoch[column] for epoch in report["epochs"]]
+    page = (data / "report.html").read_text()
+    assert f"mIOU {report['validation']['mIOU']:.3f} on 3 whole validation images" in page
+    assert "finished: 2 of 2 epochs are done" in page and "validation/validation-0.jpg" in page
 
 
 def test_sigterm_leaves_the_weights_and_a_clean_exit(make_job: JobFactory) -> None:

@@ -1,35 +1,50 @@
-"""What classes are called: as the job says, else its label map, else Ground Truth."""
+"""What the classes are called: by the job, else by the label map, else by Ground Truth's metadata."""
 
 from __future__ import annotations
 
-import types
-from typing import Any, cast
-
-from container.classes import ClassEntry, called
+from container.classes import ClassEntry, called, describe_classes
 from container.data.class_names import known_classes
 from container.data.colours import ColourMap
 from container.data.labels import LabelMap
-from container.data.samples import Samples
+from container.data.samples import FileSamples
+
+GROUND_TRUTH = ColourMap({0: "ground", 1: "car", 5: "tram"}, {0: (255, 255, 255), 1: (1, 2, 3), 5: (9, 9, 9)})
 
 
-def samples(names: dict[str, str], ground_truth: dict[int, str]) -> Samples:
-    colour_map = ColourMap(ground_truth, {index: (index, 0, 9) for index in ground_truth}) if ground_truth else None
-    content: dict[str, Any] = {"scale": 1, **({"names": names} if names else {})}
-    return cast(Samples, types.SimpleNamespace(label_map=LabelMap(content), colour_map=colour_map))
+def classes(label_map: LabelMap, colour_map: ColourMap | None = None) -> dict[int, ClassEntry]:
+    samples = FileSamples("train", [], label_map)
+    samples.colour_map = colour_map
+    return known_classes(samples, 3)
 
 
-def test_the_job_goes_before_the_label_map_and_that_before_ground_truth() -> None:
-    given = samples({"1": "map 1", "2": "map 2"}, {2: "truth 2", 3: "truth 3"})
-    assert known_classes(given, 5, {0: "job 0", 1: "job 1"}) == {
-        0: ClassEntry("job 0"),
-        1: ClassEntry("job 1"),
-        2: ClassEntry("map 2", (2, 0, 9)),
-        3: ClassEntry("truth 3", (3, 0, 9)),
+def test_a_label_map_names_and_colours_its_labels() -> None:
+    label_map = LabelMap(
+        {"colors": {"#0a0b0c": 1, "#ffffff": 255, "#111111": 1}, "names": {"0": "road", "255": "void"}}
+    )
+    assert classes(label_map) == {0: ClassEntry("road", None), 1: ClassEntry(None, (10, 11, 12))}
+    assert describe_classes(classes(label_map)) == [{"id": 0, "name": "road"}, {"id": 1, "color": "#0a0b0c"}]
+    assert classes(LabelMap()) == {}
+
+
+def test_ground_truths_ids_become_the_label_maps_labels() -> None:
+    label_map = LabelMap({"map": {"0": 0, "2": 1}, "names": {"2": "vehicle"}})
+    assert classes(label_map, GROUND_TRUTH) == {
+        0: ClassEntry("ground", (255, 255, 255)),
+        2: ClassEntry("vehicle", (1, 2, 3)),
     }
 
 
-def test_without_any_a_class_is_called_by_its_id() -> None:
-    known = known_classes(samples({}, {}), 5)
-    assert known == {} and called(known, 3) == "class 3"
+def test_the_jobs_own_names_go_before_all_others_and_leave_colours_alone() -> None:
+    samples = FileSamples("train", [], LabelMap({"scale": 1, "names": {"1": "vehicle"}}))
+    samples.colour_map = GROUND_TRUTH
+    assert known_classes(samples, 3, {1: "bus", 2: "sign"}) == {
+        0: ClassEntry("ground", (255, 255, 255)),
+        1: ClassEntry("bus", (1, 2, 3)),
+        2: ClassEntry("sign", None),
+    }
+
+
+def test_without_any_name_a_class_is_called_by_its_id() -> None:
+    assert called({}, 3) == "class 3"
     assert called({3: ClassEntry(None, (1, 2, 3))}, 3) == "class 3"
     assert called({3: ClassEntry("road")}, 3) == "road"
