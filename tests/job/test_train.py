@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import csv
+import fcntl
 import json
 import os
 import pty
