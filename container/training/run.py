@@ -95,13 +95,17 @@ def train(
     reporter.seconds["preparation"] = time.monotonic() - began
     fit = Fit(trainer, job, environment.current_host, keeper, progress, stop, reporter)
     started = time.monotonic()
-    with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
-        trained = fit.run(loaders["train"], loaders["validation"])
-    if trained:
-        epoch_seconds = (time.monotonic() - started) / max(1, loaders["train"].training_passes)
-        Finish(environment, job, trainer, loaders, stop, reporter).run(progress.history, epoch_seconds)
-        reporter.end(progress.history, "stopped on request" if stop.is_set() else "finished")
-    else:
+    try:
+        with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
+            trained = fit.run(loaders["train"], loaders["validation"])
+        if trained:
+            epoch_seconds = (time.monotonic() - started) / max(1, loaders["train"].training_passes)
+            Finish(environment, job, trainer, loaders, stop, reporter).run(progress.history, epoch_seconds)
+            reporter.end(progress.history, "stopped on request" if stop.is_set() else "finished")
+    except BaseException:
+        reporter.end(progress.history, "failed, as output/failure says")
+        raise
+    if not trained:
         (environment.model_dir / artifacts.HYPERPARAMETERS).unlink()
     return trained
 
