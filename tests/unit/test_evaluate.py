@@ -102,7 +102,7 @@ def test_what_cannot_be_evaluated_is_one_line(run: Run, tmp_path: Path) -> None:
         ((strange,), "notes.txt is no archive"),
         ((tmp_path / "lost.tar.gz",), "lost.tar.gz: No such file or directory"),
         ((three,), "describes 3 classes, its graph has 2"),
-        ((model, str(label_map)), "names labels that are no class"),
+        ((model, str(label_map)), "map.json holds labels that are no class"),
     ):
         with pytest.raises(SystemExit, match=f"^evaluate: .*{reason}"):
             run(*arguments)
