@@ -95,7 +95,12 @@ class Fit:
         progress = self._progress
         epoch, loss = progress.epoch, progress.loss / progress.iteration
         improved = score.miou > max((entry["mIOU"] for entry in progress.history), default=-math.inf)
-        figures = {"train_loss": loss, "mIOU": score.miou, "pixel_accuracy": score.pixel_accuracy}
+        figures = {
+            "train_loss": loss,
+            "mIOU": score.miou,
+            "pixel_accuracy": score.pixel_accuracy,
+            "learning_rate": learning_rate(self._job, epoch),
+        }
         progress.close_epoch({**figures, **self._figures})
         self._figures = {}
         if self._reporter:
@@ -136,7 +141,6 @@ class Fit:
         LOG.info(metrics.quality_line(self._host, progress.epoch, "train loss", mean))
         LOG.info(metrics.throughput_line(self._host, progress.epoch, "train", throughput))
         self._figures |= {
-            "learning_rate": learning_rate(self._job, progress.epoch),
             "train_throughput": throughput,
             "train_seconds": end - start,
         }

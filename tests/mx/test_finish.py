@@ -171,7 +171,11 @@ def test_each_product_fails_alone(
     test = report["test"]
     assert (test["images"], test["of"], test["complete"]) == (1, 2, False)
     assert test["skipped"] == [
-        {"image": f"{job.root}/input/data/test/test-0.jpg", "reason": "these bytes are neither a JPEG nor a PNG image"}
+        {
+            "image": f"{job.root}/input/data/test/test-0.jpg",
+            "reason": "this is neither a JPEG nor a PNG image, but text ('no image'): "
+            "give the raw bytes of a JPEG or PNG",
+        }
     ]
 
 
