@@ -128,7 +128,7 @@ class _Evaluation:
     def content(self, arguments: argparse.Namespace, seconds: float) -> Content:
         """Return what the page shows."""
         model, rival = self._models[0], None
-        note = f"{len(self._skipped)} pairs could not be used and are not counted." if self._skipped else ""
+        note = f"Pairs that could not be used and are not counted: {len(self._skipped)}." if self._skipped else ""
         of = f"{self._images} whole images"
         if len(self._models) > 1:
             mine, other = (gallery.scores for gallery in self._galleries)

@@ -4,12 +4,13 @@
 # MODEL and OTHER are model.tar.gz of any job, the built-in algorithm's included, or unpacked directories. The report goes
 # to local_test/test_dir/evaluation unless --output says another directory. Nothing is trained.
 set -euo pipefail
-arguments=()
+arguments=() before=
 for argument in "$@"; do
-    if [ -e "$argument" ]; then # the paths are the caller's, who may stand elsewhere
-        argument=$(realpath -s "$argument")
-    fi
-    arguments+=("$argument")
+    case $argument,$before in
+        -*,* | *,--precision) arguments+=("$argument") ;;
+        *) arguments+=("$(realpath -sm -- "$argument")") ;; # paths are the caller's, who may stand elsewhere
+    esac
+    before=$argument
 done
 source "$(dirname "$0")/common.sh"
 need_environment

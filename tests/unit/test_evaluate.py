@@ -85,7 +85,7 @@ def test_pairs_that_cannot_be_used_are_named_and_not_counted(run: Run, tmp_path:
     figures = json.loads((out / "report.json").read_text())
     assert figures["images"] == 5 and "image-2.jpg" in figures["skipped"][0]
     page = (out / "report.html").read_text()
-    assert "1 pairs could not be used and are not counted." in page and "image-2.jpg" in page
+    assert "Pairs that could not be used and are not counted: 1." in page and "image-2.jpg" in page
 
 
 def test_what_cannot_be_evaluated_is_one_line(run: Run, tmp_path: Path) -> None:
