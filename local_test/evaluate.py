@@ -40,6 +40,7 @@ _LIMITS = {  # what an evaluation needs of an archive, in bytes
     artifacts.HYPERPARAMETERS: artifacts.HYPERPARAMETERS_LIMIT,
     artifacts.BEST_WEIGHTS: WEIGHTS_LIMIT,
     artifacts.GRAPH: WEIGHTS_LIMIT,
+    artifacts.INT8_GRAPH: WEIGHTS_LIMIT,
     artifacts.CLASSES: 2**20,
 }
 _TOLD = 20  # pairs passed over that the page names
