@@ -43,6 +43,12 @@ def _read_entry(entry: dict[str, str]) -> ClassEntry:
     return ClassEntry(name, (red, green, blue))
 
 
+def called(classes: Mapping[int, ClassEntry], label: int) -> str:
+    """Call a class by its name, without one "class 3"."""
+    name = classes[label].name if label in classes else None
+    return name or f"class {label}"
+
+
 def describe_classes(classes: Mapping[int, ClassEntry]) -> list[dict[str, object]]:
     """Describe the classes as `classes.json` holds them."""
     return [

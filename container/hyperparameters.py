@@ -71,11 +71,18 @@ class Hyperparameters:
     freeze_batchnorm: bool
     audit: str | None  # by the input mode when None
     exif_orientation: str
+    class_names: Mapping[str, str] | None  # by class id in decimal
+    tensorboard: bool
 
     @property
     def crop(self) -> int:
         """Side of the training crop in pixels: `crop_size` rounded up to a multiple of 8."""
         return -(-self.crop_size // 8) * 8
+
+    @property
+    def named_classes(self) -> dict[int, str]:
+        """The names that `_class_names` gives, by class id."""
+        return {int(label): name for label, name in (self.class_names or {}).items()}
 
     @property
     def steps(self) -> list[int]:
@@ -110,6 +117,7 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
     faults = [fault for error in Draft202012Validator(schema).iter_errors(values) for fault in _describe(error, schema)]
     if streamed and "num_training_samples" not in values:
         faults.append("num_training_samples is required in Pipe mode")
+    faults += _misnamed(values)
     if faults:
         faults.sort()
         raise ClientError(f"{len(faults)} hyperparameter{'s are' if len(faults) > 1 else ' is'} not valid", faults)
@@ -149,6 +157,18 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> list[str]:
         return [f"{name} {reason}" for name in missing if repr(name) in error.message]
     name = str(error.absolute_path[0])
     return [f"{name} must be {describe_range(schema['properties'][name])}, not {error.instance!r}"]
+
+
+def _misnamed(values: Mapping[str, Any]) -> list[str]:
+    """Say which ids of `_class_names` are no class."""
+    names, count = values.get("_class_names"), values.get("num_classes")
+    if not isinstance(names, dict) or type(count) is not int:
+        return []
+    strange = sorted((label for label in names if label.isdecimal() and int(label) >= count), key=int)
+    if not strange:
+        return []
+    listed = ", ".join(f"{label} ({names[label]})" for label in strange[:10])
+    return [f"_class_names names classes that are not there, num_classes being {count}: {listed}"]
 
 
 def _unknown(name: str, schema: Mapping[str, Any]) -> str:

@@ -27,6 +27,8 @@ def convert(value: Any, entry: Mapping[str, Any]) -> Any:
     value, kind = _decode(value), entry.get("type")
     if "pattern" in entry:
         return _integers(value)
+    if kind == "object":
+        return _by_id(value)
     if kind == "string" and isinstance(value, str):
         return value.strip()
     if kind == "string" and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -63,9 +65,19 @@ def _integers(value: Any) -> Any:
     return text.removesuffix(",").strip()
 
 
+def _by_id(value: Any) -> Any:
+    """Write a list as an object by position: `["sky", "road"]` → `{"0": "sky", "1": "road"}`."""
+    value = _decode(value)  # a string of a string comes from SDKs that encode what is encoded
+    if isinstance(value, list):
+        return {str(position): name for position, name in enumerate(value)}
+    if isinstance(value, dict):
+        return {str(int(key)) if str(key).isdecimal() else str(key): name for key, name in value.items()}
+    return value
+
+
 def _decode(value: Any) -> Any:
-    """Undo JSON inside a string: `'"fcn"'` → `'fcn'`; what is no JSON string or list stays as it is."""
-    if isinstance(value, str) and value.strip().startswith(('"', "[")):
+    """Undo JSON inside a string: `'"fcn"'` → `'fcn'`; what is no JSON string, list or object stays as it is."""
+    if isinstance(value, str) and value.strip().startswith(('"', "[", "{")):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
@@ -80,6 +92,8 @@ def describe_range(entry: Mapping[str, Any]) -> str:
         return ", ".join(choices) + " or " + last
     if "pattern" in entry:
         return "comma-separated integers"
+    if entry["type"] == "object":
+        return "a JSON list of names, or an object of ids and names"
     low = next(
         (f"{entry[key]} {sign} " for key, sign in (("minimum", "≤"), ("exclusiveMinimum", "<")) if key in entry), ""
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,6 +20,17 @@ def palette() -> list[int]:
         for label in range(256)
         for channel in range(3)
     ]
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Read a model's classes.json, or a plain list of names: names by id, an empty one where there is none."""
+    if not path.is_file():
+        return []
+    entries = json.loads(path.read_text())
+    named = dict(enumerate(entries))
+    if entries and isinstance(entries[0], dict):
+        named = {int(entry["id"]): entry.get("name", "") for entry in entries}
+    return [named.get(label, "") for label in range(max(named, default=-1) + 1)]
 
 
 def colour_mask(mask: Image.Image) -> Image.Image:

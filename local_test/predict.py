@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 import urllib.error
 import urllib.request
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from local_test.overlay import colour_mask, draw_overlay
+from local_test.overlay import colour_mask, draw_overlay, read_class_names
 
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
@@ -46,7 +45,7 @@ def main() -> None:
     parser.add_argument("content_type", nargs="?", help="by default what the file's name says")
     parser.add_argument("--endpoint", default="http://localhost:8080", help="address of the server (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where the pictures go")
-    parser.add_argument("--classes", type=Path, metavar="JSON", help="a list of class names, for the legend")
+    parser.add_argument("--classes", type=Path, metavar="JSON", help="classes.json, or a list of names")
     arguments = parser.parse_args()
     if arguments.photo is None:
         sys.exit(0 if ping(arguments.endpoint) else 1)
@@ -62,8 +61,7 @@ def _predict(arguments: argparse.Namespace) -> tuple[Path, Path]:
     content_type = arguments.content_type or _TYPES.get(photo.suffix.lower(), "application/x-image")
     data = photo.read_bytes()
     mask = Image.open(io.BytesIO(ask(arguments.endpoint, data, content_type)))
-    named = arguments.classes is not None and arguments.classes.is_file()
-    classes = json.loads(arguments.classes.read_text()) if named else ()
+    classes = read_class_names(arguments.classes) if arguments.classes else ()
     arguments.output.mkdir(parents=True, exist_ok=True)
     paths = arguments.output / f"{photo.stem}_mask.png", arguments.output / f"{photo.stem}_overlay.png"
     colour_mask(mask).save(paths[0])

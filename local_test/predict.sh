@@ -11,5 +11,7 @@ photo=$(realpath "$1")
 shift
 source "$(dirname "$0")/common.sh"
 need_environment
+classes=$test_dir/serve/model/classes.json # the served model's own, where it has one
+[ -f "$classes" ] || classes=$test_dir/classes.json
 exec "$python" -m local_test.predict "$photo" "$@" --endpoint "http://localhost:${PORT:-8080}" \
-    --output "$test_dir/predictions" --classes "$test_dir/classes.json"
+    --output "$test_dir/predictions" --classes "$classes"

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from local_test.overlay import read_class_names
+
 
 def main() -> None:
     """Print the full-image scores of one report."""
@@ -20,7 +22,7 @@ def main() -> None:
     if scores.get("mIOU") is None:
         reason = scores.get("reason") or report.get("failed", {}).get("validation") or "_report_minutes is 0"
         sys.exit(f"score: {arguments.report} has no full-size score: {reason}")
-    classes = json.loads(arguments.classes.read_text()) if arguments.classes else []
+    classes = read_class_names(arguments.classes) if arguments.classes else []
     for label, iou in enumerate(scores["iou"]):
         name = classes[label] if label < len(classes) else ""
         print(f"  class {label} {name:<12} IoU {'absent' if iou is None else format(iou, '.3f')}")

@@ -194,7 +194,7 @@ class Audit:
         """Call the classes as the first channel that knows them does."""
         names: dict[int, str] = {}
         for samples in self._samples.values():
-            for label, entry in known_classes(samples, self._job.num_classes).items():
+            for label, entry in known_classes(samples, self._job.num_classes, self._job.named_classes).items():
                 if entry.name is not None:
                     names.setdefault(label, entry.name)
         return names

@@ -14,7 +14,7 @@ import numpy as np
 from container.data.samples import Sample
 
 Pair = tuple[np.ndarray, np.ndarray]
-_Group = tuple[int, list["Future[Pair | None]"]]
+_Group = tuple[int, list[tuple[str, "Future[Pair | None]"]]]
 _Item = _Group | BaseException | None
 _AHEAD = 2  # batches that may wait for the device
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
@@ -22,11 +22,15 @@ _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """uint8 images (N, H, W, 3) and uint8 labels (N, H, W), 255 = ignore; `group` is its number in its pass, from 0."""
+    """uint8 images (N, H, W, 3) and uint8 labels (N, H, W), 255 = ignore; `group` is its number in its pass, from 0.
+
+    `names` are those of the samples.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     group: int = 0
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -88,9 +92,9 @@ def batches(
             if isinstance(item, BaseException):
                 raise item
             group, futures = item
-            if pairs := [pair for future in futures if (pair := future.result())]:
-                images, labels = zip(*pairs, strict=True)
-                yield Batch(np.stack(images), np.stack(labels), group)
+            if pairs := [(name, *pair) for name, future in futures if (pair := future.result())]:
+                names, images, labels = zip(*pairs, strict=True)
+                yield Batch(np.stack(images), np.stack(labels), group, names)
     finally:
         reader.close()
 
@@ -119,8 +123,9 @@ class _Reader(threading.Thread):
         try:
             for index, group in enumerate(self._read(self._stopped)):
                 if index >= self._skip:
-                    submit, numbered = self._pool.submit, enumerate(group, number)
-                    self._offer((index, [submit(self._transform, sample, position) for position, sample in numbered]))
+                    submit = self._pool.submit
+                    futures = [submit(self._transform, sample, at) for at, sample in enumerate(group, number)]
+                    self._offer((index, [(sample.name, each) for sample, each in zip(group, futures, strict=True)]))
                 number += len(group)
                 if self._stopped.is_set():
                     return

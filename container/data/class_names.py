@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from container.classes import ClassEntry
 from container.data.reading import IGNORE
 from container.data.samples import Samples
 
 
-def known_classes(samples: Samples, num_classes: int) -> dict[int, ClassEntry]:
-    """Describe the classes of a channel, ascending by id: by its label map, and where that is silent by Ground Truth's.
+def known_classes(
+    samples: Samples, num_classes: int, chosen: Mapping[int, str] | None = None
+) -> dict[int, ClassEntry]:
+    """Describe the classes of a channel, ascending by id.
 
+    They are called as `chosen` says (the hyperparameter _class_names), else as the channel's label map does, else as
+    Ground Truth's metadata does; colours come from the latter two.
     Ground Truth's ids are pixel values, which the label map may turn into other labels.
     """
     label_map = samples.label_map
-    names, colours = dict(label_map.names), dict(label_map.class_colours)
+    names, colours = {**label_map.names, **(chosen or {})}, dict(label_map.class_colours)
     if samples.colour_map:
         for index, name in samples.colour_map.names.items():
             if (label := label_map.label_of(index, num_classes)) != IGNORE:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from container.classes import describe_classes
+from container.classes import ClassEntry
 from container.data.audit import Audit
 from container.data.augment import centre_crop, random_crop
 from container.data.batches import Batch, Pair, Rollover, batches, groups
@@ -71,9 +71,11 @@ class Loader:
         self.training_passes = 0  # begun so far
 
     @property
-    def classes(self) -> list[dict[str, object]]:
-        """What the data has said of its classes: `id`, `name` and `color` of each; empty when nothing."""
-        return describe_classes(known_classes(self._samples, self._hyperparameters.num_classes))
+    def classes(self) -> dict[int, ClassEntry]:
+        """What the job and the data have said of the classes so far, ascending by id; empty when nothing."""
+        return known_classes(
+            self._samples, self._hyperparameters.num_classes, self._hyperparameters.named_classes
+        )
 
     @property
     def enterable(self) -> bool:

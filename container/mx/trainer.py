@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import mxnet as mx
@@ -107,8 +107,13 @@ class Trainer:
                         "one device, and report this"
                     )
 
-    def evaluate(self, batches: Iterable[Batch], num_classes: int) -> tuple[ConfusionMatrix, int]:
-        """Score the network on every image of `batches`; also returns how many images there were."""
+    def evaluate(
+        self, batches: Iterable[Batch], num_classes: int, watch: Callable[[Batch, np.ndarray], None] | None = None
+    ) -> tuple[ConfusionMatrix, int]:
+        """Score the network on every image of `batches`; also returns how many images there were.
+
+        `watch` is shown every batch with its predictions, uint8 (N, H, W).
+        """
         confusion, count = ConfusionMatrix(num_classes), 0
         for batch in batches:
             images, _ = self._share(batch)
@@ -116,6 +121,8 @@ class Trainer:
             classes = np.concatenate([part.asnumpy() for part in predictions])
             confusion.update(batch.labels, classes[: len(batch)])
             count += len(batch)
+            if watch:
+                watch(batch, classes[: len(batch)].astype(np.uint8))
         return confusion, count
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:

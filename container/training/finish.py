@@ -13,20 +13,27 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from container import artifacts
 from container.check import approve_int8, write_check
+from container.classes import ClassEntry, called, describe_classes
 from container.data.loader import Loader
 from container.data.pictures import Picture
 from container.engines.child import ChildEngine, base_memory
 from container.environment import Environment, cpu_count, memory_available
 from container.errors import Cancelled, ClientError, JobError
 from container.hyperparameters import Hyperparameters
+from container.metrics import ConfusionMatrix
 from container.mx.export import export_onnx
 from container.mx.scoring import MXNetScorer, without_autotuning
 from container.mx.trainer import Trainer
 from container.training.int8 import allowed_seconds, reason_against
 from container.training.quantizing import quantize
-from container.training.report import Report
+from container.training.report.figures import class_figures, worst_first
+from container.training.report.gallery import Gallery
+from container.training.report.report import Report
+from container.training.report.reporter import Reporter
 from container.training.scoring import ChildScorer, Score, Scorer, score
 from container.until import Until
 
@@ -52,6 +59,7 @@ class Finish:
         trainer: Trainer,
         loaders: Mapping[str, Loader],
         stop: threading.Event,
+        reporter: Reporter | None = None,
     ) -> None:
         self._environment = environment
         self._graph = environment.model_dir / artifacts.GRAPH
@@ -59,6 +67,7 @@ class Finish:
         self._trainer = trainer
         self._loaders = loaders
         self._stop = stop
+        self._reporter = reporter
         self._channels = [channel for channel in _CHANNELS if channel in loaders]
         self._parts = len(self._channels) + (job.quantize is True)  # that share the time for scores
         self._ends = 0.0
@@ -70,6 +79,8 @@ class Finish:
 
         `epoch_seconds` is the time of an epoch of this job: it decides how long the scores may take.
         """
+        if self._reporter:
+            self._reporter.wait()  # it has written the same file
         self._report = Report(self._environment.output_data_dir, history)
         try:
             self._trainer.load_weights(self._environment.model_dir / artifacts.BEST_WEIGHTS)
@@ -79,7 +90,11 @@ class Finish:
         if classes := self._loaders["train"].classes:
             self._attempt(
                 "classes",
-                functools.partial(artifacts.write_json, self._environment.model_dir / artifacts.CLASSES, classes),
+                functools.partial(
+                    artifacts.write_json,
+                    self._environment.model_dir / artifacts.CLASSES,
+                    describe_classes(classes),
+                ),
             )
         self._attempt("check", lambda: write_check(self._environment.model_dir, self._trainer.probabilities))
         self._attempt("graph", lambda: export_onnx(self._trainer.network, self._graph))
@@ -119,10 +134,12 @@ class Finish:
 
     def _score(self, channel: str) -> None:
         """Score every pixel of the channel's images at their own size."""
-        until = Until(self._stop, self._share())
+        gallery = Gallery(self._job.num_classes, self._reporter.images_root) if self._reporter else None
+        watch = functools.partial(_watch, gallery) if gallery else None
+        until, begun = Until(self._stop, self._share()), time.monotonic()
         with self._opened_scorer(until) as scorer:
             start = time.monotonic()
-            found = score(self._loaders[channel], scorer, self._job.num_classes, until)
+            found = score(self._loaders[channel], scorer, self._job.num_classes, until, watch)
             name = scorer.name
         self._settle(found)
         if channel == "validation":
@@ -131,13 +148,29 @@ class Finish:
                 self._image_seconds = (time.monotonic() - start) / len(found.scored)
         self._report.add(channel, {"engine": name, **found.figures()})
         confusion = found.confusions[0]
+        if gallery:
+            self._show(channel, found, gallery, time.monotonic() - begun)
         if found.scored:
             line = "full-size %s mIOU: %.4f, pixel_accuracy: %.4f"
             LOG.info(line, channel, confusion.miou, confusion.pixel_accuracy)
+            LOG.info("full-size %s IoU: %s", channel, _list_scores(confusion, self._loaders["train"].classes))
         if not found.complete:
             line = "that %s score is of %d images of %s%s; report.json names them"
             reason = f": {found.reason}" if found.reason else ", the others could not be scored"
             LOG.warning(line, channel, len(found.scored), found.total or "an unknown number", reason)
+
+    def _show(self, channel: str, found: Score, gallery: Gallery, seconds: float) -> None:
+        """Hand a channel's score over to the report, whose page shows that of the validation images."""
+        assert self._reporter is not None
+        self._reporter.seconds[f"scoring {channel}"] = seconds
+        if channel != "validation" or not found.scored:
+            return
+        count, note = str(len(found.scored)), ""
+        if not found.complete:
+            count += f" of {found.total or 'an unknown number of'}"
+            note = f"Not every image was scored: {found.reason or 'report.json names those that could not be'}."
+        of = f"{count} whole validation images"
+        self._reporter.finish(gallery.scored(of, found.confusions[0].counts, len(found.scored), note))
 
     def _quantize(self, job_seconds: float) -> None:
         """Make the int8 graph; it stays when its mIOU is within the tolerance of float32's."""
@@ -243,3 +276,13 @@ class Finish:
 
 def _are_gpus(devices: list[Any]) -> bool:
     return bool(devices[0].device_type == "gpu")
+
+
+def _list_scores(confusion: ConfusionMatrix, classes: Mapping[int, ClassEntry]) -> str:
+    """List every class that occurs with its IoU, the worst first."""
+    rows = [row for row in worst_first(class_figures(confusion.counts)) if row.iou is not None]
+    return ", ".join(f"{called(classes, row.label)} {row.iou:.3f}" for row in rows)
+
+
+def _watch(gallery: Gallery, picture: Picture, mask: np.ndarray) -> None:
+    gallery.add(picture.name, picture.image, picture.labels, mask)

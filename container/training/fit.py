@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from container import metrics
@@ -20,6 +21,7 @@ from container.metrics import ConfusionMatrix
 from container.mx.trainer import Diverged, Trainer
 from container.training.keeper import Keeper
 from container.training.progress import Progress
+from container.training.report.reporter import Reporter
 from container.training.schedule import EarlyStopping, learning_rate
 
 LOG = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Fit:
         keeper: Keeper,
         progress: Progress,
         stop: threading.Event,
+        reporter: Reporter | None = None,
     ) -> None:
         self._trainer = trainer
         self._job = job
@@ -43,7 +46,10 @@ class Fit:
         self._keeper = keeper
         self._progress = progress
         self._stop = stop
+        self._reporter = reporter
+        self._figures: dict[str, float] = {}  # of the epoch under way, for the report
         self._seed = job.seed or 0
+        self._validated = 0  # images of the last validation
         self._begun = False  # whether this process has made a step
 
     def run(self, train: Loader, validation: Loader) -> bool:
@@ -89,7 +95,16 @@ class Fit:
         progress = self._progress
         epoch, loss = progress.epoch, progress.loss / progress.iteration
         improved = score.miou > max((entry["mIOU"] for entry in progress.history), default=-math.inf)
-        progress.close_epoch({"train_loss": loss, "mIOU": score.miou, "pixel_accuracy": score.pixel_accuracy})
+        figures = {
+            "train_loss": loss,
+            "mIOU": score.miou,
+            "pixel_accuracy": score.pixel_accuracy,
+            "learning_rate": learning_rate(self._job, epoch),
+        }
+        progress.close_epoch({**figures, **self._figures})
+        self._figures = {}
+        if self._reporter:
+            self._reporter.epoch(progress.history, score.counts, self._validated)
         if improved:
             self._keeper.best(progress)
         self._keeper.checkpoint(progress)
@@ -125,6 +140,10 @@ class Fit:
         throughput = (progress.samples - before) / (end - start)
         LOG.info(metrics.quality_line(self._host, progress.epoch, "train loss", mean))
         LOG.info(metrics.throughput_line(self._host, progress.epoch, "train", throughput))
+        self._figures |= {
+            "train_throughput": throughput,
+            "train_seconds": end - start,
+        }
         self._tell("training", start, end, {"train_loss": mean, "train_throughput": throughput})
         return True
 
@@ -147,6 +166,12 @@ class Fit:
                     position = epoch + min(1.0, made / progress.iterations)
                     rate = learning_rate(self._job, position)
                     LOG.info(metrics.notice_line(epoch, made, seen / (now - since), rate))
+                    if self._reporter:
+                        step = epoch * progress.iterations + made
+                        figures = {"learning_rate": rate, "samples_per_second": seen / (now - since)}
+                        if progress.iteration:
+                            figures["loss"] = progress.loss / progress.iteration
+                        self._reporter.iteration(step, figures)
                     since, seen = now, 0
                 if self._stop.is_set():
                     break
@@ -198,7 +223,9 @@ class Fit:
     def _validate(self, validation: Loader) -> ConfusionMatrix | None:
         """Score the network as the built-in does after each epoch; None when stopped: part of a set is no score."""
         epoch, start = self._progress.epoch, time.time()
-        score, images = self._trainer.evaluate(validation.validation_epoch(), self._job.num_classes)
+        score, images = self._trainer.evaluate(
+            validation.validation_epoch(), self._job.num_classes, self._watch if self._reporter else None
+        )
         if self._stop.is_set():
             return None
         end = time.time()
@@ -211,8 +238,14 @@ class Fit:
             "validation_mIOU": score.miou,
             "validation_throughput": throughput,
         }
+        self._validated = images
+        self._figures |= {"validation_throughput": throughput, "validation_seconds": end - start}
         self._tell("validation", start, end, figures)
         return score
+
+    def _watch(self, batch: Batch, predictions: np.ndarray) -> None:
+        assert self._reporter is not None
+        self._reporter.watch(batch.names, batch.images, batch.labels, predictions)
 
     def _tell(self, operation: str, start: float, end: float, figures: dict[str, float]) -> None:
         tqdm.write(metrics.metrics_json(self._host, operation, self._progress.epoch, start, end, figures))

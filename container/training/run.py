@@ -75,9 +75,11 @@ def train(
     from container.training.finish import Finish
     from container.training.fit import Fit
     from container.training.keeper import Keeper
+    from container.training.report.reporter import Reporter
 
     if stop.is_set():
         return False
+    began = time.monotonic()
     devices = choose_devices()
     data = {channel: loader.identity() for channel, loader in loaders.items()}
     identity = Identity(job.as_dict(), data, len(devices), environment.job_name)
@@ -89,14 +91,21 @@ def train(
     keeper = Keeper(trainer, loaders["train"], environment, checkpoints, identity, job.checkpoint_minutes)
     progress = keeper.restore(checkpoint) if checkpoint else _begin(job, checkpoints)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
-    fit = Fit(trainer, job, environment.current_host, keeper, progress, stop)
+    reporter = Reporter(environment, job, loaders, ", ".join(map(str, devices)))
+    reporter.seconds["preparation"] = time.monotonic() - began
+    fit = Fit(trainer, job, environment.current_host, keeper, progress, stop, reporter)
     started = time.monotonic()
-    with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
-        trained = fit.run(loaders["train"], loaders["validation"])
-    if trained:
-        epoch_seconds = (time.monotonic() - started) / max(1, loaders["train"].training_passes)
-        Finish(environment, job, trainer, loaders, stop).run(progress.history, epoch_seconds)
-    else:
+    try:
+        with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
+            trained = fit.run(loaders["train"], loaders["validation"])
+        if trained:
+            epoch_seconds = (time.monotonic() - started) / max(1, loaders["train"].training_passes)
+            Finish(environment, job, trainer, loaders, stop, reporter).run(progress.history, epoch_seconds)
+            reporter.end(progress.history, "stopped on request" if stop.is_set() else "finished")
+    except BaseException:
+        reporter.end(progress.history, "failed, as output/failure says")
+        raise
+    if not trained:
         (environment.model_dir / artifacts.HYPERPARAMETERS).unlink()
     return trained
 

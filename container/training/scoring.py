@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -125,8 +125,16 @@ class Score:
         return found
 
 
-def score(loader: Loader, scorer: Scorer, num_classes: int, until: threading.Event) -> Score:
+def score(
+    loader: Loader,
+    scorer: Scorer,
+    num_classes: int,
+    until: threading.Event,
+    watch: Callable[[Picture, np.ndarray], None] | None = None,
+) -> Score:
     """Score a channel's pictures in random order, until there are no more, or `until` is set.
+
+    `watch` is shown every picture that was scored, with its first mask.
 
     A picture that is unreadable or does not fit is skipped; a stream that breaks ends the score where it is.
     """
@@ -136,6 +144,8 @@ def score(loader: Loader, scorer: Scorer, num_classes: int, until: threading.Eve
     def answer() -> None:
         for picture, masks in zip(group, scorer.answers([picture.image for picture in group]), strict=True):
             found.count(picture, masks)
+            if watch and not isinstance(masks, MemoryError):
+                watch(picture, masks[0])
         group.clear()
 
     try:

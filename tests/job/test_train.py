@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import json
 import os
@@ -137,6 +138,16 @@ def test_the_archive_says_what_its_model_answers(finished: tuple[Path, str, str]
     assert not report["kept"] and "_quantize=True makes it all the same" in report["reason"]
     assert f"no int8 graph: {report['reason']}" in out
     assert open_engine(root / "model", ServeSettings(root / "model")).num_classes == 2
+
+def test_page_and_table_say_what_the_report_says(finished: tuple[Path, str, str]) -> None:
+    data = finished[0] / "output/data"
+    report = json.loads((data / "report.json").read_text())
+    rows = list(csv.DictReader((data / "metrics.csv").read_text().splitlines()))
+    for column in ("train_loss", "mIOU", "pixel_accuracy", "learning_rate", "train_throughput"):
+        assert [float(row[column]) for row in rows] == [epoch[column] for epoch in report["epochs"]]
+    page = (data / "report.html").read_text()
+    assert f"mIOU {report['validation']['mIOU']:.3f} on 3 whole validation images" in page
+    assert "finished: 2 of 2 epochs are done" in page and "validation/validation-0.jpg" in page
 
 
 def test_sigterm_leaves_the_weights_and_a_clean_exit(make_job: JobFactory) -> None:

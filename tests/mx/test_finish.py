@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from container import artifacts
+from container.classes import ClassEntry
 from container.data.loader import Loader
 from container.data.samples import open_samples
 from container.environment import Environment
@@ -161,7 +162,7 @@ def test_each_product_fails_alone(
     monkeypatch.setattr(Finish, "_score", score)
     monkeypatch.setattr(artifacts, "write_bytes", full)
     monkeypatch.setattr(quantizing, "_run", lambda *arguments: 1 / 0)
-    monkeypatch.setattr(Loader, "classes", [{"id": 0, "name": "ground", "color": "#000000"}])
+    monkeypatch.setattr(Loader, "classes", {0: ClassEntry("ground", (0, 0, 0))})
     report = job.run()
     assert report["failed"] == {
         "classes": f"the disk is full. {job.root}/model/classes.json cannot be written",

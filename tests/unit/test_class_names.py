@@ -1,8 +1,8 @@
-"""What the classes are called: by the label map, and where it is silent by Ground Truth's metadata."""
+"""What the classes are called: by the job, else by the label map, else by Ground Truth's metadata."""
 
 from __future__ import annotations
 
-from container.classes import ClassEntry, describe_classes
+from container.classes import ClassEntry, called, describe_classes
 from container.data.class_names import known_classes
 from container.data.colours import ColourMap
 from container.data.labels import LabelMap
@@ -32,3 +32,19 @@ def test_ground_truths_ids_become_the_label_maps_labels() -> None:
         0: ClassEntry("ground", (255, 255, 255)),
         2: ClassEntry("vehicle", (1, 2, 3)),
     }
+
+
+def test_the_jobs_own_names_go_before_all_others_and_leave_colours_alone() -> None:
+    samples = FileSamples("train", [], LabelMap({"scale": 1, "names": {"1": "vehicle"}}))
+    samples.colour_map = GROUND_TRUTH
+    assert known_classes(samples, 3, {1: "bus", 2: "sign"}) == {
+        0: ClassEntry("ground", (255, 255, 255)),
+        1: ClassEntry("bus", (1, 2, 3)),
+        2: ClassEntry("sign", None),
+    }
+
+
+def test_without_any_name_a_class_is_called_by_its_id() -> None:
+    assert called({}, 3) == "class 3"
+    assert called({3: ClassEntry(None, (1, 2, 3))}, 3) == "class 3"
+    assert called({3: ClassEntry("road")}, 3) == "road"

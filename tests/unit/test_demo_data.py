@@ -12,7 +12,7 @@ from PIL import Image
 
 from container import hyperparameters
 from local_test.demo_data import CLASSES
-from local_test.overlay import colour_mask, draw_overlay, palette
+from local_test.overlay import colour_mask, draw_overlay, palette, read_class_names
 
 CHANNELS = {"train", "train_annotation", "validation", "validation_annotation", "label_map"}
 
@@ -132,3 +132,12 @@ def test_overlay_colours_what_is_not_background() -> None:
 def test_small_photograph_is_enlarged_for_the_overlay() -> None:
     picture = draw_overlay(Image.new("RGB", (100, 50), "white"), Image.new("L", (100, 50)))
     assert picture.width == 500 and picture.height > 250
+
+
+def test_names_for_pictures_come_from_a_list_or_from_a_models_classes(tmp_path: Path) -> None:
+    path = tmp_path / "classes.json"
+    assert read_class_names(path) == []
+    path.write_text('["road", "car"]')
+    assert read_class_names(path) == ["road", "car"]
+    path.write_text('[{"id": 2, "name": "car", "color": "#010203"}, {"id": 0, "color": "#010203"}]')
+    assert read_class_names(path) == ["", "", "car"]

@@ -45,6 +45,35 @@ def test_three_conventions_mean_the_same(name: str, plain: str, encoded: str, re
         assert type(loaded) is type(meaning)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["sky", "road"],
+        '["sky", "road"]',
+        '"[\\"sky\\", \\"road\\"]"',
+        {"0": "sky", "1": "road"},
+        '{"0": "sky", "01": "road"}',
+    ],
+)
+def test_class_names_come_as_a_list_or_by_id(given: Any) -> None:
+    assert load({**REQUIRED, "_class_names": given}).named_classes == {0: "sky", 1: "road"}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ('{"21": "x", "3": "y", "300": "z"}', r"no.* there, num_classes being 21: 21 \(x\), 300 \(z\)$"),
+        ("sky, road", "_class_names must be a JSON list of names, or an object of ids and names, not 'sky, road'"),
+        ("[1]", "_class_names must be a JSON list of names, or an object of ids and names, not 1"),
+        ('[""]', "_class_names must be a JSON list of names, or an object of ids and names, not ''"),
+        ('{"sky": "0"}', "_class_names must be a JSON list of names, or an object of ids and names, not 'sky'"),
+    ],
+)
+def test_class_names_that_are_none_are_refused(given: str, reason: str) -> None:
+    with pytest.raises(ClientError, match=reason):
+        load({**REQUIRED, "_class_names": given})
+
+
 def test_defaults_are_the_built_ins() -> None:
     job = load(REQUIRED)
     assert (job.algorithm, job.backbone, job.crop_size, job.base_size) == ("fcn", "resnet-50", 240, 520)

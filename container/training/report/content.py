@@ -1,0 +1,97 @@
+"""Everything that the report's page shows, in one frozen value: what draws it needs nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from container.classes import ClassEntry, called
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One image to look at, scaled down.
+
+    `image` is uint8 RGB (H, W, 3); `labels` and `prediction` are uint8 (H, W); `errors`, uint8 (H, W), is 0 where the
+    prediction is right, 1 where it is wrong within 3 pixels of a border, 2 where it is wrong elsewhere, 3 where nothing
+    is labelled. `miou` is over the classes in this image, `wrong` the share of its labelled pixels.
+    """
+
+    name: str
+    miou: float
+    wrong: float
+    image: np.ndarray
+    labels: np.ndarray
+    prediction: np.ndarray
+    errors: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Borders:
+    """Labelled pixels within 3 pixels of a border between labels, and those farther inside; how many are wrong."""
+
+    near: int = 0
+    near_wrong: int = 0
+    inside: int = 0
+    inside_wrong: int = 0
+
+    def __add__(self, other: Borders) -> Borders:
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Borders(*(mine + its for mine, its in pairs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What a set of images has shown: `confusion` counts pixels, (true, predicted), int64 (C, C)."""
+
+    of: str  # what the images are, as in "24 whole validation images, with the weights of epoch 7"
+    confusion: np.ndarray
+    images: int
+    borders: Borders = Borders()
+    worst: Sequence[Example] = ()
+    median: Sequence[Example] = ()
+    best: Sequence[Example] = ()
+    note: str = ""  # what has to be known to quote the score
+
+
+@dataclasses.dataclass(frozen=True)
+class Rival:
+    """Another model on the same images: `confusion` as in Scored, and each image's mIOU as (this model's, its)."""
+
+    name: str
+    confusion: np.ndarray
+    images: Mapping[str, tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What a job, or an evaluation, has to show so far.
+
+    `history` holds the epochs as report.json does, `audit` is audit.json, `facts` are tables of names and values by
+    their title, `failed` says why a product is missing.
+    """
+
+    title: str
+    num_classes: int
+    classes: Mapping[int, ClassEntry] = dataclasses.field(default_factory=dict)
+    state: str = ""  # where the job stands, as in "training: 3 of 10 epochs are done"
+    history: Sequence[Mapping[str, Any]] = ()
+    epochs: int = 0  # planned
+    early: bool = False  # it stopped early
+    scored: Scored | None = None
+    rival: Rival | None = None
+    audit: Mapping[str, Any] | None = None
+    facts: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def called(self, label: int) -> str:
+        """Call a class by its name, without one "class 3"."""
+        return called(self.classes, label)
+
+    @property
+    def best(self) -> Mapping[str, Any] | None:
+        """The epoch with the highest validation mIOU, the first of several."""
+        return max(self.history, key=lambda entry: entry["mIOU"], default=None)

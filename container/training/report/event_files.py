@@ -1,0 +1,75 @@
+"""TensorBoard's event files: figures and pictures that its page shows while a job runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from container.classes import ClassEntry
+from container.training.report.content import Example
+from container.training.report.drawings import class_palette, draw_strip
+
+LOG = logging.getLogger(__name__)
+
+
+class EventFiles:
+    """Writes one event file into `folder`; a disk that refuses is told of once, and ends the writing, not the job.
+
+    tensorboardX's usual writer queues events for a process-wide thread, and blocks for good once that has met a full
+    disk. The report has a thread of its own, so this takes the writer beneath it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+        self._failed = False
+
+    def write_figures(self, step: int, figures: Mapping[str, float | None]) -> None:
+        """Write figures by their tags, without those that are not known."""
+        from tensorboardX import summary
+
+        self._write(step, [summary.scalar(tag, value) for tag, value in figures.items() if value is not None])
+
+    def write_examples(
+        self, step: int, tag: str, examples: Sequence[Example], classes: Mapping[int, ClassEntry]
+    ) -> None:
+        """Write examples as `tag`/1, `tag`/2, …: photograph, truth, prediction and errors side by side."""
+        from tensorboardX import summary
+
+        palette = class_palette(classes)
+        drawn = [draw_strip(example, palette) for example in examples]
+        self._write(
+            step, [summary.image(f"{tag}/{i}", strip, dataformats="HWC") for i, strip in enumerate(drawn, start=1)]
+        )
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._writer is not None and not self._failed:
+            self._writer.close()
+
+    def _write(self, step: int, summaries: Sequence[Any]) -> None:
+        """Append the summaries, and hand them to the disk: who looks on wants to see them now."""
+        if self._failed or not summaries:
+            return
+        from tensorboardX.proto.event_pb2 import Event
+
+        try:
+            writer = self._open()
+            for each in summaries:
+                writer.write_event(Event(wall_time=time.time(), step=step, summary=each))
+            writer.flush()
+        except OSError as error:
+            self._failed = True
+            LOG.error("TensorBoard's event file in %s cannot be written, and ends here: %s", self._folder, error)
+
+    def _open(self) -> Any:
+        if self._writer is None:
+            from tensorboardX.event_file_writer import EventsWriter
+
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(self._folder / "events"), f".{os.getpid()}")
+        return self._writer

@@ -1,0 +1,74 @@
+"""What a confusion matrix says of each class, and of each pair of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassFigures:
+    """One class; `truth` and `predicted` are its shares of the labelled pixels, None is what is not defined."""
+
+    label: int
+    iou: float | None
+    recall: float | None  # of its true pixels, the share that was found
+    precision: float | None  # of the pixels predicted as it, the share that is right
+    truth: float
+    predicted: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """Pixels of one class taken for another: their share of all labelled pixels, and of the true class's."""
+
+    truth: int
+    predicted: int
+    share: float
+    of_class: float
+
+
+def class_figures(confusion: np.ndarray) -> list[ClassFigures]:
+    """Return the figures of every class, by id."""
+    hits, truth, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    total = max(1, int(confusion.sum()))
+    return [
+        ClassFigures(
+            label,
+            _share(hits[label], truth[label] + predicted[label] - hits[label]),
+            _share(hits[label], truth[label]),
+            _share(hits[label], predicted[label]),
+            float(truth[label] / total),
+            float(predicted[label] / total),
+        )
+        for label in range(len(confusion))
+    ]
+
+
+def worst_first(figures: list[ClassFigures]) -> list[ClassFigures]:
+    """Order classes by IoU; those that are not in the truth stand last, whatever was predicted."""
+    return sorted(figures, key=lambda row: (row.truth == 0, 1.0 if row.iou is None else row.iou, row.label))
+
+
+def costliest_mistakes(confusion: np.ndarray, most: int) -> list[Mistake]:
+    """Return the pairs of classes that most pixels are wrong by."""
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    total, mistakes = max(1, int(confusion.sum())), []
+    for truth, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if count := int(wrong[truth, predicted]):
+            of_class = count / int(confusion[truth].sum())
+            mistakes.append(Mistake(int(truth), int(predicted), count / total, of_class))
+    return mistakes
+
+
+def row_shares(confusion: np.ndarray) -> np.ndarray:
+    """Return the matrix with every row as shares of its sum, float (C, C); NaN in the row of an absent class."""
+    sums = confusion.sum(1, keepdims=True)
+    return np.where(sums > 0, confusion / np.maximum(sums, 1), np.nan)
+
+
+def _share(part: np.integer, whole: np.integer) -> float | None:
+    return float(part / whole) if whole else None

@@ -1,0 +1,176 @@
+"""The report's page: one HTML file that needs nothing else, whatever the job."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from container.data.faults import percent
+from container.errors import printable
+from container.training.report.comparison import compare
+from container.training.report.content import Content, Example, Scored
+from container.training.report.curves import draw_curves
+from container.training.report.drawings import class_palette, draw_example, draw_heat_map
+from container.training.report.figures import class_figures, costliest_mistakes, row_shares, worst_first
+from container.training.report.verdict import judge
+
+PAGE = "report.html"
+EPOCHS = "metrics.csv"
+
+COLUMNS = (  # of metrics.csv: what report.json calls the figures of an epoch
+    "epoch", "train_loss", "mIOU", "pixel_accuracy", "learning_rate", "train_throughput", "validation_throughput",
+    "train_seconds", "validation_seconds",
+)  # fmt: skip
+
+_SIDES = (320, 240, 180, 130, 90, 60)  # of the images shown, in pixels, until they fit
+_IMAGE_BYTES = 1_100_000  # for all images together, of the page's 2 MB
+_MOST_CELLS = 24  # classes up to which the confusion matrix is a table
+_MOST_EPOCHS = 40  # rows of the table of epochs
+_MOST_FAULTS, _MOST_DETAILS = 20, 5  # of the audit
+_TOLD = 4  # classes that an alternative text names
+_NAME, _TEXT = 60, 400  # characters of a name, and of a message
+
+
+_Four = tuple[str, str, str, str]
+_Drawn = tuple[Example, _Four, _Four]  # with its pictures, and what they show in words
+
+
+def render_page(content: Content) -> str:
+    """Render the report as one HTML file of less than 2 MB."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "name": _name, "text": _text, "figure": _figure}
+    return environment.get_template("page.html.j2").render(**_values(content))
+
+
+def render_epochs(history: Sequence[Mapping[str, Any]]) -> str:
+    """Render the epochs as CSV: the same numbers as report.json has, an empty cell for what is not known."""
+    target = io.StringIO()
+    rows = csv.DictWriter(target, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(history)
+    return target.getvalue()
+
+
+def _values(content: Content) -> dict[str, Any]:
+    """Work out what the template shows."""
+    best, scored = content.best, content.scored
+    palette = class_palette(content.classes)
+    rows = worst_first(class_figures(scored.confusion)) if scored else []
+    return {
+        "content": content,
+        "verdict": judge(content),
+        "best": best,
+        "scored": scored,
+        "rows": [row for row in rows if row.iou is not None],
+        "absent": [row.label for row in rows if row.iou is None],
+        "colour": lambda label: "#{:02x}{:02x}{:02x}".format(*palette[label]),
+        "curves": draw_curves(content.history, best["epoch"] if best else None),
+        "epochs": _shown_epochs(content),
+        "columns": COLUMNS,
+        "mistakes": costliest_mistakes(scored.confusion, 5) if scored else [],
+        "confusion": _confusion(content, scored) if scored else None,
+        "groups": _draw_groups(content, scored, palette) if scored else [],
+        "comparison": compare(content),
+        "faults": _faults(content.audit or {}),
+        "most_faults": _MOST_FAULTS,
+    }
+
+
+def _shown_epochs(content: Content) -> Sequence[Mapping[str, Any]]:
+    """Choose the epochs that the table shows: all, or the first, the last and the best of very many."""
+    history, best = content.history, content.best
+    if len(history) <= _MOST_EPOCHS:
+        return history
+    half = _MOST_EPOCHS // 2
+    middle = [entry for entry in history[half:-half] if entry is best]
+    return [*history[:half], *middle, *history[-half:]]
+
+
+def _confusion(content: Content, scored: Scored) -> dict[str, Any]:
+    """Prepare the heat map: a table of the classes that occur, a picture when they are many."""
+    occurring = np.flatnonzero(scored.confusion.sum(0) + scored.confusion.sum(1)).tolist()
+    shares = row_shares(scored.confusion)[np.ix_(occurring, occurring)]
+    is_table = len(occurring) <= _MOST_CELLS
+    return {
+        "labels": occurring,
+        "rows": shares.tolist() if is_table else [],
+        "picture": None if is_table or not occurring else draw_heat_map(shares),
+    }
+
+
+def _draw_groups(content: Content, scored: Scored, palette: np.ndarray) -> list[tuple[str, list[_Drawn]]]:
+    """Draw the examples, worst, median and best, as large as all of them fit into the page."""
+    named = (("Worst", scored.worst), ("Median", scored.median), ("Best", scored.best))
+    for side in _SIDES:
+        groups = [
+            (title, [(each, draw_example(each, palette, side), _tell(content, each)) for each in examples])
+            for title, examples in named
+            if examples
+        ]
+        if sum(len(uri) for _, drawn in groups for _, uris, _ in drawn for uri in uris) <= _IMAGE_BYTES:
+            break
+    return groups
+
+
+def _tell(content: Content, example: Example) -> _Four:
+    """Say in words what the four pictures of an example show."""
+    return (
+        _name(example.name),
+        _tell_classes(content, example.labels),
+        _tell_classes(content, example.prediction),
+        f"{percent(example.wrong)} of the labelled pixels wrong",
+    )
+
+
+def _tell_classes(content: Content, labels: np.ndarray) -> str:
+    """Name the largest classes of a mask with their shares of its labelled pixels."""
+    counts = np.bincount(labels.ravel(), minlength=256)[: content.num_classes]
+    largest = [label for label in np.argsort(-counts, kind="stable")[:_TOLD].tolist() if counts[label]]
+    return ", ".join(f"{_name(content.called(label))} {percent(counts[label] / counts.sum())}" for label in largest)
+
+
+def _faults(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the audit's faults, each with the first of its details and the number of the others."""
+    return [
+        {
+            "kind": kind,
+            "message": fault.get("message", ""),
+            "details": fault.get("details", [])[:_MOST_DETAILS],
+            "more": max(0, len(fault.get("details", [])) - _MOST_DETAILS),
+        }
+        for kind in ("errors", "warnings")
+        for fault in audit.get(kind, [])
+    ]
+
+
+def _name(value: object) -> str:
+    """Shorten a name, keeping both ends; what is not printable is escaped."""
+    return _shorten(printable(str(value)), _NAME)
+
+
+def _text(value: object) -> str:
+    return _shorten(printable(str(value)), _TEXT)
+
+
+def _shorten(text: str, most: int) -> str:
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
+def _figure(value: object) -> str:
+    """Write a number with four digits; what is not known is a dash."""
+    if value is None or value == "":
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,174 @@
+"""What a job shows while it runs: the page, metrics.csv, report.json, TensorBoard's files, in its own thread."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from container import artifacts
+from container.data.loader import Loader
+from container.environment import Environment
+from container.hyperparameters import Hyperparameters
+from container.training.report.content import Content, Scored
+from container.training.report.event_files import EventFiles
+from container.training.report.facts import configuration, sources, versions
+from container.training.report.gallery import Gallery
+from container.training.report.page import EPOCHS, PAGE, render_epochs, render_page
+from container.training.report.report import Report
+
+LOG = logging.getLogger(__name__)
+
+_AUDIT = "audit.json"
+_WAITING = 4  # batches that may wait to be looked at
+_SLICE_SECONDS = 0.1  # how soon a wait notices that nobody takes
+
+
+class Reporter:
+    """Takes what a job finds and writes it; whatever goes wrong with that is logged, and never ends the job."""
+
+    def __init__(
+        self, environment: Environment, job: Hyperparameters, loaders: Mapping[str, Loader], devices: str
+    ) -> None:
+        self._folder = environment.output_data_dir
+        self._job = job
+        self._loaders = loaders
+        folder = environment.root / "output" / "tensorboard"
+        self._events = EventFiles(folder) if job.tensorboard or folder.is_dir() else None
+        self.seconds: dict[str, float] = {}  # by phase
+        self._facts = {
+            "Configuration": configuration(job),
+            "Made from": sources(environment, loaders),
+            "Devices": {"devices": devices},
+            "Versions": versions(),
+        }
+        self._title = environment.job_name or "Training job"
+        self.images_root = environment.root / "input" / "data"
+        self._gallery = Gallery(job.num_classes, self.images_root)
+        self._scored: Scored | None = None
+        self._best = -1.0
+        self._history: list[dict[str, Any]] = []
+        self._failed = False
+        self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue(_WAITING)
+        self._thread = threading.Thread(target=self._work, name="report", daemon=True)
+        self._thread.start()
+
+    def iteration(self, step: int, figures: Mapping[str, float]) -> None:
+        """Show figures within an epoch, at step `step` of all; TensorBoard alone has them."""
+        if events := self._events:
+            named = {f"iteration/{name}": value for name, value in figures.items()}
+            self._do(lambda: events.write_figures(step, named))
+
+    def watch(self, names: Sequence[str], images: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> None:
+        """Look at validation crops, arrays of (N, H, W), and their predictions."""
+
+        def look() -> None:
+            for each in zip(names, images, labels, predictions, strict=True):
+                self._gallery.add(*each)
+
+        self._do(look)
+
+    def epoch(self, history: Sequence[Mapping[str, Any]], confusion: np.ndarray, images: int) -> None:
+        """Show an epoch that is over, the last of `history`; what was watched since the one before is its images."""
+        entries = [dict(entry) for entry in history]
+        self._do(lambda: self._show_epoch(entries, confusion, images))
+
+    def finish(self, scored: Scored) -> None:
+        """Show the scores of whole images, in place of an epoch's."""
+
+        def show() -> None:
+            self._scored = scored
+            self._write(f"all is scored: {self._told()}")
+            if self._events:
+                self._events.write_examples(len(self._history), "worst/whole", scored.worst, self._classes())
+
+        self._do(show)
+
+    def wait(self) -> None:
+        """Wait until all that was handed over is written."""
+        done = threading.Event()
+        self._do(done.set)
+        while self._thread.is_alive() and not done.wait(_SLICE_SECONDS):
+            pass
+
+    def end(self, history: Sequence[Mapping[str, Any]], state: str) -> None:
+        """Write everything for the last time, and wait for it."""
+        entries = [dict(entry) for entry in history]
+
+        def show() -> None:
+            self._history = entries
+            self._write(f"{state}: {self._told()}")
+            if self._events:
+                self._events.close()
+
+        self._do(show)
+        self._do(None)
+        self._thread.join()
+
+    def _show_epoch(self, history: list[dict[str, Any]], confusion: np.ndarray, images: int) -> None:
+        entry, gallery = history[-1], self._gallery
+        self._history, self._gallery = history, Gallery(self._job.num_classes, self.images_root)
+        of = f"{images} validation crops of {self._job.crop}×{self._job.crop} in epoch {entry['epoch']}"
+        seen = gallery.scored(of, confusion, images)
+        if self._scored is None or entry["mIOU"] > self._best:
+            self._scored, self._best = seen, entry["mIOU"]
+        Report(self._folder, history)
+        self._write(f"training: {self._told()}")
+        if self._events:
+            figures = {f"epoch/{name}": value for name, value in entry.items() if name != "epoch"}
+            self._events.write_figures(entry["epoch"], figures)
+            self._events.write_examples(entry["epoch"], "worst", seen.worst, self._classes())
+
+    def _told(self) -> str:
+        return f"{len(self._history)} of {self._job.epochs} epochs are done"
+
+    def _classes(self) -> Any:
+        return self._loaders["train"].classes
+
+    def _write(self, state: str) -> None:
+        times = {"training": "train_seconds", "validation": "validation_seconds"}
+        seconds = {name: sum(entry.get(key) or 0.0 for entry in self._history) for name, key in times.items()}
+        shown = {name: f"{value:.1f}" for name, value in {**seconds, **self.seconds}.items() if value}
+        content = Content(
+            title=self._title,
+            num_classes=self._job.num_classes,
+            classes=self._classes(),
+            state=state,
+            history=self._history,
+            epochs=self._job.epochs,
+            scored=self._scored,
+            audit=_read(self._folder / _AUDIT),
+            facts={**self._facts, "Seconds": shown},
+            failed=(_read(self._folder / "report.json") or {}).get("failed", {}),
+        )
+        artifacts.write_bytes(self._folder / PAGE, render_page(content).encode())
+        artifacts.write_bytes(self._folder / EPOCHS, render_epochs(self._history).encode())
+
+    def _do(self, task: Callable[[], None] | None) -> None:
+        """Hand a task over; waits while too many wait, for memory is bounded."""
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Full):
+                return self._tasks.put(task, timeout=_SLICE_SECONDS)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                task()
+            except Exception as error:
+                if not self._failed:
+                    LOG.exception("the report could not be written, the job goes on: %s", error)
+                self._failed = True
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):  # it is not there, or its writer was stopped
+        return None

@@ -1,0 +1,116 @@
+"""What a job's figures come to, and what to do next, in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from container.data.faults import percent
+from container.training.report.content import Content
+from container.training.report.figures import class_figures
+
+_LISTED = 5  # classes in one sentence
+_RISE = 0.01  # of the best mIOU, by which it was still rising in the last third of the epochs
+_DROP = 0.02  # of mIOU, from the best epoch to the last
+_LOSS_DROP = 0.1  # share of the training loss, over the same epochs
+_IGNORED = 0.5  # share of a channel's pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One sentence that says how good the model is and what promises most, and further advice."""
+
+    sentence: str
+    further: tuple[str, ...]
+
+
+def judge(content: Content) -> Verdict:
+    """Judge a job or an evaluation."""
+    if content.scored is None and content.best is None:
+        advice = tuple(_ignored_data(content))
+        return Verdict("No epoch is complete yet, so there is no score.", advice)
+    advice = (*_never_predicted(content), *_ignored_data(content), *_over_fitted(content), *_still_rising(content))
+    first = advice[0] if advice else _weakest(content)
+    return Verdict(f"{_score(content)}; {first}", advice[1:])
+
+
+def _score(content: Content) -> str:
+    best, scored = content.best, content.scored
+    epoch = f"best in epoch {best['epoch']} of {_epochs(content)}" if best else ""
+    if scored is None:
+        assert best is not None
+        return f"mIOU {best['mIOU']:.3f} on the validation crops, {epoch}"
+    rows = class_figures(scored.confusion)
+    scores = [row.iou for row in rows if row.iou is not None]
+    mean = float(np.mean(scores)) if scores else 0.0
+    return f"mIOU {mean:.3f} on {scored.of}" + (f", {epoch}" if epoch and "epoch" not in scored.of else "")
+
+
+def _epochs(content: Content) -> str:
+    return f"0 to {content.history[-1]['epoch']}"
+
+
+def _never_predicted(content: Content) -> Iterator[str]:
+    if content.scored is None:
+        return
+    rows = class_figures(content.scored.confusion)
+    missed = [row for row in rows if row.truth and not row.predicted]
+    if not missed:
+        return
+    missed.sort(key=lambda row: -row.truth)
+    listed = [f"{content.called(row.label)} ({percent(row.truth)})" for row in missed[:_LISTED]]
+    listed[0] = listed[0].removesuffix(")") + " of the true pixels)"
+    named = ", ".join(listed)
+    more = f" and {len(missed) - _LISTED} more" if missed[_LISTED:] else ""
+    one = len(missed) == 1
+    yield (
+        f"{named}{more} {'is' if one else 'are'} never predicted: give more examples of "
+        f"{'this class' if one else 'these classes'}, or train longer"
+    )
+
+
+def _ignored_data(content: Content) -> Iterator[str]:
+    for channel, found in (content.audit or {}).get("channels", {}).items():
+        share = found.get("ignored_share", 0)
+        if share > _IGNORED:
+            yield (
+                f"{percent(share)} of the pixels of channel {channel} are ignored: see that the label map names every "
+                "value that means a class"
+            )
+
+
+def _over_fitted(content: Content) -> Iterator[str]:
+    """Tell when the loss went on falling while the validation score fell: training far better than validation."""
+    best = content.best
+    if best is None:
+        return
+    last = content.history[-1]
+    fell = best["mIOU"] - last["mIOU"]
+    if fell > _DROP and last["train_loss"] < best["train_loss"] * (1 - _LOSS_DROP):
+        yield (
+            f"after epoch {best['epoch']} the training loss went on falling while the validation mIOU fell by "
+            f"{fell:.3f}: it learns the training images by heart, so give it more of them, or raise weight_decay"
+        )
+
+
+def _still_rising(content: Content) -> Iterator[str]:
+    """Tell when the best epoch is among the last, and better than what there was a third of the job before."""
+    best, history = content.best, content.history
+    if best is None or content.early or len(history) < content.epochs:
+        return
+    recent = max(1, len(history) // 3)
+    before = max((entry["mIOU"] for entry in history[:-recent]), default=0.0)
+    if best["epoch"] >= history[-1]["epoch"] - recent // 2 and best["mIOU"] > before + _RISE * best["mIOU"]:
+        yield "it was still improving when training ended: train for more epochs"
+
+
+def _weakest(content: Content) -> str:
+    if content.scored is None:
+        return "the classes are scored when training ends"
+    rows = [row for row in class_figures(content.scored.confusion) if row.truth and row.iou is not None]
+    if not rows:
+        return "none of its pixels is labelled"
+    row = min(rows, key=lambda row: row.iou or 0.0)
+    return f"more examples of {content.called(row.label)} (IoU {row.iou:.3f}) promise most"

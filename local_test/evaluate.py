@@ -1,0 +1,215 @@
+"""Score a model's archive on annotated images, in OpenVINO and without training; the report is that of a job."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from container import artifacts
+from container.archives import WEIGHTS_LIMIT
+from container.classes import ClassEntry, read_classes
+from container.data.class_names import known_classes
+from container.data.labels import LabelMap
+from container.data.pairing import find_pairs
+from container.data.samples import FileSamples, decode_sample
+from container.engines.openvino import PRECISIONS, OpenVinoEngine, prepare_graph
+from container.environment import Channel, cpu_count
+from container.errors import ClientError, JobError, printable
+from container.metrics import ConfusionMatrix
+from container.training.report.content import Content, Rival
+from container.training.report.facts import versions
+from container.training.report.gallery import Gallery
+from container.training.report.page import PAGE, render_page
+from container.unpacking import unpack
+
+LOG = logging.getLogger(__name__)
+
+_LIMITS = {  # what an evaluation needs of an archive, in bytes
+    artifacts.HYPERPARAMETERS: artifacts.HYPERPARAMETERS_LIMIT,
+    artifacts.BEST_WEIGHTS: WEIGHTS_LIMIT,
+    artifacts.GRAPH: WEIGHTS_LIMIT,
+    artifacts.INT8_GRAPH: WEIGHTS_LIMIT,
+    artifacts.CLASSES: 2**20,
+}
+_TOLD = 20  # pairs passed over that the page names
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model ready to answer."""
+
+    name: str
+    engine: OpenVinoEngine
+    classes: dict[int, ClassEntry]
+    settings: dict[str, Any]
+
+
+def main() -> None:
+    """Evaluate one model, or two side by side."""
+    parser = argparse.ArgumentParser(prog="local_test/evaluate.sh", description=__doc__)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model.tar.gz, or the directory it was unpacked to")
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="a directory of .jpg and .png files")
+    parser.add_argument("annotations", type=Path, metavar="ANNOTATIONS", help="a directory of .png files")
+    parser.add_argument("label_map", type=Path, nargs="?", metavar="LABEL_MAP", help="how pixels become labels")
+    parser.add_argument("--against", type=Path, metavar="OTHER", help="another model, to compare with")
+    parser.add_argument("--output", type=Path, default=Path("evaluation"), metavar="DIR", help="where the report goes")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(%(default)s)")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="evaluate: %(message)s")
+    try:
+        for path in evaluate(arguments):
+            print(path)
+    except JobError as error:
+        sys.exit(f"evaluate: {error}")
+    except OSError as error:
+        sys.exit(f"evaluate: {error.filename or ''}: {error.strerror or error}")
+
+
+def evaluate(arguments: argparse.Namespace) -> Sequence[Path]:
+    """Score and write; returns the files written. Raises ClientError when there is nothing to score."""
+    with contextlib.ExitStack() as stack:
+        sources = [arguments.model] + ([arguments.against] if arguments.against else [])
+        models = [stack.enter_context(_opened(source, arguments.precision)) for source in sources]
+        counts = {model.settings["num_classes"] for model in models}
+        if len(counts) > 1:
+            both = " and ".join(map(str, sorted(counts)))
+            raise ClientError(f"the models have {both} classes: only models of the same classes can be compared")
+        start = time.monotonic()
+        found = _Evaluation(models, _open_samples(arguments, counts.pop()), arguments.images)
+        found.run()
+        content = found.content(arguments, time.monotonic() - start)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    page, report = arguments.output / PAGE, arguments.output / "report.json"
+    artifacts.write_bytes(page, render_page(content).encode())
+    artifacts.write_json(report, found.figures())
+    return page, report
+
+
+class _Evaluation:
+    """Scores every pair with every model."""
+
+    def __init__(self, models: Sequence[Model], samples: FileSamples, root: Path) -> None:
+        self._models = models
+        self._samples = samples
+        self._num_classes: int = models[0].settings["num_classes"]
+        self._confusions = [ConfusionMatrix(self._num_classes) for _ in models]
+        self._galleries = [Gallery(self._num_classes, root) for _ in models]
+        self._images = 0
+        self._skipped: list[str] = []
+
+    def run(self) -> None:
+        """Score; a pair that cannot be used is passed over by name."""
+        for sample in tqdm(self._samples.pairs, "scoring", leave=False, disable=None):
+            try:
+                pair = decode_sample(sample, self._samples.label_map, self._num_classes)
+            except ClientError as error:
+                self._skipped.append(error.message)
+                LOG.warning("passed over: %s", printable(error.message))
+                continue
+            for model, confusion, gallery in zip(self._models, self._confusions, self._galleries, strict=True):
+                mask = model.engine.mask(pair.image)
+                confusion.update(pair.labels, mask)
+                gallery.add(sample.name, pair.image, pair.labels, mask)
+            self._images += 1
+        if not self._images:
+            raise ClientError("no pair could be scored; the first that was passed over", self._skipped)
+
+    def content(self, arguments: argparse.Namespace, seconds: float) -> Content:
+        """Return what the page shows."""
+        model, rival = self._models[0], None
+        note = f"Pairs that could not be used and are not counted: {len(self._skipped)}." if self._skipped else ""
+        of = f"{self._images} whole images"
+        if len(self._models) > 1:
+            mine, other = (gallery.scores for gallery in self._galleries)
+            images = {name: (score, other[name]) for name, score in mine.items()}
+            rival = Rival(self._models[1].name, self._confusions[1].counts, images)
+        audit = {"errors": [], "warnings": [{"message": text, "details": []} for text in self._skipped[:_TOLD]]}
+        tables = {
+            "Made from": {
+                "model": model.name,
+                **({"against": rival.name} if rival else {}),
+                "images": str(arguments.images),
+                "annotations": str(arguments.annotations),
+                "label map": json.dumps(self._samples.label_map.content),
+            },
+            "Configuration": {**{key: str(value) for key, value in model.settings.items()}, "engine": "OpenVINO"},
+            "Seconds": {"scoring": f"{seconds:.1f}"},
+            "Versions": versions(),
+        }
+        return Content(
+            title=f"Evaluation of {model.name}",
+            num_classes=self._num_classes,
+            classes={**known_classes(self._samples, self._num_classes), **model.classes},
+            scored=self._galleries[0].scored(of, self._confusions[0].counts, self._images, note),
+            rival=rival,
+            audit=audit if self._skipped else None,
+            facts=tables,
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """Return the numbers of each model."""
+        models = []
+        for model, confusion, gallery in zip(self._models, self._confusions, self._galleries, strict=True):
+            entry = {
+                "model": model.name,
+                "mIOU": confusion.miou,
+                "pixel_accuracy": confusion.pixel_accuracy,
+                "iou": [None if np.isnan(value) else float(value) for value in confusion.iou()],
+                "confusion": confusion.counts.tolist(),
+                "image_mIOU": gallery.scores,
+            }
+            models.append(entry)
+        return {"images": self._images, "skipped": self._skipped, "models": models}
+
+
+@contextlib.contextmanager
+def _opened(source: Path, precision: str) -> Iterator[Model]:
+    """Open an archive or a directory; one without a graph, as the built-in's, is converted in a child process."""
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = source
+        if not source.is_dir():
+            directory = Path(scratch) / "model"
+            directory.mkdir()
+            content = unpack(source, directory, _LIMITS, 8 * WEIGHTS_LIMIT)
+            if content is None:
+                raise ClientError(f"{source} is no archive: give a training job's model.tar.gz")
+            if faults := content.faults:
+                raise ClientError(f"{source} holds what no training job writes", faults)
+        settings = artifacts.read_model_settings(directory, str(source))
+        graph = prepare_graph(directory, precision, Path(scratch))
+        engine = OpenVinoEngine(graph, precision, threads=cpu_count())
+        if engine.num_classes != settings["num_classes"]:
+            raise ClientError(
+                f"{source}: {artifacts.HYPERPARAMETERS} describes {settings['num_classes']} classes, its graph has "
+                f"{engine.num_classes}: they are of different jobs"
+            )
+        yield Model(str(source), engine, read_classes(directory), settings)
+
+
+def _open_samples(arguments: argparse.Namespace, num_classes: int) -> FileSamples:
+    for folder in (arguments.images, arguments.annotations):
+        if not folder.is_dir():
+            raise ClientError(f"there is no directory {folder}")
+    label_map = LabelMap.read(arguments.label_map) if arguments.label_map else LabelMap()
+    label_map.check(num_classes)
+    channels = {
+        "images": Channel("images", arguments.images),
+        "images_annotation": Channel("images_annotation", arguments.annotations),
+    }
+    return FileSamples("images", find_pairs(channels, "images"), label_map)
+
+
+if __name__ == "__main__":
+    main()
