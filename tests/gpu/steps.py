@@ -49,7 +49,8 @@ def train_steps(
     network: SegmentationNetwork, devices: list[mx.Context], batch_size: int, steps: int, **changes: object
 ) -> tuple[list[float], dict[str, np.ndarray]]:
     """Make a few steps; returns losses and weights, after a check that all devices hold the same."""
-    job = load({"num_classes": CLASSES, "num_training_samples": batch_size, **changes})
+    settings = {"num_classes": CLASSES, "num_training_samples": batch_size, "_gradient_scale": "mean"}
+    job = load({**settings, **changes})
     trainer = Trainer(network, job, devices)
     losses = [
         float(sum(part.asscalar() for part in trainer.step(make_batch(batch_size, seed), 0.01)))
