@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_no_half_written_graph(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(onnx, "save", write_half)
-    with pytest.raises(PlatformError, match="the disk is full: .*No space left"):
+    with pytest.raises(PlatformError, match=r"the disk is full: .*No space left"):
         export_onnx(fcn, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
