@@ -153,4 +153,6 @@ def _suggest_values(findings: Findings, known: Mapping[str, Findings]) -> str | 
     chosen = others if len(others) > 1 else values
     if any(each.is_colour for each in alike) or not 1 < len(chosen) <= findings.num_classes:
         return None
+    if chosen == list(range(len(chosen))):  # which is how they are read already
+        return None
     return json.dumps({"map": {str(label): value for label, value in enumerate(chosen)}})

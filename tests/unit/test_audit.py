@@ -543,3 +543,12 @@ def test_a_file_that_vanishes_after_the_audit_is_the_users_fault_by_name(make_jo
         f"ClientError: {root}/input/data/train/train-1.jpg cannot be read: No such file or directory; leave the data "
         "as they are while the job runs"
     )
+
+
+def test_a_channel_that_is_all_void_gets_no_map_that_changes_nothing(make_job: JobFactory) -> None:
+    root = make_job()
+    repaint(root, "validation", halves(255, 255))
+    assert str(refusal(root)) == (
+        "no pixel of channel validation_annotation is labelled, so nothing could be scored; the pixel values are "
+        "255 (100.0 %, ignored)"
+    )
