@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from container.hyperparameters import markdown_table
 from container.metrics import METRIC_DEFINITIONS
 from tests.conftest import PROGRAM
@@ -19,5 +21,6 @@ def test_every_metric_expression_is_published() -> None:
 
 
 def test_every_picture_is_there() -> None:
-    assert "(docs/demo.png)" in README
-    assert (PROGRAM / "docs/demo.png").is_file()
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert pictures == ["docs/demo.png", "docs/report.png", "docs/page.png"]
+    assert all((PROGRAM / picture).is_file() for picture in pictures)
