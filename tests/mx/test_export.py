@@ -16,10 +16,10 @@ from container.engines.openvino import import_openvino
 from container.errors import PlatformError
 from container.mx.export import export_onnx
 from container.mx.network import SegmentationNetwork
+from tests.conftest import PROGRAM, SmallDisk
 
 CLASSES = 5
 SIZES = [(1, 1), (7, 333), (40, 56), (33, 97), (97, 64)]
-PROGRAM = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
 
@@ -169,16 +169,12 @@ export_onnx(network, Path("model.onnx"))
 
 
 def test_a_full_disk_leaves_no_half_written_graph(
-    fcn: SegmentationNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fcn: SegmentationNetwork, tmp_path: Path, small_disk: SmallDisk
 ) -> None:
-    def write_half(model: onnx.ModelProto, path: str) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(onnx, "save", write_half)
-    with pytest.raises(PlatformError, match=r"the disk is full: .*No space left"):
-        export_onnx(fcn, tmp_path / "model.onnx")
-    assert list(tmp_path.iterdir()) == []
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        with pytest.raises(PlatformError, match=r"^the disk is full: .*model\.onnx cannot be written: it needs \d+"):
+            export_onnx(fcn, disk / "model.onnx")
+        assert list(disk.iterdir()) == []
 
 
 def convert(model_dir: Path, target: Path) -> subprocess.CompletedProcess[str]:
