@@ -74,11 +74,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def remove_temporaries(folder: Path) -> None:
     """Remove what `replacing` left of this directory's own files when a process was killed: it would be packed."""
-    names = (HYPERPARAMETERS, BEST_WEIGHTS, LAST_WEIGHTS, CLASSES, GRAPH, INT8_GRAPH)
-    temporary = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.\d+")
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if temporary.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    for name in (HYPERPARAMETERS, BEST_WEIGHTS, LAST_WEIGHTS, CLASSES, GRAPH, INT8_GRAPH):
+        _remove_leftovers(folder / name)
 
 
 def write_json(path: Path, content: Any) -> None:
