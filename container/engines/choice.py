@@ -21,12 +21,6 @@ def open_engine(model_dir: Path, settings: ServeSettings) -> Engine:
 
         with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
             graph = prepare_graph(model_dir, settings.precision, Path(scratch))
-            engine = OpenVinoEngine(
-                graph,
-                settings.precision,
-                threads=settings.threads,
-                slots=settings.slots,
-                image_memory=settings.image_memory,
-            )
+            engine = OpenVinoEngine(graph, settings.precision, threads=settings.threads, slots=settings.slots)
     engine.warm()
     return engine

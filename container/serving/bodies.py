@@ -13,33 +13,49 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
 from container.errors import RequestError
+from container.serving.clock import Clock
+from container.serving.ledger import Account
 
 STALL_SECONDS = 5  # gunicorn's sockets give up after that much silence, see gunicorn_conf
 _ARRIVAL_SECONDS = 30
+_PIECE = 2**16
 _DISCARD_BYTES = 2**27  # more than the platform ever sends
 
 
-def read_body(request: Request, limit: int) -> bytes:
-    """Read the whole body; raises RequestError: 413 beyond `limit` bytes, 408 when it is slow, 400 without one."""
-    with cut_off(request.environ.get("gunicorn.socket"), _ARRIVAL_SECONDS) as passed:
+def read_body(request: Request, limit: int, account: Account, clock: Clock) -> bytes:
+    """Read the whole body, whose memory is taken from the account as it comes.
+
+    Raises RequestError: 413 beyond `limit` bytes, 408 when it is slow, 400 without one; and what the account raises.
+    """
+    seconds = max(0.1, min(_ARRIVAL_SECONDS, clock.left))
+    with cut_off(request.environ.get("gunicorn.socket"), seconds) as passed:
         try:
-            body = request.get_data(cache=False)
-        except RequestEntityTooLarge:
-            body = None
+            body = b"".join(_pieces(request, limit, account))
         except (OSError, ClientDisconnected) as error:
             raise RequestError(408, "the body did not arrive in time") from error
         except ParseException as error:
             raise RequestError(400, f"the body is not chunked as its header says: {error}") from error
-    if body is None or len(body) > limit:
-        advice = "compress or scale the image, or raise MAX_CONTENT_LENGTH"
-        raise RequestError(413, f"the body is larger than {limit} bytes; {advice}")
     if passed.is_set():
-        raise RequestError(408, f"the body did not arrive within {_ARRIVAL_SECONDS} s")
+        raise RequestError(408, f"the body did not arrive within {seconds:.0f} s")
     if len(body) < (request.content_length or 0):
         raise RequestError(400, f"the body ended after {len(body)} of {request.content_length} bytes")
     if not body:
         raise RequestError(400, "the body is empty: send the bytes of a JPEG or PNG image")
     return body
+
+
+def _pieces(request: Request, limit: int, account: Account) -> Iterator[bytes]:
+    length = 0
+    try:
+        while piece := request.stream.read(_PIECE):
+            length += len(piece)
+            if length > limit:
+                raise RequestEntityTooLarge
+            account.add_body(len(piece))
+            yield piece
+    except RequestEntityTooLarge as error:
+        advice = "compress or scale the image, or raise MAX_CONTENT_LENGTH"
+        raise RequestError(413, f"the body is larger than {limit} bytes; {advice}") from error
 
 
 def discard_body(request: Request, seconds: float) -> None:

@@ -14,9 +14,12 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from container.engines.protocol import Plan, Stop
 from container.errors import ClientError
 from container.serving.app import create_app
-from container.serving.models import Model, ModelStore
+from container.serving.ledger import Ledger
+from container.serving.model_store import ModelStore
+from container.serving.models import Model, describe
 from tests.unit.test_serving import SETTINGS, FakeEngine, error_of, picture
 
 
@@ -24,12 +27,12 @@ class Numbered(FakeEngine):
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
+    def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
         return np.full(image.shape[:2], self.number, np.uint8)
 
 
 class Disk:
-    """Directories named by numbers; every model takes 10 bytes."""
+    """Directories named by numbers; every model takes 10 bytes of the budget for models."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []
@@ -38,10 +41,12 @@ class Disk:
         if not model_dir.name.isdecimal():
             raise ClientError(f"{model_dir} holds no model")
         self.opened.append(model_dir.name)
-        return Model(Numbered(int(model_dir.name)), {})
+        return describe(Numbered(int(model_dir.name)), {})
 
     def client(self, budget: int = 30) -> FlaskClient:
-        return create_app(ModelStore(self.open, lambda model_dir: 10, budget), SETTINGS).test_client()
+        self.ledger, executor = Ledger(), ThreadPoolExecutor(4)
+        store = ModelStore(self.open, lambda model_dir: (10, 0), self.ledger, executor, budget)
+        return create_app(store, SETTINGS, executor=executor, ledger=self.ledger).test_client()
 
 
 def load(client: FlaskClient, name: str, url: str | None = None) -> TestResponse:
@@ -104,14 +109,14 @@ def test_who_wakes_a_model_waits_until_others_are_done() -> None:
     busy, go_on = threading.Event(), threading.Event()
 
     class Held(Numbered):
-        def mask(self, image: np.ndarray) -> np.ndarray:
+        def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
             busy.set()
             assert go_on.wait(30)
             return super().mask(image)
 
     class OneHeld(Disk):
         def open(self, model_dir: Path) -> Model:
-            return Model(Held(2), {}) if model_dir.name == "2" else super().open(model_dir)
+            return describe(Held(2), {}) if model_dir.name == "2" else super().open(model_dir)
 
     client_of = OneHeld().client(budget=10).application.test_client
     for name in ("1", "2"):
