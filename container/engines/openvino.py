@@ -131,12 +131,13 @@ class _Slot:
 
 
 def _infer(network: Any, image: np.ndarray, stop: Stop) -> np.ndarray:
-    """Return the network's answer; started and waited for, as only so a request that is cancelled ends its work."""
-    pixels = np.ascontiguousarray(image)[None]
-    with stop.cancelling(network.cancel):
-        network.start_async([pixels], share_inputs=True)
-        network.wait()
-    logits: np.ndarray = network.get_output_tensor(0).data
+    """Return the network's answer, whose computation is not to be interrupted.
+
+    InferRequest.cancel() of OpenVINO 2026.4 must not be used: after it the next inference, even of another request,
+    gave the cancelled image's answer, or the process died.
+    """
+    stop.check()
+    logits: np.ndarray = network.infer([np.ascontiguousarray(image)[None]], share_inputs=True, share_outputs=True)[0]
     return logits
 
 

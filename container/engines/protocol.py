@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from threading import Lock  # of the interpreter's own, before the server's worker makes threading's locks cooperative
 from typing import Protocol
 
 import numpy as np
@@ -23,36 +20,16 @@ class Stop:
     """Tells a running computation that nobody waits for it any more; may be asked from any thread."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._asked = False
-        self._cancel: Callable[[], object] | None = None
 
     def ask(self) -> None:
-        """Let the computation end with Stopped as soon as it can."""
-        with self._lock:
-            self._asked = True
-            if self._cancel:
-                self._cancel()
+        """Let the computation end with Stopped at its next step."""
+        self._asked = True
 
     def check(self) -> None:
         """Raise Stopped if it has been asked for."""
         if self._asked:
             raise Stopped
-
-    @contextlib.contextmanager
-    def cancelling(self, cancel: Callable[[], object]) -> Iterator[None]:
-        """Call `cancel` when this is asked for within the block, whose failure then is Stopped."""
-        with self._lock:
-            self.check()
-            self._cancel = cancel
-        try:
-            yield
-        except Exception:
-            self.check()
-            raise
-        finally:
-            with self._lock:
-                self._cancel = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +71,7 @@ class Engine(Protocol):
     def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
-        Without a plan nobody answers for the memory. Raises Stopped soon after `stop` is asked for.
+        Without a plan nobody answers for the memory. Raises Stopped between two steps once `stop` is asked for.
         """
         ...
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,23 +102,28 @@ def test_tiles_give_the_answer_of_the_whole_image(tmp_path: Path, monkeypatch: p
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
 
 
-def test_a_stop_ends_the_computation_and_harms_no_other(engine: OpenVinoEngine) -> None:
-    small, large = random_image(40, 56)[0], random_image(560, 560)[0]
+def test_a_stop_ends_the_computation_after_the_tile_and_harms_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_onnx(build_network("fcn"), tmp_path / "model.onnx")
+    engine, stop, seen = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2), Stop(), []
+    small, large = random_image(40, 56)[0], random_image(501, 703)[0]
     expected = engine.mask(small)
-    start = time.process_time()
-    engine.mask(large)
-    whole = time.process_time() - start
-    stops = [Stop() for _ in range(3)]
-    start = time.process_time()
-    with ThreadPoolExecutor(3) as pool:
-        running = [pool.submit(engine.mask, large, None, stop) for stop in stops]
-        threading.Event().wait(0.05)
-        for stop, run in zip(stops, running, strict=True):
-            stop.ask()
-            assert isinstance(run.exception(60), Stopped)
-    assert time.process_time() - start < whole  # of three
-    for _ in range(3):  # every slot
-        np.testing.assert_array_equal(engine.mask(small), expected)
+    monkeypatch.setattr(costs, "_TILE", (300_000, 300_000))
+    infer = engines._infer
+
+    def ask_in_the_first(network: object, tile: np.ndarray, stop: Stop) -> np.ndarray:
+        answer = infer(network, tile, stop)
+        seen.append(tile.shape)
+        stop.ask()
+        return answer
+
+    monkeypatch.setattr(engines, "_infer", ask_in_the_first)
+    with pytest.raises(Stopped):
+        engine.mask(large, engine.planner.plan(501, 703, room=2**30), stop)
+    assert len(seen) == 1
+    monkeypatch.undo()
+    np.testing.assert_array_equal(engine.mask(small), expected)
 
 
 def test_a_stop_asked_for_before_the_start_is_honoured(engine: OpenVinoEngine) -> None:
