@@ -12,8 +12,8 @@ LARGE_IMAGE = 300_000  # pixels above which the network's memory is given back a
 # Measured with VmHWM at 2 million pixels: in float32 fcn takes 364 bytes per pixel, deeplab 429, psp 712; in bfloat16
 # 200, 233 and 375; in int8 333, 470 and 669.
 _BYTES_PER_PIXEL = {"local": 400, "global": 700}
-# Pixels that the network sees at once at least, and at most, where tiles are exact. In tiles of 8 million pixels an image
-# of 12 million is computed in 1.11 times the pixels; between two tiles it can be given up.
+# Pixels that the network sees at once at least, and at most, where tiles are exact. In tiles of 8 million pixels an
+# image of 12 million is computed in 1.11 times the pixels; between two tiles it can be given up.
 _TILE = (1_000_000, 8_000_000)
 _IMAGE_BYTES = 8  # per pixel: the image, what its decoding takes besides, and its mask
 _BAND_BYTES = 3 * 4  # per score of a band: it is interpolated down, across, and answered

@@ -8,7 +8,7 @@ import time
 
 from container.serving.refusals import ClientLeft, Overloaded
 
-POLL_SECONDS = 0.25  # how often whoever waits looks at the clock
+POLL_SECONDS = 0.5  # how often whoever waits looks at the clock
 
 _WAY_SECONDS = 2  # of the time that the platform allows, left for the way of the answer
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
