@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import queue
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,6 +173,9 @@ def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
     child = subprocess.run(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True, check=False)
     if child.returncode:
         reason = last_line(child.stderr) or f"exit status {child.returncode}"
+        if child.returncode == -signal.SIGKILL:
+            remedy = f"give it more memory, or an archive that holds {artifacts.GRAPH} (python -m container.mx.convert)"
+            reason = f"the process was killed, most likely for want of memory: it takes about 1 GB; {remedy}"
         raise ClientError(
             f"{model_dir} could not be converted to {artifacts.GRAPH}: {reason.removeprefix('ClientError: ')}"
         )
@@ -195,7 +199,10 @@ def _choose_precision(core: Any, precision: str) -> str:
 def _read_model(openvino: ModuleType, core: Any, graph: Path) -> Any:
     """Read the graph for one image at a time, up to the logits at an eighth of the size."""
     try:
-        model = core.read_model(graph)
+        try:
+            model = core.read_model(graph)
+        except RuntimeError as error:  # which tells what every other frontend thought of it, with its content
+            raise RuntimeError("it is damaged, or no ONNX") from error
         coarse = next(o for node in model.get_ops() for o in node.outputs() if "coarse_logits" in o.get_names())
         model.reshape([1, -1, -1, 3])
         (image,) = model.get_parameters()

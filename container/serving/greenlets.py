@@ -11,7 +11,6 @@ from typing import Any
 
 from gevent.threadpool import ThreadPool  # type: ignore[import-untyped]
 
-
 _NICER = 5  # /ping and whoever connects come first: they need a thousandth of the time
 
 
