@@ -156,6 +156,52 @@ def test_silent_connections_hold_no_thread(server: Server) -> None:
         assert requests.get(f"{server.url}/ping", timeout=2).status_code == 200
 
 
+def test_slow_peers_keep_nobody_from_being_answered(server: Server) -> None:
+    with contextlib.ExitStack() as slow:
+        for first in (HEAD[:40], HEAD + b"Content-Length: 999\r\n\r\nhalf"):
+            for _ in range(200):
+                slow.enter_context(socket.create_connection(_address(server), timeout=30)).sendall(first)
+        assert requests.get(f"{server.url}/ping", timeout=2).status_code == 200
+        assert server.invoke(noise(16, 16)).status_code == 200
+
+
+def test_a_refusal_does_not_wait_for_a_body_that_trickles(server: Server) -> None:
+    with socket.create_connection(_address(server), timeout=30) as connection:
+        connection.sendall(HEAD.replace(b"image/png", b"text/csv") + b"Content-Length: 9999\r\n\r\n")
+        start = time.monotonic()
+        while not select.select([connection], [], [], 0.2)[0]:
+            assert time.monotonic() - start < 20
+            connection.sendall(b"z")
+        assert b" 415 " in connection.recv(16)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
+        (HEAD + b"X: " + b"x" * 9000 + b"\r\n\r\n", 431),
+    ],
+)
+def test_what_is_no_request_is_answered_in_json(server: Server, sent: bytes, status: int) -> None:
+    with socket.create_connection(_address(server), timeout=30) as connection:
+        connection.sendall(sent)
+        head, _, content = b"".join(iter(lambda: connection.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"Content-Type: application/json" in head
+    assert list(json.loads(content)) == ["error"]
+
+
+def test_who_has_left_is_not_answered(server: Server) -> None:
+    busy = server.start_invocation(noise(300, 301))
+    leaving = server.start_invocation(noise(300, 302))
+    leaving.close()
+    wait_until(lambda: '"width": 302' in server.log.read_text(), PATIENCE)
+    (line,) = [line for line in server.log.read_text().splitlines() if '"width": 302' in line]
+    assert json.loads(line)["status"] == 499
+    assert busy.getresponse().status == 200
+
+
 def test_chunks_that_are_none_are_400(server: Server) -> None:
     with socket.create_connection(_address(server), timeout=30) as connection:
         connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nnonsense\r\n")
@@ -205,12 +251,14 @@ def test_nobody_is_refused_while_another_worker_is_warm(root: Path, tmp_path: Pa
         statuses.append(requests.get(f"{server.url}/ping", timeout=2).status_code)
         return server.log.read_text().count("is ready after") >= count
 
-    with Server(root, tmp_path / "log", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+    with Server(root, tmp_path / "log", SAGEMAKER_MODEL_SERVER_WORKERS="2", SERVE_METRICS="1") as server:
         for count in (2, 3, 4):  # the second of the first two is ready, then each one's successor
             wait_until(functools.partial(has_loaded, count), PATIENCE, server.log.read_text)
             assert server.invoke(noise(8, 8)).status_code == 200
             _kill_worker(server)
+        told = requests.get(f"{server.url}/metrics", timeout=PATIENCE).text
     assert set(statuses) == {200}
+    assert 'requests_total{status="200"} 3.0' in told.splitlines()  # of workers that are gone, too
 
 
 def test_int8_of_an_archive_without_it_says_what_to_do(root: Path) -> None:
