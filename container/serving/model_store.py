@@ -19,8 +19,8 @@ from container.serving.models import Card, Model
 
 _LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
-# Measured in a process with four models of a kind, float32: each took 1.8 to 1.9 times its weights once it was loaded,
-# and 113 MB with its first image. In bfloat16 each of six took 280 MB in all, which is 1.1 times the weights.
+# Measured in a process with four models of a kind, float32: each took 1.8 to 1.9 times its weights once loaded, and
+# 113 MB with its first image. In bfloat16 each of six took 280 MB in all, which is 1.1 times the weights...
 _BYTES_PER_WEIGHT_BYTE = 2
 _FIRST_IMAGE_BYTES = 2**27
 _SAVED_BY_BFLOAT16 = 9, 20  # of twice the weights

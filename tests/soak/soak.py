@@ -1,6 +1,6 @@
 """A server under everything at once, for a while: `make soak` (SOAK_SECONDS=1200, SOAK_SEED=0).
 
-A seeded mix of images of all sizes and answers of all forms, hostile bodies, clients that leave, slow readers and peers,
+A seeded mix of images of all sizes, answers of all forms, hostile bodies, clients that leave, slow readers and peers,
 while workers are killed and, as root, the directory for temporary files is full. First an ordinary endpoint with two
 workers, then a multi-model endpoint. Printed are the outcomes by kind, latencies, memory and descriptors at start and
 end; the exit status is 1 when anything but 200, 400, 413, 499 and 503 came back, or memory or descriptors have grown.
