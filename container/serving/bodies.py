@@ -61,11 +61,10 @@ def _pieces(request: Request, limit: int, account: Account) -> Iterator[bytes]:
 def discard_body(request: Request, seconds: float) -> None:
     """Read what is left of the body for a while: to a client still sending, a refusal would be a broken connection."""
     body = request.environ["wsgi.input"]
-    if connection := request.environ.get("gunicorn.socket"):
-        connection.settimeout(seconds)
     deadline = time.monotonic() + seconds
     left = _DISCARD_BYTES
-    with contextlib.suppress(Exception):  # who stalls or breaks off gets the answer as things are
+    # who stalls or breaks off gets the answer as things are
+    with contextlib.suppress(Exception), cut_off(request.environ.get("gunicorn.socket"), seconds):
         while left > 0 and time.monotonic() < deadline and (data := body.read(2**16)):
             left -= len(data)
 

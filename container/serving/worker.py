@@ -15,7 +15,7 @@ from typing import Any
 import gevent  # type: ignore[import-untyped]
 from gevent import monkey
 from gevent.pool import Pool  # type: ignore[import-untyped]
-from gevent.socket import socket, wait_read  # type: ignore[import-untyped]
+from gevent.socket import SHUT_WR, socket, wait_read  # type: ignore[import-untyped]
 from gunicorn import http, util  # type: ignore[import-untyped]
 from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.workers.base_async import AsyncWorker  # type: ignore[import-untyped]
@@ -32,6 +32,8 @@ _STATUSES = (
     (errors.UnsupportedTransferCoding, 501, "Not Implemented"),
     (errors.ParseException, 400, "Bad Request"),
 )
+
+_LINGER_SECONDS = 1
 
 _THREADS = 64  # at most; as many as work at once, and one that loads a model
 
@@ -183,3 +185,7 @@ def _refuse(client: Any, status: int, reason: str, message: str) -> None:
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
     with contextlib.suppress(OSError):
         client.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode())
+        client.shutdown(SHUT_WR)
+        with gevent.Timeout(_LINGER_SECONDS, False):  # what is not read when the connection is closed breaks the answer
+            while client.recv(2**16):
+                pass
