@@ -34,6 +34,7 @@ _STATUSES = (
 )
 
 _LINGER_SECONDS = 1
+_FRESH_SECONDS = 0.2  # for which a new connection counts as a request: by then its headers have come
 
 _THREADS = 64  # at most; as many as work at once, and one that loads a model
 
@@ -49,6 +50,8 @@ class Worker(AsyncWorker):
         """Be the worker of this number, in gunicorn's master; the one that had it before is gone."""
         self.number = number
         _ready[number] = _held[number] = 0
+        self._invocations = 0
+        self._fresh: dict[Any, float] = {}  # when each connection came that has not asked for anything yet
 
     def init_process(self) -> None:
         """Make blocking calls cooperative, in this process only, then run."""
@@ -101,6 +104,7 @@ class Worker(AsyncWorker):
                     if heard.count > before:
                         _refuse(client, 408, "Request Timeout", f"no headers within {STALL_SECONDS - 1} s")
                     break
+                self._fresh.pop(client, None)
                 if not _ready[self.number]:
                     request.force_close()  # the next request may find another worker that is ready
                 self.handle_request(listener.getsockname(), request, client, addr)
@@ -111,6 +115,7 @@ class Worker(AsyncWorker):
         except Exception as error:
             self.handle_error(request, client, addr, error)
         finally:
+            self._fresh.pop(client, None)
             util.close(client)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
@@ -132,6 +137,7 @@ class Worker(AsyncWorker):
             self.log.info("the server's first process has ended: so does this one")
             self.alive = False
         self.notify()
+        self._publish()
         self.wsgi.extensions["metrics"].measure()
         gevent.sleep(0.2)
 
@@ -141,7 +147,7 @@ class Worker(AsyncWorker):
             if not self._may_accept():
                 gevent.sleep(0.01)
             elif self._accept(listener, crowd):
-                gevent.sleep(0.001 if self.cfg.workers > 1 else 0)  # who has come is counted before the next is let in
+                gevent.sleep(0)
 
     def _accept(self, listener: socket, crowd: Pool) -> bool:
         """Let in one who stands before the door; says whether there was anyone."""
@@ -150,6 +156,8 @@ class Worker(AsyncWorker):
         except OSError:  # another worker has been quicker, or whoever stood there has left
             return False
         client.settimeout(STALL_SECONDS)
+        self._fresh[client] = time.monotonic()
+        self._publish()
         crowd.spawn(self.handle, listener, client, addr)
         return True
 
@@ -157,11 +165,19 @@ class Worker(AsyncWorker):
         mine, others = self.number, [number for number in range(self.cfg.workers) if number != self.number]
         if not _ready[mine]:
             return not any(_ready[other] for other in others)
+        self._publish()
         seats = self.wsgi.extensions["gate"].seats
         return _held[mine] < seats or not any(_ready[other] and _held[other] < seats for other in others)
 
     def _note_held(self, count: int) -> None:
-        _held[self.number] = min(count, 255)
+        self._invocations = count
+        self._publish()
+
+    def _publish(self) -> None:
+        """Tell the other workers how many invocations there are, and how many likely come next."""
+        since = time.monotonic() - _FRESH_SECONDS
+        fresh = sum(came > since for came in self._fresh.values()) if self.cfg.workers > 1 else 0
+        _held[self.number] = min(self._invocations + fresh, 255)
 
     def _note_ready(self, _: Any) -> None:
         _ready[self.number] = 1

@@ -2,9 +2,9 @@
 
 A seeded mix of images of all sizes, answers of all forms, hostile bodies, clients that leave, slow readers and peers,
 while workers are killed and, as root, the directory for temporary files is full. First an ordinary endpoint with two
-workers, then a multi-model endpoint. Printed are the outcomes by kind, latencies, memory and descriptors after a quarter
-of the time and at the end; the exit status is 1 when anything but 200, 400, 413 and 503 came back, or memory or
-descriptors have grown.
+workers, then a multi-model endpoint. Printed are the outcomes by kind, latencies, memory and descriptors after a
+quarter of the time and at the end; the exit status is 1 when anything but 200, 400, 413 and 503 came back, or memory
+or descriptors have grown.
 """
 
 from __future__ import annotations
