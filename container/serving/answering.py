@@ -75,7 +75,9 @@ def answer(request: Request, source: Source, office: Office, account: Account, c
         size = encoder.size(card.num_classes, height, width)
     except RecordTooLong as error:
         raise RequestError(413, f"{error}; {_SMALLER}") from error
-    plan = _plan(card, encoder, size, height, width, office.ledger.image_room)
+    plan = _plan(
+        card, encoder, size, height, width, min(office.ledger.image_room, office.ledger.room - source.weight())
+    )
     _check_time(card, plan, clock, height, width)
     if not compressed:
         _check_length(size, settings)

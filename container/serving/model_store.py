@@ -142,6 +142,11 @@ class ModelStore:
         assert card is not None  # or it would not have been found
         return card
 
+    def weight(self, name: str) -> int:
+        """Return how many bytes a model takes while it is awake; raises RequestError 404."""
+        with self._ledger.changed:
+            return self._find(name).size
+
     @contextlib.contextmanager
     def use(self, name: str, account: Account, work: int, clock: Clock) -> Iterator[Engine]:
         """Give a model that stays awake within the block, with `work` bytes to work in.
@@ -281,6 +286,10 @@ class NamedModel:
     def card(self) -> Card:
         """Return the model's card."""
         return self._store.card(self._name)
+
+    def weight(self) -> int:
+        """Return the bytes that the model takes of what an image could have."""
+        return self._store.weight(self._name)
 
     def use(self, account: Account, work: int, clock: Clock) -> contextlib.AbstractContextManager[Engine]:
         """Give the loaded model within the block, and take `work` bytes for it, both as soon as they can be had."""

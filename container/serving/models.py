@@ -55,6 +55,10 @@ class Source(Protocol):
         """Return the model's card."""
         ...
 
+    def weight(self) -> int:
+        """Return the bytes that the model takes of what an image could have."""
+        ...
+
     def use(self, account: Account, work: int, clock: Clock) -> AbstractContextManager[Engine]:
         """Give the loaded model within the block, and take `work` bytes for it, both as soon as they can be had."""
         ...
@@ -70,6 +74,10 @@ class OneModel:
     def card(self) -> Card:
         """Return the model's card."""
         return self._model.card
+
+    def weight(self) -> int:
+        """Return 0: the ledger's total is what the loaded model has left."""
+        return 0
 
     @contextlib.contextmanager
     def use(self, account: Account, work: int, clock: Clock) -> Iterator[Engine]:

@@ -190,6 +190,16 @@ def test_an_idle_model_makes_room_for_an_image() -> None:
     assert (invoke(client, "2"), disk.opened) == (2, ["1", "2", "2"])
 
 
+def test_an_image_that_never_fits_beside_its_model_is_413() -> None:
+    disk = Disk()
+    client = disk.client(budget=30)
+    load(client, "1")
+    disk.ledger.total = 6000 * 8 // 7  # room for its six pixels, but not for the model too
+    assert invoke(client, "1") == (413,)
+    disk.ledger.total += 12
+    assert invoke(client, "1") == 1
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 1025, "new\nline"])
 def test_a_name_that_no_address_can_hold_is_400(name: str) -> None:
     answer = load(Disk().client(), name, "/models/1")
