@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-_BAND_VALUES = 2**24  # scores that are resized at once: 64 MB
+BAND_VALUES = 2**24  # scores that are resized at once: 64 MB
 
 
 def resize(head: Any, logits: np.ndarray, size: tuple[int, ...]) -> Iterator[tuple[slice, np.ndarray]]:
@@ -24,7 +24,7 @@ def resize(head: Any, logits: np.ndarray, size: tuple[int, ...]) -> Iterator[tup
     above = places.astype(np.int32)
     below = np.minimum(above + 1, logits.shape[2] - 1)
     shares = (places - above).astype(np.float32)[:, None]
-    step = max(1, _BAND_VALUES // (logits.shape[1] * width))
+    step = max(1, BAND_VALUES // (logits.shape[1] * width))
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
         extent = np.array([rows.stop - rows.start, width])
