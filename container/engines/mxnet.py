@@ -13,6 +13,7 @@ import numpy as np
 from mxnet.contrib import amp
 
 from container import artifacts
+from container.arrays import Array, Uint8Array
 from container.engines.protocol import Plan, Stop, TooLarge
 from container.errors import ClientError
 from container.mx.memory import image_bytes
@@ -79,19 +80,19 @@ class MXNetEngine:
         self.planner = Costs(self._algorithm, self.num_classes)
         self.standing = 0
 
-    def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
+    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
         What has begun is not stopped: MXNet offers no way.
         """
         with self._turn(stop):
-            answer: np.ndarray = self._logits(image).argmax(axis=1).astype("uint8").asnumpy()[0]
+            answer: Array = self._logits(image).argmax(axis=1).astype("uint8").asnumpy()[0]
         return answer
 
-    def probabilities(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
+    def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         with self._turn(stop):
-            answer: np.ndarray = self._logits(image).softmax(axis=1).asnumpy()[0]
+            answer: Array = self._logits(image).softmax(axis=1).asnumpy()[0]
         return answer
 
     def warm(self) -> None:
@@ -108,5 +109,5 @@ class MXNetEngine:
                 stop.check()
             yield
 
-    def _logits(self, image: np.ndarray) -> mx.nd.NDArray:
+    def _logits(self, image: Uint8Array) -> mx.nd.NDArray:
         return self._network(mx.nd.array(image[None], dtype="uint8", ctx=self._device))

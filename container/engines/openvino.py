@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from container import artifacts
+from container.arrays import Array, Float32Array, Uint8Array
 from container.engines import heads, tiles
 from container.engines.costs import LARGE_IMAGE, Costs
 from container.engines.protocol import Plan, Stop
@@ -59,7 +60,7 @@ class OpenVinoEngine:
         for _ in range(slots):
             self._slots.put(_Slot(*(model.create_infer_request() for model in compiled)))
 
-    def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
+    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
         stop = stop or Stop()
         answer = np.empty(image.shape[:2], np.uint8)
@@ -70,7 +71,7 @@ class OpenVinoEngine:
                 answer[rows] = band
         return answer
 
-    def probabilities(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
+    def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         stop = stop or Stop()
         answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
@@ -98,7 +99,7 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise _foreign(self._graph, error) from error
 
-    def _coarse_logits(self, slot: _Slot, image: np.ndarray, plan: Plan | None, stop: Stop) -> np.ndarray:
+    def _coarse_logits(self, slot: _Slot, image: Uint8Array, plan: Plan | None, stop: Stop) -> Array:
         """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
         reach, tile_pixels = self.planner.reach, plan.tile if plan else self.planner.usual_tile
         if reach is None or tile_pixels is None or image.shape[0] * image.shape[1] <= tile_pixels:
@@ -110,7 +111,7 @@ class OpenVinoEngine:
         return logits
 
     @contextlib.contextmanager
-    def _slot(self, image: np.ndarray) -> Iterator[_Slot]:
+    def _slot(self, image: Uint8Array) -> Iterator[_Slot]:
         slot = self._slots.get()
         try:
             yield slot
@@ -139,14 +140,14 @@ def _is_narrow(model: Any) -> bool:
     return widest <= _NARROW
 
 
-def _infer(network: Any, image: np.ndarray, stop: Stop) -> np.ndarray:
+def _infer(network: Any, image: Uint8Array, stop: Stop) -> Array:
     """Return the network's answer, whose computation is not to be interrupted.
 
     InferRequest.cancel() of OpenVINO 2026.4 must not be used: after it the next inference, even of another request,
     gave the cancelled image's answer, or the process died.
     """
     stop.check()
-    logits: np.ndarray = network.infer([np.ascontiguousarray(image)[None]], share_inputs=True, share_outputs=True)[0]
+    logits: Float32Array = network.infer([np.ascontiguousarray(image)[None]], share_inputs=True, share_outputs=True)[0]
     return logits
 
 
@@ -159,7 +160,8 @@ def import_openvino() -> ModuleType:
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     import openvino
 
-    return openvino
+    module: ModuleType = openvino
+    return module
 
 
 def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
-import numpy as np
+from container.arrays import Array, Uint8Array
 
 
 class TooLarge(Exception):
@@ -68,14 +68,14 @@ class Engine(Protocol):
         """What is known of its costs."""
         ...
 
-    def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
+    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
         Without a plan nobody answers for the memory. Raises Stopped between two steps once `stop` is asked for.
         """
         ...
 
-    def probabilities(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
+    def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         ...
 

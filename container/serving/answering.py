@@ -7,9 +7,9 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 
-import numpy as np
 from werkzeug.wrappers import Request
 
+from container.arrays import Array
 from container.codecs.answers import ENCODERS, Encoder, compress
 from container.codecs.images import DecodeError, Header, NotAnImage, TooManyPixels, decode_image, read_header
 from container.codecs.probabilities import Buffer
@@ -228,7 +228,7 @@ def _compute(
         with record.phase("queue"):
             lane.enter_context(native.lane(clock))
         with record.phase("inference"), office.health.watching():
-            found: np.ndarray = native.run(functools.partial(compute, pixels, image.plan, stop), clock, stop)
+            found: Array = native.run(functools.partial(compute, pixels, image.plan, stop), clock, stop)
     del pixels
     with record.phase("encode"):
         buffers = native.run(functools.partial(encoder.encode, found), clock)

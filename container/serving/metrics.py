@@ -26,21 +26,19 @@ DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the library's own
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-disable_created_metrics()  # a time for each total, which nobody asks for
-
-
 def share_with_other_workers(number: int) -> None:
     """Write this process's totals where the other workers read them, in the file that its predecessor left.
 
     Must be called before the first Metrics, in a process with DIRECTORY_VARIABLE.
     """
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: number)
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: number)  # type: ignore[no-untyped-call]
 
 
 class Metrics:
     """What has been counted and is measured."""
 
     def __init__(self, gate: Gate, ledger: Ledger) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each total, which nobody asks for
         self._gate, self._ledger = gate, ledger
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("requests", "Requests answered, by HTTP status.", ["status"], registry=registry)
@@ -88,5 +86,5 @@ class Metrics:
         registry = self._registry
         if os.environ.get(DIRECTORY_VARIABLE):
             registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry)
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
