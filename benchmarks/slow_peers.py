@@ -3,63 +3,89 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import selectors
 import socket
-import threading
 import time
-from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
 
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
-KINDS: dict[str, tuple[int, bytes, bytes]] = {  # by name: how many, what each sends at first, and then now and then
-    "idle": (1000, b"", b""),
-    "half-sent requests": (1000, HEAD + b"Content-Length: 99999\r\n\r\nhalf", b""),
-    "dripping headers": (100, HEAD + b"X-Slow: ", b"z"),
-    "dripping bodies of a refused type": (42, HEAD.replace(b"jpeg", b"tiff") + b"Content-Length: 9999\r\n\r\n", b"z"),
-}
 
 _DRIP_SECONDS = 0.25
+_NEW_AT_ONCE = 50
 
 
-@contextlib.contextmanager
-def slow_peers(port: int, count: int, first: bytes, drip: bytes) -> Iterator[None]:
-    """Keep `count` connections open within the block: one that the server closes is opened again."""
-    done = threading.Event()
-    thread = threading.Thread(target=_keep, args=(port, count, first, drip, done), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """So many that send `first`, and then `drip` four times a second."""
+
+    count: int
+    first: bytes = b""
+    drip: bytes = b""
 
 
-def _keep(port: int, count: int, first: bytes, drip: bytes, done: threading.Event) -> None:
-    selector, open_ = selectors.DefaultSelector(), set()
-    next_drip = 0.0
-    while not done.is_set():
-        for _ in range(min(50, count - len(open_))):
-            with contextlib.suppress(OSError):
-                peer = socket.create_connection(("127.0.0.1", port), timeout=5)
-                open_.add(peer)
-                selector.register(peer, selectors.EVENT_READ)
-                peer.sendall(first)
+_IDLE = Peers(1000)
+_HALF_SENT = Peers(1000, HEAD + b"Content-Length: 99999\r\n\r\nhalf")
+_HALF_LINES = Peers(1000, HEAD[:12])
+_DRIPPING = Peers(100, HEAD + b"X-Slow: ", b"z")
+_REFUSED = Peers(42, HEAD.replace(b"jpeg", b"tiff") + b"Content-Length: 9999\r\n\r\n", b"z")
+
+KINDS: dict[str, tuple[Peers, ...]] = {
+    "1000 idle": (_IDLE,),
+    "1000 half-sent requests": (_HALF_SENT,),
+    "1000 half-sent request lines": (_HALF_LINES,),
+    "100 dripping headers": (_DRIPPING,),
+    "42 dripping bodies, refused": (_REFUSED,),
+    "1000 idle, 1000 half-sent, 100 dripping": (_IDLE, _HALF_SENT, _DRIPPING),
+}
+
+
+def keep_open(port: int, kinds: tuple[Peers, ...], told: Connection) -> None:
+    """Keep such connections open until something is sent to `told`: one that the server closes is opened again."""
+    selector = selectors.DefaultSelector()
+    crowds = [_Crowd(port, peers, selector) for peers in kinds]
+    while not told.poll():
+        for crowd in crowds:
+            crowd.fill()
+            crowd.drip()
         for key, _ in selector.select(0.05):
+            key.data.hear(key.fileobj)
+
+
+class _Crowd:
+    def __init__(self, port: int, peers: Peers, selector: selectors.BaseSelector) -> None:
+        self._port = port
+        self._peers = peers
+        self._selector = selector
+        self._open: set[socket.socket] = set()
+        self._next_drip = 0.0
+
+    def fill(self) -> None:
+        for _ in range(min(_NEW_AT_ONCE, self._peers.count - len(self._open))):
             with contextlib.suppress(OSError):
-                if key.fileobj.recv(2**16):
-                    continue
-            _drop(key.fileobj, selector, open_)
-        if drip and time.monotonic() > next_drip:
-            next_drip = time.monotonic() + _DRIP_SECONDS
-            for peer in list(open_):
-                try:
-                    peer.sendall(drip)
-                except OSError:
-                    _drop(peer, selector, open_)
-    for peer in open_:
+                peer = socket.create_connection(("127.0.0.1", self._port), timeout=5)
+                self._open.add(peer)
+                self._selector.register(peer, selectors.EVENT_READ, self)
+                peer.sendall(self._peers.first)
+
+    def drip(self) -> None:
+        if not self._peers.drip or time.monotonic() < self._next_drip:
+            return
+        self._next_drip = time.monotonic() + _DRIP_SECONDS
+        for peer in list(self._open):
+            try:
+                peer.sendall(self._peers.drip)
+            except OSError:
+                self._drop(peer)
+
+    def hear(self, peer: Any) -> None:
+        with contextlib.suppress(OSError):
+            if peer.recv(2**16):
+                return
+        self._drop(peer)
+
+    def _drop(self, peer: socket.socket) -> None:
+        self._selector.unregister(peer)
+        self._open.discard(peer)
         peer.close()
-
-
-def _drop(peer: socket.socket, selector: selectors.BaseSelector, open_: set[socket.socket]) -> None:
-    selector.unregister(peer)
-    open_.discard(peer)
-    peer.close()

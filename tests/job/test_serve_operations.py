@@ -262,10 +262,14 @@ def test_nobody_is_refused_while_another_worker_is_warm(root: Path, tmp_path: Pa
         statuses.append(requests.get(f"{server.url}/ping", timeout=2).status_code)
         return server.log.read_text().count("is ready after") >= count
 
+    def has_counted(count: int) -> bool:  # which a worker does when it has sent the answer, before it writes the line
+        return server.log.read_text().count('"path": "/invocations"') >= count
+
     with Server(root, tmp_path / "log", SAGEMAKER_MODEL_SERVER_WORKERS="2", SERVE_METRICS="1") as server:
         for count in (2, 3, 4):  # the second of the first two is ready, then each one's successor
             wait_until(functools.partial(has_loaded, count), PATIENCE, server.log.read_text)
             assert server.invoke(noise(8, 8)).status_code == 200
+            wait_until(functools.partial(has_counted, count - 1), PATIENCE, server.log.read_text)
             _kill_worker(server)
         told = requests.get(f"{server.url}/metrics", timeout=PATIENCE).text
     assert set(statuses) == {200}
