@@ -19,7 +19,6 @@ from werkzeug.exceptions import HTTPException
 
 from container.codecs.answers import pieces
 from container.errors import ClientError, RequestError
-from container.serve_settings import ServeSettings
 from container.serving.about import describe_model, describe_models
 from container.serving.admission import Gate
 from container.serving.answering import Answer, Office, answer
@@ -34,6 +33,7 @@ from container.serving.native import Native
 from container.serving.page import Page, describe_to_page
 from container.serving.refusals import ClientLeft, Overloaded
 from container.serving.request_log import Record, clean, write_line
+from container.serving.settings import ServeSettings
 
 _LOAD_SECONDS = 240  # for loading a model; the platform has no shorter limit of its own
 

@@ -19,9 +19,9 @@ from container.classes import ClassEntry, read_classes
 from container.engines.choice import open_engine
 from container.engines.protocol import Engine, Planner
 from container.errors import ClientError
-from container.serve_settings import ServeSettings
 from container.serving.clock import Clock
 from container.serving.ledger import Account, Ledger
+from container.serving.settings import ServeSettings
 from container.serving.speed import Speed
 
 LOG = logging.getLogger("gunicorn.error")  # the server's own log

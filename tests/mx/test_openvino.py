@@ -22,8 +22,8 @@ from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
 from container.mx.export import export_onnx
 from container.mx.network import SegmentationNetwork
-from container.serve_settings import ServeSettings
 from container.serving.models import open_model
+from container.serving.settings import ServeSettings
 from tests.mx.test_export import CLASSES, PROGRAM, build_network, random_image
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
