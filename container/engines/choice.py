@@ -16,19 +16,27 @@ LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
 
 class Choice(Protocol):
-    """Which engine (openvino or mxnet), in which precision, with how many threads, and how many images at once."""
+    """What an engine is asked for."""
 
     @property
-    def engine(self) -> str: ...
+    def engine(self) -> str:
+        """Return openvino or mxnet."""
+        ...
 
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> str:
+        """Return one of the precisions, or auto."""
+        ...
 
     @property
-    def threads(self) -> int: ...
+    def threads(self) -> int:
+        """Return how many threads compute."""
+        ...
 
     @property
-    def slots(self) -> int: ...
+    def slots(self) -> int:
+        """Return how many images are computed at once."""
+        ...
 
 
 def open_engine(model_dir: Path, choice: Choice) -> Engine:
