@@ -102,6 +102,13 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise _foreign(self._graph, error) from error
 
+    def release(self) -> None:
+        """Give back what is kept between two images, unless one is being computed: then the next one tries again."""
+        with contextlib.suppress(RuntimeError):
+            for model in self._compiled:
+                model.release_memory()
+            self._is_swollen = False
+
     def _coarse_logits(self, slot: _Slot, image: Uint8Array, plan: Plan | None, stop: Stop) -> Array:
         """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
         reach, tile_pixels = self.planner.reach, plan.tile if plan else self.planner.usual_tile
@@ -123,10 +130,7 @@ class OpenVinoEngine:
             seen = min(pixels, plan.tile or pixels) if plan else pixels
             self._is_swollen = self._is_swollen or self.planner.held(seen, pixels, needs) > STANDING
             if self._is_swollen:
-                with contextlib.suppress(RuntimeError):  # another image is being computed: the next one tries again
-                    for model in self._compiled:
-                        model.release_memory()  # it would stay as large as the largest image so far
-                    self._is_swollen = False
+                self.release()  # it would stay as large as the largest image so far
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,8 @@ _DISCARD_SECONDS = 5  # for reading what is left of the body of a refused reques
 
 _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
 
+_LIBRARY_BYTES = 2**26  # of the engine, beside its first model
+
 _ECHOED = ("X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Custom-Attributes")
 
 
@@ -56,7 +58,7 @@ def load(executor: Executor, worker: int, note_held: Callable[[int], object], ta
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("container.requests").addHandler(handler)
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())
-    ledger = Ledger(_memory_to_promise(settings), settings.image_memory)
+    ledger = Ledger(_memory_to_promise(settings) - _LIBRARY_BYTES, settings.image_memory)
     open_ = functools.partial(open_model, settings=settings)
     shared: dict[str, Any] = {"executor": executor, "ledger": ledger, "worker": worker}
     shared |= {"note_held": note_held, "take_turn": take_turn}

@@ -103,6 +103,7 @@ def open_model(model_dir: Path, settings: ServeSettings) -> Model:
         begin = time.monotonic()
         engine.mask(np.zeros((side, side, 3), np.uint8))
         model.card.speed.learn(side * side, time.monotonic() - begin)
+    engine.release()  # the ledger weighs the loaded model, and promises what it may keep besides
     seconds = time.monotonic() - start
     LOG.info("%s is ready after %.1f s: %s in %s", model_dir, seconds, settings.engine, engine.precision)
     return model

@@ -54,6 +54,9 @@ class FakeEngine:
     def warm(self) -> None:
         pass
 
+    def release(self) -> None:
+        pass
+
 
 SETTINGS = ServeSettings(
     model_dir=Path("unused"), port=8080, workers=1, timeout=60, log_level="info", max_body=100_000, max_pixels=10_000
