@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import multiprocessing
 import selectors
 import socket
 import time
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -41,7 +43,7 @@ KINDS: dict[str, tuple[Peers, ...]] = {
 }
 
 
-def keep_open(port: int, kinds: tuple[Peers, ...], told: Connection) -> None:
+def keep_open(port: int, kinds: Sequence[Peers], told: Connection) -> None:
     """Keep such connections open until something is sent to `told`: one that the server closes is opened again.
 
     At the end it tells the seconds of a core that this took.
@@ -55,6 +57,19 @@ def keep_open(port: int, kinds: tuple[Peers, ...], told: Connection) -> None:
         for key, _ in selector.select(0.05):
             key.data.hear(key.fileobj)
     told.send(time.process_time())
+
+
+@contextlib.contextmanager
+def slow_peers(port: int, kinds: Sequence[Peers]) -> Iterator[None]:
+    """Have such connections within the block, from a process of their own."""
+    _, its = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=keep_open, args=(port, kinds, its), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
 
 
 class _Crowd:

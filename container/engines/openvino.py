@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import queue
 import signal
 import subprocess
@@ -40,7 +41,7 @@ class OpenVinoEngine:
         core = openvino.Core()
         self._graph = graph
         self.precision = _choose_precision(core, precision)
-        model = _read_model(openvino, core, graph)
+        model = _read_model(openvino, graph)
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
         size = graph.stat().st_size
         seen = self.num_classes, tiles.reach(model), self.precision, _decoder(model)
@@ -221,12 +222,13 @@ def _choose_precision(core: Any, precision: str) -> str:
     return precision
 
 
-def _read_model(openvino: ModuleType, core: Any, graph: Path) -> Any:
+def _read_model(openvino: ModuleType, graph: Path) -> Any:
     """Read the graph for one image at a time, up to the logits at an eighth of the size."""
     try:
-        try:
-            model = core.read_model(graph)
-        except RuntimeError as error:  # which tells what every other frontend thought of it, with its content
+        try:  # not by Core.read_model, which shows the file to every frontend, and they print what they find in it
+            frontend = importlib.import_module("openvino.frontend").FrontEndManager().load_by_framework("onnx")
+            model = frontend.convert(frontend.load(graph))
+        except RuntimeError as error:
             raise RuntimeError("it is damaged, or no ONNX") from error
         coarse = next(o for node in model.get_ops() for o in node.outputs() if "coarse_logits" in o.get_names())
         model.reshape([1, -1, -1, 3])

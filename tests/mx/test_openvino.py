@@ -104,7 +104,7 @@ def test_tiles_give_the_answer_of_the_whole_image(tmp_path: Path, monkeypatch: p
 
 def test_the_engine_leaves_out_what_follows_the_coarse_logits(graph: Path) -> None:
     openvino = import_openvino()
-    model = engines._read_model(openvino, openvino.Core(), graph)
+    model = engines._read_model(openvino, graph)
     kinds = [node.get_type_name() for node in model.get_ops()]
     assert "Convolution" in kinds and "TopK" not in kinds
     assert [output.get_any_name() for output in model.outputs] == ["coarse_logits"]
