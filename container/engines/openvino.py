@@ -180,6 +180,11 @@ def import_openvino() -> ModuleType:
     return module
 
 
+def conversion_memory(weights: int) -> int:
+    """Return how many bytes the process takes that makes a graph of so many bytes of weights."""
+    return 2**28 + 6 * weights
+
+
 def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
     """Return the path of the model's graph; for an archive without one, a child process writes it into `scratch`.
 
@@ -201,7 +206,8 @@ def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
         reason = last_line(child.stderr) or f"exit status {child.returncode}"
         if child.returncode == -signal.SIGKILL:
             remedy = f"give it more memory, or an archive that holds {artifacts.GRAPH} (python -m container.mx.convert)"
-            reason = f"the process was killed, most likely for want of memory: it takes about 1 GB; {remedy}"
+            megabytes = conversion_memory((model_dir / artifacts.BEST_WEIGHTS).stat().st_size) // 2**20
+            reason = f"the process was killed, most likely for want of memory: it takes {megabytes} MB; {remedy}"
         raise ClientError(
             f"{model_dir} could not be converted to {artifacts.GRAPH}: {reason.removeprefix('ClientError: ')}"
         )
