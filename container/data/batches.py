@@ -11,9 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from container.arrays import Array, Uint8Array
 from container.data.samples import Sample
 
-Pair = tuple[np.ndarray, np.ndarray]
+Pair = tuple[Array, Array]
 _Group = tuple[int, list[tuple[str, "Future[Pair | None]"]]]
 _Item = _Group | BaseException | None
 _AHEAD = 2  # batches that may wait for the device
@@ -27,8 +28,8 @@ class Batch:
     `names` are those of the samples.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: Uint8Array
+    labels: Uint8Array
     group: int = 0
     names: tuple[str, ...] = ()
 

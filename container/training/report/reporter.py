@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from container import artifacts
+from container.arrays import Int64Array, Uint8Array
 from container.data.loader import Loader
 from container.environment import Environment
 from container.hyperparameters import Hyperparameters
@@ -66,7 +65,7 @@ class Reporter:
             named = {f"iteration/{name}": value for name, value in figures.items()}
             self._do(lambda: events.write_figures(step, named))
 
-    def watch(self, names: Sequence[str], images: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> None:
+    def watch(self, names: Sequence[str], images: Uint8Array, labels: Uint8Array, predictions: Uint8Array) -> None:
         """Look at validation crops, arrays of (N, H, W), and their predictions."""
 
         def look() -> None:
@@ -75,7 +74,7 @@ class Reporter:
 
         self._do(look)
 
-    def epoch(self, history: Sequence[Mapping[str, Any]], confusion: np.ndarray, images: int) -> None:
+    def epoch(self, history: Sequence[Mapping[str, Any]], confusion: Int64Array, images: int) -> None:
         """Show an epoch that is over, the last of `history`; what was watched since the one before is its images."""
         entries = [dict(entry) for entry in history]
         self._do(lambda: self._show_epoch(entries, confusion, images))
@@ -112,7 +111,7 @@ class Reporter:
         self._do(None)
         self._thread.join()
 
-    def _show_epoch(self, history: list[dict[str, Any]], confusion: np.ndarray, images: int) -> None:
+    def _show_epoch(self, history: list[dict[str, Any]], confusion: Int64Array, images: int) -> None:
         entry, gallery = history[-1], self._gallery
         self._history, self._gallery = history, Gallery(self._job.num_classes, self.images_root)
         of = f"{images} validation crops of {self._job.crop}×{self._job.crop} in epoch {entry['epoch']}"
