@@ -1,7 +1,7 @@
 # The commands of this project; `make` alone lists them.
 
 UV := uv==0.13.9
-LOCKS := build cpu gpu test sagemaker
+LOCKS := build cpu gpu test sagemaker audit
 NAME ?= semantic-segmentation
 IMAGE ?= $(NAME):cpu
 export IMAGE PRETRAINED PRETRAINED_MIRROR
