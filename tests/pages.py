@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ def anchors(page: Path) -> set[str]:
     """Name the anchors that GitHub gives the page's headings."""
     found: set[str] = set()
     tokens = _tokens(page)
-    for token, inline in zip(tokens, tokens[1:], strict=False):
+    for token, inline in itertools.pairwise(tokens):
         if token.type == "heading_open":
             text = "".join(child.content for child in inline.children or ())
             anchor = plain = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")

@@ -125,5 +125,6 @@ def test_the_failures_that_are_explained_are_the_programs() -> None:
 def test_every_status_of_the_server_is_told() -> None:
     sources = "\n".join(path.read_text() for path in (PROGRAM / "container/serving").glob("*.py"))
     answered = set(re.findall(r"RequestError\(\s*(\d{3})", sources)) | {"500", "503"}
-    told = {status for row in table_after(OPERATE, "## What do the server's errors mean?") for status in row[0].split(", ")}
+    rows = table_after(OPERATE, "## What do the server's errors mean?")
+    told = {status for row in rows for status in row[0].split(", ")}
     assert told == answered

@@ -14,38 +14,45 @@ from container.data.reading import UnmappedColours
 from container.errors import ClientError
 
 
+def apply(label_map: LabelMap, pixels: np.ndarray, num_classes: int) -> tuple[np.ndarray, int]:
+    """Return the labels of an annotation, and how many of its pixels the map does not name."""
+    reading = label_map.interpret(Annotation(pixels=pixels), num_classes)
+    reading.check(num_classes)
+    return reading.image(), reading.ignored
+
+
 def test_without_a_map_pixels_are_labels_and_255_is_ignored() -> None:
-    labels, unnamed = LabelMap().apply(np.array([[0, 1], [2, 255]], np.uint8), num_classes=3)
+    labels, unnamed = apply(LabelMap(), np.array([[0, 1], [2, 255]], np.uint8), 3)
     assert labels.tolist() == [[0, 1], [2, 255]]
     assert labels.dtype == np.uint8
     assert unnamed == 0
 
 
 def test_scale_divides_and_floors() -> None:
-    labels, _ = LabelMap({"scale": "10"}).apply(np.array([[0, 9, 10, 25, 255]], np.uint8), num_classes=3)
+    labels, _ = apply(LabelMap({"scale": "10"}), np.array([[0, 9, 10, 25, 255]], np.uint8), 3)
     assert labels.tolist() == [[0, 0, 1, 2, 255]]
 
 
 def test_keys_are_labels_and_values_are_pixels() -> None:
     # the sample of AWS's page: pixels 0, 5 and 2 become 1, 0 and 2
     label_map = LabelMap({"map": {"0": 5, "1": "0", "2": 2}})
-    labels, unnamed = label_map.apply(np.array([[0, 5, 2], [7, 7, 255]], np.uint8), num_classes=3)
+    labels, unnamed = apply(label_map, np.array([[0, 5, 2], [7, 7, 255]], np.uint8), 3)
     assert labels.tolist() == [[1, 0, 2], [255, 255, 255]]
     assert unnamed == 2
 
 
 def test_sixteen_bit_pixels_are_mapped() -> None:
     label_map = LabelMap({"map": {"0": 1000, "1": 40000}})
-    labels, unnamed = label_map.apply(np.array([[1000, 40000, 3]], np.int32), num_classes=2)
+    labels, unnamed = apply(label_map, np.array([[1000, 40000, 3]], np.int32), 2)
     assert labels.tolist() == [[0, 1, 255]]
     assert unnamed == 1
 
 
 def test_a_label_that_is_no_class_is_named() -> None:
     with pytest.raises(ClientError, match=r"^pixel value 7 is no class: num_classes is 3; raise num_classes, mark"):
-        LabelMap().apply(np.array([[0, 7]], np.uint8), num_classes=3)
+        apply(LabelMap(), np.array([[0, 7]], np.uint8), 3)
     with pytest.raises(ClientError, match=r"^pixel value 300 is no class: num_classes is 3; raise num_classes, mark"):
-        LabelMap().apply(np.array([[0, 300]], np.int32), num_classes=3)
+        apply(LabelMap(), np.array([[0, 300]], np.int32), 3)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ def labels_of(label_map: LabelMap, annotation: Annotation, num_classes: int) -> 
 
 
 def test_a_map_that_names_255_is_followed() -> None:
-    labels, unnamed = LabelMap({"map": {"0": 0, "1": 255}}).apply(np.array([[0, 255, 7]], np.uint8), num_classes=2)
+    labels, unnamed = apply(LabelMap({"map": {"0": 0, "1": 255}}), np.array([[0, 255, 7]], np.uint8), 2)
     assert (labels.tolist(), unnamed) == ([[0, 1, 255]], 1)
 
 
@@ -101,7 +108,7 @@ def test_a_scale_makes_a_class_of_255_where_there_is_one(scale: float, num_class
 
 
 def test_several_pixel_values_may_have_one_label() -> None:
-    labels, _ = LabelMap({"map": {"0": [0, 3], "1": 5}}).apply(np.array([[0, 3, 5]], np.uint8), num_classes=2)
+    labels, _ = apply(LabelMap({"map": {"0": [0, 3], "1": 5}}), np.array([[0, 3, 5]], np.uint8), 2)
     assert labels.tolist() == [[0, 0, 1]]
 
 
@@ -112,15 +119,15 @@ PALETTE = np.array([[244, 35, 232], [128, 64, 128], [9, 9, 9]], np.uint8)
 def test_colours_become_labels_exactly() -> None:
     label_map = LabelMap({"colors": {"#804080": 0, "#F423E8": "1"}})
     assert labels_of(label_map, RGB, 2) == ([[0, 1, 255]], 1)
-    assert labels_of(label_map, Annotation(np.array([[0, 1, 2, 7]], np.uint8), PALETTE), 2) == ([[1, 0, 255, 255]], 2)
+    assert apply(label_map, Annotation(np.array([[0, 1, 2, 7]], np.uint8), PALETTE), 2) == ([[1, 0, 255, 255]], 2)
     assert label_map.class_colours == {0: (128, 64, 128), 1: (244, 35, 232)}
 
 
 def test_grey_values_are_colours_too() -> None:
     label_map = LabelMap({"colors": {"#000000": 0, "ffffff": 1, "#555555": 255}})
-    assert labels_of(label_map, Annotation(np.array([[0, 255, 85]], np.uint8)), 2) == ([[0, 1, 255]], 0)
-    assert labels_of(label_map, Annotation(np.array([[0, 1]], np.uint8), levels=2), 2) == ([[0, 1]], 0)
-    assert labels_of(label_map, Annotation(np.array([[0, 1, 3]], np.uint8), levels=4), 2) == ([[0, 255, 1]], 0)
+    assert apply(label_map, Annotation(np.array([[0, 255, 85]], np.uint8)), 2) == ([[0, 1, 255]], 0)
+    assert apply(label_map, Annotation(np.array([[0, 1]], np.uint8), levels=2), 2) == ([[0, 1]], 0)
+    assert apply(label_map, Annotation(np.array([[0, 1, 3]], np.uint8), levels=4), 2) == ([[0, 255, 1]], 0)
     with pytest.raises(ClientError, match="maps colours, but the annotation is 16-bit grey"):
         label_map.interpret(Annotation(np.array([[0, 300]], np.int32)), 2)
 
