@@ -103,7 +103,7 @@ def test_a_map_that_names_255_is_followed() -> None:
     [(255, 2, 1), (128, 2, 1), (10, 26, 25), (10, 21, 255), (1, 254, 255), (12.5, 21, 20)],
 )
 def test_a_scale_makes_a_class_of_255_where_there_is_one(scale: float, num_classes: int, label: int) -> None:
-    labels, _ = LabelMap({"scale": scale}).apply(np.array([[255]], np.uint8), num_classes)
+    labels, _ = apply(LabelMap({"scale": scale}), np.array([[255]], np.uint8), num_classes)
     assert labels.tolist() == [[label]]
 
 
@@ -119,15 +119,15 @@ PALETTE = np.array([[244, 35, 232], [128, 64, 128], [9, 9, 9]], np.uint8)
 def test_colours_become_labels_exactly() -> None:
     label_map = LabelMap({"colors": {"#804080": 0, "#F423E8": "1"}})
     assert labels_of(label_map, RGB, 2) == ([[0, 1, 255]], 1)
-    assert apply(label_map, Annotation(np.array([[0, 1, 2, 7]], np.uint8), PALETTE), 2) == ([[1, 0, 255, 255]], 2)
+    assert labels_of(label_map, Annotation(np.array([[0, 1, 2, 7]], np.uint8), PALETTE), 2) == ([[1, 0, 255, 255]], 2)
     assert label_map.class_colours == {0: (128, 64, 128), 1: (244, 35, 232)}
 
 
 def test_grey_values_are_colours_too() -> None:
     label_map = LabelMap({"colors": {"#000000": 0, "ffffff": 1, "#555555": 255}})
-    assert apply(label_map, Annotation(np.array([[0, 255, 85]], np.uint8)), 2) == ([[0, 1, 255]], 0)
-    assert apply(label_map, Annotation(np.array([[0, 1]], np.uint8), levels=2), 2) == ([[0, 1]], 0)
-    assert apply(label_map, Annotation(np.array([[0, 1, 3]], np.uint8), levels=4), 2) == ([[0, 255, 1]], 0)
+    assert labels_of(label_map, Annotation(np.array([[0, 255, 85]], np.uint8)), 2) == ([[0, 1, 255]], 0)
+    assert labels_of(label_map, Annotation(np.array([[0, 1]], np.uint8), levels=2), 2) == ([[0, 1]], 0)
+    assert labels_of(label_map, Annotation(np.array([[0, 1, 3]], np.uint8), levels=4), 2) == ([[0, 255, 1]], 0)
     with pytest.raises(ClientError, match="maps colours, but the annotation is 16-bit grey"):
         label_map.interpret(Annotation(np.array([[0, 300]], np.int32)), 2)
 
