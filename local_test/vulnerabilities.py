@@ -1,4 +1,4 @@
-"""Asks for the known vulnerabilities of the packages that the images ship: `python -m local_test.vulnerabilities` (make audit).
+"""Asks for the known vulnerabilities of what the images ship: `python -m local_test.vulnerabilities` (make audit).
 
 Exit status 1: there are some. 2: the package index told of none, so that nothing is known.
 """

@@ -1,4 +1,4 @@
-"""The pages' commands that run a job, convert, quantize or score ("```sh job"), as a reader types them, on small data."""
+"""The pages' commands that run a job, convert, quantize or score ("```sh job"), as a reader types them."""
 
 from __future__ import annotations
 

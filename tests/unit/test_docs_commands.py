@@ -80,9 +80,7 @@ def check(words: list[str]) -> None:
     program, *rest = words
     if program == "make":
         check_make(rest)
-    elif program == ".venv/bin/python":
-        check_python(rest)
-    elif program == "python":
+    elif program in (".venv/bin/python", "python"):
         check_python(rest)
     elif "/" in program:
         check_script(PROGRAM / program, rest)
