@@ -5,7 +5,7 @@ Input `image`: uint8 RGB (N, H, W, 3), any size. Outputs: `logits`, float32 (N, 
 cuts the graph at the tensor `coarse_logits`, the logits before the last resize.
 
 The translation is ours because MXNet's own (`mx.onnx`) knows neither a resize to the size of another tensor nor pooling
-into more than one bin, and imports no current `onnx`.
+into more than one bin, and uses parts of `onnx` that are gone (`onnx.mapping`).
 """
 
 from __future__ import annotations

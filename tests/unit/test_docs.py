@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -60,6 +61,8 @@ def test_the_readme_can_be_read_at_once() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if "<!-- rendered by:" in page.read_text()], ids=called)
 def test_rendered_tables_are_what_their_source_says(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
+    if "docs.notices" in text and sys.version_info[:2] != (3, 11):
+        pytest.skip("the table is of the packages for the images' Python 3.11")
     assert render(text) == text, "make docs renders it anew"
 
 
