@@ -16,6 +16,7 @@ from PIL import Image
 from werkzeug.serving import make_server
 
 from container.data.labels import LabelMap
+from container.hyperparameters import load
 from container.metrics import METRIC_DEFINITIONS
 from container.serving.app import create_app
 from tests.pages import Block, blocks
@@ -107,7 +108,10 @@ def test_the_metrics_that_are_published_are_the_programs() -> None:
 
 
 @pytest.mark.parametrize("block", JSON, ids=str)
-def test_every_label_map_is_one(block: Block) -> None:
+def test_all_json_is_a_label_map_or_a_job(block: Block) -> None:
     content = json.loads(block.text)
+    if "num_classes" in content:
+        assert load(content).num_classes == content["num_classes"]
+        return
     label_map = LabelMap(content)
     assert (label_map.scale, label_map.colours is not None) == (content.get("scale"), "colors" in content)
