@@ -57,7 +57,7 @@ def home(package: PackageMetadata) -> str:
 
 
 def _first(package: PackageMetadata, field: str) -> str:
-    return (package.get_all(field) or [""])[0]
+    return str((package.get_all(field) or [""])[0])
 
 
 def _spdx(words: str) -> str:
