@@ -104,7 +104,7 @@ def run(home: Path) -> Run:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of the four channels: four training images, two for validation."""
     root = tmp_path_factory.mktemp("job")
-    job_factory(root)(train=4, validation=2, epochs="2")
+    job_factory(root)(train=4, validation=2, epochs="2", backbone="resnet-18")
     return root / "input/data"
 
 
@@ -112,7 +112,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hyperparameters(data: Path) -> list[str]:
     """What makes the examples' jobs small, as NAME=VALUE."""
     values = json.loads((data.parent / "config/hyperparameters.json").read_text())
-    return [f"{name}={value}" for name, value in {**values, "backbone": "resnet-18"}.items()]
+    return [f"{name}={value}" for name, value in values.items()]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Job:
 @pytest.fixture(scope="session")
 def job(local_settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Job:
     root = tmp_path_factory.mktemp("job")
-    job_factory(root)(train=4, validation=2, epochs="2")
+    job_factory(root)(train=4, validation=2, epochs="2", backbone="resnet-18")
     session = LocalSession()
     session.config = local_settings
     estimator = Estimator(
