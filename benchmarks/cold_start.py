@@ -68,8 +68,8 @@ class Start(NamedTuple):
     answers: list[Answer]
 
 
-def make_model(folder: Path, network_name: str) -> Path:
-    """Write what a job leaves, with random weights and 21 classes."""
+def make_model(folder: Path, network_name: str, with_graph: bool) -> Path:
+    """Write what a job leaves, with random weights and 21 classes; the built-in's leave no graph."""
     algorithm, backbone = network_name.split("/")
     model = folder / network_name.replace("/", "-")
     model.mkdir()
@@ -80,8 +80,9 @@ def make_model(folder: Path, network_name: str) -> Path:
     trainer = Trainer(network, job, [mx.cpu()])
     trainer.save_weights(model / artifacts.BEST_WEIGHTS)
     artifacts.write_json(model / artifacts.HYPERPARAMETERS, job.as_dict())
-    write_check(model, trainer.probabilities)
-    export_onnx(network, model / artifacts.GRAPH)
+    if with_graph:
+        write_check(model, trainer.probabilities)
+        export_onnx(network, model / artifacts.GRAPH)
     return model
 
 
@@ -159,13 +160,14 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     parser.add_argument("--memory", type=int, nargs="+", default=MEMORY_GB, metavar="GB")
     parser.add_argument("--sides", type=int, nargs="+", default=[480, 1000, 2000, 3000], help="of the images asked for")
+    parser.add_argument("--builtin", action="store_true", help="serve archives without a graph, as the built-in's are")
     parser.add_argument("--starts", type=int, default=3, help="of which the quickest counts")
     arguments = parser.parse_args()
     image = os.environ.get("IMAGE", "semantic-segmentation:cpu")
     engine = find_engine(image)
     with tempfile.TemporaryDirectory() as scratch:
         for network in arguments.networks:
-            model = make_model(Path(scratch), network)
+            model = make_model(Path(scratch), network, not arguments.builtin)
             for gigabytes in arguments.memory:
                 sides = [arguments.sides[:1]] * (arguments.starts - 1) + [arguments.sides]
                 starts = [start(engine, image, model, gigabytes, each) for each in sides]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+import requests
+from PIL import Image as Pillow
 
 from container.metrics import METRIC_DEFINITIONS
 from tests.conftest import PROGRAM
+from tests.container.conftest import Image
 from tests.sagemaker.account import Account, faults_of, operations
-from tests.sagemaker.conftest import Run
+from tests.sagemaker.conftest import IMAGE, Run, Trained
 from tests.sagemaker.test_sdk3_deploy import MODEL, STATISTICS
 from tests.sagemaker.test_sdk3_train import ADDRESS, ROLE, channel
 
@@ -78,6 +85,18 @@ def test_deploy(run: Run, account: Account, server: str, photo: Path) -> None:
         assert account.asked_once(f"Create{kind}")[name] == account.asked_once(f"Delete{kind}")[name]
 
 
+def test_deploy_an_archive_without_a_graph_as_the_built_ins_are(
+    run: Run, account: Account, trained: Trained, photo: Path, tmp_path: Path
+) -> None:
+    for name in ("model_best.params", "hyperparams.json"):
+        shutil.copy(trained.model / name, tmp_path)
+    with Image("docker", IMAGE).serving(tmp_path, "--read-only") as container:
+        container.wait_until_ready()
+        account.server = container.url
+        log = run("boto3_deploy.py", ADDRESS, ROLE, MODEL, photo, environment=account.environment())
+    assert "mask (40, 48), classes [" in log
+
+
 def test_serverless(run: Run, account: Account, server: str, photo: Path) -> None:
     account.server = server
     log = run("boto3_serverless.py", ADDRESS, ROLE, MODEL, photo, 3072, environment=account.environment())
@@ -103,7 +122,18 @@ def test_multi_model(run: Run, account: Account, server_of_many: str, photo: Pat
     }
 
 
-def test_async(run: Run, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def padded(size: int) -> bytes:
+    """Return a PNG of 48 by 40 pixels and more than `size` bytes, most of them in chunks that no reader looks into."""
+    with io.BytesIO() as file:
+        Pillow.new("RGB", (48, 40)).save(file, "PNG")
+        png = file.getvalue()
+    chunk = b"paDd" + bytes(2**20)
+    chunk = struct.pack(">I", 2**20) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    end = len(png) - 12  # IEND
+    return png[:end] + chunk * (size // 2**20 + 1) + png[end:]
+
+
+def test_async(run: Run, account: Account, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     photo, masks = "s3://bucket/photo.png", "s3://bucket/masks"
     log = run("boto3_async.py", ADDRESS, ROLE, MODEL, photo, masks, environment=account.environment())
     assert "s3://" in log
@@ -116,6 +146,12 @@ def test_async(run: Run, account: Account, monkeypatch: pytest.MonkeyPatch) -> N
             "MAX_PIXELS": "400000000",
         },
     )
+    variables = account.asked_once("CreateModel")["PrimaryContainer"]["Environment"]
+    options = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+    with Image("docker", IMAGE).serving(trained.model, *options) as container:
+        container.wait_until_ready()
+        answer = requests.post(f"{container.url}/invocations", padded(150 * 2**20), timeout=300)
+        assert answer.status_code == 200, answer.text
     config = account.asked_once("CreateEndpointConfig")
     assert config["AsyncInferenceConfig"]["OutputConfig"] == {
         "S3OutputPath": masks,
