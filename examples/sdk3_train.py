@@ -9,6 +9,7 @@ DATA holds train, train_annotation, validation and validation_annotation. NAME=V
 """
 
 import argparse
+import os
 
 from sagemaker.core.training.configs import (
     CheckpointConfig,
@@ -74,7 +75,7 @@ trainer = ModelTrainer(
     ],
     output_data_config=None if local else OutputDataConfig(s3_output_path=f"{data}/output"),
     checkpoint_config=None if local else CheckpointConfig(s3_uri=f"{data}/checkpoints"),  # a reclaimed job goes on
-    local_container_root=arguments.output,
+    local_container_root=os.path.abspath(arguments.output),
 )
 trainer.with_metric_definitions([MetricDefinition(name=name, regex=regex) for name, regex in METRICS.items()])
 if not local:

@@ -139,9 +139,8 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained(run: Run, data: Path, hyperparameters: list[str], tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    output = tmp_path_factory.mktemp("output")
-    return Trained(output, run("sdk3_train.py", IMAGE, data, "--output", output, *hyperparameters))
+def trained(run: Run, home: Path, data: Path, hyperparameters: list[str]) -> Trained:
+    return Trained(home / "output", run("sdk3_train.py", IMAGE, data, *hyperparameters))
 
 
 @pytest.fixture
