@@ -127,7 +127,7 @@ def padded(size: int) -> bytes:
     with io.BytesIO() as file:
         Pillow.new("RGB", (48, 40)).save(file, "PNG")
         png = file.getvalue()
-    chunk = b"paDd" + bytes(2**20)
+    chunk = b"fiLl" + bytes(2**20)
     chunk = struct.pack(">I", 2**20) + chunk + struct.pack(">I", zlib.crc32(chunk))
     end = len(png) - 12  # IEND
     return png[:end] + chunk * (size // 2**20 + 1) + png[end:]
