@@ -61,10 +61,11 @@ engine = OpenVinoEngine(Path({str(graph)!r}), {precision!r}, threads=2)
 engine.warm()
 before = kilobytes("VmRSS")
 engine.mask(np.zeros((600, 1000, 3), np.uint8))
-print((kilobytes("VmHWM") - before) * 1024, engine.memory(600_000), engine.memory(0))
+plan = engine.planner.plan(600, 1000, room=2**40)
+print((kilobytes("VmHWM") - before) * 1024, plan.memory, engine.standing)
 """
     printed = subprocess.run([sys.executable, "-c", program], cwd=PROGRAM, check=True, capture_output=True, text=True)
-    taken, stated, fixed = map(int, printed.stdout.split())
-    assert 50e6 < taken < stated
+    taken, stated, standing = map(int, printed.stdout.split())
+    assert 50e6 < taken < stated + standing
     measured = {"fcn": 123, "deeplab": 233}[algorithm]  # bytes a pixel at two million; a resnet-50's are 364 and 429
-    assert 600_000 * measured < stated - fixed < 600_000 * measured * 1.3
+    assert 600_000 * measured < stated + standing < 600_000 * measured * 1.6 + 64e6  # with a band of the head
