@@ -21,7 +21,8 @@ from container.mx.network import SegmentationNetwork, load_weights
 
 _WARM_SIZE = 240
 
-_IMAGE_BYTES = 8  # per pixel in the host's memory: the image, what its decoding takes besides, and its mask
+_IMAGE_BYTES = 28  # per pixel in the host's memory at most: decoding a PNG of 16 bits
+_COPIES = 2  # of the weights, in the host's memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Costs:
     num_classes: int
     device: int | None = None
 
-    def plan(self, height: int, width: int, room: int, answer: int = 0) -> Plan:
+    def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
         """Return how to compute an image within `room` bytes; raises TooLarge when it cannot be."""
         pixels = height * width
         network = image_bytes(self.algorithm, self.num_classes, pixels)
@@ -79,6 +80,7 @@ class MXNetEngine:
         self._lock = threading.Lock()
         self.planner = Costs(self._algorithm, self.num_classes)
         self.standing = 0
+        self.memory = _COPIES * (model_dir / artifacts.BEST_WEIGHTS).stat().st_size
 
     def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).

@@ -18,7 +18,7 @@ import numpy as np
 from container import artifacts
 from container.arrays import Array, Float32Array, Uint8Array
 from container.engines import heads, tiles
-from container.engines.costs import LARGE_IMAGE, Costs
+from container.engines.costs import STANDING, Costs
 from container.engines.protocol import Plan, Stop
 from container.errors import ClientError, last_line
 
@@ -42,8 +42,11 @@ class OpenVinoEngine:
         self.precision = _choose_precision(core, precision)
         model = _read_model(openvino, core, graph)
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
-        self.planner = Costs.of(self.num_classes, tiles.reach(model), self.precision, is_narrow=_is_narrow(model))
-        self.standing = slots * self.planner.standing
+        size = graph.stat().st_size
+        seen = self.num_classes, tiles.reach(model), self.precision, _decoder(model)
+        self.planner = Costs.of(*seen, is_narrow=_is_narrow(model), graph=size)
+        self.standing = slots * STANDING
+        self.memory = self.planner.loaded + self.standing
         settings: dict[str, Any] = {
             "NUM_STREAMS": slots,
             "INFERENCE_NUM_THREADS": threads,
@@ -54,17 +57,17 @@ class OpenVinoEngine:
         settings["INFERENCE_PRECISION_HINT"] = "f32"
         mask = core.compile_model(heads.mask_head(openvino, self.num_classes), "CPU", settings)
         probabilities = core.compile_model(heads.probability_head(openvino, self.num_classes), "CPU", settings)
-        compiled = (self._network, mask, probabilities)
+        self._compiled = (self._network, mask, probabilities)
         self._is_swollen = False
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(slots):
-            self._slots.put(_Slot(*(model.create_infer_request() for model in compiled)))
+            self._slots.put(_Slot(*(model.create_infer_request() for model in self._compiled)))
 
     def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
         stop = stop or Stop()
         answer = np.empty(image.shape[:2], np.uint8)
-        with self._slot(image) as slot:
+        with self._slot(image, plan, "mask") as slot:
             logits = self._coarse_logits(slot, image, plan, stop)
             for rows, band in heads.resize(slot.mask, logits, image.shape[:2]):
                 stop.check()
@@ -75,7 +78,7 @@ class OpenVinoEngine:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         stop = stop or Stop()
         answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
-        with self._slot(image) as slot:
+        with self._slot(image, plan, "probabilities") as slot:
             logits = self._coarse_logits(slot, image, plan, stop)
             for rows, band in heads.resize(slot.probabilities, logits, image.shape[:2]):
                 stop.check()
@@ -90,7 +93,7 @@ class OpenVinoEngine:
         image = np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8)
         expected = (1, self.num_classes, _WARM_SIZE // tiles.STRIDE, _WARM_SIZE // tiles.STRIDE)
         try:
-            with self._slot(image) as slot:
+            with self._slot(image, None, "mask") as slot:
                 shape = self._coarse_logits(slot, image, None, Stop()).shape
             if shape != expected:
                 raise RuntimeError(f"its coarse_logits have the shape {shape} instead of {expected}")
@@ -111,16 +114,18 @@ class OpenVinoEngine:
         return logits
 
     @contextlib.contextmanager
-    def _slot(self, image: Uint8Array) -> Iterator[_Slot]:
-        slot = self._slots.get()
+    def _slot(self, image: Uint8Array, plan: Plan | None, needs: str) -> Iterator[_Slot]:
+        slot, pixels = self._slots.get(), image.shape[0] * image.shape[1]
         try:
             yield slot
         finally:
             self._slots.put(slot)
-            self._is_swollen = self._is_swollen or image.shape[0] * image.shape[1] > LARGE_IMAGE
+            seen = min(pixels, plan.tile or pixels) if plan else pixels
+            self._is_swollen = self._is_swollen or self.planner.held(seen, pixels, needs) > STANDING
             if self._is_swollen:
                 with contextlib.suppress(RuntimeError):  # another image is being computed: the next one tries again
-                    self._network.release_memory()  # it would stay as large as the largest image so far
+                    for model in self._compiled:
+                        model.release_memory()  # it would stay as large as the largest image so far
                     self._is_swollen = False
 
 
@@ -138,6 +143,12 @@ def _is_narrow(model: Any) -> bool:
     convolutions = [node for node in model.get_ops() if node.get_type_name() == "Convolution"]
     widest = max((node.input(1).get_partial_shape()[0].get_length() for node in convolutions), default=_NARROW + 1)
     return widest <= _NARROW
+
+
+def _decoder(model: Any) -> str:
+    """Tell the decoders by what they resize within the network: fcn nothing, deeplab one pooling, psp several."""
+    resized = sum(node.get_type_name() == "Interpolate" for node in model.get_ops())
+    return ("fcn", "deeplab", "psp")[min(resized, 2)]
 
 
 def _infer(network: Any, image: Uint8Array, stop: Stop) -> Array:

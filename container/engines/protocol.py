@@ -48,9 +48,10 @@ class Plan:
 class Planner(Protocol):
     """What is known of a model's costs; outlives the loaded model."""
 
-    def plan(self, height: int, width: int, room: int, answer: int = 0) -> Plan:
+    def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
         """Return how to compute an image within `room` bytes, of which the caller's answer takes `answer`.
 
+        `needs` is the engine's method: mask or probabilities.
         Raises TooLarge when there is no way.
         """
         ...
@@ -61,7 +62,8 @@ class Engine(Protocol):
 
     num_classes: int
     precision: str
-    standing: int  # bytes that it may come to hold between images, beyond what it held when it was loaded
+    memory: int  # bytes that it takes once it is loaded, with what it may come to keep between two images
+    standing: int  # the bytes of those that it comes to keep
 
     @property
     def planner(self) -> Planner:

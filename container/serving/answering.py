@@ -250,7 +250,7 @@ def _plan(card: Card, encoder: Encoder, size: int, height: int, width: int, room
     """Return how to compute the image; refuse one that could only be answered with more memory than there is."""
     answer = 4 * card.num_classes * height * width + size if encoder.needs == "probabilities" else size
     try:
-        return card.planner.plan(height, width, room, answer)
+        return card.planner.plan(height, width, room, answer, encoder.needs)
     except TooLarge as error:
         raise RequestError(413, f"{error}; scale it down, or take an instance with more memory") from error
 

@@ -19,11 +19,10 @@ from container.serving.models import Card, Model
 
 _LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
-# Measured in a process with four models of a kind, float32: each took 1.8 to 1.9 times its weights once loaded, and
-# 113 MB with its first image. In bfloat16 each of six took 280 MB in all, which is 1.1 times the weights...
-_BYTES_PER_WEIGHT_BYTE = 2
-_FIRST_IMAGE_BYTES = 2**27
-_SAVED_BY_BFLOAT16 = 9, 20  # of twice the weights
+# What a model takes is known once it is loaded; before, what it takes at most: in float32 2.25 times its graph's bytes,
+# and what it may keep between two images.
+_BYTES_PER_WEIGHT_BYTE = 2.25
+_BESIDES = 2**26
 
 _LEAST_WORK = 2**26  # bytes without which a model could be loaded but not used
 
@@ -41,7 +40,7 @@ def estimate_memory(model_dir: Path) -> tuple[int, int]:
     except (OSError, ValueError) as error:
         raise ClientError(f"{str(model_dir)[:200]} holds no model: {weights.name} is missing") from error
     converting = 0 if (model_dir / artifacts.GRAPH).is_file() else conversion_memory(size)
-    return size * _BYTES_PER_WEIGHT_BYTE + _FIRST_IMAGE_BYTES, converting
+    return int(size * _BYTES_PER_WEIGHT_BYTE) + _BESIDES, converting
 
 
 def conversion_memory(weights: int) -> int:
@@ -215,19 +214,14 @@ class ModelStore:
             entry.state, entry.engine = _State.AWAKE, model.engine
             if entry.card is None:  # else its speed has been learnt already
                 entry.card = model.card
-                self._settle(entry, model.card)
+                self._settle(entry, model.card.memory)
             self._sleep_if_leaving(entry)
 
-    def _settle(self, entry: _Entry, card: Card) -> None:
-        """Enter what the loaded model takes, which is less than while it is loaded."""
-        saved = 0
-        if card.precision == "bfloat16":
-            share, whole = _SAVED_BY_BFLOAT16
-            saved = max(0, entry.size - _FIRST_IMAGE_BYTES) * share // whole
-        entry.converting += saved
-        self._ledger.give("models", saved)
-        self._ledger.take("models", card.standing)
-        entry.size += card.standing - saved
+    def _settle(self, entry: _Entry, size: int) -> None:
+        """Enter what the loaded model takes instead of what it might have."""
+        self._ledger.take("models", size)
+        self._ledger.give("models", entry.size)
+        entry.size = size
 
     def _check(self, entry: _Entry) -> None:
         if isinstance(entry.failure, ClientError):

@@ -38,6 +38,7 @@ class Card:
     classes: Mapping[int, ClassEntry]
     network: Mapping[str, Any]
     planner: Planner
+    memory: int  # bytes that it takes while it is loaded, of which it comes to keep `standing` once images come
     standing: int
     speed: Speed = dataclasses.field(default_factory=Speed)
 
@@ -111,4 +112,5 @@ def describe(
     engine: Engine, classes: Mapping[int, ClassEntry], network: Mapping[str, Any] = MappingProxyType({})
 ) -> Model:
     """Return the engine with its card, which knows no speed yet."""
-    return Model(engine, Card(engine.num_classes, engine.precision, classes, network, engine.planner, engine.standing))
+    memory, standing = engine.memory, engine.standing
+    return Model(engine, Card(engine.num_classes, engine.precision, classes, network, engine.planner, memory, standing))

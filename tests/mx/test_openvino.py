@@ -143,7 +143,7 @@ def test_a_stop_asked_for_before_the_start_is_honoured(engine: OpenVinoEngine) -
 
 @pytest.mark.parametrize(("size", "room", "tiles"), [((2600, 2500), 1400, True), ((500, 500), 1400, False)])
 def test_what_an_image_takes_is_fitted_to_the_room(size: tuple[int, int], room: int, tiles: bool) -> None:
-    plan = costs.Costs.of(21, 223, "float32").plan(*size, room * 2**20)
+    plan = costs.Costs(21, 223, 310).plan(*size, room * 2**20)
     assert plan.memory <= room * 2**20
     assert (plan.tile is not None) == tiles
     assert plan.pixels >= size[0] * size[1]
@@ -151,9 +151,9 @@ def test_what_an_image_takes_is_fitted_to_the_room(size: tuple[int, int], room: 
 
 def test_what_can_never_fit_says_what_it_needs() -> None:
     with pytest.raises(TooLarge, match=r"2500×2600 pixels need about \d+ MB; an image may take 500 MB"):
-        costs.Costs.of(21, 223, "float32").plan(2600, 2500, 500 * 2**20)
+        costs.Costs(21, 223, 310).plan(2600, 2500, 500 * 2**20)
     with pytest.raises(TooLarge, match="an image may take 2000 MB"):
-        costs.Costs.of(21, None, "float32").plan(2600, 2500, 2000 * 2**20)  # a decoder that sees the whole image
+        costs.Costs(21, None, 660).plan(2600, 2500, 2000 * 2**20)  # a decoder that sees the whole image
 
 
 def test_views_of_larger_images_are_read_correctly(engine: OpenVinoEngine) -> None:
@@ -179,7 +179,7 @@ def test_large_images_do_not_leave_their_memory_behind(engine: OpenVinoEngine, m
     small = random_image(16, 16)[0]
     engine.mask(small)
     before = resident()
-    monkeypatch.setattr(engines, "LARGE_IMAGE", 100_000)
+    monkeypatch.setattr(engines, "STANDING", 2**25)
     engine.mask(random_image(500, 800)[0])
     assert resident() - before < 130e6  # more than 260 MB while it was computed
     assert engine.mask(small).shape == (16, 16)

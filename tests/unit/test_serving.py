@@ -30,7 +30,7 @@ from tests.conftest import wait_until
 class FakePlanner:
     """Takes 1000 bytes for each pixel, besides the answer."""
 
-    def plan(self, height: int, width: int, room: int, answer: int = 0) -> Plan:
+    def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
         memory = 1000 * height * width + answer
         if memory > room:
             raise TooLarge(f"{width}×{height} pixels need {memory} bytes; an image may take {room}")
@@ -42,7 +42,7 @@ class FakeEngine:
 
     num_classes = 2
     precision = "float32"
-    standing = 0
+    memory = standing = 0
     planner = FakePlanner()
 
     def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:

@@ -31,7 +31,7 @@ class ConstantEngine:
 
     num_classes = 3
     precision = "float32"
-    standing = 0
+    memory = standing = 0
     planner = FakePlanner()
 
     def __init__(self) -> None:

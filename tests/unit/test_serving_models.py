@@ -24,6 +24,8 @@ from tests.unit.test_serving import SETTINGS, FakeEngine, error_of, picture
 
 
 class Numbered(FakeEngine):
+    memory = 10
+
     def __init__(self, number: int) -> None:
         self.number = number
 
