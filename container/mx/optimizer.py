@@ -9,6 +9,7 @@ import mxnet as mx
 from mxnet import gluon
 
 from container.hyperparameters import Hyperparameters
+from container.mx.adamw import AdamW
 
 LOG = logging.getLogger(__name__)
 
@@ -17,17 +18,20 @@ def create_optimizer(
     parameters: gluon.ParameterDict, hyperparameters: Hyperparameters, devices: list[mx.Context]
 ) -> gluon.Trainer:
     """Create the optimizer of `parameters`; gradients of several devices are summed by the kvstore."""
+    rule, settings = hyperparameters.optimizer, _settings(hyperparameters)
+    if rule == "adamw":
+        rule, settings = AdamW(hyperparameters.weight_decay, learning_rate=hyperparameters.learning_rate), None
     return gluon.Trainer(
         parameters,
-        hyperparameters.optimizer,
-        _settings(hyperparameters),
+        rule,
+        settings,
         kvstore=hyperparameters.kvstore if len(devices) > 1 else None,
         update_on_kvstore=False,
     )
 
 
 def _settings(hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """Return MXNet's settings of the optimizer; as in the built-in, only sgd decays weights."""
+    """Return MXNet's settings of the optimizer; as in the built-in, only sgd of its own decays weights."""
     name = hyperparameters.optimizer
     settings: dict[str, Any] = {"learning_rate": hyperparameters.learning_rate, "wd": 0.0}
     if name in ("sgd", "nag"):
