@@ -90,13 +90,14 @@ def rotated_crop(
         sizes.append(size)
         before.append((place - around.start) * size / (around.stop - around.start) - 0.5)
         after.append((place - part.start) * scale - 0.5 + max(0.0, crop_size - length * scale) / 2)
-    matrix = cv2.getRotationMatrix2D((before[1], before[0]), degrees, 1.0)
-    matrix[:, 2] += (after[1] - before[1], after[0] - before[0])
+    matrix: Array = cv2.getRotationMatrix2D((before[1], before[0]), degrees, 1.0)
+    matrix[0, 2] += after[1] - before[1]
+    matrix[1, 2] += after[0] - before[0]
     target, smaller = (sizes[1], sizes[0]), cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     pixels = cv2.resize(image[tuple(outer)], target, interpolation=smaller)
     classes = cv2.resize(labels[tuple(outer)], target, interpolation=cv2.INTER_NEAREST_EXACT)
     square = (crop_size, crop_size)
     return (
         cv2.warpAffine(pixels, matrix, square, flags=cv2.INTER_LINEAR, borderValue=MEAN_COLOUR),
-        cv2.warpAffine(classes, matrix, square, flags=cv2.INTER_NEAREST, borderValue=IGNORE),
+        cv2.warpAffine(classes, matrix, square, flags=cv2.INTER_NEAREST, borderValue=(IGNORE,)),
     )

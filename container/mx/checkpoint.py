@@ -20,9 +20,9 @@ _SCALER = ("_loss_scale", "_next_loss_scale", "_unskipped")  # what AMP's loss s
 def save_arrays(trainer: Trainer, weights: Path, optimizer: Path) -> dict[str, Any]:
     """Write both files; returns what the optimizer needs besides: numbers that JSON holds.
 
-    Arrays of the optimizer are called `<parameter>:<number>`; what is being accumulated, `<parameter>:gradient<device>`;
-    with `_ema` the weights' file holds the averages, and this one `<parameter>:own`. Trainer.save_states would pickle them, and unpickling
-    runs what the file says.
+    Arrays of the optimizer are called `<parameter>:<number>`; what is being accumulated,
+    `<parameter>:gradient<device>`; with `_ema` the weights' file holds the averages, and this one
+    `<parameter>:own`. Trainer.save_states would pickle them, and unpickling runs what the file says.
     """
     trainer.save_weights(weights)
     names = _names(trainer)
@@ -82,7 +82,7 @@ def _restore_gradients(
 ) -> None:
     """Give accumulation back what it had gathered, on as many devices as there were."""
     places = {name: number for number, name in enumerate(_by_id(trainer)[id(each)] for each in gathered.parameters)}
-    gradients = {}
+    gradients: dict[tuple[int, int], mx.nd.NDArray] = {}
     for device in range(len(numbers["masses"])):
         found = _take(arrays, f"{_GRADIENT}{device}")
         if found.keys() != places.keys():

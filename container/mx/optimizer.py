@@ -18,14 +18,15 @@ def create_optimizer(
     parameters: gluon.ParameterDict, hyperparameters: Hyperparameters, devices: list[mx.Context]
 ) -> gluon.Trainer:
     """Create the optimizer of `parameters`; gradients of several devices are summed by the kvstore."""
-    rule, settings = hyperparameters.optimizer, _settings(hyperparameters)
-    if rule == "adamw":
-        rule, settings = AdamW(hyperparameters.weight_decay, learning_rate=hyperparameters.learning_rate), None
+    kvstore = hyperparameters.kvstore if len(devices) > 1 else None
+    if hyperparameters.optimizer == "adamw":
+        rule = AdamW(hyperparameters.weight_decay, learning_rate=hyperparameters.learning_rate)
+        return gluon.Trainer(parameters, rule, kvstore=kvstore, update_on_kvstore=False)
     return gluon.Trainer(
         parameters,
-        rule,
-        settings,
-        kvstore=hyperparameters.kvstore if len(devices) > 1 else None,
+        hyperparameters.optimizer,
+        _settings(hyperparameters),
+        kvstore=kvstore,
         update_on_kvstore=False,
     )
 

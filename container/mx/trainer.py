@@ -97,8 +97,9 @@ class Trainer:
     def step(self, batch: Batch, learning_rate: float) -> list[mx.nd.NDArray]:
         """Update the weights once by the mean loss over the batch's labelled pixels, wherever they lie.
 
-        With `_accumulate`, only so many steps together do, by the mean over all of their pixels. With `_gradient_scale=gluoncv`: by the sum of each device's mean, divided by `mini_batch_size`. Returns at
-        once, with each device's part of the batch's mean: adding and reading them waits for the step.
+        With `_accumulate`, only so many steps together do, by the mean over all of their pixels. With
+        `_gradient_scale=gluoncv`: by the sum of each device's mean, divided by `mini_batch_size`. Returns at once, with
+        each device's part of the batch's mean: adding and reading them waits for the step.
         """
         images, labels = self._share(batch)
         masses = [self._mass(part) for part in labels]

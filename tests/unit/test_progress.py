@@ -9,7 +9,7 @@ def test_a_closed_epoch_leaves_its_figures_and_the_beginning_of_the_next() -> No
     progress = Progress(9, epoch=2, iteration=9, groups=10, samples=18, loss=4.5, trained=True)
     assert progress.name == "2-9"
     progress.close_epoch({"mIOU": 0.5})
-    assert progress == Progress(9, epoch=3, history=[{"epoch": 2, "mIOU": 0.5}])
+    assert progress == Progress(9, epoch=3, steps=9, history=[{"epoch": 2, "mIOU": 0.5}])
     assert progress.name == "3-0"
 
 
