@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -192,8 +191,8 @@ def _misweighted(values: Mapping[str, Any]) -> list[str]:
         return []
     if type(count) is int and len(weights) != count:
         return [f"_class_weights has {len(weights)} numbers, num_classes is {count}: give one for each class"]
-    if not all(math.isfinite(weight) for weight in weights) or not any(weights):
-        return ["_class_weights must be finite, and one of them more than 0"]
+    if any(weight != weight for weight in weights) or not any(weights):
+        return ["_class_weights must be numbers, not NaN, and one of them more than 0"]
     return []
 
 
@@ -208,8 +207,8 @@ def _misscaled(values: Mapping[str, Any]) -> list[str]:
         if scale[0] > scale[1]:
             return [f"scale of _augmentation must be [smallest, largest], not {scale}"]
         numbers += scale
-    if not all(math.isfinite(number) for number in numbers):
-        return ["the strengths of _augmentation must be finite numbers"]
+    if any(number != number for number in numbers):
+        return ["the strengths of _augmentation must be numbers, not NaN"]
     return []
 
 

@@ -25,7 +25,8 @@ def convert(value: Any, entry: Mapping[str, Any]) -> Any:
     Values may be strings (`"240"`), JSON inside strings (`"\\"fcn\\""`) or JSON values.
     """
     value, kind = _decode(value), entry.get("type")
-    if "anyOf" in entry:  # a word, or something in JSON
+    if "anyOf" in entry:  # a word, or something in JSON, encoded once or twice
+        value = _decode(value)
         return value.strip() if isinstance(value, str) else value
     if "pattern" in entry:
         return _integers(value)

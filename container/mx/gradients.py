@@ -69,6 +69,9 @@ class Accumulation:
         for (parameter, device), array in gradients.items():
             target = self.parameters[parameter].list_grad()[device % len(self.masses)]
             target += array.as_in_context(target.context)
+        for parameter in self.parameters:
+            for data in parameter.list_data():
+                data._fresh_grad = True  # an update may follow at once, which gluon refuses without a backward pass
 
 
 def clip_norm(parameters: Sequence[gluon.Parameter], scale: float, largest: float) -> None:

@@ -117,21 +117,20 @@ class Trainer:
                     autograd.backward(scaled)
         if not self._mixed:
             autograd.backward(losses)
-        self.optimizer.set_learning_rate(learning_rate)
         if self.accumulation is None:
-            self._update(self._batch_size if self._as_gluoncv else 1)
+            self._update(self._batch_size if self._as_gluoncv else 1, learning_rate)
         else:
             self.accumulation.add(masses)
             if self.accumulation.full:
-                self.flush()
+                self.flush(learning_rate)
         return [loss / whole for loss, _ in sums]
 
-    def flush(self) -> None:
+    def flush(self, learning_rate: float) -> None:
         """Make the update that the steps since the last one are still owed, if any."""
         gathered = self.accumulation
         if gathered and gathered.made:
             gathered.finish(by_device=self._as_gluoncv)
-            self._update(self._batch_size * gathered.made if self._as_gluoncv else 1)
+            self._update(self._batch_size * gathered.made if self._as_gluoncv else 1, learning_rate)
             gathered.clear()
 
     def forget(self) -> None:
@@ -146,8 +145,9 @@ class Trainer:
         if self.accumulation:
             self.accumulation.clear()
 
-    def _update(self, batch_size: int) -> None:
+    def _update(self, batch_size: int, learning_rate: float) -> None:
         """Let the optimizer update the weights by the gradients over `batch_size`."""
+        self.optimizer.set_learning_rate(learning_rate)
         if self._largest_norm is None:
             self.optimizer.step(batch_size)
         else:

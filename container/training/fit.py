@@ -173,7 +173,7 @@ class Fit:
         if not progress.iteration:
             raise ClientError("every training sample was skipped as unusable: see the warnings above")
         progress.trained = True
-        self._trainer.flush()
+        self._trainer.flush(self._step_rate(progress.iteration - 1))
         self._trainer.unite()
         self._weigh_classes(train)
         self._expect(progress.iteration, progress.samples)
@@ -229,8 +229,11 @@ class Fit:
         if self._trainer.seeds_every_step or iteration == 0 or not self._begun:
             self._trainer.seed(self._seed, self._progress.epoch, iteration)
         self._begun = True
+        return self._trainer.step(batch, self._step_rate(iteration))
+
+    def _step_rate(self, iteration: int) -> float:
         planned = min(iteration, self._progress.iterations - 1) / self._progress.iterations
-        return self._trainer.step(batch, self._rate(self._progress.epoch + planned, iteration))
+        return self._rate(self._progress.epoch + planned, iteration)
 
     def _rate(self, position: float, iteration: int) -> float:
         """Return the learning rate at `position` of the schedule, in epochs, for step `iteration` of this epoch."""

@@ -60,8 +60,8 @@ def test_nothing_moves_before_the_update_and_a_flush_makes_it_early() -> None:
     tiny.train(trainer, two)
     assert trainer.updates == 0
     assert all(np.array_equal(arrays[0], start[name][0]) for name, arrays in tiny.copies(trainer).items())
-    trainer.flush()
-    trainer.flush()
+    trainer.flush(0.01)
+    trainer.flush(0.01)
     assert trainer.updates == 1
     tiny.train(other, [Batch(np.concatenate([b.images for b in two]), np.concatenate([b.labels for b in two]))])
     for name, arrays in tiny.copies(other).items():

@@ -132,7 +132,10 @@ def test_nothing_labelled_teaches_nothing(loss: str) -> None:
     assert value == 0 and not gradient.any()
 
 
-@pytest.mark.parametrize("settings", [{"_class_weights": [1, 2, 5]}, *({"_loss": loss} for loss in LOSSES[1:])], ids=str)
+SWITCHES: list[dict[str, Any]] = [{"_class_weights": [1, 2, 5]}, *({"_loss": loss} for loss in LOSSES[1:])]
+
+
+@pytest.mark.parametrize("settings", SWITCHES, ids=str)
 def test_a_step_is_the_same_on_two_devices(settings: dict[str, Any]) -> None:
     losses = []
     for devices in (1, 2):

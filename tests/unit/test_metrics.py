@@ -42,6 +42,19 @@ def test_each_expression_finds_its_own_line_only(name: str) -> None:
     assert found == [PUBLISHED[name]]
 
 
+def test_a_class_has_a_line_and_an_expression_of_its_own() -> None:
+    lines = [*PUBLISHED.values()]
+    lines += [metrics.quality_line("algo-1", 3, f"validation {metrics.class_name(label)}", 0.25) for label in (1, 11)]
+    assert lines[-2] == "#quality_metric. host: algo-1, epoch: 3, validation IOU of class 1: 0.25 ."
+    definitions = metrics.class_metric_definitions([1, 11])
+    assert list(definitions) == ["validation:IOU_1", "validation:IOU_11"]
+    for expression, expected in zip(definitions.values(), lines[-2:], strict=True):
+        (found,) = [match for line in lines if (match := re.search(expression, line))]
+        assert (found.string, found[1]) == (expected, "0.25")
+    for name, expression in metrics.METRIC_DEFINITIONS.items():
+        assert [line for line in lines if re.search(expression, line)] == [PUBLISHED[name]]
+
+
 def test_metrics_line_is_json() -> None:
     line = metrics.metrics_json("algo-1", "training", 2, 10.0, 12.5, {"train_loss": 0.5})
     assert line.startswith("#metrics {")

@@ -19,3 +19,18 @@ def test_an_epoch_is_reopened_unless_its_pass_is_done() -> None:
     assert within.iteration == 4
     done = Progress(9, epoch=2, iteration=9, groups=9, samples=18, loss=4.5, trained=True)
     assert done.reopen_epoch() == done
+
+
+def test_the_best_epoch_is_one_that_was_scored() -> None:
+    progress = Progress(9)
+    assert progress.best is None
+    for figures in ({}, {"mIOU": 0.5}, {}, {"mIOU": 0.5}, {"mIOU": 0.4}):
+        progress.close_epoch(figures)
+    assert progress.best == {"epoch": 1, "mIOU": 0.5}
+    assert [entry["epoch"] for entry in progress.scored] == [1, 3, 4]
+
+
+def test_an_epoch_that_begins_again_keeps_what_came_before_it() -> None:
+    progress = Progress(9, epoch=2, iteration=4, groups=5, samples=8, loss=1.0, steps=18, history=[{"epoch": 1}])
+    progress.begin_again()
+    assert progress == Progress(9, epoch=2, steps=18, lowered=True, history=[{"epoch": 1}])
