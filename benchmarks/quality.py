@@ -1,9 +1,9 @@
 """What a recipe gains: GluonCV's own script beside ours, and each of our switches beside ours plain.
 
-Every run trains from the same weights with the same hyperparameters, seeds and epochs, in a process of its own, and its
-last weights are scored on whole validation images by one scorer. `--data` is a folder with train, train_annotation,
-validation and validation_annotation (PNG of class ids, 255 = ignore); without it a set is drawn, one of whose classes has
-0.5 % of the pixels. Results grow in `--out`; what is there already is not run again.
+Every run trains from the same weights with the same hyperparameters, seeds and epochs, in a process of its own, and
+its last weights are scored on whole validation images by one scorer. `--data` is a folder with train, train_annotation,
+validation and validation_annotation (PNG of class ids, 255 = ignore); without it a set is drawn, one of whose classes
+has 0.5 % of the pixels. Results grow in `--out`; what is there already is not run again.
 
 In full (the defaults, once with --data and once without) it takes 30 to 60 minutes on eight cores. To try it:
 --epochs 2 --crop-size 64 --seeds 1 --only gluoncv,plain
@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.job_tree import lay_out
 from benchmarks.peers.rare_class import NUM_CLASSES, draw_set
 
 ROOT = Path(__file__).parent.parent
@@ -93,7 +94,7 @@ def _run(name: str, seed: int, data: Path, root: Path, arguments: argparse.Names
     changes = dict(SWITCHES.get(name, {}))
     if changes.get("optimizer") == "adamw":
         changes["learning_rate"] = arguments.adamw_rate
-    _lay_out(root, data, seed, changes, arguments)
+    lay_out(root, data, _settings(seed, changes, arguments), arguments.pretrained)
     if name == "gluoncv":
         weights = root / "gluoncv.params"
         figures = json.loads(_python(_gluoncv(data, weights, seed, arguments))[-1])
@@ -103,19 +104,15 @@ def _run(name: str, seed: int, data: Path, root: Path, arguments: argparse.Names
         _python([str(ROOT / "train")], environment)
         best = "(best)" in name
         weights = root / "model" / ("model_best.params" if best else "model_algo-1")
-        seconds = [entry["train_seconds"] for entry in json.loads((root / "output/data/report.json").read_text())["epochs"]]
-    return {**json.loads(_python(["-m", "benchmarks.peers.full_size", str(root), str(weights)])[-1]), "seconds": seconds}
+        report = json.loads((root / "output/data/report.json").read_text())
+        seconds = [entry["train_seconds"] for entry in report["epochs"]]
+    scored = _python(["-m", "benchmarks.peers.full_size", str(root), str(weights)])[-1]
+    return {**json.loads(scored), "seconds": seconds}
 
 
-def _lay_out(root: Path, data: Path, seed: int, changes: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Make a job's tree whose channels are links."""
-    (root / "input/data").mkdir(parents=True)
-    for channel in ("train", "train_annotation", "validation", "validation_annotation"):
-        (root / "input/data" / channel).symlink_to(data / channel)
-    if arguments.pretrained:
-        (root / "input/data/pretrained").mkdir()
-        (root / "input/data/pretrained" / arguments.pretrained.name).symlink_to(arguments.pretrained.absolute())
-    settings = {
+def _settings(seed: int, changes: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the hyperparameters of one of our jobs."""
+    return {
         "num_classes": arguments.num_classes,
         "algorithm": arguments.algorithm,
         "backbone": arguments.backbone,
@@ -130,8 +127,6 @@ def _lay_out(root: Path, data: Path, seed: int, changes: dict[str, Any], argumen
         "_report_minutes": 0,
         **changes,
     }
-    (root / "input/config").mkdir()
-    (root / "input/config/hyperparameters.json").write_text(json.dumps({k: json.dumps(v) for k, v in settings.items()}))
 
 
 def _gluoncv(data: Path, weights: Path, seed: int, arguments: argparse.Namespace) -> list[str]:
@@ -161,7 +156,9 @@ def _python(command: list[str], environment: dict[str, str] | None = None) -> li
 
 def _print_table(known: dict[str, Any], names: list[str], seeds: list[int]) -> None:
     """Print each run's full-size mIOU, what it gains over plain by seed, the rarest class's IoU, and its time."""
-    print(f"{'':28} {'mIOU':>7} {'spread':>7} {'gain over plain, by seed':>26} {'worst IoU':>10} {'s/epoch':>8} {'ratio':>6}")
+    heads = [("mIOU", 7), ("spread", 7), ("gain over plain, by seed", 26)]
+    heads += [("worst IoU", 10), ("s/epoch", 8), ("ratio", 6)]
+    print(f"{'':28} {' '.join(f'{head:>{width}}' for head, width in heads)}")
     plain = [known.get(f"plain {seed}") for seed in seeds]
     for name in names:
         runs = [known[f"{name} {seed}"] for seed in seeds]

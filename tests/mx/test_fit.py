@@ -196,7 +196,8 @@ def test_after_any_step_a_job_with_every_switch_goes_on(
     expected = start(undisturbed)
     assert expected.epochs and ["mIOU" in entry for entry in expected.epochs] == [False, True]
     poly = [(1 - at) ** 0.9 for at in (0, 0.25, 0.5, 0.75, 0.75)]  # 2 steps in each epoch were planned
-    assert expected.rates == pytest.approx([0.1 * up * down for up, down in zip((0.25, 0.5, 0.75, 1, 1), poly, strict=True)])
+    warm = (0.25, 0.5, 0.75, 1, 1)
+    assert expected.rates == pytest.approx([0.1 * up * down for up, down in zip(warm, poly, strict=True)])
     with contextlib.suppress(Crash):
         start(root, how(step))
     forget_machine(root)
