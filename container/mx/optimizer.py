@@ -63,8 +63,14 @@ def explain_optimizer(job: Hyperparameters, devices: int) -> None:
             job.gamma1,
             job.gamma2,
         )
+    if job.accumulate > 1:
+        LOG.info(
+            "_accumulate=%d: an update takes the gradients of %d images; the last of an epoch, of what is left",
+            job.accumulate,
+            job.accumulate * job.mini_batch_size,
+        )
     if steps_as_gluoncv(job):
-        rate = job.learning_rate * devices / job.mini_batch_size
+        rate = job.learning_rate * devices / (job.mini_batch_size * job.accumulate)
         LOG.info(
             "%s steps as in GluonCV and the built-in: learning_rate %g with mini_batch_size %d on %d device%s is %g by "
             "the plain mean over the batch, which _gradient_scale=mean takes; _aux_weight weighs the loss that is "

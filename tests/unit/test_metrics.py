@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from container import metrics
+from tests.conftest import PROGRAM
 
 # the lines of a public job of the built-in algorithm
 PUBLISHED = {
@@ -53,6 +54,11 @@ def test_a_class_has_a_line_and_an_expression_of_its_own() -> None:
         assert (found.string, found[1]) == (expected, "0.25")
     for name, expression in metrics.METRIC_DEFINITIONS.items():
         assert [line for line in lines if re.search(expression, line)] == [PUBLISHED[name]]
+
+
+def test_the_page_shows_the_expression_of_a_class() -> None:
+    ((name, expression),) = metrics.class_metric_definitions([3]).items()
+    assert f'`{{"Name": "{name}", "Regex": r"{expression}"}}`' in (PROGRAM / "docs/train.md").read_text()
 
 
 def test_metrics_line_is_json() -> None:
