@@ -28,8 +28,8 @@ CHOICES: list[dict[str, str]] = [
     {"algorithm": "psp", "backbone": "resnet-101", "optimizer": "adagrad", "_aux_loss": "False"},
     {"algorithm": "deeplab", "backbone": "resnet-101", "optimizer": "adadelta", "_kvstore": "local"},
     {
-        "algorithm": "psp", "backbone": "resnet-18", "optimizer": "adamw", "_loss": "ce+lovasz", "_class_weights": "enet",
-        "_ema": "0.9", "_validation": "full", "_rare_crops": "0.5",
+        "algorithm": "psp", "backbone": "resnet-18", "optimizer": "adamw", "_loss": "ce+lovasz", "_ema": "0.9",
+        "_class_weights": "enet", "_validation": "full", "_rare_crops": "0.5",
     },
     {
         "algorithm": "deeplab", "backbone": "resnet-34", "optimizer": "sgd", "_loss": "ohem", "_accumulate": "2",

@@ -176,7 +176,7 @@ def test_weights_that_come_later_count_from_then_on() -> None:
         ({}, ""),
         ({"_loss": "focal", "_focal_gamma": 1}, ""),
         ({"_focal_gamma": 1}, "_focal_gamma has no effect: it belongs to _loss=focal, and _loss is ce"),
-        ({"_loss": "focal", "_ohem_share": 1}, "_ohem_share has no effect: it belongs to _loss=ohem, and _loss is focal"),
+        ({"_ohem_share": 1}, "_ohem_share has no effect: it belongs to _loss=ohem, and _loss is ce"),
     ],
 )
 def test_a_setting_of_another_loss_is_said_to_have_no_effect(
