@@ -46,7 +46,8 @@ def _judge(found: Score, budget: int) -> None:
     """Refuse a score of too few images; say so when it is not of all."""
     bad = [skipped for skipped in found.skipped if not skipped.too_large]
     if len(bad) > budget:
-        raise ClientError(bad[-1].reason)
+        name, reason = bad[-1].name, bad[-1].reason
+        raise ClientError(reason if name in reason else f"{name}: {reason}; replace or remove it")
     if not found.scored:
         reason = f": {found.skipped[0].name}: {found.skipped[0].reason}" if found.skipped else ""
         raise ClientError(
