@@ -93,8 +93,10 @@ def start(engine: str, image: str, model: Path, gigabytes: int, precision: str, 
     command += ["--memory", f"{gigabytes}g", "--memory-swap", f"{gigabytes}g", "--volume", f"{model}:/opt/ml/model:ro"]
     command += ["--env", f"SAGEMAKER_MODEL_SERVER_TIMEOUT={TIMEOUT}", "--env", f"SERVE_PRECISION={precision}"]
     began = time.perf_counter()
-    subprocess.run([*command, image, "serve"], check=True, capture_output=True)
+    done = subprocess.run([*command, image, "serve"], capture_output=True, text=True)
     try:
+        if done.returncode:
+            raise SystemExit(done.stderr)
         url = "http://" + subprocess.check_output([engine, "port", name, "8080"], text=True).split()[-1]
         while not ping(url):
             if time.perf_counter() - began > PATIENCE:
