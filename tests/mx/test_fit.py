@@ -608,3 +608,21 @@ def test_a_stream_is_resumed_at_the_beginning_of_its_pass_with_what_was_left_ove
     assert "a stream cannot be entered in its midst: epoch 1 sees all its samples again" in caplog.text
     assert resumed.first_pixels == expected.first_pixels[2:]
     assert resumed.epochs and len(resumed.epochs) == 2
+
+
+def test_a_stream_is_counted_once_and_resumed_with_its_counts(
+    tmp_path: Path, start: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_samples = story.open_samples
+    monkeypatch.setattr(story, "open_samples", lambda *arguments: Stream(open_samples(*arguments)))
+    settings = {**RECIPE, "_checkpoint_minutes": "0", "_augmentation": "default", "_rare_crops": "1"}
+    undisturbed, root = (lay_out(tmp_path / name, **settings) for name in ("undisturbed", "job"))
+    expected = start(undisturbed)
+    with contextlib.suppress(Crash):
+        start(root, crash_at(4))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        resumed = start(root)
+    assert "begins after the first pass" not in caplog.text and "_class_weights=balanced: 0: " in caplog.text
+    assert resumed.first_pixels == expected.first_pixels[2:]
+    assert_same(root, resumed, undisturbed, expected)
