@@ -441,6 +441,23 @@ def test_a_job_that_diverges_may_try_again_from_its_best_weights_with_a_lower_ra
     assert start(root).rates[0] == pytest.approx(0.1 * (1 - 2 / 3) ** 0.9 / 10)  # a later start knows that it is lower
 
 
+def test_a_second_try_is_what_its_checkpoints_hold(
+    tmp_path: Path, start: Callable[..., Outcome], networks: list[TinyNetwork]
+) -> None:
+    """The last checkpoint before it has the same name as the first one after it."""
+
+    def each(number: int, outcome: Outcome) -> None:
+        spoil_at(4, networks)(number, outcome)
+        stop_at(5)(number, outcome)
+
+    root = lay_out(tmp_path / "job", _on_divergence="retry")
+    stopped = start(root, each)
+    lower = [rate / 10 for rate in expected_rates()]
+    assert stopped.rates[4:] == pytest.approx(lower[2:3])
+    forget_machine(root)
+    assert start(root).rates == pytest.approx(lower[3:])
+
+
 def expected_rates() -> list[float]:
     return [0.1 * (1 - at) ** 0.9 for at in (0, 0.25, 0.5, 0.75, 0.75)]
 
