@@ -27,9 +27,10 @@ _LARGE_IMAGE = 500_000  # pixels above which the network's memory is given back 
 
 # Measured with VmHWM at 2 million pixels, 113 MB of it at the first image: in float32 fcn takes 364 bytes per pixel,
 # deeplab 429, psp 712; in bfloat16 200, 233 and 375; in int8 333, 470 and 669. With resnet-18, a quarter as
-# wide: fcn 123, deeplab 233, psp 189; in bfloat16 49, 108 and 78; in int8 108, 158 and 181.
+# wide: fcn 123, deeplab 233, psp 189; in bfloat16 49, 108 and 78; in int8 108, 158 and 181. fastscnn takes 131; in
+# bfloat16 and int8 90, at 0.6 million pixels 98.
 _FIXED_BYTES = 2**28  # those 113 MB, and the bands of the heads
-_BYTES_PER_PIXEL = {"wide local": 400, "wide global": 700, "narrow local": 150, "narrow global": 250}
+_BYTES_PER_PIXEL = {"wide local": 400, "wide global": 700, "narrow local": 150, "narrow global": 250, "fast": 150}
 _NARROW = 512  # channels of the widest layer of the small backbones
 
 
@@ -50,9 +51,10 @@ class OpenVinoEngine:
         self.precision = _choose_precision(core, precision)
         model = _read_model(openvino, core, graph)
         self._reach = tiles.reach(model)
-        self._bytes_per_pixel = _BYTES_PER_PIXEL[f"{_width(model)} {'global' if self._reach is None else 'local'}"]
+        kind = _kind(model, self._reach)
+        self._bytes_per_pixel = _BYTES_PER_PIXEL[kind]
         if self.precision == "bfloat16":
-            self._bytes_per_pixel = self._bytes_per_pixel * 11 // 20
+            self._bytes_per_pixel = self._bytes_per_pixel * (14 if kind == "fast" else 11) // 20
         least, most = _TILE
         self._tile = min(max(least, (image_memory - _FIXED_BYTES) // self._bytes_per_pixel), most)
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
@@ -141,11 +143,13 @@ class _Slot:
     probabilities: Any
 
 
-def _width(model: Any) -> str:
-    """Tell the small backbones from the large ones by the widest convolution."""
+def _kind(model: Any, reach: int | None) -> str:
+    """Tell fastscnn by its depthwise convolutions, and the small backbones from the large ones by the widest."""
+    if any(node.get_type_name() == "GroupConvolution" for node in model.get_ops()):
+        return "fast"
     convolutions = [node for node in model.get_ops() if node.get_type_name() == "Convolution"]
     widest = max((node.input(1).get_partial_shape()[0].get_length() for node in convolutions), default=_NARROW + 1)
-    return "narrow" if widest <= _NARROW else "wide"
+    return f"{'narrow' if widest <= _NARROW else 'wide'} {'global' if reach is None else 'local'}"
 
 
 def _infer(network: Any, image: Uint8Array) -> Array:
