@@ -36,9 +36,7 @@ class FastNetwork(SegmentationNetwork):
         self.algorithm, self.backbone, self.num_classes = ALGORITHM, None, num_classes
         # some of GluonCV's layers heed the kind of normalisation, but not its settings: both in one
         layer = functools.partial(norm.get("norm_layer", nn.BatchNorm), **norm.get("norm_kwargs", {}))
-        with (
-            self.name_scope()
-        ):  # as in GluonCV's FastSCNN, which would initialise them, on the CPU; its sizes are unused
+        with self.name_scope():  # as in GluonCV's FastSCNN, which would also initialise them, on the CPU
             self.learning_to_downsample = fastscnn.LearningToDownsample(32, 48, 64, norm_layer=layer)
             self.global_feature_extractor = fastscnn.GlobalFeatureExtractor(
                 64, (64, 96, 128), 128, 6, (3, 3, 3), norm_layer=layer
