@@ -80,9 +80,7 @@ class Reading:
         return labels
 
 
-def read_colours(
-    codes: Array, known: Array, labels: Array, unnamed: Array, wrong: Array
-) -> Reading:
+def read_colours(codes: Array, known: Array, labels: Array, unnamed: Array, wrong: Array) -> Reading:
     """Look colours up among the known ones; what is none of them is unnamed."""
     return Reading(
         colour_places(codes, tuple(known.tolist())),

@@ -34,7 +34,7 @@ from container.training.report.gallery import Gallery
 from container.training.report.report import Report
 from container.training.report.reporter import Reporter
 from container.training.scoring import ChildScorer, Score, Scorer, score
-from container.until import Until
+from container.training.until import Until
 
 LOG = logging.getLogger(__name__)
 
