@@ -43,13 +43,7 @@ def _open_openvino(model_dir: Path, settings: ServeSettings, precision: str, che
 
     with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
         graph = prepare_graph(model_dir, precision, Path(scratch))
-        engine = OpenVinoEngine(
-            graph,
-            precision,
-            threads=settings.threads,
-            slots=settings.slots,
-            image_memory=settings.image_memory,
-        )
+        engine = OpenVinoEngine(graph, precision, threads=settings.threads, slots=settings.slots)
     _warm(engine, model_dir, check)
     return engine
 

@@ -139,6 +139,7 @@ def test_the_archive_says_what_its_model_answers(finished: tuple[Path, str, str]
     assert f"no int8 graph: {report['reason']}" in out
     assert open_engine(root / "model", ServeSettings(root / "model")).num_classes == 2
 
+
 def test_page_and_table_say_what_the_report_says(finished: tuple[Path, str, str]) -> None:
     data = finished[0] / "output/data"
     report = json.loads((data / "report.json").read_text())

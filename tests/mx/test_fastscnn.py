@@ -176,7 +176,7 @@ def test_int8_agrees_with_float32(graph: Path, tmp_path: Path) -> None:
 
 
 def test_it_is_not_cut_into_tiles(graph: Path) -> None:
-    assert OpenVinoEngine(graph, "float32", threads=1)._reach is None  # its pyramid sees the whole image
+    assert OpenVinoEngine(graph, "float32", threads=1).planner.reach is None  # its pyramid sees the whole image
 
 
 def job(**changes: object) -> Hyperparameters:

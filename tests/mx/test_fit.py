@@ -87,6 +87,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
 
     outcome, before = Outcome(None, [], [], [], [], threading.Event()), lambda number, outcome: None
     monkeypatch.setattr("container.mx.start.start_network", start_tiny_network)
+
     class NoReporter:
         """The report has a thread of its own, whose writes are none of those that are counted here."""
 

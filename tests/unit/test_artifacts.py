@@ -62,6 +62,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == kept
     artifacts.remove_temporaries(tmp_path / "missing")
 
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_an_error_that_comes_late_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*arguments: object, **keywords: object) -> None:
