@@ -56,9 +56,11 @@ def compare(name: str, root: Path, proto: Path, kinds: list[str], seconds: float
         for _ in range(cpu_count()):
             server.ask("POST", "/invocations", image)
         for kind in kinds:
-            with _beside(server.port, kind):
+            with _beside(server.port, kind) as cost:
+                start = time.monotonic()
                 found = measure(server, image, seconds, clients)
-            print(f"{name:14} beside {kind:34} {found}", flush=True)
+            share = 100 * cost[0] / (time.monotonic() - start + _SETTLE_SECONDS) if cost else 0
+            print(f"{name:14} beside {kind:34} {found}; the peers took {share:.0f} % of a core", flush=True)
     finally:
         server.process.terminate()
         server.process.wait()
@@ -87,15 +89,17 @@ def _commands() -> dict[str, tuple[list[str], dict[str, str]]]:
 
 
 @contextlib.contextmanager
-def _beside(port: int, kind: str) -> Iterator[None]:
-    """Have slow peers of that kind within the block."""
+def _beside(port: int, kind: str) -> Iterator[list[float]]:
+    """Have slow peers of that kind within the block; gives a list to which it adds the seconds of a core they took."""
+    cost: list[float] = []
     if kind == "no one":
-        yield
+        yield cost
         return
     with _process(keep_open, port, KINDS[kind]) as peers:
         time.sleep(_SETTLE_SECONDS)
-        yield
+        yield cost
         peers.send(None)
+        cost.append(peers.recv())
 
 
 @contextlib.contextmanager

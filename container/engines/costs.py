@@ -14,11 +14,11 @@ STANDING = 2**26  # bytes that a slot may keep between two images; what took mor
 _PRECISIONS = ("float32", "bfloat16", "int8")
 _BYTES_PER_PIXEL = {
     "fcn": (310, 158, 288),
-    "deeplab": (390, 190, 420),
-    "psp": (660, 330, 620),
+    "deeplab": (385, 192, 425),
+    "psp": (680, 360, 635),
     "narrow fcn": (160, 63, 140),
-    "narrow deeplab": (200, 85, 150),
-    "narrow psp": (215, 95, 215),
+    "narrow deeplab": (290, 135, 215),
+    "narrow psp": (215, 98, 215),
     "fastscnn": (125, 85, 85),
 }
 # What a loaded model takes that has answered its first image: per byte of its graph, and besides. Measured with graphs

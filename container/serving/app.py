@@ -39,15 +39,18 @@ _LOAD_SECONDS = 240  # for loading a model; the platform has no shorter limit of
 
 _SEND_SECONDS = 10  # for each megabyte of an answer: nobody keeps its memory by reading slowly
 
+_DISCARD_SECONDS = 5  # for reading what is left of the body of a refused request
+
 _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
 
 _ECHOED = ("X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Custom-Attributes")
 
 
-def load(executor: Executor, worker: int, note_held: Callable[[int], object]) -> Flask:
+def load(executor: Executor, worker: int, note_held: Callable[[int], object], take_turn: Callable[[], object]) -> Flask:
     """Create the application, in a gunicorn worker, and load the model beside it; an unusable model ends the server.
 
-    What computes runs on the executor's threads. `note_held` is told how many invocations there are.
+    What computes runs on the executor's threads. `note_held` is told how many invocations there are; `take_turn` waits
+    until it is the caller's turn to answer an error, of which a thousand may come at once.
     """
     settings = ServeSettings.read()
     handler = logging.StreamHandler(sys.stdout)
@@ -55,7 +58,8 @@ def load(executor: Executor, worker: int, note_held: Callable[[int], object]) ->
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())
     ledger = Ledger(_memory_to_promise(settings), settings.image_memory)
     open_ = functools.partial(open_model, settings=settings)
-    shared: dict[str, Any] = {"executor": executor, "ledger": ledger, "worker": worker, "note_held": note_held}
+    shared: dict[str, Any] = {"executor": executor, "ledger": ledger, "worker": worker}
+    shared |= {"note_held": note_held, "take_turn": take_turn}
     if settings.multi_model:
         store = ModelStore(open_, estimate_memory, ledger, executor, settings.model_memory)
         return create_app(store, settings, health=Health(end_server), **shared)
@@ -94,6 +98,7 @@ def create_app(
     ledger: Ledger | None = None,
     worker: int = 0,
     note_held: Callable[[int], object] = lambda count: None,
+    take_turn: Callable[[], object] = lambda: None,
 ) -> Flask:
     """Create the application that answers with one model, or with the store of a multi-model endpoint.
 
@@ -107,7 +112,7 @@ def create_app(
     office = Office(settings, gate, ledger, native, health)
     metrics = Metrics(gate, ledger)
     app = Flask(__name__)
-    app.extensions.update(gate=gate, metrics=metrics, held=_Held(note_held))
+    app.extensions.update(gate=gate, metrics=metrics, held=_Held(note_held), take_turn=take_turn)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body + 1  # Werkzeug cuts a chunked body at its limit, in silence
     app.register_error_handler(Exception, _answer_error)
 
@@ -306,11 +311,12 @@ def _execution_parameters(settings: ServeSettings, gate: Gate) -> dict[str, int 
 
 def _answer_error(error: Exception) -> Response:
     """Answer any error with one line of JSON; what was not expected goes to the log with its traceback."""
-    stalled = getattr(error, "status", None) == 408
+    current_app.extensions["take_turn"]()
+    has_stalled = getattr(error, "status", None) == 408
     if end := g.pop("end", None):
         end()
-    if not isinstance(error, ClientLeft):
-        discard_body(request, 0.5 if stalled else 5)
+    if not isinstance(error, ClientLeft) and not has_stalled:
+        discard_body(request, _DISCARD_SECONDS)
     if isinstance(error, RequestError):
         response = _json(error.status, {"error": " ".join(error.message.split())})
         if isinstance(error, Overloaded):

@@ -14,6 +14,7 @@ from typing import Any
 
 import gevent  # type: ignore[import-untyped]
 from gevent import monkey
+from gevent.lock import Semaphore  # type: ignore[import-untyped]
 from gevent.pool import Pool  # type: ignore[import-untyped]
 from gevent.socket import SHUT_WR, socket, wait_read  # type: ignore[import-untyped]
 from gunicorn import http, util  # type: ignore[import-untyped]
@@ -34,6 +35,7 @@ _STATUSES = (
 )
 
 _LINGER_SECONDS = 1
+_ACCEPTED_AT_ONCE = 64  # or whoever asks for /ping would stand behind all who have nothing to say
 _FRESH_SECONDS = 0.2  # for which a new connection counts as a request: by then its headers have come
 
 _THREADS = 64  # at most; as many as work at once, and one that loads a model
@@ -64,7 +66,8 @@ class Worker(AsyncWorker):
 
     def load_wsgi(self) -> None:
         """Create the application, which goes on loading its model."""
-        self.wsgi = app.load(NativeThreads(_THREADS), self.number, self._note_held)
+        self._turnstile = _Turnstile()
+        self.wsgi = app.load(NativeThreads(_THREADS), self.number, self._note_held, self._turnstile.take_turn)
         if model := self.wsgi.extensions.get("model"):
             model.add_done_callback(self._note_ready)
         else:  # a multi-model endpoint loads what it is asked to
@@ -107,6 +110,8 @@ class Worker(AsyncWorker):
                 self._fresh.pop(client, None)
                 if not _ready[self.number]:
                     request.force_close()  # the next request may find another worker that is ready
+                if request.path != "/ping":
+                    self._turnstile.take_turn()
                 self.handle_request(listener.getsockname(), request, client, addr)
         except (errors.NoMoreData, StopIteration):
             pass
@@ -146,8 +151,11 @@ class Worker(AsyncWorker):
             wait_read(listener.fileno())
             if not self._may_accept():
                 gevent.sleep(0.01)
-            elif self._accept(listener, crowd):
-                gevent.sleep(0)
+                continue
+            for _ in range(_ACCEPTED_AT_ONCE):
+                if not self._accept(listener, crowd) or not self._may_accept():
+                    break
+            gevent.sleep(0)
 
     def _accept(self, listener: socket, crowd: Pool) -> bool:
         """Let in one who stands before the door; says whether there was anyone."""
@@ -181,6 +189,21 @@ class Worker(AsyncWorker):
 
     def _note_ready(self, _: Any) -> None:
         _ready[self.number] = 1
+
+
+class _Turnstile:
+    """Lets greenlets go on one after the other, with a look at who else has something to say in between.
+
+    Of a thousand connections that stall together, each costs a millisecond: whoever asks for /ping would wait for all.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Semaphore()
+
+    def take_turn(self) -> None:
+        """Wait until it is this greenlet's turn."""
+        with self._lock:
+            gevent.sleep(0)
 
 
 class _Heard:

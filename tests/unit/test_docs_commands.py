@@ -38,12 +38,15 @@ def options(words: Sequence[str]) -> list[str]:
 
 
 def check_make(words: Sequence[str]) -> None:
-    """Let make say what it would do: it knows its targets."""
+    """See that the targets and variables are there, and let make say what it would do."""
     variables = [word.partition("=")[0] for word in words if ASSIGNMENT.fullmatch(word)]
     sources = [*PROGRAM.glob("local_test/*.sh"), PROGRAM / "Makefile"]
     text = "\n".join(source.read_text() for source in sources)
     for name in variables:
         assert re.search(rf"\b{name}\b", text), f"nothing heeds {name}"
+    targets = set(re.findall(r"(?m)^([\w-]+):", (PROGRAM / "Makefile").read_text()))
+    unknown = {word for word in words if not ASSIGNMENT.fullmatch(word)} - targets
+    assert not unknown, f"there is no make {unknown}"
     done = subprocess.run(["make", "-n", *words], cwd=PROGRAM, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
@@ -110,7 +113,7 @@ def test_every_script_can_be_read_by_its_shell(script: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        (["make", "tset"], "No rule to make target"),
+        (["make", "tests"], "there is no make"),
         (["make", "test", "ARGUMENTS=x"], "nothing heeds ARGUMENTS"),
         (["local_test/predict.sh", "--colour"], "knows no --colour"),
         ([".venv/bin/python", "-m", "local_test.convert", "voc", "--fast"], "knows no --fast"),
