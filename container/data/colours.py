@@ -97,13 +97,6 @@ class ColourMap:
     names: Mapping[int, str]
     colours: Mapping[int, Colour]
 
-    def as_classes(self) -> list[dict[str, object]]:
-        """Describe the classes for `classes.json`, ascending by id."""
-        return [
-            {"id": index, "name": self.names[index], "color": "#{:02x}{:02x}{:02x}".format(*self.colours[index])}
-            for index in sorted(self.names)
-        ]
-
     def as_arrays(self) -> tuple[Array, Array]:
         """Return the colours (0xrrggbb) and their class ids, int64 each; raises ClientError when two share a colour."""
         owners = self._owners()

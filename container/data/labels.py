@@ -118,15 +118,6 @@ class LabelMap:
             self._tables[num_classes] = self._labels_of(values, num_classes)
         return Reading(pixels, values, *self._tables[num_classes])
 
-    def apply(self, pixels: Array, num_classes: int) -> tuple[Array, int]:
-        """Map ids (H, W) to uint8 labels (H, W), 255 = ignore; also returns how many pixels the map does not name.
-
-        Raises ClientError with the first pixel value whose label is neither a class nor 255.
-        """
-        reading = self.interpret(Annotation(pixels=pixels), num_classes)
-        reading.check(num_classes)
-        return reading.image(), reading.ignored
-
     def _read(self, content: dict[str, Any]) -> None:
         self.names = _read_names(content.pop("names", {}))
         if set(content) == {"scale"}:

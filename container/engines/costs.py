@@ -19,10 +19,12 @@ _BYTES_PER_PIXEL = {
     "narrow fcn": (160, 63, 140),
     "narrow deeplab": (290, 135, 215),
     "narrow psp": (215, 98, 215),
+    "fastscnn": (125, 85, 85),
 }
 # What a loaded model takes that has answered its first image: per byte of its graph, and besides. Measured with graphs
 # of 11 to 198 MB.
 _LOADED = {"float32": (2.25, 0), "bfloat16": (1.56, 2**23), "int8": (2.5, 2**24)}
+_LEAST_LOADED = 20 * 2**20  # fastscnn's, with a graph of 5 MB or 1.5
 
 # Pixels that the network sees at once at least, and at most, where tiles are exact. In tiles of 8 million pixels an
 # image of 12 million is computed in 1.11 times the pixels; between two tiles it can be given up.
@@ -49,7 +51,7 @@ class Costs:
         network = f"narrow {decoder}" if is_narrow else decoder
         each, besides = _LOADED[precision]
         per_pixel = _BYTES_PER_PIXEL[network][_PRECISIONS.index(precision)]
-        return cls(num_classes, reach, per_pixel, int(each * graph) + besides)
+        return cls(num_classes, reach, per_pixel, max(_LEAST_LOADED, int(each * graph) + besides))
 
     @property
     def usual_tile(self) -> int:

@@ -16,8 +16,10 @@ from container import artifacts
 from container.arrays import Array, Uint8Array
 from container.engines.protocol import Plan, Stop, TooLarge
 from container.errors import ClientError
+from container.mx.architectures import create_network
+from container.mx.fastscnn import answer_any_size
 from container.mx.memory import image_bytes
-from container.mx.network import SegmentationNetwork, load_weights
+from container.mx.network import load_weights
 
 _WARM_SIZE = 240
 
@@ -69,8 +71,9 @@ class MXNetEngine:
         self._device = mx.gpu() if mx.context.num_gpus() else mx.cpu()
         if self.precision == "float16" and self._device.device_type != "gpu":
             raise ClientError("SERVE_PRECISION=float16 needs a GPU: on CPUs take auto, float32 or bfloat16")
-        self._network = SegmentationNetwork(**settings)
+        self._network = create_network(**settings)
         load_weights(self._network, model_dir / artifacts.BEST_WEIGHTS, [self._device])
+        self._least_side = self._network.least_side
         if self.precision == "float16":
             self._network._children.pop("auxlayer")  # the conversion wants every parameter to be in the graph
             self._network.hybridize(static_alloc=True)
@@ -115,4 +118,5 @@ class MXNetEngine:
             yield
 
     def _logits(self, image: Uint8Array) -> mx.nd.NDArray:
-        return self._network(mx.nd.array(image[None], dtype="uint8", ctx=self._device))
+        images = mx.nd.array(image[None], dtype="uint8", ctx=self._device)
+        return answer_any_size(self._network, images, self._least_side)  # what was converted no longer does so itself

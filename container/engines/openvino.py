@@ -151,7 +151,12 @@ def _is_narrow(model: Any) -> bool:
 
 
 def _decoder(model: Any) -> str:
-    """Tell the decoders by what they resize within the network: fcn nothing, deeplab one pooling, psp several."""
+    """Tell fastscnn by its depthwise convolutions, and the decoders by what they resize within the network.
+
+    That is nothing in fcn, one pooling in deeplab, several in psp.
+    """
+    if any(node.get_type_name() == "GroupConvolution" for node in model.get_ops()):
+        return "fastscnn"
     resized = sum(node.get_type_name() == "Interpolate" for node in model.get_ops())
     return ("fcn", "deeplab", "psp")[min(resized, 2)]
 

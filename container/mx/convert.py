@@ -13,13 +13,14 @@ import mxnet as mx
 
 from container import artifacts
 from container.errors import ClientError
+from container.mx.architectures import create_network
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork, load_weights
+from container.mx.network import load_weights
 
 
 def convert(model_dir: Path, target: Path) -> None:
     """Write the graph of the best weights in `model_dir`; raises ClientError that names the file at fault."""
-    network = SegmentationNetwork(**artifacts.read_model_settings(model_dir))
+    network = create_network(**artifacts.read_model_settings(model_dir))
     load_weights(network, model_dir / artifacts.BEST_WEIGHTS, [mx.cpu()])
     export_onnx(network, target)
 

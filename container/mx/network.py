@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 from gluoncv.model_zoo.deeplabv3 import DeepLabV3
 from gluoncv.model_zoo.fcn import FCN
 from gluoncv.model_zoo.pspnet import PSPNet
 from mxnet import gluon
 
-from container.data.reading import IGNORE
 from container.errors import ClientError, last_line
 from container.mx.decoders import build_small
+from container.mx.losses import Criterion, cross_entropy
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -32,8 +34,13 @@ _PYRAMID_BINS = (1, 2, 3, 6)
 class SegmentationNetwork(gluon.HybridBlock):
     """GluonCV's blocks under GluonCV's names (so parameter files fit both ways), wired to follow any input size.
 
-    Input: uint8 RGB (N, H, W, 3). Output: the main head's logits, float32 (N, num_classes, H, W).
+    Input: uint8 RGB (N, H, W, 3). Output: the main head's logits, float32 (N, num_classes, H, W). Training knows the
+    network by `main_head` and `both_heads`.
     """
+
+    heads: tuple[str, ...] = ("head", "auxlayer")  # the parts that are no backbone
+    classifiers: tuple[str, ...] = ("head.block.4", "auxlayer.block.4")  # the layers that have an output per class
+    least_side = 1  # pixels that a side of what it is called with must have
 
     def __init__(self, algorithm: str, backbone: str, num_classes: int, **norm: Any) -> None:
         super().__init__()
@@ -41,13 +48,22 @@ class SegmentationNetwork(gluon.HybridBlock):
         # the auxiliary head belongs to the parameter files but not to the graph that answers
         warnings.filterwarnings("ignore", "Parameter .* is not used by any computation")
         self.algorithm = algorithm
-        self.backbone = backbone
+        self.backbone: str | None = backbone
         self.num_classes = num_classes
         for name in _PARTS:
             setattr(self, name, getattr(model, name))
 
+    @property
+    def architecture(self) -> str:
+        """What a person calls the network: `fcn, resnet-50, 21 classes`."""
+        return ", ".join(filter(None, (self.algorithm, self.backbone, f"{self.num_classes} classes")))
+
     def hybrid_forward(self, F: Any, images: Any) -> Any:
         """Compute the main head's logits at the images' size."""
+        return self.main_head(F, images)
+
+    def main_head(self, F: Any, images: Any) -> Any:
+        """Compute the main head's logits at the images' size, as part of another graph."""
         x, _, stage4 = self.encode(F, images)
         return self.logits(F, self.decode(F, stage4), x)
 
@@ -61,11 +77,11 @@ class SegmentationNetwork(gluon.HybridBlock):
 
         For a float16 head, MXNet would make the input itself float16, which it cannot be normalised to.
         """
-        return _resize_like(F, F.amp_cast(coarse, dtype="float32"), x)
+        return resize_like(F, F.amp_cast(coarse, dtype="float32"), x)
 
     def encode(self, F: Any, images: Any) -> tuple[Any, Any, Any]:
         """Normalise, then return the input (N, 3, H, W) and the features of stages 3 and 4 (stride 8)."""
-        x = F.image.normalize(F.image.to_tensor(images), mean=MEAN, std=STD)
+        x = normalise(F, images)
         stage2 = self.layer2(self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x))))))
         stage3 = self.layer3(stage2)
         return x, stage3, self.layer4(stage3)
@@ -73,24 +89,15 @@ class SegmentationNetwork(gluon.HybridBlock):
     def decode(self, F: Any, features: Any) -> Any:
         """Apply the decoder to stage 4's features; logits at stride 8."""
         if self.algorithm == "psp":
-            return self._pyramid(F, features)
+            return self.head.block(pool_pyramid(F, self.head.psp, features))
         if self.algorithm == "deeplab":
             return self._atrous_pyramid(F, features)
         return self.head(features)
 
-    def _pyramid(self, F: Any, features: Any) -> Any:
-        pyramid = self.head.psp
-        convolutions = (pyramid.conv1, pyramid.conv2, pyramid.conv3, pyramid.conv4)
-        branches = [
-            _resize_like(F, convolution(F.contrib.AdaptiveAvgPooling2D(features, output_size=bins)), features)
-            for convolution, bins in zip(convolutions, _PYRAMID_BINS, strict=True)
-        ]
-        return self.head.block(_concat(F, features, *branches))
-
     def _atrous_pyramid(self, F: Any, features: Any) -> Any:
         *atrous, pooling = self.head.aspp.concurent._children.values()
         branches = [branch(features) for branch in atrous]
-        branches.append(_resize_like(F, pooling.gap(features), features))
+        branches.append(resize_like(F, pooling.gap(features), features))
         return self.head.block(self.head.aspp.project(_concat(F, *branches)))
 
 
@@ -106,36 +113,41 @@ class TrainingLoss(gluon.HybridBlock):
     """Network and loss in one graph.
 
     Inputs: uint8 images (N, H, W, 3), float32 labels (N, H, W) with 255 = ignore. Output: the sum over all
-    labelled pixels of the cross-entropy of the main head plus `aux_weight` times the auxiliary head's. Its gradient
-    weighs the auxiliary head's by `aux_gradient`, where that is given.
+    labelled pixels of the main head's loss, cross-entropy unless `criterion` says another, plus `aux_weight` times the
+    auxiliary head's. Its gradient weighs the auxiliary head's by `aux_gradient`, where that is given.
     """
 
-    def __init__(self, network: SegmentationNetwork, aux_weight: float, aux_gradient: float | None = None) -> None:
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        aux_weight: float,
+        aux_gradient: float | None = None,
+        criterion: Criterion | None = None,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.aux_weight = aux_weight
         self.aux_gradient = aux_weight if aux_gradient is None else aux_gradient
+        self._criterion = criterion or _plain
+        if class_weights is not None:
+            self.class_weights = self.params.get_constant("class_weights", np.array(class_weights, np.float32))
 
-    def hybrid_forward(self, F: Any, images: Any, labels: Any) -> Any:
+    def hybrid_forward(self, F: Any, images: Any, labels: Any, class_weights: Any = None) -> Any:
         """Compute the summed loss, shape (1,); finite for any finite logits."""
         if not self.aux_weight:
-            x, _, stage4 = self.network.encode(F, images)
-            return cross_entropy(F, self.network.logits(F, self.network.decode(F, stage4), x), labels)
-        main, auxiliary = (cross_entropy(F, logits, labels) for logits in self.network.both_heads(F, images))
+            return self._criterion(F, self.network.main_head(F, images), labels, class_weights)
+        main, auxiliary = (
+            self._criterion(F, logits, labels, class_weights) for logits in self.network.both_heads(F, images)
+        )
         loss = main + self.aux_gradient * auxiliary
         if self.aux_gradient != self.aux_weight:
             loss = loss + (self.aux_weight - self.aux_gradient) * F.BlockGrad(auxiliary)
         return loss
 
 
-def cross_entropy(F: Any, logits: Any, labels: Any) -> Any:
-    """Sum of the cross-entropy over all pixels that are labelled.
-
-    log_softmax, not the logarithm of a softmax (which is infinite for logits such as 100 and −21).
-    """
-    labelled = labels != IGNORE
-    classes = F.where(labelled, labels, F.zeros_like(labels))
-    return -F.sum(F.pick(F.log_softmax(logits, axis=1), classes, axis=1) * labelled)
+def _plain(F: Any, logits: Any, labels: Any, class_weights: Any) -> Any:
+    return cross_entropy(F, logits, labels)
 
 
 def initialize_weights(network: SegmentationNetwork) -> None:
@@ -161,11 +173,27 @@ def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Cont
             raise ValueError(f"it lacks {missing[0]} and {len(missing) - 1} more")
         network.load_parameters(str(path), ctx=devices, allow_missing=True, cast_dtype=True)
     except Exception as error:  # MXNetError, AssertionError, ValueError, by what differs
-        architecture = f"{network.algorithm}, {network.backbone}, {network.num_classes} classes"
-        raise ClientError(f"{source or path} does not fit this network ({architecture}): {last_line(error)}") from error
+        raise ClientError(
+            f"{source or path} does not fit this network ({network.architecture}): {last_line(error)}"
+        ) from error
 
 
-def _resize_like(F: Any, x: Any, like: Any) -> Any:
+def normalise(F: Any, images: Any) -> Any:
+    """Return uint8 images (N, H, W, 3) as the encoders want them: float32 (N, 3, H, W) by ImageNet's statistics."""
+    return F.image.normalize(F.image.to_tensor(images), mean=MEAN, std=STD)
+
+
+def pool_pyramid(F: Any, pyramid: Any, features: Any) -> Any:
+    """Return the features beside their averages over 1, 2×2, 3×3 and 6×6 fields, by GluonCV's layers `pyramid`."""
+    convolutions = (pyramid.conv1, pyramid.conv2, pyramid.conv3, pyramid.conv4)
+    branches = [
+        resize_like(F, convolution(F.contrib.AdaptiveAvgPooling2D(features, output_size=bins)), features)
+        for convolution, bins in zip(convolutions, _PYRAMID_BINS, strict=True)
+    ]
+    return _concat(F, features, *branches)
+
+
+def resize_like(F: Any, x: Any, like: Any) -> Any:
     """Resize bilinearly, corners aligned, to the height and width of `like`, whatever they are."""
     return F.contrib.BilinearResize2D(x, like, mode="like")
 

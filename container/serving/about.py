@@ -7,6 +7,7 @@ from typing import Any
 
 from container.classes import describe_classes
 from container.codecs.answers import ENCODERS
+from container.engines.tta import WAYS
 from container.serving.models import Card
 from container.serving.settings import ServeSettings
 
@@ -32,6 +33,7 @@ def describe_models(names: Iterable[str], settings: ServeSettings) -> dict[str, 
 def _describe_server(settings: ServeSettings) -> dict[str, Any]:
     return {
         "accept": list(ENCODERS),
+        "tta": list(WAYS),
         "limits": {
             "body_bytes": settings.max_body,
             "pixels": settings.max_pixels,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from werkzeug.wrappers import Request
 
-from container.arrays import Array
+from container.arrays import Array, Uint8Array
 from container.codecs.answers import ENCODERS, Encoder, compress
 from container.codecs.images import DecodeError, Header, NotAnImage, TooManyPixels, decode_image, read_header
 from container.codecs.probabilities import Buffer
 from container.codecs.recordio import RecordTooLong
 from container.engines.protocol import Engine, Plan, Stop, TooLarge
+from container.engines.tta import Averaged, Views
 from container.errors import RequestError
 from container.serving import instances
 from container.serving.admission import Gate
@@ -25,7 +26,7 @@ from container.serving.health import Health
 from container.serving.ledger import Account, Ledger
 from container.serving.models import Card, Source
 from container.serving.native import Native
-from container.serving.negotiation import choose_media_type, wants_gzip
+from container.serving.negotiation import choose_media_type, read_accept, wants_gzip
 from container.serving.request_log import Record
 from container.serving.settings import ServeSettings
 
@@ -74,6 +75,32 @@ class _Image:
     size: int
 
 
+@dataclasses.dataclass(frozen=True)
+class _Wish:
+    """What the request's Accept asks for: the answer's form, and how the network is to look at the image."""
+
+    media_type: str
+    encoder: Encoder
+    views: Views | None
+
+    def plan(self, card: Card, size: int, height: int, width: int, room: int) -> Plan:
+        """Return how to compute the image; refuse one that could only be answered with more memory than there is."""
+        try:
+            if self.views:
+                return self.views.plan(card.planner, card.num_classes, (height, width), room, size)
+            answer = 4 * card.num_classes * height * width + size if self.encoder.needs == "probabilities" else size
+            return card.planner.plan(height, width, room, answer, self.encoder.needs)
+        except TooLarge as error:
+            without = ", ask without tta" if self.views else ""
+            remedy = f"scale it down{without}, or take an instance with more memory"
+            raise RequestError(413, f"{error}; {remedy}") from error
+
+    def computer(self, engine: Engine) -> Callable[[Uint8Array, Plan, Stop], Array]:
+        """Return what computes the answer."""
+        computing = Averaged(engine, self.views) if self.views else engine
+        return computing.mask if self.encoder.needs == "mask" else computing.probabilities
+
+
 def answer(request: Request, source: Source, office: Office, account: Account, clock: Clock, record: Record) -> Answer:
     """Answer one image, or several in turn; what can be refused without the engine is, in the order of statuses' cost.
 
@@ -81,18 +108,18 @@ def answer(request: Request, source: Source, office: Office, account: Account, c
     """
     settings, card = office.settings, source.card()
     several = request.mimetype == instances.CONTENT_TYPE
-    media_type, encoder = _choose_encoder(request, card, instances.CONTENT_TYPE if several else "image/png")
+    wish = _read_wish(request, card, instances.CONTENT_TYPE if several else "image/png")
     _check_content_type(request)
-    compressed = wants_gzip(request.accept_encodings, encoder.compression)
+    compressed = wants_gzip(request.accept_encodings, wish.encoder.compression)
     bodies = _read_bodies(request, office, account, clock, record, several=several)
-    instances.check_count(media_type, len(bodies))
+    instances.check_count(wish.media_type, len(bodies))
     naming = instances.naming if several else contextlib.nullcontext
     images: list[_Image] = []
     room = min(office.ledger.image_room, office.ledger.room - source.weight())
     for number, body in enumerate(bodies):
         with naming(number):
             held = sum(image.size for image in images)  # the answers to those before, when this one is answered
-            images.append(_check_image(request, body, card, encoder, settings, room - held, record))
+            images.append(_check_image(request, body, card, wish, settings, room - held, record))
     del body, bodies
     if several:
         record.facts.update(images=len(images))
@@ -104,14 +131,14 @@ def answer(request: Request, source: Source, office: Office, account: Account, c
             engine = seated.enter_context(source.use(account, _work(images), clock))
         for number, image in enumerate(images):
             with naming(number):
-                answers.append(_compute(image, engine, card, encoder, office, clock, record))
-        buffers = instances.join_answers(media_type, answers) if several else answers[0]
+                answers.append(_compute(image, engine, card, wish, office, clock, record))
+        buffers = instances.join_answers(wish.media_type, answers) if several else answers[0]
         if compressed:
             with record.phase("compress"):
                 buffers = office.native.run(lambda: compress(buffers), clock)
     del image, images
     account.drop_body()
-    found = Answer(media_type, buffers, compressed)
+    found = Answer(wish.media_type, buffers, compressed)
     account.keep_answer(found.length)
     _check_length(found.length, settings)
     return found
@@ -155,7 +182,7 @@ def _check_image(
     request: Request,
     body: bytes,
     card: Card,
-    encoder: Encoder,
+    wish: _Wish,
     settings: ServeSettings,
     room: int,
     record: Record,
@@ -165,10 +192,10 @@ def _check_image(
         height, width = _read_header(request, body, settings).shape(settings.exif_orientation)
     record.facts.update(height=height, width=width)
     try:
-        size = encoder.size(card.num_classes, height, width)
+        size = wish.encoder.size(card.num_classes, height, width)
     except RecordTooLong as error:
         raise RequestError(413, f"{error}; {_SMALLER}") from error
-    return _Image(body, height, width, _plan(card, encoder, size, height, width, room), size)
+    return _Image(body, height, width, wish.plan(card, size, height, width, room), size)
 
 
 def _check_together(images: list[_Image], compressed: bool, card: Card, clock: Clock, settings: ServeSettings) -> None:
@@ -189,14 +216,16 @@ def _check_together(images: list[_Image], compressed: bool, card: Card, clock: C
         _check_length(sum(image.size for image in images), settings)
 
 
-def _choose_encoder(request: Request, card: Card, default: str) -> tuple[str, Encoder]:
-    media_type, options = choose_media_type(request.accept_mimetypes, default)
+def _read_wish(request: Request, card: Card, default: str) -> _Wish:
+    media_type, options = choose_media_type(read_accept(request.headers.get("Accept", "")), default)
     try:
-        encoder = ENCODERS[media_type](options, card.classes)
+        views = Views.read(options["tta"]) if "tta" in options else None
+        others = {name: value for name, value in options.items() if name != "tta"}
+        encoder = ENCODERS[media_type](others, card.classes)
         encoder.size(card.num_classes, 1, 1)  # knows what the model's classes do not allow
     except ValueError as error:
         raise RequestError(406, f"Accept: {media_type}: {error}") from error
-    return media_type, encoder
+    return _Wish(media_type, encoder, views)
 
 
 def _check_content_type(request: Request) -> None:
@@ -216,10 +245,10 @@ def _read_header(request: Request, body: bytes, settings: ServeSettings) -> Head
 
 
 def _compute(
-    image: _Image, engine: Engine, card: Card, encoder: Encoder, office: Office, clock: Clock, record: Record
+    image: _Image, engine: Engine, card: Card, wish: _Wish, office: Office, clock: Clock, record: Record
 ) -> list[Buffer]:
     settings, native, stop = office.settings, office.native, Stop()
-    compute = engine.mask if encoder.needs == "mask" else engine.probabilities
+    compute = wish.computer(engine)
     before = record.seconds(*_LEARNT)
     with record.phase("decode"), _refusing_unusable_images():
         decode = functools.partial(decode_image, orientation=settings.exif_orientation)
@@ -231,7 +260,7 @@ def _compute(
             found: Array = native.run(functools.partial(compute, pixels, image.plan, stop), clock, stop)
     del pixels
     with record.phase("encode"):
-        buffers = native.run(functools.partial(encoder.encode, found), clock)
+        buffers = native.run(functools.partial(wish.encoder.encode, found), clock)
     card.speed.learn(image.plan.pixels, record.seconds(*_LEARNT) - before)
     return buffers
 
@@ -244,15 +273,6 @@ def _refusing_unusable_images() -> Iterator[None]:
         raise RequestError(413, f"{error}; scale the image down, or raise MAX_PIXELS") from error
     except DecodeError as error:
         raise RequestError(400, str(error)) from error
-
-
-def _plan(card: Card, encoder: Encoder, size: int, height: int, width: int, room: int) -> Plan:
-    """Return how to compute the image; refuse one that could only be answered with more memory than there is."""
-    answer = 4 * card.num_classes * height * width + size if encoder.needs == "probabilities" else size
-    try:
-        return card.planner.plan(height, width, room, answer, encoder.needs)
-    except TooLarge as error:
-        raise RequestError(413, f"{error}; scale it down, or take an instance with more memory") from error
 
 
 def _check_length(size: int, settings: ServeSettings) -> None:

@@ -185,7 +185,7 @@ def test_faults_of_the_user_come_before_the_framework_is_imported(make_job: JobF
         (poisoned / name / "__init__.py").write_text("raise SystemExit('imported')")
     root = make_job(algorithm="unet", epoch="3")
     assert failure(root, PYTHONPATH=str(poisoned)) == (
-        "ClientError: 2 hyperparameters are not valid: algorithm must be fcn, psp or deeplab, not 'unet'; "
+        "ClientError: 2 hyperparameters are not valid: algorithm must be fcn, psp, deeplab or fastscnn, not 'unet'; "
         "epoch is unknown (did you mean epochs?)"
     )
     root = make_job()

@@ -43,6 +43,7 @@ print(loaded, engine.planner.loaded / 2**20, peak, stated / 2**20)
         ("fcn", "resnet-18", "float32", "mask"),
         ("fcn", "resnet-50", "float32", "probabilities"),
         ("deeplab", "resnet-18", "float32", "probabilities"),
+        ("fastscnn", "", "float32", "mask"),
     ],
 )
 def test_model_and_image_take_what_is_stated(

@@ -30,7 +30,7 @@ from container.training import finish as module
 from container.training import quantizing
 from container.training.finish import Finish
 from container.training.scoring import ChildScorer
-from container.until import Until
+from container.training.until import Until
 from tests.conftest import JobFactory, write_pair
 from tests.mx.test_export import CLASSES, build_network
 
@@ -173,6 +173,39 @@ def test_each_product_fails_alone(
     test = report["test"]
     assert (test["images"], test["of"], test["complete"]) == (1, 2, False)
     assert test["skipped"] == [{"image": f"{job.root}/input/data/test/test-0.jpg", "reason": NO_IMAGE}]
+
+
+def test_the_statistics_are_the_test_images_where_there_are_some(
+    make_finish: Callable[..., Job], tmp_path: Path
+) -> None:
+    path = tmp_path / "output/data/statistics.json"
+    validation = make_finish().run()["validation"]
+    content = json.loads(path.read_text())
+    assert content["dataset"] == {"channel": "validation", "item_count": 3, "of": 3}
+    metrics = content["multiclass_classification_metrics"]
+    assert metrics["mIOU"]["value"] == validation["mIOU"]
+    assert metrics["accuracy"]["value"] == validation["pixel_accuracy"]
+
+    add_test_channel(tmp_path, 2)
+    test = make_finish().run()["test"]
+    content = json.loads(path.read_text())
+    assert content["dataset"] == {"channel": "test", "item_count": 2, "of": 2}
+    assert content["multiclass_classification_metrics"]["mIOU"]["value"] == test["mIOU"]
+
+
+def test_what_an_earlier_job_left_does_not_pass_for_this_ones(
+    make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_finish(_report_minutes="0")
+    left = ["model/check.json", "model/classes.json", "model/model.onnx", "model/model.int8.onnx"]
+    (job.root / "output/data").mkdir(parents=True)
+    for name in (*left, "output/data/statistics.json"):
+        (job.root / name).write_text("an earlier job's")
+    monkeypatch.setattr(module, "export_onnx", lambda *arguments: 1 / 0)
+    assert list(job.run()["failed"]) == ["graph"]
+    assert job.made() == set()
+    assert json.loads((job.root / "model/check.json").read_text())
+    assert not (job.root / "output/data/statistics.json").exists()
 
 
 def test_weights_that_cannot_be_read_end_the_job_with_a_report(make_finish: Callable[..., Job]) -> None:

@@ -37,6 +37,7 @@ def test_a_model_is_described(accept: str | None) -> None:
             "application/x-npy",
             "application/json",
         ],
+        "tta": ["flip", "scales", "flip,scales"],
         "limits": {"body_bytes": 100_000, "pixels": 10_000, "response_bytes": 5_000, "seconds": 60},
     }
     assert "unused" not in answer.text  # the model's directory

@@ -41,7 +41,7 @@ def _score(content: Content) -> str:
     epoch = f"best in epoch {best['epoch']} of {_epochs(content)}" if best else ""
     if scored is None:
         assert best is not None
-        return f"mIOU {best['mIOU']:.3f} on the validation crops, {epoch}"
+        return f"mIOU {best['mIOU']:.3f} in validation, {epoch}"
     rows = class_figures(scored.confusion)
     scores = [row.iou for row in rows if row.iou is not None]
     mean = float(np.mean(scores)) if scores else 0.0
@@ -86,7 +86,7 @@ def _over_fitted(content: Content) -> Iterator[str]:
     best = content.best
     if best is None:
         return
-    last = content.history[-1]
+    last = content.validated[-1]
     fell = best["mIOU"] - last["mIOU"]
     if fell > _DROP and last["train_loss"] < best["train_loss"] * (1 - _LOSS_DROP):
         yield (
@@ -97,8 +97,8 @@ def _over_fitted(content: Content) -> Iterator[str]:
 
 def _still_rising(content: Content) -> Iterator[str]:
     """Tell when the best epoch is among the last, and better than what there was a third of the job before."""
-    best, history = content.best, content.history
-    if best is None or content.early or len(history) < content.epochs:
+    best, history = content.best, content.validated
+    if best is None or content.early or len(content.history) < content.epochs:
         return
     recent = max(1, len(history) // 3)
     before = max((entry["mIOU"] for entry in history[:-recent]), default=0.0)
