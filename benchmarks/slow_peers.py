@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
 import selectors
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -57,19 +56,6 @@ def keep_open(port: int, kinds: Sequence[Peers], told: Connection) -> None:
         for key, _ in selector.select(0.05):
             key.data.hear(key.fileobj)
     told.send(time.process_time())
-
-
-@contextlib.contextmanager
-def slow_peers(port: int, kinds: Sequence[Peers]) -> Iterator[None]:
-    """Have such connections within the block, from a process of their own."""
-    _, its = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=keep_open, args=(port, kinds, its), daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.join()
 
 
 class _Crowd:
