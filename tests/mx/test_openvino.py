@@ -352,7 +352,7 @@ def test_the_command_quantizes_an_archive(graph: Path, tmp_path: Path) -> None:
 
 def test_threads_wait_for_a_slot(graph: Path) -> None:
     engine = OpenVinoEngine(graph, "float32", threads=1, slots=1)
-    with engine._slot(random_image(8, 8)[0]):
+    with engine._slot(random_image(8, 8)[0], None, "mask"):
         waiting = threading.Thread(target=engine.mask, args=(random_image(8, 8)[0],))
         waiting.start()
         waiting.join(timeout=0.2)
