@@ -172,9 +172,7 @@ def test_each_product_fails_alone(
     assert job.made() == {"model.onnx"}
     test = report["test"]
     assert (test["images"], test["of"], test["complete"]) == (1, 2, False)
-    assert test["skipped"] == [
-        {"image": f"{job.root}/input/data/test/test-0.jpg", "reason": NO_IMAGE}
-    ]
+    assert test["skipped"] == [{"image": f"{job.root}/input/data/test/test-0.jpg", "reason": NO_IMAGE}]
 
 
 def test_the_statistics_are_the_test_images_where_there_are_some(
