@@ -7,6 +7,7 @@ import dataclasses
 import selectors
 import socket
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -41,7 +42,7 @@ KINDS: dict[str, tuple[Peers, ...]] = {
 }
 
 
-def keep_open(port: int, kinds: tuple[Peers, ...], told: Connection) -> None:
+def keep_open(port: int, kinds: Sequence[Peers], told: Connection) -> None:
     """Keep such connections open until something is sent to `told`: one that the server closes is opened again.
 
     At the end it tells the seconds of a core that this took.

@@ -123,6 +123,9 @@ class MXNetEngine:
             free, _ = mx.context.gpu_memory_info(self._device.device_id)
             self.planner = dataclasses.replace(self.planner, device=free)
 
+    def release(self) -> None:
+        """Do nothing: MXNet keeps its pool of memory."""
+
     @contextlib.contextmanager
     def _turn(self, stop: Stop | None) -> Iterator[None]:
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import queue
 import signal
 import subprocess
@@ -43,7 +44,7 @@ class OpenVinoEngine:
         core = openvino.Core()
         self._graph = graph
         self.precision = _choose_precision(core, precision)
-        model = _read_model(openvino, core, graph)
+        model = _read_model(openvino, graph)
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
         size = graph.stat().st_size
         seen = self.num_classes, tiles.reach(model), self.precision, _decoder(model)
@@ -111,6 +112,13 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise _foreign(self._graph, error) from error
 
+    def release(self) -> None:
+        """Give back what is kept between two images, unless one is being computed: then the next one tries again."""
+        with contextlib.suppress(RuntimeError):
+            for model in self._compiled:
+                model.release_memory()
+            self._is_swollen = False
+
     def _windows(self, image: Uint8Array) -> Windows | None:
         """Return the windows that divide the image, if any do."""
         windows = self.planner.windows
@@ -149,10 +157,7 @@ class OpenVinoEngine:
                 seen = pixels = windows.largest(*image.shape[:2])
             self._is_swollen = self._is_swollen or self.planner.held(seen, pixels, needs) > STANDING
             if self._is_swollen:
-                with contextlib.suppress(RuntimeError):  # another image is being computed: the next one tries again
-                    for model in self._compiled:
-                        model.release_memory()  # it would stay as large as the largest image so far
-                    self._is_swollen = False
+                self.release()  # it would stay as large as the largest image so far
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +226,11 @@ def import_openvino() -> ModuleType:
     return module
 
 
+def conversion_memory(weights: int) -> int:
+    """Return how many bytes the process takes that makes a graph of so many bytes of weights."""
+    return 2**28 + 6 * weights
+
+
 def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
     """Return the path of the model's graph; for an archive without one, a child process writes it into `scratch`.
 
@@ -242,7 +252,8 @@ def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
         reason = last_line(child.stderr) or f"exit status {child.returncode}"
         if child.returncode == -signal.SIGKILL:
             remedy = f"give it more memory, or an archive that holds {artifacts.GRAPH} (python -m container.mx.convert)"
-            reason = f"the process was killed, most likely for want of memory: it takes about 1 GB; {remedy}"
+            megabytes = conversion_memory((model_dir / artifacts.BEST_WEIGHTS).stat().st_size) // 2**20
+            reason = f"the process was killed, most likely for want of memory: it takes {megabytes} MB; {remedy}"
         raise ClientError(
             f"{model_dir} could not be converted to {artifacts.GRAPH}: {reason.removeprefix('ClientError: ')}"
         )
@@ -263,12 +274,13 @@ def _choose_precision(core: Any, precision: str) -> str:
     return precision
 
 
-def _read_model(openvino: ModuleType, core: Any, graph: Path) -> Any:
+def _read_model(openvino: ModuleType, graph: Path) -> Any:
     """Read the graph for one image at a time, up to the logits at an eighth of the size."""
     try:
-        try:
-            model = core.read_model(graph)
-        except RuntimeError as error:  # which tells what every other frontend thought of it, with its content
+        try:  # not by Core.read_model, which shows the file to every frontend, and they print what they find in it
+            frontend = importlib.import_module("openvino.frontend").FrontEndManager().load_by_framework("onnx")
+            model = frontend.convert(frontend.load(graph))
+        except RuntimeError as error:
             raise RuntimeError("it is damaged, or no ONNX") from error
         coarse = next(o for node in model.get_ops() for o in node.outputs() if "coarse_logits" in o.get_names())
         model.reshape([1, -1, -1, 3])

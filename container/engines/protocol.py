@@ -86,3 +86,7 @@ class Engine(Protocol):
     def warm(self) -> None:
         """Answer once, so that the first request does not pay for what is set up lazily."""
         ...
+
+    def release(self) -> None:
+        """Give back what is kept between two images, unless one is being computed."""
+        ...

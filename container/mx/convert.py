@@ -6,6 +6,7 @@ A process of its own, so that the one that answers requests never holds MXNet.
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import mxnet as mx
@@ -31,6 +32,8 @@ def main() -> None:
     parser.add_argument("model_dir", type=Path, help="directory with hyperparams.json and model_best.params")
     parser.add_argument("target", type=Path, help="the .onnx file to write")
     arguments = parser.parse_args()
+    with contextlib.suppress(OSError):  # when memory runs out, this process is to go, not the one that waits for it
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         convert(arguments.model_dir, arguments.target)
     except ClientError as error:

@@ -8,8 +8,8 @@ from typing import Any
 from container.classes import describe_classes
 from container.codecs.answers import ENCODERS
 from container.engines.tta import WAYS
-from container.serve_settings import ServeSettings
 from container.serving.models import Card
+from container.serving.settings import ServeSettings
 
 
 def describe_model(card: Card, settings: ServeSettings) -> dict[str, Any]:

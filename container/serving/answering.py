@@ -17,7 +17,6 @@ from container.codecs.recordio import RecordTooLong
 from container.engines.protocol import Engine, Plan, Stop, TooLarge
 from container.engines.tta import Averaged, Views
 from container.errors import RequestError
-from container.serve_settings import ServeSettings
 from container.serving import instances
 from container.serving.admission import Gate
 from container.serving.bodies import read_body
@@ -29,6 +28,7 @@ from container.serving.models import Card, Source
 from container.serving.native import Native
 from container.serving.negotiation import choose_media_type, read_accept, wants_gzip
 from container.serving.request_log import Record
+from container.serving.settings import ServeSettings
 
 CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image", "image/jpg", "image/pjpeg")
 # what clients send that say nothing of the body (S3's and curl's defaults): then the bytes decide

@@ -19,7 +19,6 @@ from werkzeug.exceptions import HTTPException
 
 from container.codecs.answers import pieces
 from container.errors import ClientError, RequestError
-from container.serve_settings import ServeSettings
 from container.serving.about import describe_model, describe_models
 from container.serving.admission import Gate
 from container.serving.answering import Answer, Office, answer
@@ -34,6 +33,7 @@ from container.serving.native import Native
 from container.serving.page import Page, describe_to_page
 from container.serving.refusals import ClientLeft, Overloaded
 from container.serving.request_log import Record, clean, write_line
+from container.serving.settings import ServeSettings
 
 _LOAD_SECONDS = 240  # for loading a model; the platform has no shorter limit of its own
 
@@ -42,6 +42,8 @@ _SEND_SECONDS = 10  # for each megabyte of an answer: nobody keeps its memory by
 _DISCARD_SECONDS = 5  # for reading what is left of the body of a refused request
 
 _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
+
+_LIBRARY_BYTES = 2**26  # of the engine, beside its first model
 
 _ECHOED = ("X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Custom-Attributes")
 
@@ -56,7 +58,7 @@ def load(executor: Executor, worker: int, note_held: Callable[[int], object], ta
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("container.requests").addHandler(handler)
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())
-    ledger = Ledger(_memory_to_promise(settings), settings.image_memory)
+    ledger = Ledger(_memory_to_promise(settings) - _LIBRARY_BYTES, settings.image_memory)
     open_ = functools.partial(open_model, settings=settings)
     shared: dict[str, Any] = {"executor": executor, "ledger": ledger, "worker": worker}
     shared |= {"note_held": note_held, "take_turn": take_turn}

@@ -15,7 +15,7 @@ from werkzeug.wrappers import Request
 from container.errors import RequestError
 from container.serving.clock import Clock
 
-STALL_SECONDS = 5  # gunicorn's sockets give up after that much silence, see gunicorn_conf
+STALL_SECONDS = 20  # sockets give up after that much silence, see worker: what waits costs less than who comes anew
 _ARRIVAL_SECONDS = 30
 _PIECE = 2**16
 _DISCARD_BYTES = 2**27  # more than the platform ever sends

@@ -10,9 +10,9 @@ import tempfile
 from types import FrameType
 from typing import Any
 
-from container.serve_settings import ServeSettings
 from container.serving import metrics
 from container.serving.bodies import STALL_SECONDS
+from container.serving.settings import ServeSettings
 
 _DRAIN_SECONDS = 20  # of the 25 below: what still waits then is told to try elsewhere
 

@@ -27,6 +27,7 @@ class Ledger:
         self.total = total
         self.changed = threading.Condition()
         self.taken: Counter[str] = Counter()
+        self.most_taken = 0
         self._image_bound = image_bound
         self._queue: deque[object] = deque()  # who waits, the first first
 
@@ -58,6 +59,7 @@ class Ledger:
     def take(self, kind: str, size: int) -> None:
         """Give out; the caller holds the lock, and has seen that it fits."""
         self.taken[kind] += size
+        self.most_taken = max(self.most_taken, self.taken.total())
 
     def give(self, kind: str, size: int) -> None:
         """Take back, and wake whoever waits; the caller holds the lock."""

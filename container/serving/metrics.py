@@ -55,6 +55,7 @@ class Metrics:
         self._waiting = gauge("requests_waiting", "Requests that wait for a seat.")
         self._working = gauge("requests_in_flight", "Requests that have a seat.")
         self._taken = gauge("memory_taken_bytes", "Memory promised to requests and models, by what for.", "kind")
+        self._most = gauge("memory_most_taken_bytes", "Memory promised at once at most.")
         self._total = gauge("memory_total_bytes", "Memory that can be promised.")
         self._model = Gauge(
             "model_info", "What answers.", ["model", "engine", "precision"], multiprocess_mode="max", registry=registry
@@ -77,6 +78,7 @@ class Metrics:
         self._waiting.set(self._gate.waiting)
         self._working.set(self._gate.working)
         self._total.set(self._ledger.total)
+        self._most.set(self._ledger.most_taken)
         for kind in KINDS:
             self._taken.labels(kind).set(self._ledger.taken[kind])
 

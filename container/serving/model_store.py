@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 
 from container import artifacts
+from container.engines.openvino import conversion_memory
 from container.engines.protocol import Engine
 from container.errors import ClientError, RequestError
 from container.serving.clock import POLL_SECONDS, Clock
@@ -41,11 +42,6 @@ def estimate_memory(model_dir: Path) -> tuple[int, int]:
         raise ClientError(f"{str(model_dir)[:200]} holds no model: {weights.name} is missing") from error
     converting = 0 if (model_dir / artifacts.GRAPH).is_file() else conversion_memory(size)
     return int(size * _BYTES_PER_WEIGHT_BYTE) + _BESIDES, converting
-
-
-def conversion_memory(weights: int) -> int:
-    """Return how many bytes the process takes that makes a graph of so many bytes of weights."""
-    return 2**28 + 6 * weights
 
 
 class _State(enum.Enum):

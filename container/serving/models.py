@@ -19,9 +19,9 @@ from container.classes import ClassEntry, read_classes
 from container.engines.choice import open_engine
 from container.engines.protocol import Engine, Planner
 from container.errors import ClientError
-from container.serve_settings import ServeSettings
 from container.serving.clock import Clock
 from container.serving.ledger import Account, Ledger
+from container.serving.settings import ServeSettings
 from container.serving.speed import Speed
 
 LOG = logging.getLogger("gunicorn.error")  # the server's own log
@@ -103,6 +103,7 @@ def open_model(model_dir: Path, settings: ServeSettings) -> Model:
         begin = time.monotonic()
         engine.mask(np.zeros((side, side, 3), np.uint8))
         model.card.speed.learn(side * side, time.monotonic() - begin)
+    engine.release()  # the ledger weighs the loaded model, and promises what it may keep besides
     seconds = time.monotonic() - start
     LOG.info("%s is ready after %.1f s: %s in %s", model_dir, seconds, settings.engine, engine.precision)
     return model

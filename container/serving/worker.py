@@ -16,7 +16,7 @@ import gevent  # type: ignore[import-untyped]
 from gevent import monkey
 from gevent.lock import Semaphore  # type: ignore[import-untyped]
 from gevent.pool import Pool  # type: ignore[import-untyped]
-from gevent.socket import SHUT_WR, socket, wait_read  # type: ignore[import-untyped]
+from gevent.socket import SHUT_RD, SHUT_WR, socket, wait_read  # type: ignore[import-untyped]
 from gunicorn import http, util  # type: ignore[import-untyped]
 from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.workers.base_async import AsyncWorker  # type: ignore[import-untyped]
@@ -35,6 +35,7 @@ _STATUSES = (
 )
 
 _LINGER_SECONDS = 1
+_FAREWELL_SECONDS = 4  # after SIGTERM, for whoever has connected to say what they want
 _ACCEPTED_AT_ONCE = 64  # or whoever asks for /ping would stand behind all who have nothing to say
 _FRESH_SECONDS = 0.2  # for which a new connection counts as a request: by then its headers have come
 
@@ -53,6 +54,7 @@ class Worker(AsyncWorker):
         self.number = number
         _ready[number] = _held[number] = 0
         self._invocations = 0
+        self._silent: set[Any] = set()  # connections that wait for a request
         self._fresh: dict[Any, float] = {}  # when each connection came that has not asked for anything yet
 
     def init_process(self) -> None:
@@ -89,8 +91,10 @@ class Worker(AsyncWorker):
             listener.close()
         for listener in self.sockets:
             listener.close()
-        end = time.monotonic() + self.cfg.graceful_timeout
-        while len(crowd) and time.monotonic() < end:
+        start = time.monotonic()
+        while len(crowd) and time.monotonic() < start + self.cfg.graceful_timeout:
+            if time.monotonic() > start + _FAREWELL_SECONDS:
+                self._dismiss_silent()
             self._tick()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
@@ -101,8 +105,10 @@ class Worker(AsyncWorker):
             while True:
                 client.settimeout(STALL_SECONDS)
                 request, before = None, heard.count
+                self._silent.add(client)
                 with gevent.Timeout(STALL_SECONDS - 1, False):
                     request = next(parser)
+                self._silent.discard(client)
                 if request is None:
                     if heard.count > before:
                         _refuse(client, 408, "Request Timeout", f"no headers within {STALL_SECONDS - 1} s")
@@ -121,7 +127,14 @@ class Worker(AsyncWorker):
             self.handle_error(request, client, addr, error)
         finally:
             self._fresh.pop(client, None)
+            self._silent.discard(client)
             util.close(client)
+
+    def _dismiss_silent(self) -> None:
+        """Let go who has asked for nothing yet."""
+        for client in self._silent:
+            with contextlib.suppress(OSError):
+                client.shutdown(SHUT_RD)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what is no request, or a defect, with one line of JSON."""

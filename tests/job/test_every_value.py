@@ -16,7 +16,7 @@ from container.environment import Environment
 from container.errors import ClientError
 from container.mx.architectures import create_network
 from container.mx.network import load_weights
-from container.serve_settings import ServeSettings
+from container.serving.settings import ServeSettings
 from container.training.run import run as run_job
 from tests.conftest import JobFactory
 from tests.job.test_train import run

@@ -25,7 +25,7 @@ from container.check import read_check
 from container.engines.choice import open_engine
 from container.metrics import METRIC_DEFINITIONS
 from container.mx.network import SegmentationNetwork, load_weights
-from container.serve_settings import ServeSettings
+from container.serving.settings import ServeSettings
 from tests.conftest import PROGRAM, JobFactory, job_factory
 
 PREFIX = r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d (INFO|WARNING|ERROR) \d+\] "

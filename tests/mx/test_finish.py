@@ -193,6 +193,21 @@ def test_the_statistics_are_the_test_images_where_there_are_some(
     assert content["multiclass_classification_metrics"]["mIOU"]["value"] == test["mIOU"]
 
 
+def test_what_an_earlier_job_left_does_not_pass_for_this_ones(
+    make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_finish(_report_minutes="0")
+    left = ["model/check.json", "model/classes.json", "model/model.onnx", "model/model.int8.onnx"]
+    (job.root / "output/data").mkdir(parents=True)
+    for name in (*left, "output/data/statistics.json"):
+        (job.root / name).write_text("an earlier job's")
+    monkeypatch.setattr(module, "export_onnx", lambda *arguments: 1 / 0)
+    assert list(job.run()["failed"]) == ["graph"]
+    assert job.made() == set()
+    assert json.loads((job.root / "model/check.json").read_text())
+    assert not (job.root / "output/data/statistics.json").exists()
+
+
 def test_weights_that_cannot_be_read_end_the_job_with_a_report(make_finish: Callable[..., Job]) -> None:
     job = make_finish()
     (job.root / "model/model_best.params").write_bytes(b"cut")

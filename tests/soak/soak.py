@@ -10,6 +10,7 @@ or descriptors have grown.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import os
 import random
@@ -154,8 +155,8 @@ def soak(name: str, server: Server, paths: list[str], seconds: float, is_killed:
     run, port = Soak(server, paths), int(server.url.rpartition(":")[2])
     end, killed = time.monotonic() + seconds, 0
     with contextlib.ExitStack() as peers, ThreadPoolExecutor(CLIENTS + 1) as pool:
-        for count, first, drip in KINDS.values():
-            peers.enter_context(slow_peers(port, count // 10, first, drip))
+        for kind in KINDS.values():
+            peers.enter_context(slow_peers(port, [dataclasses.replace(one, count=one.count // 10) for one in kind]))
         clients = [pool.submit(run.client, number, end) for number in range(CLIENTS)]
         while time.monotonic() < end - 0.75 * seconds:  # by then every process has seen a large image
             threading.Event().wait(1)

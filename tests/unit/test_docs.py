@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from container.serve_settings import ServeSettings
+from container.serving.settings import ServeSettings
 from docs.render import render
 from tests.conftest import PROGRAM
 from tests.pages import PAGES, anchors, called, links, quoted, table_after

@@ -18,12 +18,12 @@ from werkzeug.test import TestResponse
 
 from container.classes import ClassEntry
 from container.engines.protocol import Engine, Plan, Stop, TooLarge
-from container.serve_settings import ServeSettings
 from container.serving.app import create_app
 from container.serving.clock import Clock
 from container.serving.ledger import Ledger
 from container.serving.models import Model, describe
 from container.serving.refusals import Overloaded
+from container.serving.settings import ServeSettings
 from tests.conftest import wait_until
 
 
@@ -52,6 +52,9 @@ class FakeEngine:
         return np.stack([np.where(self.mask(image) == label, 0.75, 0.25) for label in (0, 1)]).astype(np.float32)
 
     def warm(self) -> None:
+        pass
+
+    def release(self) -> None:
         pass
 
 

@@ -48,6 +48,9 @@ class ConstantEngine:
     def warm(self) -> None:
         pass
 
+    def release(self) -> None:
+        pass
+
 
 @pytest.fixture
 def engine() -> ConstantEngine:

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from container import serve_settings
 from container.errors import ClientError
-from container.serve_settings import ServeSettings
+from container.serving import settings as serve_settings
+from container.serving.settings import ServeSettings
 
 
 @pytest.mark.parametrize(("gpus", "engine", "workers"), [(0, "openvino", 1), (1, "mxnet", 1), (4, "mxnet", 4)])
