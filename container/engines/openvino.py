@@ -175,10 +175,10 @@ def _read_windows(model: Any, graph: Path) -> Windows | None:
     if side is None and overlap is None:
         return None
     try:
-        windows = Windows(int(side), float(overlap))
+        windows = Windows(int(side or ""), float(overlap or ""))
         if windows.side < 1 or not 0 <= windows.overlap < 1:
             raise ValueError
-    except (ValueError, TypeError):
+    except ValueError:
         told = f"its metadata say window {side}, overlap {overlap}"
         raise ClientError(f"{graph} is not a graph that train wrote: {told}") from None
     return windows
