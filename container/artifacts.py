@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from container import disk
 from container.errors import ClientError, last_line, printable
 from container.json_files import parse_object
 from container.parameter_file import check_parameter_file
-from container.schema import allows, convert, describe_range, has_backbone, read_schema
+from container.schema import allows, convert, describe_range, read_schema, reason_against
+from container.windows import Windows
 
 HYPERPARAMETERS = "hyperparams.json"
 BEST_WEIGHTS = "model_best.params"
@@ -155,6 +156,22 @@ def read_model_settings(model_dir: Path, source: str = "") -> dict[str, Any]:
     calls the directory, where a person knows it by another name.
     """
     source = source or str(model_dir)
+    settings = _read_settings(model_dir, source, _SETTINGS)
+    if reason_against(read_schema()["properties"]["backbone"], settings["algorithm"]):
+        del settings["backbone"]
+    return settings
+
+
+def read_windows(model_dir: Path, source: str = "") -> Windows | None:
+    """Read in which windows the model computes large images; None: at once. Raises as `read_model_settings` does."""
+    found = _read_settings(model_dir, source or str(model_dir), ("algorithm", "_window", "_overlap"))
+    if found["_window"] is None or reason_against(read_schema()["properties"]["_window"], found["algorithm"]):
+        return None
+    return Windows(found["_window"], found["_overlap"])
+
+
+def _read_settings(model_dir: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
+    """Read these keys of a model's description; None for one that is neither given nor has a default."""
     path = model_dir / HYPERPARAMETERS
     for needed in (path, model_dir / BEST_WEIGHTS):
         if not needed.is_file():
@@ -169,13 +186,12 @@ def read_model_settings(model_dir: Path, source: str = "") -> dict[str, Any]:
         raise ClientError(f"{name} is no training job's: it has more than {HYPERPARAMETERS_LIMIT} bytes")
     written, properties = parse_object(content, name), read_schema()["properties"]
     settings, faults = {}, []
-    for key in _SETTINGS:
+    for key in keys:
         entry = properties[key]
         settings[key] = convert(written.get(key, entry.get("default")), entry)
-        if not allows(entry, settings[key]):
+        is_left_out = key not in written and key not in read_schema()["required"]
+        if not is_left_out and not allows(entry, settings[key]):
             faults.append(f"{key} must be {describe_range(entry)}, not {json.dumps(written.get(key))}")
     if faults:
         raise ClientError(f"{name} does not describe a model", faults)
-    if not has_backbone(settings["algorithm"]):
-        del settings["backbone"]
     return settings

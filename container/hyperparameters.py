@@ -13,7 +13,8 @@ from jsonschema.exceptions import ValidationError
 from sagemaker_training import params
 
 from container.errors import ClientError
-from container.schema import convert, describe_range, has_backbone, read_schema
+from container.schema import convert, describe_range, read_schema, reason_against
+from container.windows import Windows
 
 LOG = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Hyperparameters:
     freeze_batchnorm: bool
     audit: str | None  # by the input mode when None
     exif_orientation: str
+    window: int | None
+    overlap: float
     class_names: Mapping[str, str] | None  # by class id in decimal
     tensorboard: bool
     class_weights: str | list[float] | None
@@ -91,6 +94,11 @@ class Hyperparameters:
     def crop(self) -> int:
         """Side of the training crop in pixels: `crop_size` rounded up to a multiple of 8."""
         return -(-self.crop_size // 8) * 8
+
+    @property
+    def windows(self) -> Windows | None:
+        """The windows in which large images are computed; None when at once."""
+        return Windows(self.window, self.overlap) if self.window else None
 
     @property
     def named_classes(self) -> dict[int, str]:
@@ -139,10 +147,13 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
         LOG.info("%s: known to the built-in algorithm, changes nothing in this one", ", ".join(idle))
     defaults = {name: entry.get("default") for name, entry in properties.items()}
     settled = {**defaults, "num_training_samples": 0, **values}
-    if not has_backbone(settled["algorithm"]):
-        if "backbone" in values:
-            LOG.warning("backbone has no effect: %s is a network of its own, without one", settled["algorithm"])
-        settled["backbone"] = None
+    for name, entry in properties.items():
+        if reason := reason_against(entry, settled["algorithm"]):
+            if name in values:
+                LOG.warning("%s has no effect: %s %s", name, settled["algorithm"], reason)
+            settled[name] = None
+    if "_overlap" in values and settled["_window"] is None:
+        LOG.warning("_overlap has no effect without _window")
     return Hyperparameters(
         **{name.lstrip("_"): value for name, value in settled.items() if not properties[name].get("x-no-effect")}
     )

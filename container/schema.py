@@ -108,13 +108,16 @@ def describe_range(entry: Mapping[str, Any]) -> str:
     return f"{low}{entry['type']}{high}"
 
 
-def has_backbone(algorithm: str) -> bool:
-    """Say whether the algorithm decodes what a backbone has encoded."""
-    return algorithm not in read_schema()["properties"]["backbone"]["x-not-with"]
+def reason_against(entry: Mapping[str, Any], algorithm: str) -> str:
+    """Say why a hyperparameter has no effect with this algorithm; an empty text when it has."""
+    return str(entry.get("x-not-with", {}).get(algorithm, ""))
 
 
 def allows(entry: Mapping[str, Any], value: Any) -> bool:
-    """Say whether a converted value is one that its entry, an enum or a range of integers, allows."""
+    """Say whether a converted value is one that its entry, an enum or a range of numbers, allows."""
     if "enum" in entry:
         return value in entry["enum"]
-    return type(value) is int and entry["minimum"] <= value <= entry["maximum"]
+    if type(value) is not int and (entry["type"] == "integer" or type(value) is not float):
+        return False
+    low, high = entry.get("minimum", -math.inf), entry.get("maximum", math.inf)
+    return bool(low <= value <= high and value > entry.get("exclusiveMinimum", -math.inf))

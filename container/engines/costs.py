@@ -6,6 +6,7 @@ import dataclasses
 
 from container.engines import heads, tiles
 from container.engines.protocol import Plan, TooLarge
+from container.windows import Windows
 
 STANDING = 2**26  # bytes that a slot may keep between two images; what took more is given back, 2 % of its time
 
@@ -36,12 +37,16 @@ _BAND_BYTES = {"mask": 5, "probabilities": 12}  # per score of a band, interpola
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """One model's: `reach` as in `tiles`, `bytes_per_pixel` of the network, `loaded` bytes of the model itself."""
+    """One model's: `reach` as in `tiles`, `bytes_per_pixel` of the network, `loaded` bytes of the model itself.
+
+    Without a reach, large images are computed in `windows`, where the model's job says so.
+    """
 
     num_classes: int
     reach: int | None
     bytes_per_pixel: int
     loaded: int = 0
+    windows: Windows | None = None
 
     @classmethod
     def of(
@@ -68,6 +73,8 @@ class Costs:
         As few tiles as there is room for; raises TooLarge when not even the smallest would do.
         """
         pixels = height * width
+        if self.windows and self.windows.divide(height, width):
+            return self._plan_windows(self.windows, height, width, room, answer)
         at_once = self._memory(pixels, pixels, needs) + answer
         if at_once <= room and (self.reach is None or pixels <= _TILE[1]):
             return Plan(at_once, pixels)
@@ -78,6 +85,15 @@ class Costs:
             raise _too_large(width, height, least, room)
         tile = min(_TILE[1], _TILE[0] + (room - least) // self.bytes_per_pixel)
         return Plan(self._memory(tile, pixels, needs) + answer, tiles.count(height, width, self.reach, tile), tile)
+
+    def _plan_windows(self, windows: Windows, height: int, width: int, room: int, answer: int) -> Plan:
+        pixels, seen = height * width, windows.largest(height, width)
+        beside = pixels * _IMAGE_BYTES + windows.memory(self.num_classes, height, width)
+        network = max(0, self.held(seen, seen, "probabilities") - STANDING) + seen * self.num_classes // 8
+        memory = max(_DECODING_BYTES * pixels, beside + network) + answer
+        if memory > room:
+            raise _too_large(width, height, memory, room)
+        return Plan(memory, windows.pixels(height, width))
 
     def _memory(self, seen: int, pixels: int, needs: str) -> int:
         beside = pixels * _IMAGE_BYTES + pixels * self.num_classes // 8  # an eighth: coarse logits, twice

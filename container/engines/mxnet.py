@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import mxnet as mx
@@ -20,6 +21,7 @@ from container.mx.architectures import create_network
 from container.mx.fastscnn import answer_any_size
 from container.mx.memory import image_bytes
 from container.mx.network import load_weights
+from container.windows import Windows, likeliest
 
 _WARM_SIZE = 240
 
@@ -34,19 +36,23 @@ class Costs:
     algorithm: str
     num_classes: int
     device: int | None = None
+    windows: Windows | None = None
 
     def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
         """Return how to compute an image within `room` bytes; raises TooLarge when it cannot be."""
-        pixels = height * width
-        network = image_bytes(self.algorithm, self.num_classes, pixels)
+        pixels = seen = at_once = height * width
         host = pixels * _IMAGE_BYTES + answer
+        if self.windows and self.windows.divide(height, width):
+            seen, at_once = self.windows.pixels(height, width), self.windows.largest(height, width)
+            host += self.windows.memory(self.num_classes, height, width)
+        network = image_bytes(self.algorithm, self.num_classes, at_once)
         if self.device is None:
             host += network
         elif network > self.device:
             raise _too_large(width, height, network, f"{self.device // 2**20} MB of the GPU")
         if host > room:
             raise _too_large(width, height, host, f"{room // 2**20} MB")
-        return Plan(host, pixels)
+        return Plan(host, seen)
 
 
 def _too_large(width: int, height: int, needed: int, allowed: str) -> TooLarge:
@@ -81,23 +87,33 @@ class MXNetEngine:
             self._network = amp.convert_hybrid_block(self._network, "float16", ctx=self._device)
         self._network.hybridize(static_alloc=True)
         self._lock = threading.Lock()
-        self.planner = Costs(self._algorithm, self.num_classes)
+        self.planner = Costs(self._algorithm, self.num_classes, windows=artifacts.read_windows(model_dir))
         self.standing = 0
         self.memory = _COPIES * (model_dir / artifacts.BEST_WEIGHTS).stat().st_size
 
     def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
-        What has begun is not stopped: MXNet offers no way.
+        What has begun is not stopped, but between two windows: MXNet offers no way.
         """
+        answer: Array
         with self._turn(stop):
-            answer: Array = self._logits(image).argmax(axis=1).astype("uint8").asnumpy()[0]
+            if windows := self._windows(image):
+                answer = np.empty(image.shape[:2], np.uint8)
+                for rows, band in windows.blend(partial(self._scores, stop=stop), image, self.num_classes):
+                    answer[rows] = likeliest(band)
+            else:
+                answer = self._logits(image).argmax(axis=1).astype("uint8").asnumpy()[0]
         return answer
 
     def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         with self._turn(stop):
-            answer: Array = self._logits(image).softmax(axis=1).asnumpy()[0]
+            if not (windows := self._windows(image)):
+                return self._scores(image)
+            answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
+            for rows, band in windows.blend(partial(self._scores, stop=stop), image, self.num_classes):
+                answer[:, rows] = band
         return answer
 
     def warm(self) -> None:
@@ -105,7 +121,7 @@ class MXNetEngine:
         self.mask(np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8))
         if self._device.device_type == "gpu":
             free, _ = mx.context.gpu_memory_info(self._device.device_id)
-            self.planner = Costs(self._algorithm, self.num_classes, free)
+            self.planner = dataclasses.replace(self.planner, device=free)
 
     def release(self) -> None:
         """Do nothing: MXNet keeps its pool of memory."""
@@ -116,6 +132,17 @@ class MXNetEngine:
             if stop:
                 stop.check()
             yield
+
+    def _windows(self, image: Uint8Array) -> Windows | None:
+        """Return the windows that divide the image, if any do."""
+        windows = self.planner.windows
+        return windows if windows and windows.divide(*image.shape[:2]) else None
+
+    def _scores(self, image: Uint8Array, stop: Stop | None = None) -> Array:
+        if stop:
+            stop.check()
+        scores: Array = self._logits(image).softmax(axis=1).asnumpy()[0]
+        return scores
 
     def _logits(self, image: Uint8Array) -> mx.nd.NDArray:
         images = mx.nd.array(image[None], dtype="uint8", ctx=self._device)

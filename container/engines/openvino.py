@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,10 +23,12 @@ from container.engines import heads, tiles
 from container.engines.costs import STANDING, Costs
 from container.engines.protocol import Plan, Stop
 from container.errors import ClientError, last_line
+from container.windows import Windows, likeliest
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 _WARM_SIZE = 64
+_METADATA = (["framework", "window"], ["framework", "overlap"])  # where OpenVINO puts ONNX's
 _NARROW = 512  # channels of the widest layer of the small backbones
 
 
@@ -45,7 +48,8 @@ class OpenVinoEngine:
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
         size = graph.stat().st_size
         seen = self.num_classes, tiles.reach(model), self.precision, _decoder(model)
-        self.planner = Costs.of(*seen, is_narrow=_is_narrow(model), graph=size)
+        costs = Costs.of(*seen, is_narrow=_is_narrow(model), graph=size)
+        self.planner = dataclasses.replace(costs, windows=_read_windows(model, graph) if costs.reach is None else None)
         self.standing = slots * STANDING
         self.memory = self.planner.loaded + self.standing
         settings: dict[str, Any] = {
@@ -68,6 +72,11 @@ class OpenVinoEngine:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
         stop = stop or Stop()
         answer = np.empty(image.shape[:2], np.uint8)
+        if windows := self._windows(image):
+            with self._slot(image, plan, "probabilities") as slot:
+                for rows, band in windows.blend(partial(self._scores, slot, stop=stop), image, self.num_classes):
+                    answer[rows] = likeliest(band)
+            return answer
         with self._slot(image, plan, "mask") as slot:
             logits = self._coarse_logits(slot, image, plan, stop)
             for rows, band in heads.resize(slot.mask, logits, image.shape[:2]):
@@ -78,11 +87,11 @@ class OpenVinoEngine:
     def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         stop = stop or Stop()
-        answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
         with self._slot(image, plan, "probabilities") as slot:
-            logits = self._coarse_logits(slot, image, plan, stop)
-            for rows, band in heads.resize(slot.probabilities, logits, image.shape[:2]):
-                stop.check()
+            if not (windows := self._windows(image)):
+                return self._scores(slot, image, plan, stop)
+            answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
+            for rows, band in windows.blend(partial(self._scores, slot, stop=stop), image, self.num_classes):
                 answer[:, rows] = band
         return answer
 
@@ -110,6 +119,21 @@ class OpenVinoEngine:
                 model.release_memory()
             self._is_swollen = False
 
+    def _windows(self, image: Uint8Array) -> Windows | None:
+        """Return the windows that divide the image, if any do."""
+        windows = self.planner.windows
+        return windows if windows and windows.divide(*image.shape[:2]) else None
+
+    def _scores(self, slot: _Slot, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+        """Return the probabilities of an image, or of a window of one, in an array of their own."""
+        stop = stop or Stop()
+        answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
+        logits = self._coarse_logits(slot, image, plan, stop)
+        for rows, band in heads.resize(slot.probabilities, logits, image.shape[:2]):
+            stop.check()
+            answer[:, rows] = band
+        return answer
+
     def _coarse_logits(self, slot: _Slot, image: Uint8Array, plan: Plan | None, stop: Stop) -> Array:
         """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
         reach, tile_pixels = self.planner.reach, plan.tile if plan else self.planner.usual_tile
@@ -129,6 +153,8 @@ class OpenVinoEngine:
         finally:
             self._slots.put(slot)
             seen = min(pixels, plan.tile or pixels) if plan else pixels
+            if windows := self._windows(image):
+                seen = pixels = windows.largest(*image.shape[:2])
             self._is_swollen = self._is_swollen or self.planner.held(seen, pixels, needs) > STANDING
             if self._is_swollen:
                 self.release()  # it would stay as large as the largest image so far
@@ -141,6 +167,21 @@ class _Slot:
     network: Any
     mask: Any
     probabilities: Any
+
+
+def _read_windows(model: Any, graph: Path) -> Windows | None:
+    """Read from the graph's metadata in which windows large images are computed; None when at once."""
+    side, overlap = (model.get_rt_info(path).value if model.has_rt_info(path) else None for path in _METADATA)
+    if side is None and overlap is None:
+        return None
+    try:
+        windows = Windows(int(side or ""), float(overlap or ""))
+        if windows.side < 1 or not 0 <= windows.overlap < 1:
+            raise ValueError
+    except ValueError:
+        told = f"its metadata say window {side}, overlap {overlap}"
+        raise ClientError(f"{graph} is not a graph that train wrote: {told}") from None
+    return windows
 
 
 def _is_narrow(model: Any) -> bool:
@@ -246,7 +287,9 @@ def _read_model(openvino: ModuleType, graph: Path) -> Any:
         (image,) = model.get_parameters()
         if image.get_element_type() != openvino.Type.u8 or coarse.get_element_type() != openvino.Type.f32:
             raise RuntimeError("it does not make float32 of uint8")
-        model = openvino.Model([coarse], [image])
+        whole, model = model, openvino.Model([coarse], [image])
+        for path in filter(whole.has_rt_info, _METADATA):
+            model.set_rt_info(whole.get_rt_info(path).value, path)
     except (RuntimeError, StopIteration) as error:
         raise _foreign(graph, error) from error
     if name := _name_of_weights_that_are_not_finite(model):

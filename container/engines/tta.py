@@ -9,6 +9,7 @@ import numpy as np
 
 from container.arrays import Array, Float32Array, Uint8Array
 from container.engines.protocol import Engine, Plan, Planner, Stop
+from container.windows import likeliest
 
 WAYS = ("flip", "scales", "flip,scales")  # what can be asked for
 
@@ -52,8 +53,7 @@ class Averaged:
 
     def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
-        mask: Array = self.probabilities(image, plan, stop).argmax(0).astype(np.uint8)
-        return mask
+        return likeliest(self.probabilities(image, plan, stop))
 
     def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the mean probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (C, H, W).

@@ -21,6 +21,7 @@ from container.mx.network import load_weights
 def convert(model_dir: Path, target: Path) -> None:
     """Write the graph of the best weights in `model_dir`; raises ClientError that names the file at fault."""
     network = create_network(**artifacts.read_model_settings(model_dir))
+    network.windows = artifacts.read_windows(model_dir)
     load_weights(network, model_dir / artifacts.BEST_WEIGHTS, [mx.cpu()])
     export_onnx(network, target)
 

@@ -2,7 +2,8 @@
 
 Input `image`: uint8 RGB (N, H, W, 3), any size. Outputs: `logits`, float32 (N, num_classes, H, W), and `mask`, uint8
 (N, H, W), the likeliest class of every pixel: whoever needs no more moves a byte a pixel. Whoever has to bound memory
-cuts the graph at the tensor `coarse_logits`, the logits before the last resize.
+cuts the graph at the tensor `coarse_logits`, the logits before the last resize. The graph's metadata say in which
+windows (`window`, their side in pixels, and `overlap`) this project computes large images.
 
 The translation is ours because MXNet's own (`mx.onnx`) knows neither a resize to the size of another tensor nor pooling
 into more than one bin, and uses parts of `onnx` that are gone (`onnx.mapping`).
@@ -49,6 +50,8 @@ def translate(network: SegmentationNetwork) -> onnx.ModelProto:
         tensors.update({(index, position): tensor for position, tensor in enumerate(outputs)})
     last, output, *_ = symbol["heads"][0]
     model = graph.assemble(tensors[last, output])
+    if network.windows:
+        helper.set_model_props(model, {"window": str(network.windows.side), "overlap": str(network.windows.overlap)})
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -19,6 +19,7 @@ from mxnet import gluon
 from container.errors import ClientError, last_line
 from container.mx.decoders import build_small
 from container.mx.losses import Criterion, cross_entropy
+from container.windows import Windows
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -41,6 +42,7 @@ class SegmentationNetwork(gluon.HybridBlock):
     heads: tuple[str, ...] = ("head", "auxlayer")  # the parts that are no backbone
     classifiers: tuple[str, ...] = ("head.block.4", "auxlayer.block.4")  # the layers that have an output per class
     least_side = 1  # pixels that a side of what it is called with must have
+    windows: Windows | None = None  # in which who calls it with whole images divides large ones
 
     def __init__(self, algorithm: str, backbone: str, num_classes: int, **norm: Any) -> None:
         super().__init__()

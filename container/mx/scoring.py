@@ -8,12 +8,14 @@ import threading
 from collections.abc import Iterator
 
 import mxnet as mx
+import numpy as np
 
 from container.arrays import Array, Uint8Array
 from container.environment import memory_available
 from container.errors import Cancelled
 from container.mx.memory import image_bytes
 from container.mx.network import SegmentationNetwork
+from container.windows import likeliest
 
 _AUTOTUNE = "MXNET_CUDNN_AUTOTUNE_DEFAULT"
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
@@ -55,7 +57,10 @@ class MXNetScorer:
 
     def admit(self, pixels: int) -> str | None:
         """Say why an image of so many pixels cannot be scored; None when it can."""
-        needed = image_bytes(self._network.algorithm, self._network.num_classes, pixels)
+        num_classes, windows = self._network.num_classes, self._network.windows
+        needed = image_bytes(self._network.algorithm, num_classes, min(pixels, windows.side**2) if windows else pixels)
+        if windows and self._devices[0].device_type == "cpu":  # else the windows are blended in another memory
+            needed += windows.memory(num_classes, 1, pixels)  # no form of so many pixels takes more
         if needed <= self._memory:
             return None
         return f"need about {needed // 2**20} MB of a device's memory, {self._memory // 2**20} MB are there"
@@ -63,19 +68,46 @@ class MXNetScorer:
     def answers(self, images: list[Uint8Array]) -> list[tuple[Array, ...] | MemoryError]:
         """Return each image's mask, uint8 (H, W), or the error of a device whose memory ran out.
 
-        The images, no more than `at_once`, are computed at the same time. Raises Cancelled once `until` is set, without
-        waiting for the devices.
+        The images, no more than `at_once`, are computed at the same time, but for those that windows divide. Raises
+        Cancelled once `until` is set, without waiting for the devices.
         """
-        masks = [
-            self._network(mx.nd.array(image[None], dtype="uint8", ctx=device)).argmax(axis=1).astype("uint8")
-            for image, device in zip(images, self._devices, strict=False)
+        windows = self._network.windows
+        divided = [windows is not None and windows.divide(*image.shape[:2]) for image in images]
+        masks = {
+            number: self._logits(image, device).argmax(axis=1).astype("uint8")
+            for number, (image, device) in enumerate(zip(images, self._devices, strict=False))
+            if not divided[number]
+        }
+        self._wait(list(masks.values()))
+        answers: list[tuple[Array, ...] | MemoryError] = [
+            _read(masks[number]) if number in masks else self._blend(image, self._devices[number])
+            for number, image in enumerate(images)
         ]
-        self._wait(masks)
-        answers: list[tuple[Array, ...] | MemoryError] = [_read(mask) for mask in masks]
         for image, device in zip(images, self._devices, strict=False):
             if device.device_type == "gpu" and image.shape[0] * image.shape[1] > _LARGE_IMAGE:
                 device.empty_cache()
         return answers
+
+    def _logits(self, image: Uint8Array, device: mx.Context) -> mx.nd.NDArray:
+        return self._network(mx.nd.array(image[None], dtype="uint8", ctx=device))
+
+    def _blend(self, image: Uint8Array, device: mx.Context) -> tuple[Array, ...] | MemoryError:
+        """Compute an image window by window."""
+        assert self._network.windows
+
+        def scores(window: Uint8Array) -> Array:
+            found = self._logits(window, device).astype("float32").softmax(axis=1)
+            self._wait([found])
+            scores: Array = found.asnumpy()[0]
+            return scores
+
+        mask = np.empty(image.shape[:2], np.uint8)
+        try:
+            for rows, band in self._network.windows.blend(scores, image, self._network.num_classes):
+                mask[rows] = likeliest(band)
+        except mx.MXNetError as error:
+            return _ran_out(error)
+        return (mask,)
 
     def _wait(self, arrays: list[mx.nd.NDArray]) -> None:
         """Wait for the devices in a thread: the engine's own wait cannot be given up."""
@@ -97,10 +129,15 @@ def _read(mask: mx.nd.NDArray) -> tuple[Array, ...] | MemoryError:
     try:
         return (mask.asnumpy()[0],)
     except mx.MXNetError as error:
-        text = str(error).lower()
-        if "out of memory" in text or "failed to allocate" in text:
-            return MemoryError("the device's memory ran out")
-        raise
+        return _ran_out(error)
+
+
+def _ran_out(error: mx.MXNetError) -> MemoryError:
+    """Return what a device says that has no memory left; raises any other error again."""
+    text = str(error).lower()
+    if "out of memory" in text or "failed to allocate" in text:
+        return MemoryError("the device's memory ran out")
+    raise error
 
 
 def _free_memory(devices: list[mx.Context]) -> int:

@@ -34,6 +34,7 @@ def start_network(environment: Environment, job: Hyperparameters, devices: list[
         mx.random.seed(job.seed)
         np.random.seed(job.seed)  # MXNet's initialisers draw from both
     network = create_network(job.algorithm, job.num_classes, job.backbone, **_norm(job, devices))
+    network.windows = job.windows
     initialize_weights(network)
     loaded: set[str] = set()
     if "model" in environment.channels:

@@ -13,6 +13,7 @@ import pytest
 
 from container import artifacts
 from container.errors import ClientError, PlatformError
+from container.windows import Windows
 from tests.conftest import SmallDisk
 
 
@@ -220,3 +221,37 @@ def test_what_has_no_backbone_says_none(tmp_path: Path) -> None:
 def test_an_old_description_gets_the_defaults(tmp_path: Path) -> None:
     describe(tmp_path, {"num_classes": 2})
     assert artifacts.read_model_settings(tmp_path) == {"num_classes": 2, "algorithm": "fcn", "backbone": "resnet-50"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, None),
+        ({"_overlap": 0.5}, None),
+        ({"_window": "512"}, Windows(512, 0.25)),
+        ({"_window": 512.0, "_overlap": "0.5"}, Windows(512, 0.5)),
+        ({"_window": '"512"', "_overlap": 0.75}, Windows(512, 0.75)),
+        ({"_window": 512, "algorithm": "fcn"}, None),
+    ],
+)
+def test_windows_are_read_in_every_form(tmp_path: Path, settings: dict[str, object], expected: Windows | None) -> None:
+    describe(tmp_path, {"num_classes": 2, "algorithm": "psp", **settings})
+    assert artifacts.read_windows(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("_window", 63, "_window must be 64 \u2264 integer, not 63"),
+        ("_window", None, "_window must be 64 \u2264 integer, not null"),
+        ("_window", 1e9 + 0.5, "_window must be 64 \u2264 integer, not 1000000000.5"),
+        ("_overlap", 0, "_overlap must be 0 < number \u2264 0.75, not 0"),
+        ("_overlap", 1, "_overlap must be 0 < number \u2264 0.75, not 1"),
+        ("_overlap", True, "_overlap must be 0 < number \u2264 0.75, not true"),
+        ("_overlap", "NaN", '_overlap must be 0 < number \u2264 0.75, not "NaN"'),
+    ],
+)
+def test_windows_that_are_none_are_named(tmp_path: Path, name: str, value: object, said: str) -> None:
+    describe(tmp_path, {"num_classes": 2, "algorithm": "psp", "_window": 128, name: value})
+    with pytest.raises(ClientError, match=re.escape(said)):
+        artifacts.read_windows(tmp_path, "the archive")
