@@ -55,8 +55,9 @@ def ours() -> Callable[[tuple[bytes, bytes]], object]:
     label_map = LabelMap()
 
     def load(pair: tuple[bytes, bytes]) -> object:
-        labels, _ = label_map.apply(decode_annotation(pair[1]).pixels, 254)
-        return random_crop(decode_image(pair[0]), labels, BASE_SIZE, CROP_SIZE, rng)
+        reading = label_map.interpret(decode_annotation(pair[1]), 254)
+        reading.check(254)
+        return random_crop(decode_image(pair[0]), reading.image(), BASE_SIZE, CROP_SIZE, rng)
 
     return load
 

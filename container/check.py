@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from container import artifacts
+from container.arrays import Array, Float32Array, Uint8Array
 from container.errors import ClientError
 
 CHECK = "check.json"
@@ -42,13 +43,13 @@ class Check:
     Those are float32 (num_classes, 8, 8). `weights` and `int8` are fingerprints, `int8` empty where none is approved.
     """
 
-    picture: np.ndarray
-    mask: np.ndarray
-    probabilities: np.ndarray
+    picture: Uint8Array
+    mask: Uint8Array
+    probabilities: Float32Array
     weights: str
     int8: str
 
-    def fault(self, mask: np.ndarray, probabilities: np.ndarray, precision: str) -> str:
+    def fault(self, mask: Uint8Array, probabilities: Float32Array, precision: str) -> str:
         """Say how a model's answer to the picture differs from this; an empty text where it is rounding."""
         expected, tolerance = _scores(self.probabilities), _TOLERANCES[precision]
         if len(probabilities) != len(expected):
@@ -66,17 +67,18 @@ class Check:
         return ""
 
 
-def draw_picture() -> np.ndarray:
+def draw_picture() -> Uint8Array:
     """Return a picture with colours, edges and texture, the same everywhere: uint8 RGB (64, 64, 3)."""
     y, x = np.mgrid[:_SIDE, :_SIDE]
     picture = np.stack([4 * x, 4 * y, 255 - 2 * (x + y)], axis=2)
     picture[(x - 42) ** 2 + (y - 22) ** 2 < 250] = (230, 60, 40)
     picture[(y >= 40) & (x < 32) & ((x // 4 + y // 4) % 2 == 0)] //= 3
     picture += ((x * 37 + y * 101) ^ (x * y))[:, :, None] % 32 - 16
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    drawn: Uint8Array = np.clip(picture, 0, 255).astype(np.uint8)
+    return drawn
 
 
-def write_check(model_dir: Path, probabilities: Callable[[np.ndarray], np.ndarray]) -> None:
+def write_check(model_dir: Path, probabilities: Callable[[Uint8Array], Float32Array]) -> None:
     """Ask the best weights of `model_dir` for the picture's probabilities, float32 (C, H, W), and write what they say.
 
     Raises ValueError when the answer is not finite.
@@ -131,7 +133,7 @@ def read_check(model_dir: Path) -> Check | None:
     return check
 
 
-def unusable(probabilities: np.ndarray) -> str:
+def unusable(probabilities: Float32Array) -> str:
     """Say what is wrong with probabilities of any model; an empty text when nothing is."""
     if not np.isfinite(probabilities).all():
         return "numbers that are not finite"
@@ -152,16 +154,16 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _scores(probabilities: np.ndarray) -> np.ndarray:
+def _scores(probabilities: Float32Array) -> Array:
     """Return what the network said before the softmax but for a constant, which is the mean over the classes here."""
     logarithms = np.log(np.maximum(probabilities, _LEAST, dtype=np.float64))
-    scores: np.ndarray = logarithms - logarithms.mean(axis=0)
+    scores: Float32Array = logarithms - logarithms.mean(axis=0)
     return scores
 
 
-def _write(array: np.ndarray) -> str:
+def _write(array: Array) -> str:
     return base64.b64encode(array.tobytes()).decode()
 
 
-def _read(text: str, dtype: str, *shape: int) -> np.ndarray:
+def _read(text: str, dtype: str, *shape: int) -> Array:
     return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)

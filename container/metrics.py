@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from container.arrays import Array, Uint8Array
+
 _COUNTED_AT_ONCE = 2**20  # pixels: each takes 40 bytes while it is counted
 
 METRIC_DEFINITIONS = {
@@ -67,7 +69,7 @@ class ConfusionMatrix:
     def __init__(self, num_classes: int) -> None:
         self.counts = np.zeros((num_classes, num_classes), np.int64)
 
-    def update(self, labels: np.ndarray, predictions: np.ndarray) -> None:
+    def update(self, labels: Uint8Array, predictions: Uint8Array) -> None:
         """Count two integer arrays of one shape; labels that are no class (255) are left out."""
         classes = len(self.counts)
         true, predicted = labels.reshape(-1), predictions.reshape(-1)
@@ -82,7 +84,7 @@ class ConfusionMatrix:
         """Share of the labelled pixels that are right; 0 when there are none."""
         return float(np.trace(self.counts) / max(1, self.counts.sum()))
 
-    def iou(self) -> np.ndarray:
+    def iou(self) -> Array:
         """Intersection over union per class, NaN for a class in neither truth nor prediction."""
         intersection = np.diag(self.counts)
         union = self.counts.sum(0) + self.counts.sum(1) - intersection

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from container.arrays import Array
 from local_test.overlay import colour_mask
 
 CLASSES = ("background", "circle", "square", "triangle", "cross")
@@ -41,7 +42,7 @@ class Ground:
     """How one class looks: its mean colour (RGB, 0…255) and its pattern, a function of two phases in radians."""
 
     colour: tuple[int, int, int]
-    pattern: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    pattern: Callable[[Array, Array], Array]
 
 
 _GROUNDS = (
@@ -53,7 +54,7 @@ _GROUNDS = (
 )
 
 
-def draw_sample(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_sample(rng: np.random.Generator, width: int, height: int) -> tuple[Array, Array]:
     """Draw one picture, uint8 RGB (H, W, 3), and its class ids, uint8 (H, W)."""
     labels = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(labels)
@@ -145,7 +146,7 @@ def _outline(shape: str, centre: tuple[float, float], radius: float, turn: float
     return [(centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos) for x, y in corners]
 
 
-def _texture(rng: np.random.Generator, ground: Ground, width: int, height: int) -> np.ndarray:
+def _texture(rng: np.random.Generator, ground: Ground, width: int, height: int) -> Array:
     """Paint a whole picture with one ground: hue, brightness, wavelength and direction vary; float (H, W, 3)."""
     y, x = np.mgrid[:height, :width]
     angle, step = rng.uniform(0, math.pi), 2 * math.pi / rng.uniform(7, 12)

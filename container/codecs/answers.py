@@ -6,8 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
-import numpy as np
-
+from container.arrays import Array
 from container.classes import ClassEntry
 from container.codecs.masks import JsonEncoder, PngEncoder
 from container.codecs.probabilities import Buffer, Compression, NpyEncoder, RecordIOEncoder
@@ -29,7 +28,7 @@ class Encoder(Protocol):
         """Return about how many bytes the answer will have, 0 when only the answer can say."""
         ...
 
-    def encode(self, answer: np.ndarray) -> list[Buffer]:
+    def encode(self, answer: Array) -> list[Buffer]:
         """Return the buffers that, one after the other, are the answer."""
         ...
 

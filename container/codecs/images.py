@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from container.arrays import Array, Uint8Array
 from container.codecs import jpeg, png, strict
 from container.codecs.header import (
     CutOff,
@@ -61,9 +62,9 @@ class Annotation:
     or the number of grey `levels` of the others; `colours` are uint8 RGB (H, W, 3).
     """
 
-    pixels: np.ndarray | None
-    palette: np.ndarray | None = None
-    colours: np.ndarray | None = None
+    pixels: Array | None
+    palette: Uint8Array | None = None
+    colours: Uint8Array | None = None
     levels: int = 256
 
     @property
@@ -81,7 +82,7 @@ def decode_image(
     orientation: Orientation = "ignore",
     warn: Warn | None = None,
     header: Header | None = None,
-) -> np.ndarray:
+) -> Array:
     """Decode JPEG or PNG of any mode to uint8 RGB, shape (H, W, 3).
 
     Grey, palette and CMYK become RGB, alpha is dropped, 16-bit samples keep their high byte. The EXIF orientation
@@ -99,7 +100,7 @@ def decode_image(
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def decode_reduced(data: bytes, header: Header, *, warn: Warn | None = None) -> np.ndarray:
+def decode_reduced(data: bytes, header: Header, *, warn: Warn | None = None) -> Array:
     """Decode a JPEG to grey at an eighth of its size, uint8 (h, w), or to (h, w, 4) when it is CMYK.
 
     All of its data are read, so it is as good a proof as a whole decode that nothing is missing, at half the cost.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from container.arrays import Array, Uint8Array
 from container.classes import ClassEntry
 from container.codecs.probabilities import Compression
 
@@ -40,7 +41,7 @@ class PngEncoder:
         """Return 0: how well it compresses, only the mask can say."""
         return 0
 
-    def encode(self, mask: np.ndarray) -> list[bytes | memoryview]:
+    def encode(self, mask: Uint8Array) -> list[bytes | memoryview]:
         """Encode a mask, uint8 (H, W)."""
         image = Image.fromarray(mask)
         if self._palette is not None:
@@ -67,7 +68,7 @@ class JsonEncoder:
         """Return 0: how well it compresses, only the mask can say."""
         return 0
 
-    def encode(self, mask: np.ndarray) -> list[bytes | memoryview]:
+    def encode(self, mask: Uint8Array) -> list[bytes | memoryview]:
         """Encode a mask, uint8 (H, W)."""
         height, width = mask.shape
         values, starts, ends = _column_runs(mask)
@@ -79,7 +80,7 @@ class JsonEncoder:
         return [json.dumps({"shape": [height, width], "classes": classes}).encode()]
 
 
-def voc_palette() -> np.ndarray:
+def voc_palette() -> Array:
     """Return Pascal VOC's colours, uint8 (256, 3): the bits of the class id, dealt to red, green and blue in turn."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1]  # bit 0 first
     deal = [[0, 3, 6], [1, 4, 7], [2, 5]]  # which of them each channel gets, for its highest bits
@@ -87,7 +88,7 @@ def voc_palette() -> np.ndarray:
     return np.stack(channels, axis=1).astype(np.uint8)
 
 
-def _column_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _column_runs(mask: Uint8Array) -> tuple[Array, Array, Array]:
     """Cut the pixels, read column by column, into runs of one class: their classes, first pixels and ends."""
     pixels = mask.ravel(order="F")
     borders = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
@@ -95,7 +96,7 @@ def _column_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return pixels[starts], starts, np.concatenate([borders, [len(pixels)]])
 
 
-def _describe_class(starts: np.ndarray, ends: np.ndarray, height: int, width: int) -> dict[str, Any]:
+def _describe_class(starts: Array, ends: Array, height: int, width: int) -> dict[str, Any]:
     """Describe one class by its runs."""
     left, right = int(starts[0]) // height, int(ends[-1] - 1) // height
     top, bottom = starts % height, (ends - 1) % height
@@ -111,7 +112,7 @@ def _describe_class(starts: np.ndarray, ends: np.ndarray, height: int, width: in
     }
 
 
-def _compress(counts: np.ndarray) -> str:
+def _compress(counts: Array) -> str:
     """Write run lengths as COCO does: from the fourth on as difference to the one before the last, 5 bits a character.
 
     https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c (rleToString)
@@ -126,4 +127,4 @@ def _compress(counts: np.ndarray) -> str:
         open_ = open_ & (numbers != np.where(bits & 16, -1, 0))  # the last character's top bit is the sign
         characters.append((bits | open_ << 5) + 48)
     text = np.stack(characters, 1)[np.stack(written, 1)]
-    return text.astype(np.uint8).tobytes().decode("ascii")
+    return str(text.astype(np.uint8).tobytes(), "ascii")

@@ -183,4 +183,5 @@ def _is_ancillary(kind: bytes) -> bool:
 
 def _is_sound(data: bytes, start: int, end: int) -> bool:
     """Say whether the chunk's checksum is right."""
-    return zlib.crc32(memoryview(data)[start + 4 : end - 4]) == struct.unpack_from(">I", data, end - 4)[0]
+    (declared,) = struct.unpack_from(">I", data, end - 4)
+    return bool(zlib.crc32(memoryview(data)[start + 4 : end - 4]) == declared)

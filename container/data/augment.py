@@ -9,14 +9,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from container.arrays import Array, Uint8Array
 from container.data.reading import IGNORE
 
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean (.485, .456, .406) × 255
 
 
 def random_crop(
-    image: np.ndarray, labels: np.ndarray, base_size: int, crop_size: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+    image: Uint8Array, labels: Uint8Array, base_size: int, crop_size: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
     """Augment as GluonCV does: mirror, scale the long side to base_size × U(0.5, 2), crop, blur half of the time.
 
     Takes uint8 (H, W, 3) and (H, W), returns uint8 (crop_size, crop_size, 3) and (crop_size, crop_size). What
@@ -37,7 +38,7 @@ def random_crop(
     return crop, crop_labels
 
 
-def centre_crop(image: np.ndarray, labels: np.ndarray, crop_size: int) -> tuple[np.ndarray, np.ndarray]:
+def centre_crop(image: Uint8Array, labels: Uint8Array, crop_size: int) -> tuple[Array, Array]:
     """Scale the short side to `crop_size` and cut out the centre square; types as in `random_crop`."""
     height, width = labels.shape
     side = min(height, width)
@@ -53,7 +54,7 @@ def _random_span(length: int, side: float, rng: np.random.Generator) -> slice:
     return slice(start, start + size)
 
 
-def _resample(image: np.ndarray, labels: np.ndarray, scale: float, crop_size: int) -> tuple[np.ndarray, np.ndarray]:
+def _resample(image: Uint8Array, labels: Uint8Array, scale: float, crop_size: int) -> tuple[Array, Array]:
     """Scale a region to the crop, and pad at the bottom and the right where it is smaller."""
     height, width = (max(1, min(crop_size, round(length * scale))) for length in labels.shape)
     if max(height, width) >= crop_size - 1:  # rounding must not leave a line of padding

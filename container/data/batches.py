@@ -11,13 +11,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from container.arrays import Array, Uint8Array
 from container.data.reading import IGNORE
 from container.data.samples import Sample
 
-Pair = tuple[np.ndarray, np.ndarray]
+Pair = tuple[Array, Array]
 _Group = tuple[int, list[tuple[str, "Future[Pair | None]"]]]
 _Item = _Group | BaseException | None
-Part = Callable[[int, list[Sample]], tuple[int, list[Sample]]]  # of a group whose first sample has this number in its pass
+# takes the number in its pass of a group's first sample, and the group; returns the same of a host's part of it
+Part = Callable[[int, list[Sample]], tuple[int, list[Sample]]]
 _AHEAD = 2  # batches that may wait for the device
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 
@@ -30,8 +32,8 @@ class Batch:
     pixels of all parts.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: Uint8Array
+    labels: Uint8Array
     group: int = 0
     names: tuple[str, ...] = ()
     whole: tuple[int, int] | None = None

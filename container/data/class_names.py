@@ -9,9 +9,7 @@ from container.data.reading import IGNORE
 from container.data.samples import Samples
 
 
-def known_classes(
-    samples: Samples, num_classes: int, chosen: Mapping[int, str] | None = None
-) -> dict[int, ClassEntry]:
+def known_classes(samples: Samples, num_classes: int, chosen: Mapping[int, str] | None = None) -> dict[int, ClassEntry]:
     """Describe the classes of a channel, ascending by id.
 
     They are called as `chosen` says (the hyperparameter _class_names), else as the channel's label map does, else as

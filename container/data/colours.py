@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from container.arrays import Array, Uint8Array
 from container.errors import ClientError
 
 LOG = logging.getLogger(__name__)
@@ -40,28 +41,28 @@ def colour_code(colour: Colour) -> int:
     return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
-def colour_codes(colours: np.ndarray) -> np.ndarray:
+def colour_codes(colours: Uint8Array) -> Array:
     """Return 0xrrggbb, int32 (…), of uint8 RGB colours (…, 3)."""
     wide = colours.astype(np.int32)
-    codes: np.ndarray = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    codes: Array = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
     return codes
 
 
-def colour_places(codes: np.ndarray, known: tuple[int, ...]) -> np.ndarray:
+def colour_places(codes: Array, known: tuple[int, ...]) -> Array:
     """Return the place of each code in `known`, and len(known) for what is not there; the shape is that of `codes`."""
-    places: np.ndarray = _places(known)[codes]
+    places: Array = _places(known)[codes]
     return places
 
 
 @functools.lru_cache(maxsize=4)
-def _places(known: tuple[int, ...]) -> np.ndarray:
+def _places(known: tuple[int, ...]) -> Array:
     """One entry for every colour there is (16 MB): a look-up per pixel, however many colours are known."""
     table = np.full(2**24, len(known), np.uint8 if len(known) < 256 else np.uint16)
     table[list(known)] = np.arange(len(known))
     return table
 
 
-def count_colours(codes: np.ndarray) -> dict[int, int]:
+def count_colours(codes: Array) -> dict[int, int]:
     """Count the pixels of each colour, the commonest only where a picture has more than a mask could."""
     values, counts = np.unique(codes, return_counts=True)
     most = np.argsort(-counts, kind="stable")[:_COUNTED]
@@ -96,14 +97,7 @@ class ColourMap:
     names: Mapping[int, str]
     colours: Mapping[int, Colour]
 
-    def as_classes(self) -> list[dict[str, object]]:
-        """Describe the classes for `classes.json`, ascending by id."""
-        return [
-            {"id": index, "name": self.names[index], "color": "#{:02x}{:02x}{:02x}".format(*self.colours[index])}
-            for index in sorted(self.names)
-        ]
-
-    def as_arrays(self) -> tuple[np.ndarray, np.ndarray]:
+    def as_arrays(self) -> tuple[Array, Array]:
         """Return the colours (0xrrggbb) and their class ids, int64 each; raises ClientError when two share a colour."""
         owners = self._owners()
         if shared := next((ids for ids in owners.values() if len(ids) > 1), None):
@@ -111,7 +105,7 @@ class ColourMap:
             raise ClientError(f"an RGB mask cannot tell {names} apart, which have one colour: give masks of class ids")
         return np.array(list(owners), np.int64), np.array([ids[0] for ids in owners.values()], np.int64)
 
-    def repair(self, palette: np.ndarray) -> np.ndarray:
+    def repair(self, palette: Uint8Array) -> Array:
         """Return the class of each palette index, int64 (256,), by its colour where that contradicts the index.
 
         `palette` is uint8 RGB (n, 3). Masks made between June and September 2020 have the right colours under wrong

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from container.arrays import Array, Uint8Array
 from container.data.colours import colour_codes
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE, Reading, UnmappedColours
@@ -29,7 +30,7 @@ class Seen:
     height: int
     width: int
     reading: Reading
-    palette: np.ndarray | None = None
+    palette: Uint8Array | None = None
     is_turned: bool = False  # as the photograph's EXIF orientation says
     is_ambiguous: bool = False  # it was not, though its size would be right either way
     notes: tuple[str, ...] = ()
@@ -153,7 +154,7 @@ class Findings:
     @property
     def classes(self) -> list[int]:
         """Classes that have pixels."""
-        return np.flatnonzero(self.labels[: self.num_classes]).tolist()
+        return [int(label) for label in np.flatnonzero(self.labels[: self.num_classes])]
 
     def share(self, pixels: int | np.integer[Any]) -> float:
         """Return the share of all pixels of usable pairs, 0 to 1."""
@@ -187,7 +188,7 @@ class Findings:
             return str(value)
         return f"#{value:06x}" if value >= 0 else "other colours"
 
-    def _count_values(self, reading: Reading, present: np.ndarray) -> None:
+    def _count_values(self, reading: Reading, present: Array) -> None:
         self.is_colour |= reading.is_colour
         columns = (reading.values, reading.counts, reading.labels, reading.unnamed)
         for value, pixels, label, unnamed in zip(*(column[present].tolist() for column in columns), strict=True):
@@ -216,7 +217,7 @@ class Findings:
         elif ignored > _MOSTLY * pixels:
             self.mostly_ignored.append(seen.name)
 
-    def _note_palette(self, seen: Seen, present: np.ndarray) -> None:
+    def _note_palette(self, seen: Seen, present: Array) -> None:
         if seen.reading.repaired is not None and seen.reading.repaired[present].any():
             self.repaired.append(seen.name)
         if seen.palette is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from container.arrays import Array
 from container.codecs.images import Annotation
 from container.data.colours import Colour, ColourMap, colour_code, colour_codes, count_colours, parse_colour
 from container.data.reading import IGNORE, Meaning, Reading, UnmappedColours, read_colours, settle
@@ -117,15 +118,6 @@ class LabelMap:
             self._tables[num_classes] = self._labels_of(values, num_classes)
         return Reading(pixels, values, *self._tables[num_classes])
 
-    def apply(self, pixels: np.ndarray, num_classes: int) -> tuple[np.ndarray, int]:
-        """Map ids (H, W) to uint8 labels (H, W), 255 = ignore; also returns how many pixels the map does not name.
-
-        Raises ClientError with the first pixel value whose label is neither a class nor 255.
-        """
-        reading = self.interpret(Annotation(pixels=pixels), num_classes)
-        reading.check(num_classes)
-        return reading.image(), reading.ignored
-
     def _read(self, content: dict[str, Any]) -> None:
         self.names = _read_names(content.pop("names", {}))
         if set(content) == {"scale"}:
@@ -184,7 +176,7 @@ class LabelMap:
             annotation.pixels, values, shown.labels[places], shown.unnamed[places], shown.wrong[places], is_colour=True
         )
 
-    def _labels_of(self, values: np.ndarray, num_classes: int) -> Meaning:
+    def _labels_of(self, values: Array, num_classes: int) -> Meaning:
         """Return labels (uint8), unnamed and wrong of ids."""
         if self.scale is not None:
             labels = np.floor(values / self.scale).astype(np.int64)
@@ -200,7 +192,7 @@ class LabelMap:
         return int(self._labels_of(np.array([value]), num_classes)[0][0])
 
 
-def _greys(levels: int) -> np.ndarray:
+def _greys(levels: int) -> Array:
     """Return the colours of a greyscale picture's values."""
     return np.repeat((np.arange(levels) * 255 // (levels - 1)).astype(np.uint8)[:, None], 3, axis=1)
 

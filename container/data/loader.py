@@ -73,9 +73,7 @@ class Loader:
     @property
     def classes(self) -> dict[int, ClassEntry]:
         """What the job and the data have said of the classes so far, ascending by id; empty when nothing."""
-        return known_classes(
-            self._samples, self._hyperparameters.num_classes, self._hyperparameters.named_classes
-        )
+        return known_classes(self._samples, self._hyperparameters.num_classes, self._hyperparameters.named_classes)
 
     @property
     def enterable(self) -> bool:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
-import numpy as np
-
+from container.arrays import Array, Uint8Array
 from container.codecs.images import DecodeError, read_header
 from container.data.colours import ColourMap
 from container.data.samples import Sample
@@ -24,8 +23,8 @@ class Picture:
     """uint8 RGB image (H, W, 3) and uint8 labels (H, W), 255 = ignore."""
 
     name: str
-    image: np.ndarray
-    labels: np.ndarray
+    image: Uint8Array
+    labels: Uint8Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Skipped:
 
 def pictures(
     samples: Iterable[Sample],
-    decode: Callable[[Sample], tuple[np.ndarray, np.ndarray]],
+    decode: Callable[[Sample], tuple[Array, Array]],
     admit: Callable[[int], str | None],
     ahead: int,
     workers: int,

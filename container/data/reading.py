@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
+from container.arrays import Array, Uint8Array
 from container.data.colours import colour_places, suggest_map
 from container.errors import ClientError
 
@@ -25,7 +26,7 @@ class UnmappedColours(ClientError):
         self.colours = colours
 
 
-Meaning = tuple[np.ndarray, np.ndarray, np.ndarray]  # labels, unnamed and wrong, of as many values
+Meaning = tuple[Array, Array, Array]  # labels, unnamed and wrong, of as many values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +38,16 @@ class Reading:
     its label is no class.
     """
 
-    places: np.ndarray
-    values: np.ndarray
-    labels: np.ndarray
-    unnamed: np.ndarray
-    wrong: np.ndarray
+    places: Array
+    values: Array
+    labels: Array
+    unnamed: Array
+    wrong: Array
     is_colour: bool = False
-    repaired: np.ndarray | None = None  # bool (n,): Ground Truth's colours give another id than the pixel's
+    repaired: Array | None = None  # bool (n,): Ground Truth's colours give another id than the pixel's
 
     @functools.cached_property
-    def counts(self) -> np.ndarray:
+    def counts(self) -> Array:
         """Pixels of each value, int64 (n,)."""
         if self.places.dtype == np.uint8 and self.places.size < _EXACT:
             histogram = cv2.calcHist([self.places], [0], None, [256], [0, 256])
@@ -58,7 +59,7 @@ class Reading:
         """How many pixels are ignored because the map does not name their value."""
         return int(self.counts[self.unnamed].sum()) if self.unnamed.any() else 0
 
-    def count_values(self, which: np.ndarray | None = None) -> dict[int, int]:
+    def count_values(self, which: Array | None = None) -> dict[int, int]:
         """Count the pixels of each value that is there, or of those that `which`, bool (n,), names."""
         present = np.flatnonzero(self.counts if which is None else self.counts * which)
         return dict(zip(self.values[present].tolist(), self.counts[present].tolist(), strict=True))
@@ -71,17 +72,15 @@ class Reading:
                 "pixels 255 (ignore), or give a label map"
             )
 
-    def image(self) -> np.ndarray:
+    def image(self) -> Array:
         """Return the labels, uint8 (H, W)."""
         if self.places.dtype == np.uint8 and len(self.labels) == 256:
             return cv2.LUT(self.places, self.labels)
-        labels: np.ndarray = self.labels[self.places]
+        labels: Uint8Array = self.labels[self.places]
         return labels
 
 
-def read_colours(
-    codes: np.ndarray, known: np.ndarray, labels: np.ndarray, unnamed: np.ndarray, wrong: np.ndarray
-) -> Reading:
+def read_colours(codes: Array, known: Array, labels: Array, unnamed: Array, wrong: Array) -> Reading:
     """Look colours up among the known ones; what is none of them is unnamed."""
     return Reading(
         colour_places(codes, tuple(known.tolist())),
@@ -93,7 +92,7 @@ def read_colours(
     )
 
 
-def settle(labels: np.ndarray, unnamed: np.ndarray, num_classes: int) -> Meaning:
+def settle(labels: Array, unnamed: Array, num_classes: int) -> Meaning:
     """Tell which labels (int64) are no class, and make 255 of them."""
     wrong = (labels >= num_classes) & (labels != IGNORE)
     return np.where(wrong, IGNORE, labels).astype(np.uint8), unnamed, wrong

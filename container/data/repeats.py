@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from container.arrays import Array
 from container.codecs.images import DecodeError, decode_image
 
 Kind = Literal[b"J", b"R"]  # of an eighth of a JPEG's grey, of a whole RGB image
@@ -18,7 +19,7 @@ Digests = Mapping[bytes, list[str]]  # names (paths) of images by digest
 _STEP = 8  # every so many rows and columns enter the second half of a digest
 
 
-def digest_pixels(kind: Kind, size: tuple[int, int], pixels: np.ndarray) -> bytes:
+def digest_pixels(kind: Kind, size: tuple[int, int], pixels: Array) -> bytes:
     """Return bytes that are equal for equal uint8 pixels of an image of that size (height, width).
 
     For others they are hardly ever equal (64 bits), but that an eighth of a JPEG leaves out much of it.

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from container.arrays import Uint8Array
 from container.codecs.images import (
     CutOff,
     DecodeError,
@@ -70,8 +71,8 @@ class Samples(Protocol):
 class Decoded(NamedTuple):
     """A pair ready for use: uint8 RGB (H, W, 3), uint8 labels (H, W), how many pixels the label map leaves unnamed."""
 
-    image: np.ndarray
-    labels: np.ndarray
+    image: Uint8Array
+    labels: Uint8Array
     unnamed: int
     seen: Seen
 

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from container.arrays import Array, Uint8Array
 from container.engines.protocol import Engine
 from container.errors import AlgorithmError, Cancelled
 
@@ -66,7 +67,7 @@ class ChildEngine:
         os.set_blocking(self._process.stdin.fileno(), False)
         self.num_classes, self.max_pixels = _READY.unpack(self._exchange(b"", _READY.size))
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
+    def mask(self, image: Uint8Array) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
         Raises MemoryError when the process was killed over it; the next image gets a new one.

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from container.arrays import Array, Float32Array
+
 _BAND_VALUES = 2**24  # scores that are resized at once: 64 MB
 
 
-def resize(head: Any, logits: np.ndarray, size: tuple[int, ...]) -> Iterator[tuple[slice, np.ndarray]]:
+def resize(head: Any, logits: Float32Array, size: tuple[int, ...]) -> Iterator[tuple[slice, Array]]:
     """Give the answer of `head`, an infer request, to logits (1, C, h, w) resized to `size`, band by band of rows.
 
     Each is the slice of its rows and the answer for them, which is valid until the next.

@@ -10,6 +10,7 @@ import numpy as np
 from mxnet.contrib import amp
 
 from container import artifacts
+from container.arrays import Array, Uint8Array
 from container.errors import ClientError
 from container.mx.memory import image_bytes
 from container.mx.network import SegmentationNetwork, load_weights
@@ -45,16 +46,16 @@ class MXNetEngine:
         self._network.hybridize(static_alloc=True)
         self._lock = threading.Lock()
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
+    def mask(self, image: Uint8Array) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
         with self._lock:
-            answer: np.ndarray = self._logits(image).argmax(axis=1).astype("uint8").asnumpy()[0]
+            answer: Array = self._logits(image).argmax(axis=1).astype("uint8").asnumpy()[0]
         return answer
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
+    def probabilities(self, image: Uint8Array) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         with self._lock:
-            answer: np.ndarray = self._logits(image).softmax(axis=1).asnumpy()[0]
+            answer: Array = self._logits(image).softmax(axis=1).asnumpy()[0]
         return answer
 
     def memory(self, pixels: int) -> int:
@@ -69,5 +70,5 @@ class MXNetEngine:
         """Answer once, so that the first request does not pay for what is set up lazily."""
         self.mask(np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8))
 
-    def _logits(self, image: np.ndarray) -> mx.nd.NDArray:
+    def _logits(self, image: Uint8Array) -> mx.nd.NDArray:
         return self._network(mx.nd.array(image[None], dtype="uint8", ctx=self._device))

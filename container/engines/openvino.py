@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from container import artifacts
+from container.arrays import Array, Float32Array, Uint8Array
 from container.engines import heads, tiles
 from container.errors import ClientError, last_line
 
@@ -70,7 +71,7 @@ class OpenVinoEngine:
         for _ in range(slots):
             self._slots.put(_Slot(*(model.create_infer_request() for model in compiled)))
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
+    def mask(self, image: Uint8Array) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
         answer = np.empty(image.shape[:2], np.uint8)
         with self._slot(image) as slot:
@@ -78,7 +79,7 @@ class OpenVinoEngine:
                 answer[rows] = band
         return answer
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
+    def probabilities(self, image: Uint8Array) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
         with self._slot(image) as slot:
@@ -110,7 +111,7 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise _foreign(self._graph, error) from error
 
-    def _coarse_logits(self, slot: _Slot, image: np.ndarray) -> np.ndarray:
+    def _coarse_logits(self, slot: _Slot, image: Uint8Array) -> Array:
         """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
         if self._reach is None or image.shape[0] * image.shape[1] <= self._tile:
             return _infer(slot.network, image)
@@ -121,7 +122,7 @@ class OpenVinoEngine:
         return logits
 
     @contextlib.contextmanager
-    def _slot(self, image: np.ndarray) -> Iterator[_Slot]:
+    def _slot(self, image: Uint8Array) -> Iterator[_Slot]:
         slot = self._slots.get()
         try:
             yield slot
@@ -147,8 +148,8 @@ def _width(model: Any) -> str:
     return "narrow" if widest <= _NARROW else "wide"
 
 
-def _infer(network: Any, image: np.ndarray) -> np.ndarray:
-    logits: np.ndarray = network.infer([np.ascontiguousarray(image)[None]], share_inputs=True, share_outputs=True)[0]
+def _infer(network: Any, image: Uint8Array) -> Array:
+    logits: Float32Array = network.infer([np.ascontiguousarray(image)[None]], share_inputs=True, share_outputs=True)[0]
     return logits
 
 
@@ -161,7 +162,8 @@ def import_openvino() -> ModuleType:
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     import openvino
 
-    return openvino
+    module: ModuleType = openvino
+    return module
 
 
 def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:

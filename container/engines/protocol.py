@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
+from container.arrays import Array, Uint8Array
 
 
 class Engine(Protocol):
@@ -13,11 +13,11 @@ class Engine(Protocol):
     num_classes: int
     precision: str
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
+    def mask(self, image: Uint8Array) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
         ...
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
+    def probabilities(self, image: Uint8Array) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         ...
 

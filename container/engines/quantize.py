@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import add_pre_process_metadata
 
 from container import artifacts
+from container.arrays import Array, Uint8Array
 from container.codecs.images import DecodeError as ImageError
 from container.codecs.images import decode_image
 from container.engines.openvino import prepare_graph
@@ -27,7 +27,7 @@ from container.errors import ClientError
 _LONG_SIDE = 520  # base_size's default: about the scale of what the network was trained on, and quick
 
 
-def quantize_onnx(source: Path, target: Path, images: Iterable[np.ndarray]) -> None:
+def quantize_onnx(source: Path, target: Path, images: Iterable[Uint8Array]) -> None:
     """Write the graph `source` to `target` with int8 convolutions, complete or not at all.
 
     The images are uint8 RGB (H, W, 3), each of any size; 16 are enough. Their extremes set the ranges of what enters
@@ -61,7 +61,7 @@ def _check_graph(path: Path) -> None:
 class _Reader(CalibrationDataReader):
     """Hands the images to ONNX Runtime one by one."""
 
-    def __init__(self, images: Iterable[np.ndarray]) -> None:
+    def __init__(self, images: Iterable[Uint8Array]) -> None:
         self._images = iter(images)
         first = next(self._images, None)
         if first is None:
@@ -70,13 +70,13 @@ class _Reader(CalibrationDataReader):
             )
         self._images = itertools.chain([first], self._images)
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> dict[str, Array] | None:
         """Return the next image as the graph's input, or None after the last."""
         image = next(self._images, None)
         return None if image is None else {"image": image[None]}
 
 
-def read_images(folder: Path, count: int) -> Iterator[np.ndarray]:
+def read_images(folder: Path, count: int) -> Iterator[Array]:
     """Give up to `count` images below `folder`, spread over all of them, large ones scaled down.
 
     Raises ClientError that names the first file which is no image.

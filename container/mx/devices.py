@@ -10,8 +10,8 @@ import mxnet as mx
 from mxnet.contrib import amp
 
 from container.errors import PlatformError, last_line
-from container.gpu_faults import explain_gpu_fault
 from container.hyperparameters import Hyperparameters
+from container.mx.gpu_faults import explain_gpu_fault
 
 LOG = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from container import artifacts
+from container.arrays import Array
 from container.mx.network import SegmentationNetwork
 
 OPSET, IR_VERSION = 17, 8  # they belong together; read by ONNX Runtime since 1.12 and OpenVINO since 2022
@@ -52,7 +53,7 @@ def translate(network: SegmentationNetwork) -> onnx.ModelProto:
 class _Graph:
     """The ONNX graph as it grows: nodes by the name of their one output, and constants by theirs."""
 
-    def __init__(self, constants: dict[str, np.ndarray]) -> None:
+    def __init__(self, constants: dict[str, Array]) -> None:
         self.nodes: dict[str, onnx.NodeProto] = {}
         self.constants = constants
 

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from container.arrays import Array
+
 MAGIC = struct.pack("<Q", 0x112)
 
 _ARRAY_MAGICS = (0xF993FAC9, 0xF993FACA)  # dense or sparse since MXNet 0.12; since 1.6 with NumPy's shapes
@@ -21,7 +23,7 @@ _TYPES = {0: np.float32, 1: np.float64, 2: np.float16, 3: np.uint8, 4: np.int32,
 _MOST_ARRAYS, _MOST_DIMENSIONS, _LONGEST_NAME = 10_000, 8, 1000
 
 
-def read_params(file: IO[bytes]) -> dict[str, np.ndarray]:
+def read_params(file: IO[bytes]) -> dict[str, Array]:
     """Read all arrays by their names; takes no more memory than the file is long. Raises ValueError with the reason."""
     reader = _Reader(file)
     if file.read(len(MAGIC)) != MAGIC:
@@ -58,7 +60,7 @@ class _Reader:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
 
-def _read_array(reader: _Reader) -> np.ndarray:
+def _read_array(reader: _Reader) -> Array:
     magic, storage = reader.read("<I"), reader.read("<i")
     if magic not in _ARRAY_MAGICS or storage != _DENSE:
         raise ValueError("it holds an array of a kind that no network here has")

@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 
 import mxnet as mx
-import numpy as np
 from gluoncv.model_zoo import resnetv1b
 
 from container import artifacts
+from container.arrays import Array
 from container.environment import Environment
 from container.errors import ClientError
 from container.mx import zipped
@@ -99,7 +99,7 @@ def _check_published(path: Path, backbone: str) -> None:
             )
 
 
-def _read(path: Path, backbone: str, needed: Shapes) -> dict[str, np.ndarray]:
+def _read(path: Path, backbone: str, needed: Shapes) -> dict[str, Array]:
     """Read a file of `backbone`'s weights under GluonCV's names; raises ClientError that names it."""
     raw = read_weights(path, f"take {' or '.join(source.address for source in BACKBONES[backbone].sources[:-1])}")
     try:

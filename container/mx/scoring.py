@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 
 import mxnet as mx
-import numpy as np
 
+from container.arrays import Array, Uint8Array
 from container.environment import memory_available
 from container.errors import Cancelled
 from container.mx.memory import image_bytes
@@ -60,7 +60,7 @@ class MXNetScorer:
             return None
         return f"need about {needed // 2**20} MB of a device's memory, {self._memory // 2**20} MB are there"
 
-    def answers(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, ...] | MemoryError]:
+    def answers(self, images: list[Uint8Array]) -> list[tuple[Array, ...] | MemoryError]:
         """Return each image's mask, uint8 (H, W), or the error of a device whose memory ran out.
 
         The images, no more than `at_once`, are computed at the same time. Raises Cancelled once `until` is set, without
@@ -71,7 +71,7 @@ class MXNetScorer:
             for image, device in zip(images, self._devices, strict=False)
         ]
         self._wait(masks)
-        answers: list[tuple[np.ndarray, ...] | MemoryError] = [_read(mask) for mask in masks]
+        answers: list[tuple[Array, ...] | MemoryError] = [_read(mask) for mask in masks]
         for image, device in zip(images, self._devices, strict=False):
             if image.shape[0] * image.shape[1] > _LARGE_IMAGE:
                 device.empty_cache()
@@ -93,7 +93,7 @@ class MXNetScorer:
                 raise Cancelled
 
 
-def _read(mask: mx.nd.NDArray) -> tuple[np.ndarray, ...] | MemoryError:
+def _read(mask: mx.nd.NDArray) -> tuple[Array, ...] | MemoryError:
     try:
         return (mask.asnumpy()[0],)
     except mx.MXNetError as error:

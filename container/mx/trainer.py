@@ -11,6 +11,7 @@ from mxnet import autograd, gluon
 from mxnet.contrib import amp
 
 from container import artifacts
+from container.arrays import Array, Uint8Array
 from container.data.batches import Batch
 from container.data.reading import IGNORE
 from container.errors import AlgorithmError
@@ -108,7 +109,7 @@ class Trainer:
                     )
 
     def evaluate(
-        self, batches: Iterable[Batch], num_classes: int, watch: Callable[[Batch, np.ndarray], None] | None = None
+        self, batches: Iterable[Batch], num_classes: int, watch: Callable[[Batch, Array], None] | None = None
     ) -> tuple[ConfusionMatrix, int]:
         """Score the network on every image of `batches`; also returns how many images there were.
 
@@ -125,10 +126,10 @@ class Trainer:
                 watch(batch, classes[: len(batch)].astype(np.uint8))
         return confusion, count
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
+    def probabilities(self, image: Uint8Array) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         logits = self.network(mx.nd.array(image[None], dtype="uint8", ctx=self.devices[0]))
-        answer: np.ndarray = logits.astype("float32").softmax(axis=1).asnumpy()[0]
+        answer: Array = logits.astype("float32").softmax(axis=1).asnumpy()[0]
         return answer
 
     def save_weights(self, path: Path) -> None:
@@ -144,7 +145,7 @@ class Trainer:
         """Load weights that `save_weights` wrote."""
         self.network.load_parameters(str(path), ctx=self.devices)
 
-    def _share(self, batch: Batch) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def _share(self, batch: Batch) -> tuple[list[Array], list[Array]]:
         """Split a batch over the devices: uint8 images, float32 labels.
 
         A batch smaller than the devices is filled up with unlabelled images: every device takes part in
@@ -156,7 +157,7 @@ class Trainer:
             labels = np.concatenate([labels, np.full_like(labels[:1], IGNORE).repeat(lacking, axis=0)])
         return np.array_split(images, len(self.devices)), np.array_split(labels, len(self.devices))
 
-    def _load(self, parts: list[np.ndarray]) -> list[mx.nd.NDArray]:
+    def _load(self, parts: list[Array]) -> list[mx.nd.NDArray]:
         return [
             mx.nd.array(part, ctx=device, dtype=part.dtype) for part, device in zip(parts, self.devices, strict=True)
         ]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+from container.arrays import Array
 from container.errors import ClientError
 from container.mx import params_file, zipped
 
@@ -26,7 +27,7 @@ def is_weight_file(path: Path) -> bool:
     return _kind(path) is not None
 
 
-def read_weights(path: Path, instead: str, called: str = "") -> dict[str, np.ndarray]:
+def read_weights(path: Path, instead: str, called: str = "") -> dict[str, Array]:
     """Read every array of a weight file as float32, under the file's own names.
 
     Raises ClientError that names the file, as it is `called`, when it is damaged, of another kind, or a pickle:
@@ -79,7 +80,7 @@ def _is_torch_zip(path: Path) -> bool:
         return False  # said when it is unpacked
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path) -> dict[str, Array]:
     size = path.stat().st_size
     if size > zipped.LARGEST:
         raise ValueError(f"it has {size} bytes, more than a weight file can have ({zipped.LARGEST})")
@@ -95,7 +96,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         return {name: tensors.get_tensor(name) for name in names}
 
 
-def _checked(name: str, array: np.ndarray) -> np.ndarray:
+def _checked(name: str, array: Array) -> Array:
     """Return the array as float32; raises ValueError for numbers that no network computes with."""
     if array.dtype.kind != "f":
         raise ValueError(f"{name} is of type {array.dtype}: save it as float32")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-import numpy as np
+from container.arrays import Array
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -51,13 +51,13 @@ _ATROUS = [
 ]
 
 
-def to_gluoncv(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def to_gluoncv(weights: Mapping[str, Array]) -> dict[str, Array]:
     """Return the arrays under GluonCV's names; names that no rule knows stay as they are.
 
     Raises ValueError when two arrays come to one name.
     """
     rules = _IMGCLSMOB + (_ATROUS if any(name.startswith("pool.branches.0.") for name in weights) else _PYRAMID)
-    renamed: dict[str, np.ndarray] = {}
+    renamed: dict[str, Array] = {}
     for name, array in weights.items():
         target = _rename(name, rules) if name.startswith(_IMGCLSMOB_WORDS) else _from_pytorch(name, weights)
         if target in renamed:
@@ -73,7 +73,7 @@ def _rename(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
     return name
 
 
-def _from_pytorch(name: str, weights: Mapping[str, np.ndarray]) -> str:
+def _from_pytorch(name: str, weights: Mapping[str, Array]) -> str:
     """In a batch norm PyTorch's weight is gamma, its bias beta; everything else is called alike."""
     prefix, _, last = name.rpartition(".")
     if last in ("weight", "bias") and f"{prefix}.running_mean" in weights:
@@ -81,7 +81,7 @@ def _from_pytorch(name: str, weights: Mapping[str, np.ndarray]) -> str:
     return name
 
 
-def check_fit(given: Mapping[str, np.ndarray], needed: Shapes, optional: Callable[[str], bool]) -> None:
+def check_fit(given: Mapping[str, Array], needed: Shapes, optional: Callable[[str], bool]) -> None:
     """Raise ValueError with the first few differences; names that are `optional` may be there or not."""
     differences = [f"it lacks {name}" for name in needed if name not in given and not optional(name)]
     differences += [f"it has {name}, which is not known" for name in given if name not in needed and not optional(name)]

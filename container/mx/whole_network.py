@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import mxnet as mx
-import numpy as np
 
 from container import artifacts
+from container.arrays import Array
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 from container.mx.network import SegmentationNetwork
@@ -46,7 +46,7 @@ def _is_archive(path: Path) -> bool:
         return file.read(2) == b"\x1f\x8b" or path.suffix.lower() == ".tar"
 
 
-def read_network(path: Path, called: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_network(path: Path, called: str) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read a segmentation network's weights under GluonCV's names, and its `num_classes`, `algorithm` and `backbone`.
 
     Raises ClientError that names the file as it is `called` when it is damaged or of another network.
@@ -90,7 +90,7 @@ def check_same(settings: Mapping[str, Any], job: Hyperparameters) -> None:
         raise ClientError(f"the model in channel model has {name}={value}, this job {getattr(job, name)}: {remedy}")
 
 
-def _assign(network: SegmentationNetwork, weights: dict[str, np.ndarray], called: str, reset_head: bool) -> set[str]:
+def _assign(network: SegmentationNetwork, weights: dict[str, Array], called: str, reset_head: bool) -> set[str]:
     """Copy the weights; the auxiliary head may be missing, and `reset_head` leaves the classifying layers out."""
     parameters = network._collect_params_with_prefix()
     if reset_head:
@@ -110,7 +110,7 @@ def _assign(network: SegmentationNetwork, weights: dict[str, np.ndarray], called
     return set(needed)
 
 
-def _describe(weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _describe(weights: Mapping[str, Array]) -> dict[str, Any]:
     """Say what network the weights are of; raises ValueError when it is none of ours."""
     found = (algorithm for prefix, algorithm in _DECODERS.items() if any(name.startswith(prefix) for name in weights))
     algorithm = next(found, None)

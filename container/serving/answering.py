@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-import numpy as np
 from werkzeug.wrappers import Request
 
+from container.arrays import Array
 from container.codecs.answers import ENCODERS, Encoder, compress
 from container.codecs.images import DecodeError, Header, NotAnImage, TooManyPixels, decode_image, read_header
 from container.codecs.probabilities import Buffer
@@ -157,7 +157,7 @@ def _compute(
     with record.phase("decode"), _refusing_unusable_images():
         image = decode_image(body, settings.max_pixels, orientation=settings.exif_orientation)
     with record.phase("inference"), health.watching():
-        found: np.ndarray = model.engine.mask(image) if encoder.needs == "mask" else model.engine.probabilities(image)
+        found: Array = model.engine.mask(image) if encoder.needs == "mask" else model.engine.probabilities(image)
     del image
     with record.phase("encode"):
         return encoder.encode(found)

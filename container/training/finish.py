@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from container import artifacts
+from container.arrays import Uint8Array
 from container.check import approve_int8, write_check
 from container.classes import ClassEntry, called, describe_classes
 from container.data.loader import Loader
@@ -35,7 +34,7 @@ from container.training.report.gallery import Gallery
 from container.training.report.report import Report
 from container.training.report.reporter import Reporter
 from container.training.scoring import ChildScorer, Score, Scorer, score
-from container.until import Until
+from container.training.until import Until
 
 LOG = logging.getLogger(__name__)
 
@@ -284,5 +283,5 @@ def _list_scores(confusion: ConfusionMatrix, classes: Mapping[int, ClassEntry]) 
     return ", ".join(f"{called(classes, row.label)} {row.iou:.3f}" for row in rows)
 
 
-def _watch(gallery: Gallery, picture: Picture, mask: np.ndarray) -> None:
+def _watch(gallery: Gallery, picture: Picture, mask: Uint8Array) -> None:
     gallery.add(picture.name, picture.image, picture.labels, mask)

@@ -9,10 +9,10 @@ import threading
 import time
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from container import metrics
+from container.arrays import Uint8Array
 from container.data.batches import Batch
 from container.data.loader import Loader
 from container.errors import ClientError
@@ -243,7 +243,7 @@ class Fit:
         self._tell("validation", start, end, figures)
         return score
 
-    def _watch(self, batch: Batch, predictions: np.ndarray) -> None:
+    def _watch(self, batch: Batch, predictions: Uint8Array) -> None:
         assert self._reporter is not None
         self._reporter.watch(batch.names, batch.images, batch.labels, predictions)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from container.environment import Environment, base_dir
 from container.errors import AlgorithmError, ClientError, JobError, PlatformError, fit, last_line, printable
-from container.gpu_faults import explain_gpu_fault
+from container.mx.gpu_faults import explain_gpu_fault
 from container.training.run import run
 
 LOG = logging.getLogger(__name__)

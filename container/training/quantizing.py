@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from container import artifacts
+from container.arrays import Array
 from container.data.loader import Loader
 from container.data.pictures import Picture
 from container.errors import AlgorithmError, Cancelled, ClientError
@@ -38,7 +38,7 @@ def quantize(graph: Path, train: Loader, scratch: Path, stop: threading.Event) -
     return target
 
 
-def _images(train: Loader, stop: threading.Event) -> Iterator[np.ndarray]:
+def _images(train: Loader, stop: threading.Event) -> Iterator[Array]:
     """Give training images, uint8 RGB, large ones scaled down; what is unusable is passed over, as in training."""
     for picture in train.pictures(lambda pixels: "are too many" if pixels > _MAX_PIXELS else None, 1, stop):
         if isinstance(picture, Picture):

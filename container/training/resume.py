@@ -10,7 +10,8 @@ from typing import Any
 
 from container import artifacts
 from container.errors import ClientError
-from container.hyperparameters import Hyperparameters, read_schema
+from container.hyperparameters import Hyperparameters
+from container.schema import read_schema
 from container.training.checkpoints import WEIGHTS, Checkpoint, Checkpoints
 
 

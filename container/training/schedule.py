@@ -18,11 +18,11 @@ def learning_rate(hyperparameters: Hyperparameters, position: float) -> float:
     base = hyperparameters.learning_rate
     if hyperparameters.lr_scheduler == "step":
         reached = sum(position >= epoch for epoch in hyperparameters.steps)
-        return base * hyperparameters.lr_scheduler_factor**reached
+        return base * math.pow(hyperparameters.lr_scheduler_factor, reached)
     share = min(1.0, position / hyperparameters.epochs)
     if hyperparameters.lr_scheduler == "cosine":
         return base * (1 + math.cos(math.pi * share)) / 2
-    return base * (1 - share) ** _POLY_POWER
+    return base * math.pow(1 - share, _POLY_POWER)
 
 
 class EarlyStopping:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from container.arrays import Array, Uint8Array
 from container.data.loader import Loader
 from container.data.pictures import Picture, Skipped
 from container.engines.child import ChildEngine
@@ -20,7 +21,7 @@ LOG = logging.getLogger(__name__)
 
 _TOLD = 20  # skipped pictures that the log names; the report names all of them
 
-Answer = tuple[np.ndarray, ...] | MemoryError
+Answer = tuple[Array, ...] | MemoryError
 
 
 class Scorer(Protocol):
@@ -35,7 +36,7 @@ class Scorer(Protocol):
         """Say why an image of so many pixels cannot be scored; None when it can."""
         ...
 
-    def answers(self, images: list[np.ndarray]) -> list[Answer]:
+    def answers(self, images: list[Uint8Array]) -> list[Answer]:
         """Return each image's masks, uint8 (H, W), or why there was no memory for it; may raise Cancelled."""
         ...
 
@@ -55,11 +56,11 @@ class ChildScorer:
         largest = min(engine.max_pixels for engine in self._engines)
         return None if pixels <= largest else f"need more memory than there is: about {largest} fit"
 
-    def answers(self, images: list[np.ndarray]) -> list[Answer]:
+    def answers(self, images: list[Uint8Array]) -> list[Answer]:
         """Return each image's masks."""
         return [self._answer(image) for image in images]
 
-    def _answer(self, image: np.ndarray) -> Answer:
+    def _answer(self, image: Uint8Array) -> Answer:
         try:
             return tuple(engine.mask(image) for engine in self._engines)
         except MemoryError as error:
@@ -130,7 +131,7 @@ def score(
     scorer: Scorer,
     num_classes: int,
     until: threading.Event,
-    watch: Callable[[Picture, np.ndarray], None] | None = None,
+    watch: Callable[[Picture, Array], None] | None = None,
 ) -> Score:
     """Score a channel's pictures in random order, until there are no more, or `until` is set.
 

@@ -178,10 +178,8 @@ def test_ground_truth_metadata_is_found_by_its_content_and_repairs_masks(tmp_pat
     labels = [decode_sample(sample, samples.label_map, 2)[1] for sample in a_pass(samples)]
     assert [np.unique(each).tolist() for each in labels] == [[1], [0]]
     assert samples.colour_map is not None
-    assert samples.colour_map.as_classes() == [
-        {"id": 0, "name": "ground", "color": "#000000"},
-        {"id": 1, "name": "square", "color": "#ff8000"},
-    ]
+    assert samples.colour_map.names == {0: "ground", 1: "square"}
+    assert samples.colour_map.colours == {0: (0, 0, 0), 1: (255, 128, 0)}
 
 
 def test_rgb_masks_follow_ground_truths_colours(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from container.training import finish as module
 from container.training import quantizing
 from container.training.finish import Finish
 from container.training.scoring import ChildScorer
-from container.until import Until
+from container.training.until import Until
 from tests.conftest import JobFactory, write_pair
 from tests.mx.test_export import CLASSES, build_network
 

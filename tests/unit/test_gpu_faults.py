@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from container.errors import ClientError, JobError, PlatformError
-from container.gpu_faults import explain_gpu_fault
+from container.mx.gpu_faults import explain_gpu_fault
 
 CHECK = "MXNetError: CUDA: Check failed: e == cudaSuccess || e == cudaErrorCudartUnloading: "  # of mxnet 1.9.1
 

@@ -14,38 +14,43 @@ from container.data.reading import UnmappedColours
 from container.errors import ClientError
 
 
-def test_without_a_map_pixels_are_labels_and_255_is_ignored() -> None:
-    labels, unnamed = LabelMap().apply(np.array([[0, 1], [2, 255]], np.uint8), num_classes=3)
-    assert labels.tolist() == [[0, 1], [2, 255]]
+def labels_of(label_map: LabelMap, annotation: Annotation, num_classes: int) -> tuple[list[list[int]], int]:
+    reading = label_map.interpret(annotation, num_classes)
+    reading.check(num_classes)
+    labels = reading.image()
     assert labels.dtype == np.uint8
-    assert unnamed == 0
+    return labels.tolist(), reading.ignored
+
+
+def read(content: dict[str, object], pixels: list[list[int]], num_classes: int) -> tuple[list[list[int]], int]:
+    kind = np.uint8 if max(map(max, pixels)) < 256 else np.int32
+    return labels_of(LabelMap(content), Annotation(np.array(pixels, kind)), num_classes)
+
+
+def test_without_a_map_pixels_are_labels_and_255_is_ignored() -> None:
+    annotation = Annotation(np.array([[0, 1], [2, 255]], np.uint8))
+    assert labels_of(LabelMap(), annotation, num_classes=3) == ([[0, 1], [2, 255]], 0)
 
 
 def test_scale_divides_and_floors() -> None:
-    labels, _ = LabelMap({"scale": "10"}).apply(np.array([[0, 9, 10, 25, 255]], np.uint8), num_classes=3)
-    assert labels.tolist() == [[0, 0, 1, 2, 255]]
+    assert read({"scale": "10"}, [[0, 9, 10, 25, 255]], num_classes=3) == ([[0, 0, 1, 2, 255]], 0)
 
 
 def test_keys_are_labels_and_values_are_pixels() -> None:
     # the sample of AWS's page: pixels 0, 5 and 2 become 1, 0 and 2
-    label_map = LabelMap({"map": {"0": 5, "1": "0", "2": 2}})
-    labels, unnamed = label_map.apply(np.array([[0, 5, 2], [7, 7, 255]], np.uint8), num_classes=3)
-    assert labels.tolist() == [[1, 0, 2], [255, 255, 255]]
-    assert unnamed == 2
+    content: dict[str, object] = {"map": {"0": 5, "1": "0", "2": 2}}
+    assert read(content, [[0, 5, 2], [7, 7, 255]], num_classes=3) == ([[1, 0, 2], [255, 255, 255]], 2)
 
 
 def test_sixteen_bit_pixels_are_mapped() -> None:
-    label_map = LabelMap({"map": {"0": 1000, "1": 40000}})
-    labels, unnamed = label_map.apply(np.array([[1000, 40000, 3]], np.int32), num_classes=2)
-    assert labels.tolist() == [[0, 1, 255]]
-    assert unnamed == 1
+    assert read({"map": {"0": 1000, "1": 40000}}, [[1000, 40000, 3]], num_classes=2) == ([[0, 1, 255]], 1)
 
 
 def test_a_label_that_is_no_class_is_named() -> None:
     with pytest.raises(ClientError, match=r"^pixel value 7 is no class: num_classes is 3; raise num_classes, mark"):
-        LabelMap().apply(np.array([[0, 7]], np.uint8), num_classes=3)
+        labels_of(LabelMap(), Annotation(np.array([[0, 7]], np.uint8)), num_classes=3)
     with pytest.raises(ClientError, match=r"^pixel value 300 is no class: num_classes is 3; raise num_classes, mark"):
-        LabelMap().apply(np.array([[0, 300]], np.int32), num_classes=3)
+        labels_of(LabelMap(), Annotation(np.array([[0, 300]], np.int32)), num_classes=3)
 
 
 @pytest.mark.parametrize(
@@ -80,15 +85,8 @@ def test_a_map_that_makes_no_sense_is_refused_by_file(tmp_path: Path, content: d
         LabelMap.read(path)
 
 
-def labels_of(label_map: LabelMap, annotation: Annotation, num_classes: int) -> tuple[list[list[int]], int]:
-    reading = label_map.interpret(annotation, num_classes)
-    reading.check(num_classes)
-    return reading.image().tolist(), reading.ignored
-
-
 def test_a_map_that_names_255_is_followed() -> None:
-    labels, unnamed = LabelMap({"map": {"0": 0, "1": 255}}).apply(np.array([[0, 255, 7]], np.uint8), num_classes=2)
-    assert (labels.tolist(), unnamed) == ([[0, 1, 255]], 1)
+    assert read({"map": {"0": 0, "1": 255}}, [[0, 255, 7]], num_classes=2) == ([[0, 1, 255]], 1)
 
 
 @pytest.mark.parametrize(
@@ -96,13 +94,11 @@ def test_a_map_that_names_255_is_followed() -> None:
     [(255, 2, 1), (128, 2, 1), (10, 26, 25), (10, 21, 255), (1, 254, 255), (12.5, 21, 20)],
 )
 def test_a_scale_makes_a_class_of_255_where_there_is_one(scale: float, num_classes: int, label: int) -> None:
-    labels, _ = LabelMap({"scale": scale}).apply(np.array([[255]], np.uint8), num_classes)
-    assert labels.tolist() == [[label]]
+    assert read({"scale": scale}, [[255]], num_classes) == ([[label]], 0)
 
 
 def test_several_pixel_values_may_have_one_label() -> None:
-    labels, _ = LabelMap({"map": {"0": [0, 3], "1": 5}}).apply(np.array([[0, 3, 5]], np.uint8), num_classes=2)
-    assert labels.tolist() == [[0, 0, 1]]
+    assert read({"map": {"0": [0, 3], "1": 5}}, [[0, 3, 5]], num_classes=2) == ([[0, 0, 1]], 0)
 
 
 RGB = Annotation(None, colours=np.array([[[128, 64, 128], [244, 35, 232], [1, 2, 3]]], np.uint8))

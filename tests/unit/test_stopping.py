@@ -11,7 +11,7 @@ from tests.conftest import PROGRAM
 def test_sigterm_sets_the_event() -> None:
     """In a process of its own: a library of this one may have given signals a stack that is too small for AMX."""
     program = (
-        "import os, signal; from container.stopping import stop_on_sigterm; stop = stop_on_sigterm();"
+        "import os, signal; from container.training.stopping import stop_on_sigterm; stop = stop_on_sigterm();"
         "before = stop.is_set(); os.kill(os.getpid(), signal.SIGTERM); print(before, stop.wait(10))"
     )
     command = [sys.executable, "-c", program]
@@ -19,6 +19,7 @@ def test_sigterm_sets_the_event() -> None:
 
 
 def test_nothing_heavy_is_imported_before_it_is_heard() -> None:
-    program = "import sys, container.stopping; print({'numpy', 'cv2', 'mxnet', 'jsonschema'} & set(sys.modules))"
+    heavy = {"numpy", "cv2", "mxnet", "jsonschema"}
+    program = f"import sys, container.training.stopping; print({heavy} & set(sys.modules))"
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, cwd=PROGRAM, capture_output=True, text=True, check=True).stdout == "set()\n"

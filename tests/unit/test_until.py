@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from container.until import Until
+from container.training.until import Until
 
 
 def test_it_is_set_by_the_other_event() -> None:

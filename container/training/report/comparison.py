@@ -75,4 +75,4 @@ def sign_test(better: int, worse: int) -> float:
     for k in range(fewer):
         ways = ways * (count - k) // (k + 1)
         tail += ways
-    return min(1.0, 2 * tail / 2**count)
+    return min(1.0, float(2 * tail / 2**count))

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from container.arrays import Int64Array, Uint8Array
 from container.classes import ClassEntry, called
 
 
@@ -23,10 +22,10 @@ class Example:
     name: str
     miou: float
     wrong: float
-    image: np.ndarray
-    labels: np.ndarray
-    prediction: np.ndarray
-    errors: np.ndarray
+    image: Uint8Array
+    labels: Uint8Array
+    prediction: Uint8Array
+    errors: Uint8Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Scored:
     """What a set of images has shown: `confusion` counts pixels, (true, predicted), int64 (C, C)."""
 
     of: str  # what the images are, as in "24 whole validation images, with the weights of epoch 7"
-    confusion: np.ndarray
+    confusion: Int64Array
     images: int
     borders: Borders = Borders()
     worst: Sequence[Example] = ()
@@ -62,7 +61,7 @@ class Rival:
     """Another model on the same images: `confusion` as in Scored, and each image's mIOU as (this model's, its)."""
 
     name: str
-    confusion: np.ndarray
+    confusion: Int64Array
     images: Mapping[str, tuple[float, float]]
 
 

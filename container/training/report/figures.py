@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from container.arrays import Array, Int64Array
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassFigures:
@@ -29,7 +31,7 @@ class Mistake:
     of_class: float
 
 
-def class_figures(confusion: np.ndarray) -> list[ClassFigures]:
+def class_figures(confusion: Int64Array) -> list[ClassFigures]:
     """Return the figures of every class, by id."""
     hits, truth, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     total = max(1, int(confusion.sum()))
@@ -51,7 +53,7 @@ def worst_first(figures: list[ClassFigures]) -> list[ClassFigures]:
     return sorted(figures, key=lambda row: (row.truth == 0, 1.0 if row.iou is None else row.iou, row.label))
 
 
-def costliest_mistakes(confusion: np.ndarray, most: int) -> list[Mistake]:
+def costliest_mistakes(confusion: Int64Array, most: int) -> list[Mistake]:
     """Return the pairs of classes that most pixels are wrong by."""
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
@@ -64,11 +66,11 @@ def costliest_mistakes(confusion: np.ndarray, most: int) -> list[Mistake]:
     return mistakes
 
 
-def row_shares(confusion: np.ndarray) -> np.ndarray:
+def row_shares(confusion: Int64Array) -> Array:
     """Return the matrix with every row as shares of its sum, float (C, C); NaN in the row of an absent class."""
     sums = confusion.sum(1, keepdims=True)
     return np.where(sums > 0, confusion / np.maximum(sums, 1), np.nan)
 
 
-def _share(part: np.integer, whole: np.integer) -> float | None:
+def _share(part: np.int64, whole: np.int64) -> float | None:
     return float(part / whole) if whole else None

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from container.arrays import Array, Int64Array, Uint8Array
 from container.metrics import ConfusionMatrix
 from container.training.report.content import Borders, Example, Scored
 
@@ -38,7 +39,7 @@ class Gallery:
         self.scores: dict[str, float] = {}  # mIOU of every image that has labels
         self.borders = Borders()
 
-    def add(self, name: str, image: np.ndarray, labels: np.ndarray, prediction: np.ndarray) -> None:
+    def add(self, name: str, image: Uint8Array, labels: Uint8Array, prediction: Uint8Array) -> None:
         """Take in an image, uint8 RGB (H, W, 3), its labels and its prediction, both uint8 (H, W)."""
         name = name.removeprefix(self._prefix)
         errors, borders = find_errors(labels, prediction, self._num_classes)
@@ -62,7 +63,7 @@ class Gallery:
         elif place < _SAMPLE:
             self._sample.append((score, number, example))
 
-    def scored(self, of: str, confusion: np.ndarray, images: int, note: str = "") -> Scored:
+    def scored(self, of: str, confusion: Int64Array, images: int, note: str = "") -> Scored:
         """Return what was seen; no image is shown twice."""
         count = self._count
         worst = [example for _, _, example in sorted(self._worst, reverse=True)][: min(_WORST, math.ceil(count / 3))]
@@ -74,7 +75,7 @@ class Gallery:
         return Scored(of, confusion, images, self.borders, worst, median, best, note)
 
 
-def find_errors(labels: np.ndarray, prediction: np.ndarray, num_classes: int) -> tuple[np.ndarray, Borders]:
+def find_errors(labels: Uint8Array, prediction: Uint8Array, num_classes: int) -> tuple[Array, Borders]:
     """Say of every pixel what Example.errors does, and count them.
 
     A border is where labels differ from one pixel to the next, that of an ignored region included.
@@ -89,7 +90,7 @@ def find_errors(labels: np.ndarray, prediction: np.ndarray, num_classes: int) ->
     return errors, Borders(at_border, int(counts[WRONG_NEAR]), total - at_border, int(counts[WRONG_INSIDE]))
 
 
-def _shrink(image: np.ndarray, *maps: np.ndarray) -> list[np.ndarray]:
+def _shrink(image: Uint8Array, *maps: Uint8Array) -> list[Array]:
     scale = min(1.0, _SIDE / max(image.shape[:2]))
     if scale == 1.0:
         return [np.array(each) for each in (image, *maps)]  # copies: the originals may be of a whole batch

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from container.arrays import Uint8Array
 from container.data.faults import percent
 from container.errors import printable
 from container.training.report.comparison import compare
@@ -110,7 +111,7 @@ def _confusion(content: Content, scored: Scored) -> dict[str, Any]:
     }
 
 
-def _draw_groups(content: Content, scored: Scored, palette: np.ndarray) -> list[tuple[str, list[_Drawn]]]:
+def _draw_groups(content: Content, scored: Scored, palette: Uint8Array) -> list[tuple[str, list[_Drawn]]]:
     """Draw the examples, worst, median and best, as large as all of them fit into the page."""
     named = (("Worst", scored.worst), ("Median", scored.median), ("Best", scored.best))
     for side in _SIDES:
@@ -134,7 +135,7 @@ def _tell(content: Content, example: Example) -> _Four:
     )
 
 
-def _tell_classes(content: Content, labels: np.ndarray) -> str:
+def _tell_classes(content: Content, labels: Uint8Array) -> str:
     """Name the largest classes of a mask with their shares of its labelled pixels."""
     counts = np.bincount(labels.ravel(), minlength=256)[: content.num_classes]
     largest = [label for label in np.argsort(-counts, kind="stable")[:_TOLD].tolist() if counts[label]]

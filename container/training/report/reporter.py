@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from container import artifacts
+from container.arrays import Int64Array, Uint8Array
 from container.data.loader import Loader
 from container.environment import Environment
 from container.hyperparameters import Hyperparameters
@@ -28,6 +28,7 @@ LOG = logging.getLogger(__name__)
 
 _AUDIT = "audit.json"
 _WAITING = 4  # batches that may wait to be looked at
+_NICENESS = 19  # the least: what trains goes first
 _SLICE_SECONDS = 0.1  # how soon a wait notices that nobody takes
 
 
@@ -66,7 +67,7 @@ class Reporter:
             named = {f"iteration/{name}": value for name, value in figures.items()}
             self._do(lambda: events.write_figures(step, named))
 
-    def watch(self, names: Sequence[str], images: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> None:
+    def watch(self, names: Sequence[str], images: Uint8Array, labels: Uint8Array, predictions: Uint8Array) -> None:
         """Look at validation crops, arrays of (N, H, W), and their predictions."""
 
         def look() -> None:
@@ -75,7 +76,7 @@ class Reporter:
 
         self._do(look)
 
-    def epoch(self, history: Sequence[Mapping[str, Any]], confusion: np.ndarray, images: int) -> None:
+    def epoch(self, history: Sequence[Mapping[str, Any]], confusion: Int64Array, images: int) -> None:
         """Show an epoch that is over, the last of `history`; what was watched since the one before is its images."""
         entries = [dict(entry) for entry in history]
         self._do(lambda: self._show_epoch(entries, confusion, images))
@@ -112,7 +113,7 @@ class Reporter:
         self._do(None)
         self._thread.join()
 
-    def _show_epoch(self, history: list[dict[str, Any]], confusion: np.ndarray, images: int) -> None:
+    def _show_epoch(self, history: list[dict[str, Any]], confusion: Int64Array, images: int) -> None:
         entry, gallery = history[-1], self._gallery
         self._history, self._gallery = history, Gallery(self._job.num_classes, self.images_root)
         of = f"{images} validation crops of {self._job.crop}×{self._job.crop} in epoch {entry['epoch']}"
@@ -158,6 +159,8 @@ class Reporter:
                 return self._tasks.put(task, timeout=_SLICE_SECONDS)
 
     def _work(self) -> None:
+        with contextlib.suppress(OSError):  # Linux gives every thread a niceness of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while (task := self._tasks.get()) is not None:
             try:
                 task()
