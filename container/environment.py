@@ -66,10 +66,13 @@ class Environment:
                 f"or set {BASE_DIR_VARIABLE} to it"
             )
         current_host, hosts, interface = _hosts(config / "resourceconfig.json")
+        channels = _channels(root)
+        if len(hosts) == 1:  # its shard is all there is
+            channels = {name: dataclasses.replace(each, sharded=False) for name, each in channels.items()}
         return cls(
             root=root,
             hyperparameters=read_object(config / "hyperparameters.json"),
-            channels=_channels(root),
+            channels=channels,
             current_host=current_host,
             hosts=hosts,
             pipe_timeout=Integers(os.environ).read("PIPE_TIMEOUT_SECONDS", default=600),

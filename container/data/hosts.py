@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from container.arrays import Float32Array
 from container.data.batches import Batch
 
 
@@ -64,6 +65,10 @@ class Hosts:
         """Yield as many batches here as on every other host: without images where this one has no more. Collective."""
         return batches
 
+    def sum(self, values: Float32Array) -> Float32Array:
+        """Sum an array over all hosts. Collective."""
+        return values
+
     def add(self, arrays: list[Any]) -> list[Any]:
-        """Sum small arrays over devices and hosts, in their devices' own time. Collective."""
+        """Sum arrays of one number, MXNet's, over devices and hosts, without waiting for them. Collective."""
         return arrays

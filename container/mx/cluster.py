@@ -25,6 +25,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.base import _LIB, check_call
 
+from container.arrays import Float32Array
 from container.data.batches import Batch
 from container.data.hosts import Hosts
 from container.environment import Environment
@@ -46,6 +47,7 @@ _BYTES_A_NUMBER = 3  # of what the first host sends, for the same reason
 _PLACES = np.array([1, 2**8, 2**16], np.float32)
 _PIECE_BYTES = _BYTES_A_NUMBER * 2**20
 _SLICE_SECONDS = 0.5
+_LONGEST_REASON = 600  # characters of why a host has failed that the others are told
 _TELLING_SECONDS = 3  # for the other hosts to hear why this one ends
 _LEAVING_SECONDS = 20  # for all to take their leave: what is to be written is written by then
 _LAST_SECONDS = 1  # that the first host outlives the others: local mode ends all when one has ended
@@ -53,9 +55,10 @@ _KINDS = {kind.fault: kind for kind in (ClientError, AlgorithmError, PlatformErr
 
 
 class Cluster(Hosts):
-    """All hosts of a job. `requested` is set when this one is asked to stop; `leave` writes why a job fails and exits.
+    """All hosts of a job. `requested` is set when this one is asked to stop.
 
-    A host that fails tells the others, one that is gone without a word is missed: then `leave` is called here, too.
+    A host that fails tells the others, one that is gone without a word is missed: then this process ends, after
+    `fail` has been called with the reason.
     """
 
     def __init__(
@@ -63,12 +66,12 @@ class Cluster(Hosts):
         environment: Environment,
         job: Hyperparameters,
         requested: threading.Event,
-        leave: Callable[[JobError], None],
+        fail: Callable[[JobError], None],
     ) -> None:
         super().__init__(threading.Event(), environment.hosts, environment.current_host)
         self._job = job
         self._requested = requested
-        self._leave = leave
+        self._fail = fail
         self._environment = environment
         self._nodes: list[Node] = []
         self._hosts_by_rank: list[int] = []
@@ -137,18 +140,22 @@ class Cluster(Hosts):
             if images:  # else no host could use any sample of this group
                 yield dataclasses.replace(own, whole=(images, labelled))
 
+    def sum(self, values: Float32Array) -> Float32Array:
+        """Sum an array over all hosts."""
+        return self._wait(lambda: self._sum(values))
+
     def add(self, arrays: list[Any]) -> list[Any]:
-        """Sum arrays of one element over devices and hosts."""
+        """Sum arrays of one number over devices and hosts."""
         result = mx.nd.empty(arrays[0].shape, dtype=arrays[0].dtype)
         self.store.pushpull(self._key("add", arrays[0]), arrays, out=result)
         return [result]
 
-    def _sum(self, values: np.ndarray) -> np.ndarray:
-        """Sum an array over all hosts."""
+    def _sum(self, values: Float32Array) -> Float32Array:
+        """Sum an array over all hosts, in the thread that makes the calls."""
         array = mx.nd.array(values, dtype=values.dtype)
         result = mx.nd.empty(array.shape, dtype=array.dtype)
         self.store.pushpull(self._key("sum", array), array, out=result)
-        total: np.ndarray = result.asnumpy()
+        total: Float32Array = result.asnumpy()
         return total
 
     def _key(self, use: str, like: mx.nd.NDArray) -> int:
@@ -227,17 +234,19 @@ class Cluster(Hosts):
         """End this host's part of the job for `error`; the training's own thread may be waiting for ever."""
         with self._leaving:
             if tell:
-                self._tell({"host": self.name, "kind": error.fault, "reason": error.message[:600]})
+                self._tell({"host": self.name, "kind": error.fault, "reason": error.message[:_LONGEST_REASON]})
             self._kill()
-            self._leave(error)
+            self._fail(error)
+            _exit_at_once(1)
 
     def _abandon(self, error: BaseException) -> None:
         """Tell the others why this host ends, and see to it that nothing waits for them."""
         with self._leaving:
             self._quiet.set()
             if self.store is not None:
-                fault = error if isinstance(error, JobError) else PlatformError(f"{type(error).__name__}: {last_line(error)}")
-                self._tell({"host": self.name, "kind": fault.fault, "reason": fault.message[:600]})
+                kind = error.fault if isinstance(error, JobError) else PlatformError.fault
+                reason = error.message if isinstance(error, JobError) else last_line(error)
+                self._tell({"host": self.name, "kind": kind, "reason": reason[:_LONGEST_REASON]})
             self._kill()
             atexit.register(_exit_at_once, 1)  # the store's end would wait for the others
 

@@ -12,16 +12,22 @@ from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
 
+_ON_ONE_HOST = {"dist_sync": "local", "dist_device_sync": "device"}  # where those would wait for others
+
 
 def create_optimizer(
-    parameters: gluon.ParameterDict, hyperparameters: Hyperparameters, devices: list[mx.Context]
+    parameters: gluon.ParameterDict, hyperparameters: Hyperparameters, devices: list[mx.Context], store: Any = None
 ) -> gluon.Trainer:
-    """Create the optimizer of `parameters`; gradients of several devices are summed by the kvstore."""
+    """Create the optimizer of `parameters`; gradients of several devices are summed by the kvstore.
+
+    `store` is the one that sums over hosts, where there are several.
+    """
+    kvstore = hyperparameters.kvstore
     return gluon.Trainer(
         parameters,
         hyperparameters.optimizer,
         _settings(hyperparameters),
-        kvstore=hyperparameters.kvstore if len(devices) > 1 else None,
+        kvstore=store or (_ON_ONE_HOST.get(kvstore, kvstore) if len(devices) > 1 else None),
         update_on_kvstore=False,
     )
 

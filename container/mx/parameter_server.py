@@ -1,7 +1,7 @@
 """The processes beside a host's training: MXNet's parameter server, and on the first host its scheduler.
 
 They only sum what the hosts send. What they have to tell their host's training is a line on stdout that begins with
-`@`; when its end of their stdin closes, they end. Run as `python -m container.mx.parameter_server server|scheduler HOSTS`.
+`@`; when its end of their stdin closes, they end.
 """
 
 from __future__ import annotations
