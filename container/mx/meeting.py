@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -13,6 +14,8 @@ from container.errors import ClientError, PlatformError
 from container.hyperparameters import Hyperparameters
 from container.mx.node import Node
 from container.mx.parameter_server import HEARTBEAT_SECONDS
+
+LOG = logging.getLogger(__name__)
 
 _SLICE_SECONDS = 0.5
 _STOP_SECONDS = 60  # for which a host that is to stop still waits for the others, to tell them
@@ -46,6 +49,7 @@ class Meeting:
         """Wait for addresses, start this host's processes, and set MXNet's variables for a worker's store."""
         self._addresses = wait_for_addresses(self._names, self._timeout)
         own = own_address(self._name, self._addresses[self._name], self._job.network_interface, self._interface)
+        LOG.info("this is host %s, at %s, one of %s: waiting for all", self._name, own, ", ".join(self._names))
         self._root = own if self._first else self._addresses[self._names[0]]
         port = self._job.ps_port
         if self._first and is_listening(self._root, port):

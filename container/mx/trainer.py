@@ -69,7 +69,8 @@ class Trainer:
 
     def seed(self, seed: int, epoch: int, iteration: int) -> None:
         """Let the random numbers of the next step (dropout) follow from its place in the job."""
-        mx.random.seed(int(np.random.SeedSequence((seed, epoch, iteration)).generate_state(1)[0] >> 1))
+        place = (seed, epoch, iteration) + ((self._hosts.index,) if self._hosts.index else ())
+        mx.random.seed(int(np.random.SeedSequence(place).generate_state(1)[0] >> 1))
 
     def step(self, batch: Batch, learning_rate: float) -> list[mx.nd.NDArray]:
         """Update the weights once by the mean loss over the batch's labelled pixels, on whatever device of any host.
