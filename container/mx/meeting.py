@@ -42,6 +42,7 @@ class Meeting:
         self._timeout = environment.cluster_timeout
         self._deadline = time.monotonic() + self._timeout
         self._seen = False  # whether the first host was there
+        self._come: list[str] = []  # the hosts of which a process was there
         self._addresses: dict[str, str] = {}
         self._root = ""
 
@@ -92,14 +93,21 @@ class Meeting:
                 names = [name for name in self._names if self._addresses[name] == address]
                 raise gone(names[0] if names else address)
         there = {address for address, _ in registered}
-        return [name for name in self._names[1:] if self._addresses[name] not in there]
+        come = [name for name in self._names if self._addresses[name] in there]
+        for name in come:
+            if name not in self._come:
+                self._come.append(name)
+                LOG.info("host %s has come", name)
+        return [name for name in self._names if name not in come]
 
     def _missing_first(self) -> list[str]:
         """Name the first host unless it is there; raises PlatformError when it is lost again."""
         listening = is_listening(self._root, self._job.ps_port)
         if self._seen and listening is False:
             raise gone(self._names[0])
-        self._seen = self._seen or bool(listening)
+        if listening and not self._seen:
+            self._seen = True
+            LOG.info("host %s is there", self._names[0])
         return [] if self._seen else [self._names[0]]
 
     def _late(self, missing: list[str]) -> PlatformError:

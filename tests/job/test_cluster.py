@@ -1,0 +1,133 @@
+"""Real jobs on several hosts: they train as one does, and end together, whatever happens to one of them.
+
+CLUSTER=all runs every combination of hosts and devices, and every process killed at every moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+from PIL import Image
+
+from container.mx.network import SegmentationNetwork, load_weights
+from tests.conftest import wait_until
+from tests.job import cluster
+
+ALL = os.environ.get("CLUSTER") == "all"
+STEPS = {"train": 20, "mini_batch_size": "4"}  # five
+SHAPES = [(2, 1), (2, 2), (3, 1), (3, 2)] if ALL else [(2, 2)]
+DEADLINE = 30  # seconds from a host's end to that of all
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A job on one host and one device, and how it would have begun."""
+    root = tmp_path_factory.mktemp("alone")
+    (host,) = cluster.lay_out(root, 1, **STEPS)
+    cluster.run([host], devices=1)
+    yield host
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(("hosts", "devices"), SHAPES)
+def test_hosts_train_as_one(tmp_path: Path, alone: Path, hosts: int, devices: int) -> None:
+    roots = cluster.lay_out(tmp_path, hosts, **STEPS)
+    cluster.run(roots, devices)
+    expected, found = cluster.weights(alone), cluster.weights(roots[0])
+    for name, weight in expected.items():
+        np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=name)
+    first, *others = (json.loads((root / "output/data/report.json").read_text()) for root in (alone, roots[0]))
+    for name in ("train_loss", "mIOU", "pixel_accuracy"):
+        assert others[0]["epochs"][0][name] == pytest.approx(first["epochs"][0][name], rel=1e-5)
+    for root in roots[1:]:
+        assert not [path for path in (root / "model").rglob("*") if path.is_file()]
+        assert "#quality_metric" not in cluster.log(root) and "#metrics" not in cluster.log(root)
+
+
+def process(starter: subprocess.Popen[str], role: str) -> int:
+    """Return the id of a host's training, or of the process beside it that has this role."""
+    if role == "worker":
+        return starter.pid
+
+    def find() -> list[int]:
+        children = Path(f"/proc/{starter.pid}/task/{starter.pid}/children").read_text().split()
+        return [int(each) for each in children if role in Path(f"/proc/{each}/cmdline").read_text().split("\0")]
+
+    wait_until(lambda: bool(find()), 60)
+    return find()[0]
+
+
+MOMENTS = {
+    "start": ("host 127.0.0.2 has come", "host 127.0.0.1 is there"),
+    "middle": ("iterations: 2 ", ""),
+    "end": ("Serializing model to {}/model/model_algo-1", ""),
+}
+KILLED = [("worker", 1), ("worker", 2), ("server", 1), ("server", 2), ("scheduler", 1)]
+CASES = [(*who, moment) for who in KILLED for moment in MOMENTS] if ALL else [("worker", 2, "middle"), ("server", 1, "start")]
+
+
+@pytest.mark.parametrize(("role", "number", "moment"), CASES)
+def test_all_hosts_end_when_a_process_of_one_is_killed(tmp_path: Path, role: str, number: int, moment: str) -> None:
+    epochs = "1" if moment == "end" else "1000"
+    count = 3 if moment == "start" else 2  # the third never comes
+    roots = cluster.lay_out(tmp_path, count, epochs=epochs, _logging_frequency="1")[:2]
+    started = [cluster.start(root) for root in roots]
+    target = process(started[number - 1], role)
+    for root, text in zip(roots, MOMENTS[moment], strict=True):
+        wait_until(lambda: text.format(roots[0]) in cluster.log(root), 120, lambda: cluster.log(roots[0]))
+    os.kill(target, signal.SIGKILL)
+    killed = time.monotonic()
+    wait_until(lambda: all(each.poll() is not None for each in started), 60, lambda: "\n".join(map(cluster.log, roots)))
+    assert time.monotonic() - killed < DEADLINE
+    assert not subprocess.run(["pgrep", "-f", f"{cluster.address(roots[0])}.*parameter_server"], capture_output=True).stdout
+    codes = [each.returncode for each in started]
+    if moment == "end" and codes == [0, 0]:
+        return  # it came too late to do harm
+    for root, code in zip(roots, codes, strict=True):
+        if role == "worker" and root == roots[number - 1]:
+            assert code == -signal.SIGKILL
+            continue
+        assert code == 1, cluster.log(root)
+        reason = cluster.failure(root)
+        own = role != "worker" and root == roots[number - 1]
+        told = f"the {role} process beside this host's training ended by signal 9" if own else f"host 127.0.0.{number} "
+        assert reason.startswith("PlatformError: ") and told in reason
+
+
+def test_a_hosts_failure_is_named_on_all(tmp_path: Path) -> None:
+    roots = cluster.lay_out(tmp_path, 2)
+    Image.new("L", (48, 40), 9).save(roots[1] / "input/data/train_annotation/train-2.png")
+    started = [cluster.start(root) for root in roots]
+    assert [each.wait(120) for each in started] == [1, 1], cluster.log(roots[0])
+    reason = f"annotation of {roots[1]}/input/data/train/train-2.jpg: pixel value 9 is no class"
+    assert cluster.failure(roots[1]).startswith(f"ClientError: {reason}")
+    assert cluster.failure(roots[0]).startswith(f"ClientError: host 127.0.0.2 has failed, which ends the job: {reason}")
+
+
+def test_a_stopped_job_leaves_a_model_and_goes_on_from_the_first_hosts_checkpoint(tmp_path: Path, alone: Path) -> None:
+    roots = cluster.lay_out(tmp_path, 2, **STEPS, _logging_frequency="1")
+    for root in roots:
+        (root / "checkpoints").mkdir()
+    started = [cluster.start(root, devices=1) for root in roots]
+    wait_until(lambda: "iterations: 2 " in cluster.log(roots[0]), 120, lambda: cluster.log(roots[0]))
+    started[1].send_signal(signal.SIGTERM)
+    assert [each.wait(60) for each in started] == [0, 0], cluster.log(roots[0])
+    load_weights(SegmentationNetwork("fcn", "resnet-18", 2), roots[0] / "model/model_best.params", [mx.cpu()])
+    assert "stopping on request, in epoch 0" in cluster.log(roots[0])
+    assert not list((roots[1] / "checkpoints").iterdir())
+    cluster.run(roots, devices=1)
+    for root in roots:
+        assert "resuming from" in cluster.log(root)
+    expected, found = cluster.weights(alone), cluster.weights(roots[0])
+    for name, weight in expected.items():
+        np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=name)
