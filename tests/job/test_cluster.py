@@ -63,7 +63,7 @@ def process(starter: subprocess.Popen[str], role: str) -> int:
         children = Path(f"/proc/{starter.pid}/task/{starter.pid}/children").read_text().split()
         return [int(each) for each in children if role in Path(f"/proc/{each}/cmdline").read_text().split("\0")]
 
-    wait_until(lambda: bool(find()), 60)
+    wait_until(lambda: bool(find()), 120)
     return find()[0]
 
 
