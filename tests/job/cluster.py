@@ -43,6 +43,7 @@ def address(root: Path) -> str:
     return f"127.0.0.{root.name}"
 
 
+STARTED: list[subprocess.Popen[str]] = []
 PLAIN = f"""
 import sys; sys.path.insert(0, {str(PROGRAM)!r})
 from container.training.stopping import stop_on_sigterm
@@ -60,17 +61,42 @@ mx.gluon.nn.Dropout.__init__ = lambda self, rate, **settings: dropout(self, 0.0,
 """
 
 
-def start(root: Path, devices: int = 0, **variables: str) -> subprocess.Popen[str]:
+def stream(root: Path, pairs: slice, sharded: bool) -> list[str]:
+    """Turn a host's directories into manifests of some of its training pairs; returns the command that streams them."""
+    subprocess.run(
+        [sys.executable, "-m", "local_test.convert", "directories", str(root / "input/data")], check=True, cwd=PROGRAM
+    )
+    manifest = root / "input/train.manifest"
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[pairs]))
+    (root / "sharded").write_text("ShardedByS3Key" if sharded else "FullyReplicated")
+    channels = [f"--channel={name}={root}/input/{name}.manifest" for name in ("train", "validation")]
+    return [sys.executable, "-m", "local_test.pipe_feeder", "--root", str(root), *channels, "--"]
+
+
+# the feeder writes what the platform tells of the channels, but knows one host only
+STREAMED = """
+import pathlib, os
+root = pathlib.Path(os.environ["SAGEMAKER_BASE_DIR"])
+config = root / "input/config/inputdataconfig.json"
+if (root / "sharded").exists():
+    config.write_text(config.read_text().replace("FullyReplicated", (root / "sharded").read_text()))
+"""
+
+
+def start(root: Path, devices: int = 0, feeder: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
     """Start a host on one thread; with `devices`, on so many CPU contexts and with `EXACT`."""
     head, tail = PLAIN.rsplit("sys.exit", 1)
     exact = f"DEVICES = {devices}{EXACT}" if devices else ""
-    return subprocess.Popen(
-        [sys.executable, "-c", f"{head}{exact}sys.exit{tail}"],
+    process = subprocess.Popen(
+        [*feeder, sys.executable, "-c", f"{head}{STREAMED}{exact}sys.exit{tail}"],
+        cwd=PROGRAM,
         stdout=(root / "log").open("w"),
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "SAGEMAKER_BASE_DIR": str(root), "OMP_NUM_THREADS": "1", **variables},
     )
+    STARTED.append(process)
+    return process
 
 
 def log(root: Path) -> str:
@@ -90,3 +116,24 @@ def failure(root: Path) -> str:
 
 def weights(root: Path, name: str = "model_algo-1") -> Mapping[str, np.ndarray]:
     return {key: array.asnumpy() for key, array in mx.nd.load(str(root / "model" / name)).items()}
+
+
+def shard(roots: Sequence[Path], **kept: Sequence[int]) -> None:
+    """Leave to each host so many pairs of a channel, one after the other, as ShardedByS3Key deals them out.
+
+    The annotations of `train` are dealt out too, those of `validation` are on every host.
+    """
+    channels = {name: {"TrainingInputMode": "File"} for name in ("train", "validation")}
+    channels |= {f"{name}_annotation": {"TrainingInputMode": "File"} for name in channels}
+    for channel, counts in kept.items():
+        sharded = [channel, *([f"{channel}_annotation"] if channel == "train" else [])]
+        for name in sharded:
+            channels[name]["S3DistributionType"] = "ShardedByS3Key"
+            ends = np.cumsum(counts)
+            for root, start, end in zip(roots, ends - counts, ends, strict=True):
+                for path in sorted((root / "input/data" / name).iterdir())[:start]:
+                    path.unlink()
+                for path in sorted((root / "input/data" / name).iterdir())[end - start :]:
+                    path.unlink()
+    for root in roots:
+        (root / "input/config/inputdataconfig.json").write_text(json.dumps(channels))
