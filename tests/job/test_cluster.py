@@ -27,6 +27,7 @@ ALL = os.environ.get("CLUSTER") == "all"
 STEPS = {"train": 20, "mini_batch_size": "4"}  # five
 SHAPES = [(2, 1), (2, 2), (3, 1), (3, 2)] if ALL else [(2, 2)]
 DEADLINE = 30  # seconds from a host's end to that of all
+PATIENCE = 300  # seconds for what a busy machine delays
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def process(starter: subprocess.Popen[str], role: str) -> int:
         children = Path(f"/proc/{starter.pid}/task/{starter.pid}/children").read_text().split()
         return [int(each) for each in children if role in Path(f"/proc/{each}/cmdline").read_text().split("\0")]
 
-    wait_until(lambda: bool(find()), 120)
+    wait_until(lambda: bool(find()), PATIENCE)
     return find()[0]
 
 
@@ -93,10 +94,10 @@ def test_all_hosts_end_when_a_process_of_one_is_killed(tmp_path: Path, role: str
     started = [cluster.start(root) for root in roots]
     target = process(started[number - 1], role)
     for root, text in zip(roots, MOMENTS[moment], strict=True):
-        wait_until(lambda: text.format(roots[0]) in cluster.log(root), 120, lambda: cluster.log(roots[0]))
+        wait_until(lambda: text.format(roots[0]) in cluster.log(root), PATIENCE, lambda: cluster.log(roots[0]))
     os.kill(target, signal.SIGKILL)
     killed = time.monotonic()
-    wait_until(lambda: all(each.poll() is not None for each in started), 60, lambda: "\n".join(map(cluster.log, roots)))
+    wait_until(lambda: all(each.poll() is not None for each in started), PATIENCE, lambda: "\n".join(map(cluster.log, roots)))
     assert time.monotonic() - killed < DEADLINE
     codes = [each.returncode for each in started]
     if moment == "end" and codes == [0, 0]:
@@ -116,7 +117,7 @@ def test_a_hosts_failure_is_named_on_all(tmp_path: Path) -> None:
     roots = cluster.lay_out(tmp_path, 2)
     Image.new("L", (48, 40), 9).save(roots[1] / "input/data/train_annotation/train-2.png")
     started = [cluster.start(root) for root in roots]
-    assert [each.wait(120) for each in started] == [1, 1], cluster.log(roots[0])
+    assert [each.wait(PATIENCE) for each in started] == [1, 1], cluster.log(roots[0])
     reason = f"annotation of {roots[1]}/input/data/train/train-2.jpg: pixel value 9 is no class"
     assert cluster.failure(roots[1]).startswith(f"ClientError: {reason}")
     assert cluster.failure(roots[0]).startswith(f"ClientError: host 127.0.0.2 has failed, which ends the job: {reason}")
@@ -127,9 +128,9 @@ def test_a_stopped_job_leaves_a_model_and_goes_on_from_the_first_hosts_checkpoin
     for root in roots:
         (root / "checkpoints").mkdir()
     started = [cluster.start(root, devices=1) for root in roots]
-    wait_until(lambda: "iterations: 2 " in cluster.log(roots[0]), 120, lambda: cluster.log(roots[0]))
+    wait_until(lambda: "iterations: 2 " in cluster.log(roots[0]), PATIENCE, lambda: cluster.log(roots[0]))
     started[1].send_signal(signal.SIGTERM)
-    assert [each.wait(60) for each in started] == [0, 0], cluster.log(roots[0])
+    assert [each.wait(PATIENCE) for each in started] == [0, 0], cluster.log(roots[0])
     load_weights(SegmentationNetwork("fcn", "resnet-18", 2), roots[0] / "model/model_best.params", [mx.cpu()])
     assert "stopping on request, in epoch 0" in cluster.log(roots[0])
     assert not list((roots[1] / "checkpoints").iterdir())
@@ -153,7 +154,7 @@ def test_shards_make_equal_steps_and_a_host_without_data_takes_part(tmp_path: Pa
     assert len(report["epochs"]) == 2
     (roots[1] / "input/data/train_annotation/train-2.png").unlink()
     started = [cluster.start(root) for root in roots]
-    assert [each.wait(120) for each in started] == [1, 1], log
+    assert [each.wait(PATIENCE) for each in started] == [1, 1], log
     assert "which tears pairs: stream an augmented manifest in Pipe mode, or set S3DataDistributionType of " in (
         cluster.failure(roots[1])
     )
@@ -163,7 +164,7 @@ def test_streams_end_together_whatever_each_host_gets(tmp_path: Path) -> None:
     roots = cluster.lay_out(tmp_path, 2, train=6, num_training_samples="400", _shuffle_buffer="0")
     feeders = [cluster.stream(root, pairs, True) for root, pairs in zip(roots, (slice(4), slice(4, 6)), strict=True)]
     started = [cluster.start(root, feeder=feeder) for root, feeder in zip(roots, feeders, strict=True)]
-    assert [each.wait(200) for each in started] == [0, 0], cluster.log(roots[0])
+    assert [each.wait(PATIENCE) for each in started] == [0, 0], cluster.log(roots[0])
     log = cluster.log(roots[0])
     assert "num_training_samples is 400, but the first epoch trained on 6 samples" in log
 
@@ -176,7 +177,7 @@ def test_a_stream_that_every_host_gets_trains_as_files_do(tmp_path: Path) -> Non
     roots = cluster.lay_out(tmp_path / "hosts", 2, **settings)
     feeders = [cluster.stream(root, slice(None), False) for root in roots]
     started = [cluster.start(root, 1, feeder) for root, feeder in zip(roots, feeders, strict=True)]
-    assert [each.wait(200) for each in started] == [0, 0], cluster.log(roots[0])
+    assert [each.wait(PATIENCE) for each in started] == [0, 0], cluster.log(roots[0])
     expected, found = cluster.weights(alone), cluster.weights(roots[0])
     for name, weight in expected.items():
         np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=name)
