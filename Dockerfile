@@ -13,6 +13,7 @@ COPY container/mx/__init__.py container/mx/fetch.py container/mx/sources.py cont
 COPY pretrained/ pretrained/
 ARG PRETRAINED=resnet-50,resnet-101
 ARG PRETRAINED_MIRROR
+# hadolint ignore=SC2046,DL4006
 RUN if [ "$PRETRAINED" != none ]; then \
         apt-get update \
         && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
@@ -49,7 +50,14 @@ RUN rm /opt/venv/bin/train \
     && find . -type d -name tests -prune -exec rm -r {} + \
     && rm -r nvidia/*/include \
     && cd nvidia \
-    && rm */lib/libcusolverMg.so.* */lib/libcudnn_adv_*.so.* */lib/libnvblas.so.* */lib/libcufftw.so.* */lib/libOpenCL.so.*
+    && rm ./*/lib/libcusolverMg.so.* ./*/lib/libcudnn_adv_*.so.* ./*/lib/libnvblas.so.* ./*/lib/libcufftw.so.* ./*/lib/libOpenCL.so.*
+
+# The bill of materials: every Python package that is left, with its version and licence.
+FROM builder AS described
+COPY requirements/audit.txt /requirements/
+RUN python3.11 -m venv /opt/tools \
+    && /opt/tools/bin/pip install --no-deps --require-hashes -r /requirements/audit.txt \
+    && /opt/tools/bin/cyclonedx-py environment --output-reproducible --output-file /sbom.json /opt/venv/bin/python
 
 FROM builder AS pretrained
 WORKDIR /opt/program
@@ -57,6 +65,7 @@ COPY container/ container/
 COPY --from=fetched /opt/program/pretrained pretrained/
 ARG PRETRAINED=resnet-50,resnet-101
 ENV MXNET_LIBRARY_PATH=/opt/mxnet-cpu/libmxnet.so
+# hadolint ignore=SC2046,DL4006
 RUN mkdir /pretrained \
     && if [ "$PRETRAINED" != none ]; then \
         python -m container.mx.pretrained $(echo "$PRETRAINED" | tr , ' ') > /files \
@@ -68,8 +77,9 @@ COPY --from=builder /opt/venv /opt/venv
 COPY --from=builder /opt/mxnet-cpu /opt/mxnet-cpu
 RUN ls -d /opt/venv/lib/python3.11/site-packages/nvidia/*/lib > /etc/ld.so.conf.d/nvidia-wheels.conf && ldconfig
 COPY --from=pretrained /pretrained /opt/program/pretrained
+COPY --from=described /sbom.json /opt/program/
 WORKDIR /opt/program
-COPY train serve hyperparameters.schema.json ./
+COPY LICENSE NOTICE THIRD-PARTY.md train serve hyperparameters.schema.json ./
 COPY container/ container/
 # The packages' bytecode is in the image (a second less at every start); at run time none is written, so that the root
 # file system may be read-only and holds the same before and after.

@@ -1,16 +1,17 @@
 # The commands of this project; `make` alone lists them.
 
 UV := uv==0.13.9
-LOCKS := build cpu gpu test sagemaker
+LOCKS := build cpu gpu test sagemaker sagemaker3 audit
 NAME ?= semantic-segmentation
 IMAGE ?= $(NAME):cpu
 export IMAGE PRETRAINED PRETRAINED_MIRROR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench fuzz lock clean image-cpu image test-container test-demo test-sagemaker test-gpu
+.PHONY: help setup demo test lint docs audit bench fuzz lock clean image-cpu image test-container test-demo test-sagemaker \
+	test-sagemaker2 test-sagemaker3 test-gpu
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## make .venv from a Python 3.10 or 3.11 (PYTHON=/path/to/python to choose one)
 
@@ -38,20 +39,36 @@ test-container: setup ## run the built image as the platform does (IMAGE=semanti
 test-demo: demo ## run the demo, then test what only a trained model can show
 	.venv/bin/python -m pytest -m demo tests/demo -rP
 
-test-sagemaker: setup .venv-sagemaker/installed ## drive the built image with SageMaker's own client in local mode
+test-sagemaker: test-sagemaker3 test-sagemaker2 ## run the examples with SageMaker's SDKs and the built image
+
+test-sagemaker3: setup .venv-sagemaker3/installed ## the part of test-sagemaker that is SDK 3's, boto3's and the notebook's
+	.venv-sagemaker3/bin/python -m pytest -m sagemaker tests/sagemaker $(ARGS)
+
+test-sagemaker2: setup .venv-sagemaker/installed ## the part of test-sagemaker that is SDK 2's
 	.venv-sagemaker/bin/python -m pytest -m sagemaker tests/sagemaker $(ARGS)
 
-test-gpu: setup ## test what only GPUs can show, on an instance that has some (README: Limits)
+test-gpu: setup ## test what only GPUs can show, on an instance that has some (docs/limits.md)
 	local_test/test_gpu.sh $(ARGS)
 
-.venv-sagemaker/installed: requirements/sagemaker.txt
-	.venv/bin/python -m venv --clear .venv-sagemaker
-	.venv-sagemaker/bin/python -m pip install -qq --no-deps --require-hashes -r requirements/sagemaker.txt
+.venv-%/installed: requirements/%.txt
+	.venv/bin/python -m venv --clear .venv-$*
+	.venv-$*/bin/python -m pip install -qq --no-deps --require-hashes -r $<
 	touch $@
 
-lint: setup ## check style, the import fence and types
+lint: setup ## check style, types, import fences, dead code, spelling, scripts and Dockerfiles
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache --no-logo
+	.venv/bin/vulture
+	.venv/bin/codespell
+	.venv/bin/shellcheck .ci/run .ci/*.sh local_test/*.sh
+	.venv/bin/hadolint Dockerfile Dockerfile.cpu
+
+docs: setup ## render the pages' tables anew
+	.venv/bin/python -m docs.render
+
+audit: setup .venv-audit/installed ## ask for known vulnerabilities of what the images ship (needs the internet)
+	.venv/bin/python -m local_test.vulnerabilities
 
 bench: setup ## run every benchmark
 	set -e; for script in benchmarks/*.py; do echo "$$script"; .venv/bin/python -m "benchmarks.$$(basename "$$script" .py)"; done
@@ -64,5 +81,5 @@ lock: setup ## resolve requirements/*.in anew
 	done
 
 clean: ## remove the environment, caches and the local jobs' files
-	rm -rf .venv .venv-sagemaker .venv-gpu .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
+	rm -rf .venv .venv-sagemaker .venv-sagemaker3 .venv-gpu .venv-audit .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,6 @@
+# shellcheck shell=bash
 # What the scripts share; sourced by them, from the repository's root.
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 test_dir=${TEST_DIR:-local_test/test_dir}
 mkdir -p "$test_dir"
 test_dir=$(cd "$test_dir" && pwd)

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Finding the container engine; sourced by the scripts.
 
 # Print the first container engine that answers: docker, podman, or one named as an argument (a builder).

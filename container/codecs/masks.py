@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco
 
 from container.arrays import Array, Uint8Array
 from container.classes import ClassEntry
@@ -70,14 +71,11 @@ class JsonEncoder:
 
     def encode(self, mask: Uint8Array) -> list[bytes | memoryview]:
         """Encode a mask, uint8 (H, W)."""
-        height, width = mask.shape
-        values, starts, ends = _column_runs(mask)
-        classes = []
-        for present in np.unique(values):
-            label, mine = int(present), values == present
+        columns, classes = np.asfortranarray(mask), []
+        for label in np.flatnonzero(Image.fromarray(mask).histogram()).tolist():
             known = {"name": self._names[label]} if label in self._names else {}
-            classes.append({"id": label, **known, **_describe_class(starts[mine], ends[mine], height, width)})
-        return [json.dumps({"shape": [height, width], "classes": classes}).encode()]
+            classes.append({"id": label, **known, **_describe_class((columns == label).view(np.uint8))})
+        return [json.dumps({"shape": list(mask.shape), "classes": classes}).encode()]
 
 
 def voc_palette() -> Array:
@@ -88,43 +86,11 @@ def voc_palette() -> Array:
     return np.stack(channels, axis=1).astype(np.uint8)
 
 
-def _column_runs(mask: Uint8Array) -> tuple[Array, Array, Array]:
-    """Cut the pixels, read column by column, into runs of one class: their classes, first pixels and ends."""
-    pixels = mask.ravel(order="F")
-    borders = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    starts = np.concatenate([[0], borders])
-    return pixels[starts], starts, np.concatenate([borders, [len(pixels)]])
-
-
-def _describe_class(starts: Array, ends: Array, height: int, width: int) -> dict[str, Any]:
-    """Describe one class by its runs."""
-    left, right = int(starts[0]) // height, int(ends[-1] - 1) // height
-    top, bottom = starts % height, (ends - 1) % height
-    if (starts // height != (ends - 1) // height).any():  # a run that goes on in the next column spans the edge
-        y0, y1 = 0, height - 1
-    else:
-        y0, y1 = int(top.min()), int(bottom.max())
-    counts = np.diff(np.column_stack([starts, ends]).ravel(), prepend=0, append=height * width)
+def _describe_class(is_class: Uint8Array) -> dict[str, Any]:
+    """Describe one class by where it is: 1 or 0, uint8 (H, W) in Fortran's order, as COCO's run lengths go."""
+    runs = coco.encode(is_class)
     return {
-        "share": float((ends - starts).sum() / (height * width)),
-        "box": [left, y0, right - left + 1, y1 - y0 + 1],
-        "mask": {"size": [height, width], "counts": _compress(counts if counts[-1] else counts[:-1])},
+        "share": float(coco.area(runs) / is_class.size),
+        "box": [int(side) for side in coco.toBbox(runs)],
+        "mask": {"size": list(is_class.shape), "counts": runs["counts"].decode("ascii")},
     }
-
-
-def _compress(counts: Array) -> str:
-    """Write run lengths as COCO does: from the fourth on as difference to the one before the last, 5 bits a character.
-
-    https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c (rleToString)
-    """
-    numbers = counts.astype(np.int64)
-    numbers[3:] -= counts[1:-2]
-    open_, characters, written = np.ones(len(numbers), bool), [], []
-    while open_.any():
-        bits = numbers & 31
-        numbers = numbers >> 5
-        written.append(open_)
-        open_ = open_ & (numbers != np.where(bits & 16, -1, 0))  # the last character's top bit is the sign
-        characters.append((bits | open_ << 5) + 48)
-    text = np.stack(characters, 1)[np.stack(written, 1)]
-    return str(text.astype(np.uint8).tobytes(), "ascii")

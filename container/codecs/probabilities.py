@@ -1,6 +1,9 @@
 """Class probabilities to bytes: NumPy's own format, and protobuf in RecordIO.
 
 Both take the parameter `top_k=K`: only the K likeliest classes of every pixel, the likeliest first.
+
+Protobuf's frame is written here, around the array's own memory, because the library copies every float into a message
+and again into bytes.
 """
 
 from __future__ import annotations

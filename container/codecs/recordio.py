@@ -4,6 +4,9 @@ A record is one or more parts. A part: the magic word, a word whose top 3 bits s
 bits are the length, the payload, zeros up to a multiple of 4 bytes; all words are little-endian. The payload is split
 wherever it holds the magic word at a multiple of 4 bytes, and that word is left out: the reader puts it back.
 https://github.com/dmlc/dmlc-core/blob/main/include/dmlc/recordio.h
+
+Ours stays because MXNet's reader would bring MXNet into the server and opens files only, no stream with a deadline, and
+SageMaker's client's does not put split records together.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Input `image`: uint8 RGB (N, H, W, 3), any size. Outputs: `logits`, float32 (N, num_classes, H, W), and `mask`, uint8
 (N, H, W), the likeliest class of every pixel: whoever needs no more moves a byte a pixel. Whoever has to bound memory
 cuts the graph at the tensor `coarse_logits`, the logits before the last resize.
+
+The translation is ours because MXNet's own (`mx.onnx`) knows neither a resize to the size of another tensor nor pooling
+into more than one bin, and uses parts of `onnx` that are gone (`onnx.mapping`).
 """
 
 from __future__ import annotations

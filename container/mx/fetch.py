@@ -2,6 +2,8 @@
 
 `python -m container.mx.fetch resnet-50 resnet-101` fetches without converting, and needs no more than `requests` and
 `tqdm`: an image's build begins with it, so that one without a way to the sources ends at once.
+
+pooch would fetch and verify, too, but begins anew what broke off, and cannot take a hash that only the answer states.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ def joined(
     if len(environment.hosts) == 1:
         yield Hosts(requested, environment.hosts, environment.current_host)
         return
+    _refuse_what_is_for_one_host(job)
     if job.mini_batch_size < len(environment.hosts):
         raise ClientError(
             f"mini_batch_size is {job.mini_batch_size}, for {len(environment.hosts)} instances together: raise it, or "
@@ -44,6 +45,22 @@ def joined(
 
     with Cluster(environment, job, requested, fail).joined() as hosts:
         yield hosts
+
+
+def _refuse_what_is_for_one_host(job: Hyperparameters) -> None:
+    """Raise ClientError for settings whose sums or states are not shared by the hosts."""
+    asked = {
+        "_class_weights": job.class_weights is not None,
+        "_accumulate": job.accumulate > 1,
+        "_ema": bool(job.ema),
+        "_on_divergence=retry": job.on_divergence == "retry",
+        "_validation=full": job.validation == "full",
+    }
+    if named := [name for name, is_asked in asked.items() if is_asked]:
+        raise ClientError(
+            f"with several instances there is no {', '.join(named)} yet: leave out what is named, or set "
+            "instance_count=1"
+        )
 
 
 def settle(job: Hyperparameters, hosts: Hosts) -> Hyperparameters:

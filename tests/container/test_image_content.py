@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+
+from tests.conftest import PROGRAM
 from tests.container.conftest import Image
 
 GIGABYTE = 10**9
@@ -50,3 +54,18 @@ def test_every_library_resolves_but_for_the_driver(image: Image) -> None:
     done = image.run("sh", "-c", script, options=("--network", "none"))
     missing = {line.split()[0] for line in done.stdout.splitlines()}
     assert missing <= {"libcuda.so.1"}, missing
+
+
+def test_the_bill_of_materials_names_every_package_that_is_there(image: Image) -> None:
+    listed = json.loads(image.run("cat", "/opt/program/sbom.json", options=("--network", "none")).stdout)
+    told = {f"{component['name']}=={component['version']}" for component in listed["components"]}
+    program = "import importlib.metadata as m; print(*{f'{d.name}=={d.version}' for d in m.distributions()}, sep='\\n')"
+    there = image.run("/opt/venv/bin/python", "-c", program, options=("--network", "none")).stdout.split()
+    assert {name.replace("_", "-").lower() for name in told} == {name.replace("_", "-").lower() for name in there}
+    assert any(re.match("mxnet(-cu112)?==", name) for name in told)
+
+
+def test_licence_and_notices_are_inside(image: Image) -> None:
+    for name in ("LICENSE", "NOTICE", "THIRD-PARTY.md"):
+        done = image.run("cat", f"/opt/program/{name}", options=("--network", "none"))
+        assert done.stdout == (PROGRAM / name).read_text()

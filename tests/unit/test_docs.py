@@ -1,0 +1,133 @@
+"""What the pages say is so: their links lead somewhere, their tables are what the program has."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from container.serve_settings import ServeSettings
+from docs.render import render
+from tests.conftest import PROGRAM
+from tests.pages import PAGES, anchors, called, links, quoted, table_after
+
+OPERATE = PROGRAM / "docs/operate.md"
+SOURCES = [*(PROGRAM / "container").rglob("*.py"), PROGRAM / "train", PROGRAM / "serve"]
+
+# What looks like a variable's name and is none.
+OTHER_NAMES = {
+    *("BACKBONE", "SINGLE_RECORD", "SC_PAGE_SIZE", "SC_PHYS_PAGES"),
+    *("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    *("ENABLE_CPU_PINNING", "INFERENCE_NUM_THREADS", "INFERENCE_PRECISION_HINT", "NUM_STREAMS"),
+    "OPTIMIZATION_CAPABILITIES",
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=called)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    lost = []
+    for address in links(page):
+        parts = urlsplit(address)
+        if parts.scheme:
+            assert parts.scheme == "https" and "." in parts.netloc, address
+            continue
+        target = (page.parent / parts.path).resolve() if parts.path else page
+        if not target.exists() or (parts.fragment and parts.fragment not in anchors(target)):
+            lost.append(address)
+    assert not lost
+
+
+def test_every_page_can_be_found_from_the_readme() -> None:
+    found, new = set(), {PROGRAM / "README.md"}
+    while new:
+        found |= new
+        addresses = ((page, urlsplit(address)) for page in new for address in links(page))
+        reached = {(page.parent / parts.path).resolve() for page, parts in addresses if not parts.scheme and parts.path}
+        new = {path for path in reached if path.suffix == ".md"} - found
+    missing = {page for page in PAGES if page not in found} - {PROGRAM / "pretrained/README.md"}
+    assert not missing
+
+
+def test_the_readme_can_be_read_at_once() -> None:
+    text = (PROGRAM / "README.md").read_text()
+    assert len(text.splitlines()) <= 130
+    assert len(re.findall(r"!\[[^\]]+\]\(", text)) == 2
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "<!-- rendered by:" in page.read_text()], ids=called)
+def test_rendered_tables_are_what_their_source_says(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    if "docs.notices" in text and sys.version_info[:2] != (3, 11):
+        pytest.skip("the table is of the packages for the images' Python 3.11")
+    assert render(text) == text, "make docs renders it anew"
+
+
+def test_the_table_of_hyperparameters_is_rendered() -> None:
+    assert "<!-- rendered by: .venv/bin/python -m container.hyperparameters -->" in (
+        PROGRAM / "docs/hyperparameters.md"
+    ).read_text(encoding="utf-8")
+
+
+def strings(tree: ast.AST) -> set[str]:
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_every_variable_that_the_program_reads_is_told() -> None:
+    name = re.compile(r"[A-Z][A-Z0-9]+(_[A-Z0-9]+)+|TMPDIR")
+    read = {text for path in SOURCES for text in strings(ast.parse(path.read_text())) if name.fullmatch(text)}
+    told = {text for text in quoted(OPERATE.read_text()) if name.fullmatch(text)}
+    assert read - OTHER_NAMES == told
+
+
+def test_the_defaults_of_the_servers_variables_are_told() -> None:
+    rows = table_after(OPERATE, "<!-- tested: variables of serve -->")
+    told = {name: default for names, default, _ in rows for name in quoted(names)}
+    settings = ServeSettings.read({})
+    assert told["SAGEMAKER_BASE_DIR"] == f"`{settings.model_dir.parent}`"
+    for name, value in {
+        "SAGEMAKER_BIND_TO_PORT": settings.port,
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT": settings.timeout,
+        "MAX_PIXELS": settings.max_pixels,
+        "MAX_CONTENT_LENGTH": settings.max_body,
+        "MAX_RESPONSE_BYTES": settings.max_response,
+        "SERVE_PRECISION": settings.precision,
+        "EXIF_ORIENTATION": settings.exif_orientation,
+        "LOG_FORMAT": settings.log_format,
+        "SERVE_UI": int(settings.ui),
+        "SERVE_METRICS": int(settings.metrics),
+    }.items():
+        assert told[name] == str(value).lower(), name
+
+
+def told_part(part: ast.expr) -> str:
+    """Return a part of a text: as it is, of two forms the first, or an ellipsis for what differs."""
+    if isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.IfExp):
+        part = part.value.body
+    return str(part.value) if isinstance(part, ast.Constant) else "…"
+
+
+def messages() -> str:
+    """Return all that the program can say, a line each."""
+    nodes = [node for path in SOURCES for node in ast.walk(ast.parse(path.read_text()))]
+    joined = ["".join(map(told_part, node.values)) for node in nodes if isinstance(node, ast.JoinedStr)]
+    return "\n".join([*joined, *(str(node.value) for node in nodes if isinstance(node, ast.Constant))])
+
+
+def test_the_failures_that_are_explained_are_the_programs() -> None:
+    said = "\n" + messages()
+    rows = table_after(OPERATE, "The commonest ones:")
+    assert len(rows) > 10
+    unknown = [row[0] for row in rows if not all(f"\n{text}" in said for text in quoted(row[0]))]
+    assert not unknown
+
+
+def test_every_status_of_the_server_is_told() -> None:
+    sources = "\n".join(path.read_text() for path in (PROGRAM / "container/serving").glob("*.py"))
+    answered = set(re.findall(r"RequestError\(\s*(\d{3})", sources)) | {"500", "503"}
+    rows = table_after(OPERATE, "## What do the server's errors mean?")
+    told = {status for row in rows for status in row[0].split(", ")}
+    assert told == answered
