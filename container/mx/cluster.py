@@ -29,7 +29,7 @@ from container.arrays import Float32Array
 from container.data.batches import Batch
 from container.data.hosts import Hosts
 from container.environment import Environment
-from container.errors import AlgorithmError, ClientError, JobError, PlatformError, last_line
+from container.errors import AlgorithmError, Cancelled, ClientError, JobError, PlatformError, last_line
 from container.hyperparameters import Hyperparameters
 from container.mx.meeting import Meeting, gone
 from container.mx.node import Node
@@ -251,7 +251,8 @@ class Cluster(Hosts):
                 reason = error.message if isinstance(error, JobError) else last_line(error)
                 self._tell({"host": self.name, "kind": kind, "reason": reason[:_LONGEST_REASON]})
             self._kill()
-            atexit.register(_exit_at_once, 1)  # the store's end would wait for the others
+            code = 0 if isinstance(error, Cancelled) else 1
+            atexit.register(_exit_at_once, code)  # the store's end would wait for the others
 
     def _part(self) -> None:
         """Take leave together: nobody is missed any more, then the stores go, the first host's last."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from container.addresses import is_listening, own_address, wait_for_addresses
 from container.environment import Environment
-from container.errors import ClientError, PlatformError
+from container.errors import Cancelled, ClientError, PlatformError
 from container.hyperparameters import Hyperparameters
 from container.mx.node import Node
 from container.mx.parameter_server import HEARTBEAT_SECONDS
@@ -69,7 +69,10 @@ class Meeting:
         os.environ |= {**settings, "DMLC_ROLE": "worker"}
 
     def wait(self, done: Callable[[], bool]) -> None:
-        """Wait until MXNet has found all hosts; raises PlatformError for one that is lost or does not come."""
+        """Wait until MXNet has found all hosts; raises PlatformError for one that is lost or does not come.
+
+        Raises Cancelled when the job was stopped, and the others do not come to be told.
+        """
         stop_by = float("inf")
         pause = threading.Event()
         while not done():
@@ -82,7 +85,7 @@ class Meeting:
             if self._requested.is_set():
                 stop_by = min(stop_by, time.monotonic() + _STOP_SECONDS)
             if time.monotonic() > stop_by:
-                raise PlatformError("stopped on request while the hosts had not all come")
+                raise Cancelled
             pause.wait(_SLICE_SECONDS)
 
     def _missing(self) -> list[str]:
@@ -98,7 +101,7 @@ class Meeting:
             if name not in self._come:
                 self._come.append(name)
                 LOG.info("host %s has come", name)
-        return [name for name in self._names if name not in come]
+        return [name for name in self._names[1:] if name not in come]
 
     def _missing_first(self) -> list[str]:
         """Name the first host unless it is there; raises PlatformError when it is lost again."""

@@ -24,7 +24,7 @@ from container.data.label_maps import check_label_maps
 from container.data.loader import Loader
 from container.data.samples import Samples, open_samples
 from container.environment import Environment, cpu_count
-from container.errors import ClientError, JobError
+from container.errors import Cancelled, ClientError, JobError
 from container.hyperparameters import Hyperparameters
 from container.training.checkpoints import Checkpoint, Checkpoints
 from container.training.progress import Identity, Progress
@@ -44,8 +44,11 @@ def run(
     train_channel = environment.channels.get("train")
     streamed = train_channel is not None and train_channel.input_mode == "Pipe"
     job = hyperparameters.load(environment.hyperparameters, streamed)
-    with joined(environment, job, stop, fail) as hosts:
-        _run(environment, job, hosts, stop)
+    try:
+        with joined(environment, job, stop, fail) as hosts:
+            _run(environment, job, hosts, stop)
+    except Cancelled:
+        LOG.warning("stopped on request before all hosts had come: there is no model")
 
 
 def _run(environment: Environment, job: Hyperparameters, hosts: Hosts, requested: threading.Event) -> None:

@@ -5,6 +5,7 @@ CLUSTER=all runs every combination of hosts and devices, and every process kille
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -77,13 +78,18 @@ def process(starter: subprocess.Popen[str], role: str) -> int:
     return find()[0]
 
 
+def await_log(root: Path, text: str) -> None:
+    wait_until(lambda: text in cluster.log(root), PATIENCE, lambda: cluster.log(root))
+
+
 MOMENTS = {
     "start": ("host 127.0.0.2 has come", "host 127.0.0.1 is there"),
     "middle": ("iterations: 2 ", ""),
     "end": ("Serializing model to {}/model/model_algo-1", ""),
 }
 KILLED = [("worker", 1), ("worker", 2), ("server", 1), ("server", 2), ("scheduler", 1)]
-CASES = [(*who, moment) for who in KILLED for moment in MOMENTS] if ALL else [("worker", 2, "middle"), ("server", 1, "start")]
+FEW = [("worker", 2, "middle"), ("server", 1, "start")]
+CASES = [(*who, moment) for who in KILLED for moment in MOMENTS] if ALL else FEW
 
 
 @pytest.mark.parametrize(("role", "number", "moment"), CASES)
@@ -94,10 +100,11 @@ def test_all_hosts_end_when_a_process_of_one_is_killed(tmp_path: Path, role: str
     started = [cluster.start(root) for root in roots]
     target = process(started[number - 1], role)
     for root, text in zip(roots, MOMENTS[moment], strict=True):
-        wait_until(lambda: text.format(roots[0]) in cluster.log(root), PATIENCE, lambda: cluster.log(roots[0]))
+        await_log(root, text.format(roots[0]))
     os.kill(target, signal.SIGKILL)
     killed = time.monotonic()
-    wait_until(lambda: all(each.poll() is not None for each in started), PATIENCE, lambda: "\n".join(map(cluster.log, roots)))
+    logs = functools.partial(map, cluster.log, roots)
+    wait_until(lambda: all(each.poll() is not None for each in started), PATIENCE, lambda: "\n".join(logs()))
     assert time.monotonic() - killed < DEADLINE
     codes = [each.returncode for each in started]
     if moment == "end" and codes == [0, 0]:
@@ -128,7 +135,7 @@ def test_a_stopped_job_leaves_a_model_and_goes_on_from_the_first_hosts_checkpoin
     for root in roots:
         (root / "checkpoints").mkdir()
     started = [cluster.start(root, devices=1) for root in roots]
-    wait_until(lambda: "iterations: 2 " in cluster.log(roots[0]), PATIENCE, lambda: cluster.log(roots[0]))
+    await_log(roots[0], "iterations: 2 ")
     started[1].send_signal(signal.SIGTERM)
     assert [each.wait(PATIENCE) for each in started] == [0, 0], cluster.log(roots[0])
     load_weights(SegmentationNetwork("fcn", "resnet-18", 2), roots[0] / "model/model_best.params", [mx.cpu()])
@@ -181,3 +188,15 @@ def test_a_stream_that_every_host_gets_trains_as_files_do(tmp_path: Path) -> Non
     expected, found = cluster.weights(alone), cluster.weights(roots[0])
     for name, weight in expected.items():
         np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_a_host_that_has_no_address_or_does_not_come_is_named(tmp_path: Path) -> None:
+    (root,) = cluster.lay_out(tmp_path, 1)
+    for host, told in (
+        ("algo-2.invalid", "algo-2.invalid: no address after 2 s"),
+        ("127.0.0.2", "after 2 s 127.0.0.2 had not come"),
+    ):
+        config = {"current_host": "127.0.0.1", "hosts": ["127.0.0.1", host]}
+        (root / "input/config/resourceconfig.json").write_text(json.dumps(config))
+        assert cluster.start(root, CLUSTER_TIMEOUT_SECONDS="2").wait(PATIENCE) == 1
+        assert cluster.failure(root).startswith("PlatformError: ") and told in cluster.failure(root)
