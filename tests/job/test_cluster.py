@@ -107,8 +107,9 @@ def test_all_hosts_end_when_a_process_of_one_is_killed(tmp_path: Path, role: str
     wait_until(lambda: all(each.poll() is not None for each in started), PATIENCE, lambda: "\n".join(logs()))
     assert time.monotonic() - killed < DEADLINE
     codes = [each.returncode for each in started]
-    if moment == "end" and codes == [0, 0]:
-        return  # it came too late to do harm
+    if moment == "end" and codes[0] == 0:  # it came too late to do harm
+        load_weights(SegmentationNetwork("fcn", "resnet-18", 2), roots[0] / "model/model_algo-1", [mx.cpu()])
+        return
     for root, code in zip(roots, codes, strict=True):
         if role == "worker" and root == roots[number - 1]:
             assert code == -signal.SIGKILL
