@@ -7,7 +7,7 @@ IMAGE ?= $(NAME):cpu
 export IMAGE PRETRAINED PRETRAINED_MIRROR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs audit bench fuzz lock clean image-cpu image test-container test-demo test-sagemaker \
+.PHONY: help setup demo test lint docs audit bench fuzz soak lock clean image-cpu image test-container test-demo test-sagemaker \
 	test-sagemaker2 test-sagemaker3 test-gpu
 
 help: ## list the commands
@@ -26,6 +26,9 @@ test: lint ## lint, then run every test (ARGS="tests/unit -k feeder" to choose)
 
 fuzz: setup ## send 10000 hostile bodies through the server (FUZZ_SEED=1 for others)
 	FUZZ_BODIES=$${FUZZ_BODIES:-10000} .venv/bin/python -m pytest tests/fuzz
+
+soak: setup ## put a server under everything at once for 20 minutes (SOAK_SECONDS=120 SOAK_SEED=1)
+	.venv/bin/python -m tests.soak.soak
 
 image-cpu: ## build the CPU image (PRETRAINED=none leaves the ImageNet weights out)
 	local_test/build_image.sh Dockerfile.cpu $(NAME):cpu

@@ -39,7 +39,6 @@ NETWORKS = ("fcn/resnet-18", "fcn/resnet-34", "fcn/resnet-50", "fcn/resnet-101",
 MEMORY_GB = (2, 3, 6)
 PATIENCE = 180  # seconds that a serverless endpoint waits for /ping
 TIMEOUT = 600  # of a request: a busy machine must not decide what is answered
-SETTINGS = ("--env", f"SAGEMAKER_MODEL_SERVER_TIMEOUT={TIMEOUT}")
 PEAK = """
 import pathlib
 server = [path.read_text() for path in pathlib.Path("/proc").glob("[0-9]*/status")]
@@ -86,15 +85,18 @@ def make_model(folder: Path, network_name: str, with_graph: bool) -> Path:
     return model
 
 
-def start(engine: str, image: str, model: Path, gigabytes: int, sides: list[int]) -> Start:
+def start(engine: str, image: str, model: Path, gigabytes: int, precision: str, sides: list[int]) -> Start:
     """Start a container, ask for masks of growing images until one is refused, and remove the container."""
     name = f"cold-start-{uuid.uuid4().hex}"
     strict = ["--read-only-tmpfs=false"] if engine.endswith("podman") else []
     command = [engine, "run", "--detach", "--name", name, "--read-only", *strict, "--publish", "127.0.0.1::8080"]
     command += ["--memory", f"{gigabytes}g", "--memory-swap", f"{gigabytes}g", "--volume", f"{model}:/opt/ml/model:ro"]
+    command += ["--env", f"SAGEMAKER_MODEL_SERVER_TIMEOUT={TIMEOUT}", "--env", f"SERVE_PRECISION={precision}"]
     began = time.perf_counter()
-    subprocess.run([*command, *SETTINGS, image, "serve"], check=True, capture_output=True)
+    done = subprocess.run([*command, image, "serve"], capture_output=True, text=True)
     try:
+        if done.returncode:
+            raise SystemExit(done.stderr)
         url = "http://" + subprocess.check_output([engine, "port", name, "8080"], text=True).split()[-1]
         while not ping(url):
             if time.perf_counter() - began > PATIENCE:
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     parser.add_argument("--memory", type=int, nargs="+", default=MEMORY_GB, metavar="GB")
     parser.add_argument("--sides", type=int, nargs="+", default=[480, 1000, 2000, 3000], help="of the images asked for")
+    parser.add_argument("--precision", default="auto", help="SERVE_PRECISION")
     parser.add_argument("--builtin", action="store_true", help="serve archives without a graph, as the built-in's are")
     parser.add_argument("--starts", type=int, default=3, help="of which the quickest counts")
     arguments = parser.parse_args()
@@ -170,7 +173,7 @@ def main() -> None:
             model = make_model(Path(scratch), network, not arguments.builtin)
             for gigabytes in arguments.memory:
                 sides = [arguments.sides[:1]] * (arguments.starts - 1) + [arguments.sides]
-                starts = [start(engine, image, model, gigabytes, each) for each in sides]
+                starts = [start(engine, image, model, gigabytes, arguments.precision, each) for each in sides]
                 ready, cpu = min(each.ready for each in starts), min(each.cpu for each in starts)
                 asked = ", ".join(f"{side}² {seconds:.1f} s {peak} MB" for side, seconds, peak in starts[-1].answers)
                 print(f"{network:17} {gigabytes} GB: ready {ready:.1f} s, CPU {cpu:.1f} s; {asked}", flush=True)

@@ -2,7 +2,7 @@
 
 The peer (peers/plain_server.py) runs on gunicorn with a sync worker per core; once as written, once with
 OMP_NUM_THREADS set to all cores. Every server is sent the same images, in turns; printed are median and p99 latency,
-images/s and memory (proportional set size), and the ratios to ours.
+images/s and memory (proportional set size), and the ratios to ours. What slow peers do to them: benchmarks/pressure.py.
 """
 
 from __future__ import annotations
@@ -56,14 +56,18 @@ class Server:
             time.sleep(0.02)
         self.start_seconds = time.perf_counter() - start
 
-    def ask(self, method: str, path: str, body: bytes = b"", accept: str = "") -> float:
+    def ask(
+        self, method: str, path: str, body: bytes = b"", accept: str = "image/png", timeout: float = PATIENCE
+    ) -> float:
         """Return the seconds until the whole answer was there; raises OSError when it is none or an error."""
         start = time.perf_counter()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        connection.request(method, path, body, {"Content-Type": "image/jpeg", "Accept": accept})
-        response = connection.getresponse()
-        response.read()
-        connection.close()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)) as connection:
+            try:
+                connection.request(method, path, body, {"Content-Type": "image/jpeg", "Accept": accept})
+                response = connection.getresponse()
+                response.read()
+            except http.client.HTTPException as error:
+                raise OSError(f"{path} was not answered: {error}") from error
         if response.status != 200:
             raise OSError(f"{path} answered {response.status}")
         return time.perf_counter() - start

@@ -17,7 +17,7 @@ from container import disk
 from container.errors import ClientError, last_line, printable
 from container.json_files import parse_object
 from container.parameter_file import check_parameter_file
-from container.schema import allows, convert, describe_range, read_schema
+from container.schema import allows, convert, describe_range, has_backbone, read_schema
 
 HYPERPARAMETERS = "hyperparams.json"
 BEST_WEIGHTS = "model_best.params"
@@ -148,7 +148,7 @@ def _size(path: Path) -> int:
 
 
 def read_model_settings(model_dir: Path, source: str = "") -> dict[str, Any]:
-    """Read what a model directory says of its network: `num_classes`, `algorithm` and `backbone`.
+    """Read what a model directory says of its network: `num_classes`, `algorithm` and, if it has one, `backbone`.
 
     The built-in's own `hyperparams.json` is read too, and whatever an SDK makes of a value (`"21"`, `"\\"fcn\\""`).
     Raises ClientError that names the file and the keys when the directory holds no usable model; `source` is what it
@@ -176,4 +176,6 @@ def read_model_settings(model_dir: Path, source: str = "") -> dict[str, Any]:
             faults.append(f"{key} must be {describe_range(entry)}, not {json.dumps(written.get(key))}")
     if faults:
         raise ClientError(f"{name} does not describe a model", faults)
+    if not has_backbone(settings["algorithm"]):
+        del settings["backbone"]
     return settings

@@ -13,7 +13,7 @@ from jsonschema.exceptions import ValidationError
 from sagemaker_training import params
 
 from container.errors import ClientError
-from container.schema import convert, describe_range, read_schema
+from container.schema import convert, describe_range, has_backbone, read_schema
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Hyperparameters:
     num_classes: int
     num_training_samples: int  # 0 until the samples have been counted, where the job does not say
     algorithm: str
-    backbone: str
+    backbone: str | None  # None where the algorithm has none
     use_pretrained_model: bool
     base_size: int
     crop_size: int
@@ -141,6 +141,10 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
         LOG.info("%s: known to the built-in algorithm, changes nothing in this one", ", ".join(idle))
     defaults = {name: entry.get("default") for name, entry in properties.items()}
     settled = {**defaults, "num_training_samples": 0, **values}
+    if not has_backbone(settled["algorithm"]):
+        if "backbone" in values:
+            LOG.warning("backbone has no effect: %s is a network of its own, without one", settled["algorithm"])
+        settled["backbone"] = None
     return Hyperparameters(
         **{name.lstrip("_"): value for name, value in settled.items() if not properties[name].get("x-no-effect")}
     )

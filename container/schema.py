@@ -108,6 +108,11 @@ def describe_range(entry: Mapping[str, Any]) -> str:
     return f"{low}{entry['type']}{high}"
 
 
+def has_backbone(algorithm: str) -> bool:
+    """Say whether the algorithm decodes what a backbone has encoded."""
+    return algorithm not in read_schema()["properties"]["backbone"]["x-not-with"]
+
+
 def allows(entry: Mapping[str, Any], value: Any) -> bool:
     """Say whether a converted value is one that its entry, an enum or a range of integers, allows."""
     if "enum" in entry:

@@ -67,8 +67,7 @@ sagemaker.create_hyper_parameter_tuning_job(
         ],
         "OutputDataConfig": {"S3OutputPath": f"{prefix}/output"},
         "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50},
-        "EnableManagedSpotTraining": True,
-        "CheckpointConfig": {"S3Uri": f"{prefix}/checkpoints"},  # each job has a folder of its own name below it
+        "EnableManagedSpotTraining": True,  # without checkpoints, of which each job would want a prefix of its own
         "StoppingCondition": {"MaxRuntimeInSeconds": 12 * 3600, "MaxWaitTimeInSeconds": 24 * 3600},
         "EnableNetworkIsolation": True,
     },

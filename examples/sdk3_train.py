@@ -41,6 +41,8 @@ parser.add_argument("hyperparameters", nargs="*", metavar="NAME=VALUE")
 arguments = parser.parse_intermixed_args()
 data = arguments.data.rstrip("/")
 local = not data.startswith("s3://")
+if local and os.path.exists(arguments.output):
+    parser.error(f"{arguments.output} holds an earlier job, whose files the SDK would mix in: name another --output")
 
 trainer = ModelTrainer(
     training_mode=Mode.LOCAL_CONTAINER if local else Mode.SAGEMAKER_TRAINING_JOB,

@@ -22,7 +22,7 @@ from typing import BinaryIO
 import numpy as np
 
 from container.arrays import Array, Uint8Array
-from container.engines.protocol import Engine
+from container.engines.protocol import Engine, Plan, Planner, TooLarge
 from container.errors import AlgorithmError, Cancelled
 
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
@@ -136,29 +136,41 @@ class ChildEngine:
         process.wait()
 
 
-def _open(source: Path, threads: int, memory: int) -> tuple[Engine, int]:
-    """Load the model; also returns the pixels of the largest image that fits into `memory`."""
-    engine: Engine
+def _open(source: Path, threads: int) -> Engine:
     if source.is_dir():
         from container.engines.mxnet import MXNetEngine
 
-        engine = MXNetEngine(source, "float32")
-        taken = engine.image_bytes
-    else:
-        from container.engines.openvino import OpenVinoEngine
+        return MXNetEngine(source, "float32")
+    from container.engines.openvino import OpenVinoEngine
 
-        engine = OpenVinoEngine(source, "float32", threads=threads, image_memory=memory // 2)
-        taken = engine.memory
-    fitting = bisect.bisect_right(range(_LARGEST), memory, key=lambda pixels: taken(pixels) + _HELD_BYTES * pixels) - 1
-    return engine, max(0, min(fitting, memory // _DECODING_BYTES))
+    return OpenVinoEngine(source, "float32", threads=threads)
 
 
-def _answer(engine: Engine, questions: BinaryIO, answers: BinaryIO) -> None:
+def _plan(planner: Planner, height: int, width: int, memory: int) -> Plan:
+    return planner.plan(height, width, memory - _HELD_BYTES * height * width)
+
+
+def _most_pixels(planner: Planner, memory: int) -> int:
+    """Return the pixels of the largest image that fits into `memory`."""
+
+    def is_too_large(pixels: int) -> bool:
+        try:
+            _plan(planner, 1, pixels, memory)
+        except TooLarge:
+            return True
+        return False
+
+    fitting = bisect.bisect_left(range(1, _LARGEST), True, key=is_too_large)
+    return min(fitting, memory // _DECODING_BYTES)
+
+
+def _answer(engine: Engine, memory: int, questions: BinaryIO, answers: BinaryIO) -> None:
     """Answer images until there are no more."""
     while len(header := questions.read(_IMAGE.size)) == _IMAGE.size:
         image = np.empty((*_IMAGE.unpack(header), 3), np.uint8)
         questions.readinto(image.data.cast("B"))  # type: ignore[attr-defined]
-        answers.write(np.ascontiguousarray(engine.mask(image)).data)
+        plan = _plan(engine.planner, image.shape[0], image.shape[1], memory)
+        answers.write(np.ascontiguousarray(engine.mask(image, plan)).data)
         answers.flush()
 
 
@@ -174,11 +186,11 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)  # nothing that a library prints gets among the answers
-        engine, max_pixels = _open(arguments.source, arguments.threads, arguments.memory)
+        engine = _open(arguments.source, arguments.threads)
         engine.warm()
-        answers.write(_READY.pack(engine.num_classes, max_pixels))
+        answers.write(_READY.pack(engine.num_classes, _most_pixels(engine.planner, arguments.memory)))
         answers.flush()
-        _answer(engine, sys.stdin.buffer, answers)
+        _answer(engine, arguments.memory, sys.stdin.buffer, answers)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,41 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
+from typing import Protocol
 
 from container import artifacts
 from container.check import CHECK, Check, draw_picture, fingerprint, read_check, unusable
 from container.engines.protocol import Engine
 from container.errors import ClientError
-from container.serve_settings import ServeSettings
 
 LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
 
-def open_engine(model_dir: Path, settings: ServeSettings) -> Engine:
+class Choice(Protocol):
+    """What an engine is asked for."""
+
+    @property
+    def engine(self) -> str:
+        """Return openvino or mxnet."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Return one of the precisions, or auto."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Return how many threads compute."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Return how many images are computed at once."""
+        ...
+
+
+def open_engine(model_dir: Path, choice: Choice) -> Engine:
     """Load the model in `model_dir` and answer once; raises ClientError that says what to do when it cannot be.
 
     So it does when the model does not answer as its job says that it does. On CPUs the precision `auto` takes int8
@@ -24,32 +48,26 @@ def open_engine(model_dir: Path, settings: ServeSettings) -> Engine:
     check = read_check(model_dir)
     if check:
         _check_weights(model_dir, check)
-    if settings.engine == "mxnet":
+    if choice.engine == "mxnet":
         from container.engines.mxnet import MXNetEngine
 
-        engine: Engine = MXNetEngine(model_dir, settings.precision)
+        engine: Engine = MXNetEngine(model_dir, choice.precision)
         _warm(engine, model_dir, check)
         return engine
-    if settings.precision == "auto" and check and _is_approved(model_dir, check):
+    if choice.precision == "auto" and check and _is_approved(model_dir, check):
         try:
-            return _open_openvino(model_dir, settings, "int8", check)
+            return _open_openvino(model_dir, choice, "int8", check)
         except ClientError as error:
             LOG.warning("SERVE_PRECISION=auto does without int8: %s", error)
-    return _open_openvino(model_dir, settings, settings.precision, check)
+    return _open_openvino(model_dir, choice, choice.precision, check)
 
 
-def _open_openvino(model_dir: Path, settings: ServeSettings, precision: str, check: Check | None) -> Engine:
+def _open_openvino(model_dir: Path, choice: Choice, precision: str, check: Check | None) -> Engine:
     from container.engines.openvino import OpenVinoEngine, prepare_graph
 
     with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
         graph = prepare_graph(model_dir, precision, Path(scratch))
-        engine = OpenVinoEngine(
-            graph,
-            precision,
-            threads=settings.threads,
-            slots=settings.slots,
-            image_memory=settings.image_memory,
-        )
+        engine = OpenVinoEngine(graph, precision, threads=choice.threads, slots=choice.slots)
     _warm(engine, model_dir, check)
     return engine
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from container.arrays import Array, Float32Array
 
-_BAND_VALUES = 2**24  # scores that are resized at once: 64 MB
+BAND_VALUES = 2**24  # scores that are resized at once: 64 MB
 
 
 def resize(head: Any, logits: Float32Array, size: tuple[int, ...]) -> Iterator[tuple[slice, Array]]:
@@ -26,7 +26,7 @@ def resize(head: Any, logits: Float32Array, size: tuple[int, ...]) -> Iterator[t
     above = places.astype(np.int32)
     below = np.minimum(above + 1, logits.shape[2] - 1)
     shares = (places - above).astype(np.float32)[:, None]
-    step = max(1, _BAND_VALUES // (logits.shape[1] * width))
+    step = max(1, BAND_VALUES // (logits.shape[1] * width))
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
         extent = np.array([rows.stop - rows.start, width])

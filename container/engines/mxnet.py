@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import mxnet as mx
@@ -11,11 +14,43 @@ from mxnet.contrib import amp
 
 from container import artifacts
 from container.arrays import Array, Uint8Array
+from container.engines.protocol import Plan, Stop, TooLarge
 from container.errors import ClientError
+from container.mx.architectures import create_network
+from container.mx.fastscnn import answer_any_size
 from container.mx.memory import image_bytes
-from container.mx.network import SegmentationNetwork, load_weights
+from container.mx.network import load_weights
 
 _WARM_SIZE = 240
+
+_IMAGE_BYTES = 28  # per pixel in the host's memory at most: decoding a PNG of 16 bits
+_COPIES = 2  # of the weights, in the host's memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What an image costs; `device` are the bytes of a GPU's memory that images may take, None on a CPU."""
+
+    algorithm: str
+    num_classes: int
+    device: int | None = None
+
+    def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
+        """Return how to compute an image within `room` bytes; raises TooLarge when it cannot be."""
+        pixels = height * width
+        network = image_bytes(self.algorithm, self.num_classes, pixels)
+        host = pixels * _IMAGE_BYTES + answer
+        if self.device is None:
+            host += network
+        elif network > self.device:
+            raise _too_large(width, height, network, f"{self.device // 2**20} MB of the GPU")
+        if host > room:
+            raise _too_large(width, height, host, f"{room // 2**20} MB")
+        return Plan(host, pixels)
+
+
+def _too_large(width: int, height: int, needed: int, allowed: str) -> TooLarge:
+    return TooLarge(f"{width}×{height} pixels need about {needed // 2**20} MB; an image may take {allowed}")
 
 
 class MXNetEngine:
@@ -36,8 +71,9 @@ class MXNetEngine:
         self._device = mx.gpu() if mx.context.num_gpus() else mx.cpu()
         if self.precision == "float16" and self._device.device_type != "gpu":
             raise ClientError("SERVE_PRECISION=float16 needs a GPU: on CPUs take auto, float32 or bfloat16")
-        self._network = SegmentationNetwork(**settings)
+        self._network = create_network(**settings)
         load_weights(self._network, model_dir / artifacts.BEST_WEIGHTS, [self._device])
+        self._least_side = self._network.least_side
         if self.precision == "float16":
             self._network._children.pop("auxlayer")  # the conversion wants every parameter to be in the graph
             self._network.hybridize(static_alloc=True)
@@ -45,30 +81,42 @@ class MXNetEngine:
             self._network = amp.convert_hybrid_block(self._network, "float16", ctx=self._device)
         self._network.hybridize(static_alloc=True)
         self._lock = threading.Lock()
+        self.planner = Costs(self._algorithm, self.num_classes)
+        self.standing = 0
+        self.memory = _COPIES * (model_dir / artifacts.BEST_WEIGHTS).stat().st_size
 
-    def mask(self, image: Uint8Array) -> Array:
-        """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
-        with self._lock:
+    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+        """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
+
+        What has begun is not stopped: MXNet offers no way.
+        """
+        with self._turn(stop):
             answer: Array = self._logits(image).argmax(axis=1).astype("uint8").asnumpy()[0]
         return answer
 
-    def probabilities(self, image: Uint8Array) -> Array:
+    def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
-        with self._lock:
+        with self._turn(stop):
             answer: Array = self._logits(image).softmax(axis=1).asnumpy()[0]
         return answer
-
-    def memory(self, pixels: int) -> int:
-        """Return 0: how much MXNet takes is not known beforehand."""
-        return 0
-
-    def image_bytes(self, pixels: int) -> int:
-        """Return about how many bytes such an image takes on a CPU."""
-        return image_bytes(self._algorithm, self.num_classes, pixels)
 
     def warm(self) -> None:
         """Answer once, so that the first request does not pay for what is set up lazily."""
         self.mask(np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8))
+        if self._device.device_type == "gpu":
+            free, _ = mx.context.gpu_memory_info(self._device.device_id)
+            self.planner = Costs(self._algorithm, self.num_classes, free)
+
+    def release(self) -> None:
+        """Do nothing: MXNet keeps its pool of memory."""
+
+    @contextlib.contextmanager
+    def _turn(self, stop: Stop | None) -> Iterator[None]:
+        with self._lock:
+            if stop:
+                stop.check()
+            yield
 
     def _logits(self, image: Uint8Array) -> mx.nd.NDArray:
-        return self._network(mx.nd.array(image[None], dtype="uint8", ctx=self._device))
+        images = mx.nd.array(image[None], dtype="uint8", ctx=self._device)
+        return answer_any_size(self._network, images, self._least_side)  # what was converted no longer does so itself

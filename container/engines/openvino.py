@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import queue
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,45 +19,35 @@ import numpy as np
 from container import artifacts
 from container.arrays import Array, Float32Array, Uint8Array
 from container.engines import heads, tiles
+from container.engines.costs import STANDING, Costs
+from container.engines.protocol import Plan, Stop
 from container.errors import ClientError, last_line
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 _WARM_SIZE = 64
-_TILE = (4_000_000, 16_000_000)  # pixels that the network sees at once at least, and at most, where tiles are exact
-_LARGE_IMAGE = 500_000  # pixels above which the network's memory is given back after the answer, 2 % of its time
-
-# Measured with VmHWM at 2 million pixels, 113 MB of it at the first image: in float32 fcn takes 364 bytes per pixel,
-# deeplab 429, psp 712; in bfloat16 200, 233 and 375; in int8 333, 470 and 669. With resnet-18, a quarter as
-# wide: fcn 123, deeplab 233, psp 189; in bfloat16 49, 108 and 78; in int8 108, 158 and 181.
-_FIXED_BYTES = 2**28  # those 113 MB, and the bands of the heads
-_BYTES_PER_PIXEL = {"wide local": 400, "wide global": 700, "narrow local": 150, "narrow global": 250}
 _NARROW = 512  # channels of the widest layer of the small backbones
 
 
 class OpenVinoEngine:
     """An ONNX graph of `container.mx.export`, ready to answer from several threads.
 
-    `slots` images are computed at once, each on its share of the `threads`; further callers wait. An image that would
-    need more than `image_memory` bytes is computed in tiles, if the network allows that. Raises ClientError when the
-    graph is unusable, or when the processor lacks the precision asked for.
+    `slots` images are computed at once, each on its share of the `threads`; further callers wait. Raises ClientError
+    when the graph is unusable, or when the processor lacks the precision asked for.
     """
 
-    def __init__(
-        self, graph: Path, precision: str = "auto", *, threads: int, slots: int = 1, image_memory: int = 2**31
-    ) -> None:
+    def __init__(self, graph: Path, precision: str = "auto", *, threads: int, slots: int = 1) -> None:
         openvino = import_openvino()
         core = openvino.Core()
         self._graph = graph
         self.precision = _choose_precision(core, precision)
-        model = _read_model(openvino, core, graph)
-        self._reach = tiles.reach(model)
-        self._bytes_per_pixel = _BYTES_PER_PIXEL[f"{_width(model)} {'global' if self._reach is None else 'local'}"]
-        if self.precision == "bfloat16":
-            self._bytes_per_pixel = self._bytes_per_pixel * 11 // 20
-        least, most = _TILE
-        self._tile = min(max(least, (image_memory - _FIXED_BYTES) // self._bytes_per_pixel), most)
+        model = _read_model(openvino, graph)
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
+        size = graph.stat().st_size
+        seen = self.num_classes, tiles.reach(model), self.precision, _decoder(model)
+        self.planner = Costs.of(*seen, is_narrow=_is_narrow(model), graph=size)
+        self.standing = slots * STANDING
+        self.memory = self.planner.loaded + self.standing
         settings: dict[str, Any] = {
             "NUM_STREAMS": slots,
             "INFERENCE_NUM_THREADS": threads,
@@ -66,33 +58,33 @@ class OpenVinoEngine:
         settings["INFERENCE_PRECISION_HINT"] = "f32"
         mask = core.compile_model(heads.mask_head(openvino, self.num_classes), "CPU", settings)
         probabilities = core.compile_model(heads.probability_head(openvino, self.num_classes), "CPU", settings)
-        compiled = (self._network, mask, probabilities)
-        self._slots: queue.LifoQueue[_Slot] = queue.LifoQueue()
+        self._compiled = (self._network, mask, probabilities)
+        self._is_swollen = False
+        self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(slots):
-            self._slots.put(_Slot(*(model.create_infer_request() for model in compiled)))
+            self._slots.put(_Slot(*(model.create_infer_request() for model in self._compiled)))
 
-    def mask(self, image: Uint8Array) -> Array:
+    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
+        stop = stop or Stop()
         answer = np.empty(image.shape[:2], np.uint8)
-        with self._slot(image) as slot:
-            for rows, band in heads.resize(slot.mask, self._coarse_logits(slot, image), image.shape[:2]):
+        with self._slot(image, plan, "mask") as slot:
+            logits = self._coarse_logits(slot, image, plan, stop)
+            for rows, band in heads.resize(slot.mask, logits, image.shape[:2]):
+                stop.check()
                 answer[rows] = band
         return answer
 
-    def probabilities(self, image: Uint8Array) -> Array:
+    def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
+        stop = stop or Stop()
         answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
-        with self._slot(image) as slot:
-            for rows, band in heads.resize(slot.probabilities, self._coarse_logits(slot, image), image.shape[:2]):
+        with self._slot(image, plan, "probabilities") as slot:
+            logits = self._coarse_logits(slot, image, plan, stop)
+            for rows, band in heads.resize(slot.probabilities, logits, image.shape[:2]):
+                stop.check()
                 answer[:, rows] = band
         return answer
-
-    def memory(self, pixels: int) -> int:
-        """Return the bytes that a mask of so many pixels needs at most beside the loaded model, its answer included."""
-        if self._reach is None:
-            return _FIXED_BYTES + self._bytes_per_pixel * pixels
-        beside = 4 + self.num_classes // 8  # the image, the mask and the logits at an eighth of the size
-        return _FIXED_BYTES + self._bytes_per_pixel * min(pixels, self._tile) + beside * pixels
 
     def warm(self) -> None:
         """Answer once, so that the first request does not pay for what is set up lazily.
@@ -102,8 +94,8 @@ class OpenVinoEngine:
         image = np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8)
         expected = (1, self.num_classes, _WARM_SIZE // tiles.STRIDE, _WARM_SIZE // tiles.STRIDE)
         try:
-            with self._slot(image) as slot:
-                shape = self._coarse_logits(slot, image).shape
+            with self._slot(image, None, "mask") as slot:
+                shape = self._coarse_logits(slot, image, None, Stop()).shape
             if shape != expected:
                 raise RuntimeError(f"its coarse_logits have the shape {shape} instead of {expected}")
             self.mask(image)
@@ -111,25 +103,35 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise _foreign(self._graph, error) from error
 
-    def _coarse_logits(self, slot: _Slot, image: Uint8Array) -> Array:
+    def release(self) -> None:
+        """Give back what is kept between two images, unless one is being computed: then the next one tries again."""
+        with contextlib.suppress(RuntimeError):
+            for model in self._compiled:
+                model.release_memory()
+            self._is_swollen = False
+
+    def _coarse_logits(self, slot: _Slot, image: Uint8Array, plan: Plan | None, stop: Stop) -> Array:
         """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
-        if self._reach is None or image.shape[0] * image.shape[1] <= self._tile:
-            return _infer(slot.network, image)
+        reach, tile_pixels = self.planner.reach, plan.tile if plan else self.planner.usual_tile
+        if reach is None or tile_pixels is None or image.shape[0] * image.shape[1] <= tile_pixels:
+            return _infer(slot.network, image, stop)
         logits = np.empty((1, self.num_classes, *(-(-side // tiles.STRIDE) for side in image.shape[:2])), np.float32)
-        for tile in tiles.split(image.shape[0], image.shape[1], self._reach, self._tile):
+        for tile in tiles.split(image.shape[0], image.shape[1], reach, tile_pixels):
             whole, part = (slice(None), slice(None), *tile.outer), (slice(None), slice(None), *tile.inner)
-            logits[whole] = _infer(slot.network, image[tile.image])[part]
+            logits[whole] = _infer(slot.network, image[tile.image], stop)[part]
         return logits
 
     @contextlib.contextmanager
-    def _slot(self, image: Uint8Array) -> Iterator[_Slot]:
-        slot = self._slots.get()
+    def _slot(self, image: Uint8Array, plan: Plan | None, needs: str) -> Iterator[_Slot]:
+        slot, pixels = self._slots.get(), image.shape[0] * image.shape[1]
         try:
             yield slot
         finally:
             self._slots.put(slot)
-            if image.shape[0] * image.shape[1] > _LARGE_IMAGE:
-                self._network.release_memory()  # it would stay as large as the largest image so far
+            seen = min(pixels, plan.tile or pixels) if plan else pixels
+            self._is_swollen = self._is_swollen or self.planner.held(seen, pixels, needs) > STANDING
+            if self._is_swollen:
+                self.release()  # it would stay as large as the largest image so far
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,14 +143,31 @@ class _Slot:
     probabilities: Any
 
 
-def _width(model: Any) -> str:
+def _is_narrow(model: Any) -> bool:
     """Tell the small backbones from the large ones by the widest convolution."""
     convolutions = [node for node in model.get_ops() if node.get_type_name() == "Convolution"]
     widest = max((node.input(1).get_partial_shape()[0].get_length() for node in convolutions), default=_NARROW + 1)
-    return "narrow" if widest <= _NARROW else "wide"
+    return widest <= _NARROW
 
 
-def _infer(network: Any, image: Uint8Array) -> Array:
+def _decoder(model: Any) -> str:
+    """Tell fastscnn by its depthwise convolutions, and the decoders by what they resize within the network.
+
+    That is nothing in fcn, one pooling in deeplab, several in psp.
+    """
+    if any(node.get_type_name() == "GroupConvolution" for node in model.get_ops()):
+        return "fastscnn"
+    resized = sum(node.get_type_name() == "Interpolate" for node in model.get_ops())
+    return ("fcn", "deeplab", "psp")[min(resized, 2)]
+
+
+def _infer(network: Any, image: Uint8Array, stop: Stop) -> Array:
+    """Return the network's answer, whose computation is not to be interrupted.
+
+    InferRequest.cancel() of OpenVINO 2026.4 must not be used: after it the next inference, even of another request,
+    gave the cancelled image's answer, or the process died.
+    """
+    stop.check()
     logits: Float32Array = network.infer([np.ascontiguousarray(image)[None]], share_inputs=True, share_outputs=True)[0]
     return logits
 
@@ -164,6 +183,11 @@ def import_openvino() -> ModuleType:
 
     module: ModuleType = openvino
     return module
+
+
+def conversion_memory(weights: int) -> int:
+    """Return how many bytes the process takes that makes a graph of so many bytes of weights."""
+    return 2**28 + 6 * weights
 
 
 def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
@@ -185,6 +209,10 @@ def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
     child = subprocess.run(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True, check=False)
     if child.returncode:
         reason = last_line(child.stderr) or f"exit status {child.returncode}"
+        if child.returncode == -signal.SIGKILL:
+            remedy = f"give it more memory, or an archive that holds {artifacts.GRAPH} (python -m container.mx.convert)"
+            megabytes = conversion_memory((model_dir / artifacts.BEST_WEIGHTS).stat().st_size) // 2**20
+            reason = f"the process was killed, most likely for want of memory: it takes {megabytes} MB; {remedy}"
         raise ClientError(
             f"{model_dir} could not be converted to {artifacts.GRAPH}: {reason.removeprefix('ClientError: ')}"
         )
@@ -205,10 +233,14 @@ def _choose_precision(core: Any, precision: str) -> str:
     return precision
 
 
-def _read_model(openvino: ModuleType, core: Any, graph: Path) -> Any:
+def _read_model(openvino: ModuleType, graph: Path) -> Any:
     """Read the graph for one image at a time, up to the logits at an eighth of the size."""
     try:
-        model = core.read_model(graph)
+        try:  # not by Core.read_model, which shows the file to every frontend, and they print what they find in it
+            frontend = importlib.import_module("openvino.frontend").FrontEndManager().load_by_framework("onnx")
+            model = frontend.convert(frontend.load(graph))
+        except RuntimeError as error:
+            raise RuntimeError("it is damaged, or no ONNX") from error
         coarse = next(o for node in model.get_ops() for o in node.outputs() if "coarse_logits" in o.get_names())
         model.reshape([1, -1, -1, 3])
         (image,) = model.get_parameters()

@@ -2,9 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Protocol
 
 from container.arrays import Array, Uint8Array
+
+
+class TooLarge(Exception):
+    """No way of computing an image fits into memory; the text says what it needs and what there is."""
+
+
+class Stopped(Exception):
+    """A computation was given up, because its `Stop` was asked for."""
+
+
+class Stop:
+    """Tells a running computation that nobody waits for it any more; may be asked from any thread."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def ask(self) -> None:
+        """Let the computation end with Stopped at its next step."""
+        self._asked = True
+
+    def check(self) -> None:
+        """Raise Stopped if it has been asked for."""
+        if self._asked:
+            raise Stopped
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How an image is computed: at once, or in tiles of at most `tile` pixels.
+
+    `memory` is what it takes at most beside the loaded model, in bytes, the image and its answer included; `pixels` are
+    those that the network sees, where tiles overlap more than once. `parts` are the plans of the image's other sizes,
+    where it is computed in several.
+    """
+
+    memory: int
+    pixels: int
+    tile: int | None = None
+    parts: tuple[Plan, ...] = ()
+
+
+class Planner(Protocol):
+    """What is known of a model's costs; outlives the loaded model."""
+
+    def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
+        """Return how to compute an image within `room` bytes, of which the caller's answer takes `answer`.
+
+        `needs` is the engine's method: mask or probabilities.
+        Raises TooLarge when there is no way.
+        """
+        ...
 
 
 class Engine(Protocol):
@@ -12,19 +64,29 @@ class Engine(Protocol):
 
     num_classes: int
     precision: str
+    memory: int  # bytes that it takes once it is loaded, with what it may come to keep between two images
+    standing: int  # the bytes of those that it comes to keep
 
-    def mask(self, image: Uint8Array) -> Array:
-        """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
+    @property
+    def planner(self) -> Planner:
+        """What is known of its costs."""
         ...
 
-    def probabilities(self, image: Uint8Array) -> Array:
+    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+        """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
+
+        Without a plan nobody answers for the memory. Raises Stopped between two steps once `stop` is asked for.
+        """
+        ...
+
+    def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
-        ...
-
-    def memory(self, pixels: int) -> int:
-        """Return about how many bytes an image of so many pixels takes while it is answered; 0 when unknown."""
         ...
 
     def warm(self) -> None:
         """Answer once, so that the first request does not pay for what is set up lazily."""
+        ...
+
+    def release(self) -> None:
+        """Give back what is kept between two images, unless one is being computed."""
         ...

@@ -64,6 +64,12 @@ def split(height: int, width: int, far: int, max_pixels: int) -> Iterator[Tile]:
             yield Tile(*zip(down, across, strict=True))
 
 
+def count(height: int, width: int, far: int, max_pixels: int) -> int:
+    """Return how many pixels the network sees in all tiles, those in several of them more than once."""
+    areas = ([cut.stop - cut.start for cut in tile.image] for tile in split(height, width, far, max_pixels))
+    return sum(down * across for down, across in areas)
+
+
 def _cuts(length: int, size: int, count: int, far: int) -> Iterator[tuple[slice, slice, slice]]:
     """Cut one axis: slices of the image, of the tile's answer and of the whole answer."""
     for number in range(count):

@@ -6,19 +6,21 @@ A process of its own, so that the one that answers requests never holds MXNet.
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import mxnet as mx
 
 from container import artifacts
 from container.errors import ClientError
+from container.mx.architectures import create_network
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork, load_weights
+from container.mx.network import load_weights
 
 
 def convert(model_dir: Path, target: Path) -> None:
     """Write the graph of the best weights in `model_dir`; raises ClientError that names the file at fault."""
-    network = SegmentationNetwork(**artifacts.read_model_settings(model_dir))
+    network = create_network(**artifacts.read_model_settings(model_dir))
     load_weights(network, model_dir / artifacts.BEST_WEIGHTS, [mx.cpu()])
     export_onnx(network, target)
 
@@ -29,6 +31,8 @@ def main() -> None:
     parser.add_argument("model_dir", type=Path, help="directory with hyperparams.json and model_best.params")
     parser.add_argument("target", type=Path, help="the .onnx file to write")
     arguments = parser.parse_args()
+    with contextlib.suppress(OSError):  # when memory runs out, this process is to go, not the one that waits for it
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         convert(arguments.model_dir, arguments.target)
     except ClientError as error:

@@ -104,7 +104,19 @@ def _normalize(graph: _Graph, name: str, inputs: list[str], attributes: dict[str
 
 def _convolve(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
     settings = {**_window(attributes), "dilations": attributes.get("dilate", (1, 1)), "group": attributes["num_group"]}
+    if max(settings["kernel_shape"]) > 1 and not any(settings["pads"]):
+        inputs = [_repeat_edge(graph, name, inputs[0], settings["kernel_shape"]), *inputs[1:]]
     return [graph.add("Conv", name, inputs, **settings)]
+
+
+def _repeat_edge(graph: _Graph, name: str, data: str, least: tuple[int, int]) -> str:
+    """Repeat the last row and column up to `least`, a kernel's size, as FastNetwork does: no padding stands in."""
+    extent = graph.add("Shape", f"{name}_extent", [data], start=2, end=4)
+    lacking = graph.add("Sub", f"{name}_lacking", [graph.constant(f"{name}_least", np.array(least, np.int64)), extent])
+    ends = graph.add("Max", f"{name}_ends", [lacking, graph.constant(f"{name}_none", np.zeros(2, np.int64))])
+    begins = graph.constant(f"{name}_begins", np.zeros(6, np.int64))  # those of all axes, and the first ends
+    pads = graph.add("Concat", f"{name}_pads", [begins, ends], axis=0)
+    return graph.add("Pad", f"{name}_padded", [data, pads], mode="edge")
 
 
 def _fold_batch_norm(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:

@@ -13,17 +13,13 @@ from container.mx.network import SegmentationNetwork
 
 LOG = logging.getLogger(__name__)
 
-_HEADS = ("head", "auxlayer")
-
 
 def check_frozen(job: Hyperparameters, loaded: bool) -> None:
     """Raise ClientError when the job would freeze weights that nothing was loaded into."""
     switches = [name for name, on in _switches(job).items() if on]
     if switches and not loaded:
-        raise ClientError(
-            f"{' and '.join(switches)} would keep random weights: give use_pretrained_model=True or the channel model, "
-            "or leave it out"
-        )
+        remedy = "give use_pretrained_model=True or the channel model" if job.backbone else "give the channel model"
+        raise ClientError(f"{' and '.join(switches)} would keep random weights: {remedy}, or leave it out")
 
 
 def freeze_layers(network: SegmentationNetwork, job: Hyperparameters, loaded: set[str]) -> None:
@@ -34,11 +30,11 @@ def freeze_layers(network: SegmentationNetwork, job: Hyperparameters, loaded: se
     parameters = network._collect_params_with_prefix()
     if job.freeze_backbone:
         for name, parameter in parameters.items():
-            if not name.startswith(tuple(f"{head}." for head in _HEADS)):
+            if not name.startswith(tuple(f"{head}." for head in network.heads)):
                 parameter.grad_req = "null"
     count = 0
     for name, norm in _batch_norms(network):
-        in_backbone = name.split(".")[0] not in _HEADS
+        in_backbone = name.split(".")[0] not in network.heads
         if f"{name}.running_mean" in loaded and (job.freeze_batchnorm or (job.freeze_backbone and in_backbone)):
             norm._kwargs["use_global_stats"] = True  # what the constructor's argument of that name sets
             norm.gamma.grad_req = norm.beta.grad_req = "null"

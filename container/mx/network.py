@@ -34,8 +34,13 @@ _PYRAMID_BINS = (1, 2, 3, 6)
 class SegmentationNetwork(gluon.HybridBlock):
     """GluonCV's blocks under GluonCV's names (so parameter files fit both ways), wired to follow any input size.
 
-    Input: uint8 RGB (N, H, W, 3). Output: the main head's logits, float32 (N, num_classes, H, W).
+    Input: uint8 RGB (N, H, W, 3). Output: the main head's logits, float32 (N, num_classes, H, W). Training knows the
+    network by `main_head` and `both_heads`.
     """
+
+    heads: tuple[str, ...] = ("head", "auxlayer")  # the parts that are no backbone
+    classifiers: tuple[str, ...] = ("head.block.4", "auxlayer.block.4")  # the layers that have an output per class
+    least_side = 1  # pixels that a side of what it is called with must have
 
     def __init__(self, algorithm: str, backbone: str, num_classes: int, **norm: Any) -> None:
         super().__init__()
@@ -43,13 +48,22 @@ class SegmentationNetwork(gluon.HybridBlock):
         # the auxiliary head belongs to the parameter files but not to the graph that answers
         warnings.filterwarnings("ignore", "Parameter .* is not used by any computation")
         self.algorithm = algorithm
-        self.backbone = backbone
+        self.backbone: str | None = backbone
         self.num_classes = num_classes
         for name in _PARTS:
             setattr(self, name, getattr(model, name))
 
+    @property
+    def architecture(self) -> str:
+        """What a person calls the network: `fcn, resnet-50, 21 classes`."""
+        return ", ".join(filter(None, (self.algorithm, self.backbone, f"{self.num_classes} classes")))
+
     def hybrid_forward(self, F: Any, images: Any) -> Any:
         """Compute the main head's logits at the images' size."""
+        return self.main_head(F, images)
+
+    def main_head(self, F: Any, images: Any) -> Any:
+        """Compute the main head's logits at the images' size, as part of another graph."""
         x, _, stage4 = self.encode(F, images)
         return self.logits(F, self.decode(F, stage4), x)
 
@@ -63,11 +77,11 @@ class SegmentationNetwork(gluon.HybridBlock):
 
         For a float16 head, MXNet would make the input itself float16, which it cannot be normalised to.
         """
-        return _resize_like(F, F.amp_cast(coarse, dtype="float32"), x)
+        return resize_like(F, F.amp_cast(coarse, dtype="float32"), x)
 
     def encode(self, F: Any, images: Any) -> tuple[Any, Any, Any]:
         """Normalise, then return the input (N, 3, H, W) and the features of stages 3 and 4 (stride 8)."""
-        x = F.image.normalize(F.image.to_tensor(images), mean=MEAN, std=STD)
+        x = normalise(F, images)
         stage2 = self.layer2(self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x))))))
         stage3 = self.layer3(stage2)
         return x, stage3, self.layer4(stage3)
@@ -75,24 +89,15 @@ class SegmentationNetwork(gluon.HybridBlock):
     def decode(self, F: Any, features: Any) -> Any:
         """Apply the decoder to stage 4's features; logits at stride 8."""
         if self.algorithm == "psp":
-            return self._pyramid(F, features)
+            return self.head.block(pool_pyramid(F, self.head.psp, features))
         if self.algorithm == "deeplab":
             return self._atrous_pyramid(F, features)
         return self.head(features)
 
-    def _pyramid(self, F: Any, features: Any) -> Any:
-        pyramid = self.head.psp
-        convolutions = (pyramid.conv1, pyramid.conv2, pyramid.conv3, pyramid.conv4)
-        branches = [
-            _resize_like(F, convolution(F.contrib.AdaptiveAvgPooling2D(features, output_size=bins)), features)
-            for convolution, bins in zip(convolutions, _PYRAMID_BINS, strict=True)
-        ]
-        return self.head.block(_concat(F, features, *branches))
-
     def _atrous_pyramid(self, F: Any, features: Any) -> Any:
         *atrous, pooling = self.head.aspp.concurent._children.values()
         branches = [branch(features) for branch in atrous]
-        branches.append(_resize_like(F, pooling.gap(features), features))
+        branches.append(resize_like(F, pooling.gap(features), features))
         return self.head.block(self.head.aspp.project(_concat(F, *branches)))
 
 
@@ -131,9 +136,7 @@ class TrainingLoss(gluon.HybridBlock):
     def hybrid_forward(self, F: Any, images: Any, labels: Any, class_weights: Any = None) -> Any:
         """Compute the summed loss, shape (1,); finite for any finite logits."""
         if not self.aux_weight:
-            x, _, stage4 = self.network.encode(F, images)
-            logits = self.network.logits(F, self.network.decode(F, stage4), x)
-            return self._criterion(F, logits, labels, class_weights)
+            return self._criterion(F, self.network.main_head(F, images), labels, class_weights)
         main, auxiliary = (
             self._criterion(F, logits, labels, class_weights) for logits in self.network.both_heads(F, images)
         )
@@ -170,11 +173,27 @@ def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Cont
             raise ValueError(f"it lacks {missing[0]} and {len(missing) - 1} more")
         network.load_parameters(str(path), ctx=devices, allow_missing=True, cast_dtype=True)
     except Exception as error:  # MXNetError, AssertionError, ValueError, by what differs
-        architecture = f"{network.algorithm}, {network.backbone}, {network.num_classes} classes"
-        raise ClientError(f"{source or path} does not fit this network ({architecture}): {last_line(error)}") from error
+        raise ClientError(
+            f"{source or path} does not fit this network ({network.architecture}): {last_line(error)}"
+        ) from error
 
 
-def _resize_like(F: Any, x: Any, like: Any) -> Any:
+def normalise(F: Any, images: Any) -> Any:
+    """Return uint8 images (N, H, W, 3) as the encoders want them: float32 (N, 3, H, W) by ImageNet's statistics."""
+    return F.image.normalize(F.image.to_tensor(images), mean=MEAN, std=STD)
+
+
+def pool_pyramid(F: Any, pyramid: Any, features: Any) -> Any:
+    """Return the features beside their averages over 1, 2×2, 3×3 and 6×6 fields, by GluonCV's layers `pyramid`."""
+    convolutions = (pyramid.conv1, pyramid.conv2, pyramid.conv3, pyramid.conv4)
+    branches = [
+        resize_like(F, convolution(F.contrib.AdaptiveAvgPooling2D(features, output_size=bins)), features)
+        for convolution, bins in zip(convolutions, _PYRAMID_BINS, strict=True)
+    ]
+    return _concat(F, features, *branches)
+
+
+def resize_like(F: Any, x: Any, like: Any) -> Any:
     """Resize bilinearly, corners aligned, to the height and width of `like`, whatever they are."""
     return F.contrib.BilinearResize2D(x, like, mode="like")
 

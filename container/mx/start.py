@@ -13,6 +13,7 @@ from container import artifacts
 from container.archives import opened_model
 from container.environment import Environment
 from container.hyperparameters import Hyperparameters
+from container.mx.architectures import create_network
 from container.mx.freeze import check_frozen, freeze_layers
 from container.mx.network import SegmentationNetwork, initialize_weights
 from container.mx.pretrained import CHANNEL, find_pretrained, load_pretrained
@@ -32,12 +33,12 @@ def start_network(environment: Environment, job: Hyperparameters, devices: list[
     if job.seed is not None:
         mx.random.seed(job.seed)
         np.random.seed(job.seed)  # MXNet's initialisers draw from both
-    network = SegmentationNetwork(job.algorithm, job.backbone, job.num_classes, **_norm(job, devices))
+    network = create_network(job.algorithm, job.num_classes, job.backbone, **_norm(job, devices))
     initialize_weights(network)
     loaded: set[str] = set()
     if "model" in environment.channels:
         loaded = _load_earlier(network, environment, job)
-    elif imagenet:
+    elif imagenet and job.backbone:
         loaded = load_pretrained(network, job.backbone, imagenet)
     freeze_layers(network, job, loaded)
     network.collect_params().reset_ctx(devices)
@@ -50,6 +51,7 @@ def _find_imagenet(environment: Environment, job: Hyperparameters) -> Path | Non
     passed_over = {
         "channel model goes before it": "model" in environment.channels,
         "use_pretrained_model is False": not job.use_pretrained_model,
+        f"{job.algorithm} has no backbone; a whole network belongs into channel model": job.backbone is None,
     }
     for reason, holds in passed_over.items():
         if holds and CHANNEL in environment.channels:
@@ -57,7 +59,13 @@ def _find_imagenet(environment: Environment, job: Hyperparameters) -> Path | Non
             break
     if job.reset_head and "model" not in environment.channels:
         LOG.warning("_reset_head has no effect: there is no channel model")
-    return None if any(passed_over.values()) else find_pretrained(environment, job.backbone)
+    if job.backbone is None and job.use_pretrained_model and "model" not in environment.channels:
+        LOG.warning(
+            "%s starts from random weights: there are no ImageNet weights of it; give the channel model a network that "
+            "was trained before (a job's model.tar.gz, or GluonCV's or imgclsmob's file of one)",
+            job.algorithm,
+        )
+    return None if any(passed_over.values()) or not job.backbone else find_pretrained(environment, job.backbone)
 
 
 def _norm(job: Hyperparameters, devices: list[mx.Context]) -> dict[str, Any]:

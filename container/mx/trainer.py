@@ -153,6 +153,9 @@ class Trainer:
         gathered = self.accumulation
         if gathered and gathered.made:
             gathered.finish(by_device=self._as_gluoncv)
+            if self._mixed:  # a start that has made no step itself does not know the scale of what it took over
+                scaler = self.optimizer._amp_loss_scaler
+                self.optimizer._scale = self.optimizer._amp_original_scale / scaler.loss_scale
             self._update(self._batch_size * gathered.made if self._as_gluoncv else 1, learning_rate)
             gathered.clear()
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from container.arrays import Array
+from container.mx import fastscnn_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -57,9 +58,13 @@ def to_gluoncv(weights: Mapping[str, Array]) -> dict[str, Array]:
     Raises ValueError when two arrays come to one name.
     """
     rules = _IMGCLSMOB + (_ATROUS if any(name.startswith("pool.branches.0.") for name in weights) else _PYRAMID)
+    is_fast = fastscnn_names.is_imgclsmobs(weights)
     renamed: dict[str, Array] = {}
     for name, array in weights.items():
-        target = _rename(name, rules) if name.startswith(_IMGCLSMOB_WORDS) else _from_pytorch(name, weights)
+        if is_fast:
+            target = fastscnn_names.to_gluoncv(name)
+        else:
+            target = _rename(name, rules) if name.startswith(_IMGCLSMOB_WORDS) else _from_pytorch(name, weights)
         if target in renamed:
             raise ValueError(f"it has two arrays for {target}")
         renamed[target] = array

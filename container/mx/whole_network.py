@@ -22,7 +22,6 @@ from container.mx.weight_names import check_fit, to_gluoncv
 
 LOG = logging.getLogger(__name__)
 
-_CLASSIFIERS = ("head.block.4.", "auxlayer.block.4.")  # the layers that have an output per class
 _DECODERS = {"head.psp.": "psp", "head.aspp.": "deeplab", "head.block.": "fcn"}  # psp and deeplab have a block, too
 _THIRD_STAGES = {(2, False): "resnet-18", (6, False): "resnet-34", (6, True): "resnet-50", (23, True): "resnet-101"}
 
@@ -47,11 +46,12 @@ def _is_archive(path: Path) -> bool:
 
 
 def read_network(path: Path, called: str) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Read a segmentation network's weights under GluonCV's names, and its `num_classes`, `algorithm` and `backbone`.
+    """Read a segmentation network's weights under GluonCV's names, and what network it is.
 
-    Raises ClientError that names the file as it is `called` when it is damaged or of another network.
+    That is `num_classes`, `algorithm` and, if it has one, `backbone`. Raises ClientError that names the file as it is
+    `called` when it is damaged or of another network.
     """
-    instead = "take a job's model.tar.gz, or a .params file of GluonCV's FCN, PSPNet or DeepLabV3"
+    instead = "take a job's model.tar.gz, or a .params file of GluonCV's FCN, PSPNet, DeepLabV3 or FastSCNN"
     raw = read_weights(path, instead, called)
     try:
         weights = to_gluoncv(raw)
@@ -93,18 +93,18 @@ def check_same(settings: Mapping[str, Any], job: Hyperparameters) -> None:
 def _assign(network: SegmentationNetwork, weights: dict[str, Array], called: str, reset_head: bool) -> set[str]:
     """Copy the weights; the auxiliary head may be missing, and `reset_head` leaves the classifying layers out."""
     parameters = network._collect_params_with_prefix()
+    classifiers = tuple(f"{layer}." for layer in network.classifiers)
     if reset_head:
-        weights = {name: array for name, array in weights.items() if not name.startswith(_CLASSIFIERS)}
+        weights = {name: array for name, array in weights.items() if not name.startswith(classifiers)}
     auxiliary = any(name.startswith("auxlayer.") for name in weights)
-    skipped = (_CLASSIFIERS if reset_head else ()) + (() if auxiliary else ("auxlayer.",))
+    skipped = (classifiers if reset_head else ()) + (() if auxiliary else ("auxlayer.",))
     needed = {name: parameter.shape for name, parameter in parameters.items() if not name.startswith(skipped)}
     if not auxiliary:
         LOG.warning("%s has no auxiliary head: it starts from random weights", called)
     try:
         check_fit(weights, needed, optional=lambda name: False)
     except ValueError as error:
-        architecture = f"{network.algorithm}, {network.backbone}, {network.num_classes} classes"
-        raise ClientError(f"{called} does not fit this network ({architecture}): {error}") from error
+        raise ClientError(f"{called} does not fit this network ({network.architecture}): {error}") from error
     for name in needed:
         parameters[name].set_data(mx.nd.array(weights[name]))
     return set(needed)
@@ -112,6 +112,8 @@ def _assign(network: SegmentationNetwork, weights: dict[str, Array], called: str
 
 def _describe(weights: Mapping[str, Array]) -> dict[str, Any]:
     """Say what network the weights are of; raises ValueError when it is none of ours."""
+    if (fast := weights.get("classifier.conv.weight")) is not None:
+        return {"num_classes": fast.shape[0], "algorithm": "fastscnn"}
     found = (algorithm for prefix, algorithm in _DECODERS.items() if any(name.startswith(prefix) for name in weights))
     algorithm = next(found, None)
     last = weights.get("head.block.4.weight")

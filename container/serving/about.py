@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from container.classes import ClassEntry, describe_classes
+from container.classes import describe_classes
 from container.codecs.answers import ENCODERS
-from container.engines.protocol import Engine
-from container.serve_settings import ServeSettings
+from container.engines.tta import WAYS
+from container.serving.models import Card
+from container.serving.settings import ServeSettings
 
 
-def describe_model(
-    network: Mapping[str, Any], engine: Engine, classes: Mapping[int, ClassEntry], settings: ServeSettings
-) -> dict[str, Any]:
-    """Describe the model of an ordinary endpoint; `network` is what its archive says of it."""
-    named = {entry["id"]: entry for entry in describe_classes(classes)}
+def describe_model(card: Card, settings: ServeSettings) -> dict[str, Any]:
+    """Describe the model of an ordinary endpoint."""
+    named = {entry["id"]: entry for entry in describe_classes(card.classes)}
     return {
-        "model": {key: network[key] for key in ("algorithm", "backbone") if key in network},
-        "num_classes": engine.num_classes,
-        "classes": [named.get(label, {"id": label}) for label in range(engine.num_classes)],
+        "model": {key: card.network[key] for key in ("algorithm", "backbone") if key in card.network},
+        "num_classes": card.num_classes,
+        "classes": [named.get(label, {"id": label}) for label in range(card.num_classes)],
         "engine": settings.engine,
-        "precision": engine.precision,
+        "precision": card.precision,
         **_describe_server(settings),
     }
 
@@ -34,6 +33,7 @@ def describe_models(names: Iterable[str], settings: ServeSettings) -> dict[str, 
 def _describe_server(settings: ServeSettings) -> dict[str, Any]:
     return {
         "accept": list(ENCODERS),
+        "tta": list(WAYS),
         "limits": {
             "body_bytes": settings.max_body,
             "pixels": settings.max_pixels,

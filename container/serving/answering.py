@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 from werkzeug.wrappers import Request
 
-from container.arrays import Array
+from container.arrays import Array, Uint8Array
 from container.codecs.answers import ENCODERS, Encoder, compress
 from container.codecs.images import DecodeError, Header, NotAnImage, TooManyPixels, decode_image, read_header
 from container.codecs.probabilities import Buffer
 from container.codecs.recordio import RecordTooLong
+from container.engines.protocol import Engine, Plan, Stop, TooLarge
+from container.engines.tta import Averaged, Views
 from container.errors import RequestError
-from container.serve_settings import ServeSettings
 from container.serving import instances
 from container.serving.admission import Gate
 from container.serving.bodies import read_body
+from container.serving.clock import Clock
 from container.serving.encodings import is_compressed, unpack_gzip
 from container.serving.health import Health
-from container.serving.models import Model
-from container.serving.negotiation import choose_media_type, wants_gzip
+from container.serving.ledger import Account, Ledger
+from container.serving.models import Card, Source
+from container.serving.native import Native
+from container.serving.negotiation import choose_media_type, read_accept, wants_gzip
 from container.serving.request_log import Record
+from container.serving.settings import ServeSettings
 
 CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image", "image/jpg", "image/pjpeg")
 # what clients send that say nothing of the body (S3's and curl's defaults): then the bytes decide
 ANY_TYPES = ("", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
 
-_WAY_SECONDS = 2  # of the time that the platform allows, left for the way of the answer
+_LEARNT = ("decode", "inference", "encode")  # the phases that grow with the image
+
 _SMALLER = "scale the image down, or ask for image/png, or for application/x-npy with top_k or dtype"
 
 
@@ -47,92 +54,178 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True)
+class Office:
+    """What all requests share."""
+
+    settings: ServeSettings
+    gate: Gate
+    ledger: Ledger
+    native: Native
+    health: Health
+
+
+@dataclasses.dataclass(frozen=True)
 class _Image:
     """An image that can be answered, with `size` bytes (0: only the answer can say)."""
 
     body: bytes
-    pixels: int
+    height: int
+    width: int
+    plan: Plan
     size: int
 
 
-def answer(
-    request: Request, model: Model, settings: ServeSettings, gate: Gate, health: Health, record: Record
-) -> Answer:
+@dataclasses.dataclass(frozen=True)
+class _Wish:
+    """What the request's Accept asks for: the answer's form, and how the network is to look at the image."""
+
+    media_type: str
+    encoder: Encoder
+    views: Views | None
+
+    def plan(self, card: Card, size: int, height: int, width: int, room: int) -> Plan:
+        """Return how to compute the image; refuse one that could only be answered with more memory than there is."""
+        try:
+            if self.views:
+                return self.views.plan(card.planner, card.num_classes, (height, width), room, size)
+            answer = 4 * card.num_classes * height * width + size if self.encoder.needs == "probabilities" else size
+            return card.planner.plan(height, width, room, answer, self.encoder.needs)
+        except TooLarge as error:
+            without = ", ask without tta" if self.views else ""
+            remedy = f"scale it down{without}, or take an instance with more memory"
+            raise RequestError(413, f"{error}; {remedy}") from error
+
+    def computer(self, engine: Engine) -> Callable[[Uint8Array, Plan, Stop], Array]:
+        """Return what computes the answer."""
+        computing = Averaged(engine, self.views) if self.views else engine
+        return computing.mask if self.encoder.needs == "mask" else computing.probabilities
+
+
+def answer(request: Request, source: Source, office: Office, account: Account, clock: Clock, record: Record) -> Answer:
     """Answer one image, or several in turn; what can be refused without the engine is, in the order of statuses' cost.
 
-    What is wrong with one of several images refuses them all.
+    What is wrong with one of several images refuses them all. What the answer takes stays in the account.
     """
+    settings, card = office.settings, source.card()
     several = request.mimetype == instances.CONTENT_TYPE
-    media_type, encoder = _choose_encoder(request, model, instances.CONTENT_TYPE if several else "image/png")
+    wish = _read_wish(request, card, instances.CONTENT_TYPE if several else "image/png")
     _check_content_type(request)
-    packed = is_compressed(request)
-    compressed = wants_gzip(request.accept_encodings, encoder.compression)
-    with record.phase("read"):
-        body = read_body(request, settings.max_body)
-        if packed:
-            body = unpack_gzip(body, settings.max_body)
-    record.facts.update(bytes_in=len(body))
-    bodies = instances.read_instances(body) if several else [body]
-    del body
-    instances.check_count(media_type, len(bodies))
+    compressed = wants_gzip(request.accept_encodings, wish.encoder.compression)
+    bodies = _read_bodies(request, office, account, clock, record, several=several)
+    instances.check_count(wish.media_type, len(bodies))
     naming = instances.naming if several else contextlib.nullcontext
     images: list[_Image] = []
-    for number, each in enumerate(bodies):
+    room = min(office.ledger.image_room, office.ledger.room - source.weight())
+    for number, body in enumerate(bodies):
         with naming(number):
-            images.append(_check_image(request, each, model, encoder, settings, record))
-    _check_together(images, compressed, settings)
+            held = sum(image.size for image in images)  # the answers to those before, when this one is answered
+            images.append(_check_image(request, body, card, wish, settings, room - held, record))
+    del body, bodies
     if several:
         record.facts.update(images=len(images))
+    _check_together(images, compressed, card, clock, settings)
     answers: list[list[Buffer]] = []
     with contextlib.ExitStack() as seated:
         with record.phase("queue"):
-            deadline = record.arrived + settings.timeout - _WAY_SECONDS
-            seated.enter_context(gate.seat(sum(image.pixels for image in images), deadline))
+            seated.enter_context(office.gate.seat(_estimate(card, images), clock))
+            engine = seated.enter_context(source.use(account, _work(images), clock))
         for number, image in enumerate(images):
             with naming(number):
-                answers.append(_compute(image.body, model, encoder, settings, health, record))
-        buffers = instances.join_answers(media_type, answers) if several else answers[0]
+                answers.append(_compute(image, engine, card, wish, office, clock, record))
+        buffers = instances.join_answers(wish.media_type, answers) if several else answers[0]
         if compressed:
             with record.phase("compress"):
-                buffers = compress(buffers)
-    found = Answer(media_type, buffers, compressed)
+                buffers = office.native.run(lambda: compress(buffers), clock)
+    del image, images
+    account.drop_body()
+    found = Answer(wish.media_type, buffers, compressed)
+    account.keep_answer(found.length)
     _check_length(found.length, settings)
     return found
 
 
+def _read_bodies(
+    request: Request, office: Office, account: Account, clock: Clock, record: Record, *, several: bool
+) -> list[bytes]:
+    """Return the bytes of the request's images."""
+    packed, limit = is_compressed(request), office.settings.max_body
+    copies = instances.COPIES if several else 1
+    with record.phase("read"):
+        body = read_body(request, limit, lambda size: account.add_body(size * (1 if packed else copies)), clock)
+        if packed:
+            grow = functools.partial(_add_copies, account, copies)
+            body = office.native.run(functools.partial(unpack_gzip, body, limit, grow), clock)
+        bodies = office.native.run(functools.partial(instances.read_instances, body), clock) if several else [body]
+    record.facts.update(bytes_in=len(body))
+    return bodies
+
+
+def _add_copies(account: Account, copies: int, size: int) -> None:
+    account.add_body(size * copies)
+
+
+def _estimate(card: Card, images: list[_Image]) -> float:
+    """Return the seconds that the images will likely take."""
+    return sum(card.speed.estimate(image.plan.pixels) for image in images)
+
+
+def _work(images: list[_Image]) -> int:
+    """Return the memory that the images need, one after the other, beside the answers to those before."""
+    most = held = 0
+    for image in images:
+        most = max(most, held + image.plan.memory)
+        held += image.size
+    return most
+
+
 def _check_image(
-    request: Request, body: bytes, model: Model, encoder: Encoder, settings: ServeSettings, record: Record
+    request: Request,
+    body: bytes,
+    card: Card,
+    wish: _Wish,
+    settings: ServeSettings,
+    room: int,
+    record: Record,
 ) -> _Image:
-    """Refuse an image that cannot be answered, by its header."""
+    """Refuse an image that cannot be answered, by its header; `room` is the memory that there is for it."""
     with _refusing_unusable_images():
         height, width = _read_header(request, body, settings).shape(settings.exif_orientation)
     record.facts.update(height=height, width=width)
     try:
-        size = encoder.size(model.engine.num_classes, height, width)
+        size = wish.encoder.size(card.num_classes, height, width)
     except RecordTooLong as error:
         raise RequestError(413, f"{error}; {_SMALLER}") from error
-    _check_memory(model, encoder, size, height, width, settings)
-    return _Image(body, height * width, size)
+    return _Image(body, height, width, wish.plan(card, size, height, width, room), size)
 
 
-def _check_together(images: list[_Image], compressed: bool, settings: ServeSettings) -> None:
-    """Refuse images that are too large together."""
-    pixels = sum(image.pixels for image in images)
+def _check_together(images: list[_Image], compressed: bool, card: Card, clock: Clock, settings: ServeSettings) -> None:
+    """Refuse images that are too large together, or would take too long even if they were alone."""
+    pixels = sum(image.height * image.width for image in images)
     if pixels > settings.max_pixels:
         remedy = "send them in several requests, or raise MAX_PIXELS"
         raise RequestError(413, f"the images have {pixels} pixels, more than {settings.max_pixels}; {remedy}")
+    seconds = sum(card.speed.least(image.plan.pixels) for image in images)
+    if seconds > clock.allowance:
+        limit = f"more than the {clock.allowance:.0f} s that SAGEMAKER_MODEL_SERVER_TIMEOUT allows"
+        if len(images) == 1:
+            what, remedy = f"{images[0].width}×{images[0].height} pixels", "scale the image down"
+        else:
+            what, remedy = f"the images' {pixels} pixels", "send them in several requests"
+        raise RequestError(413, f"{what} take about {seconds:.0f} s, {limit}; {remedy}")
     if not compressed:
         _check_length(sum(image.size for image in images), settings)
 
 
-def _choose_encoder(request: Request, model: Model, default: str) -> tuple[str, Encoder]:
-    media_type, options = choose_media_type(request.accept_mimetypes, default)
+def _read_wish(request: Request, card: Card, default: str) -> _Wish:
+    media_type, options = choose_media_type(read_accept(request.headers.get("Accept", "")), default)
     try:
-        encoder = ENCODERS[media_type](options, model.classes)
-        encoder.size(model.engine.num_classes, 1, 1)  # knows what the model's classes do not allow
+        views = Views.read(options["tta"]) if "tta" in options else None
+        others = {name: value for name, value in options.items() if name != "tta"}
+        encoder = ENCODERS[media_type](others, card.classes)
+        encoder.size(card.num_classes, 1, 1)  # knows what the model's classes do not allow
     except ValueError as error:
         raise RequestError(406, f"Accept: {media_type}: {error}") from error
-    return media_type, encoder
+    return _Wish(media_type, encoder, views)
 
 
 def _check_content_type(request: Request) -> None:
@@ -152,15 +245,24 @@ def _read_header(request: Request, body: bytes, settings: ServeSettings) -> Head
 
 
 def _compute(
-    body: bytes, model: Model, encoder: Encoder, settings: ServeSettings, health: Health, record: Record
+    image: _Image, engine: Engine, card: Card, wish: _Wish, office: Office, clock: Clock, record: Record
 ) -> list[Buffer]:
+    settings, native, stop = office.settings, office.native, Stop()
+    compute = wish.computer(engine)
+    before = record.seconds(*_LEARNT)
     with record.phase("decode"), _refusing_unusable_images():
-        image = decode_image(body, settings.max_pixels, orientation=settings.exif_orientation)
-    with record.phase("inference"), health.watching():
-        found: Array = model.engine.mask(image) if encoder.needs == "mask" else model.engine.probabilities(image)
-    del image
+        decode = functools.partial(decode_image, orientation=settings.exif_orientation)
+        pixels = native.run(lambda: decode(image.body, settings.max_pixels), clock)
+    with contextlib.ExitStack() as lane:
+        with record.phase("queue"):
+            lane.enter_context(native.lane(clock))
+        with record.phase("inference"), office.health.watching():
+            found: Array = native.run(functools.partial(compute, pixels, image.plan, stop), clock, stop)
+    del pixels
     with record.phase("encode"):
-        return encoder.encode(found)
+        buffers = native.run(functools.partial(wish.encoder.encode, found), clock)
+    card.speed.learn(image.plan.pixels, record.seconds(*_LEARNT) - before)
+    return buffers
 
 
 @contextlib.contextmanager
@@ -171,18 +273,6 @@ def _refusing_unusable_images() -> Iterator[None]:
         raise RequestError(413, f"{error}; scale the image down, or raise MAX_PIXELS") from error
     except DecodeError as error:
         raise RequestError(400, str(error)) from error
-
-
-def _check_memory(model: Model, encoder: Encoder, size: int, height: int, width: int, settings: ServeSettings) -> None:
-    """Refuse an image that could only be answered by taking the whole server's memory."""
-    needed = model.engine.memory(height * width)
-    if encoder.needs == "probabilities":
-        needed += 4 * model.engine.num_classes * height * width + size
-    if needed > settings.image_memory:
-        megabytes = f"about {needed // 2**20} MB, IMAGE_MEMORY_MB allows {settings.image_memory // 2**20}"
-        raise RequestError(
-            413, f"{width}×{height} pixels need {megabytes}; scale the image down, or take an instance with more memory"
-        )
 
 
 def _check_length(size: int, settings: ServeSettings) -> None:

@@ -2,64 +2,86 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
 import os
+import socket
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, after_this_request, g, request
+from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from container.codecs.answers import pieces
 from container.errors import ClientError, RequestError
-from container.serve_settings import ServeSettings
 from container.serving.about import describe_model, describe_models
-from container.serving.admission import Gate, Overloaded
-from container.serving.answering import answer
+from container.serving.admission import Gate
+from container.serving.answering import Answer, Office, answer
 from container.serving.bodies import discard_body
+from container.serving.clock import Clock
 from container.serving.health import Health, end_server, end_worker
-from container.serving.instances import CONTENT_TYPE, COPIES
-from container.serving.models import LOG, Model, ModelStore, estimate_memory, open_model
+from container.serving.ledger import Ledger, weigh
+from container.serving.metrics import Metrics
+from container.serving.model_store import ModelStore, estimate_memory
+from container.serving.models import LOG, Model, OneModel, Source, open_model
+from container.serving.native import Native
 from container.serving.page import Page, describe_to_page
-from container.serving.request_log import Metrics, Record, write_line
+from container.serving.refusals import ClientLeft, Overloaded
+from container.serving.request_log import Record, clean, write_line
+from container.serving.settings import ServeSettings
 
-PLACES = 32  # requests that one process holds at once, those that still arrive or wait included
+_LOAD_SECONDS = 240  # for loading a model; the platform has no shorter limit of its own
 
-_BODIES_SHARE = 8  # one part in so many of the memory may hold bodies
+_SEND_SECONDS = 10  # for each megabyte of an answer: nobody keeps its memory by reading slowly
 
-_SEND_SECONDS = 10  # for each megabyte of an answer: nobody keeps a place by reading slowly
+_DISCARD_SECONDS = 5  # for reading what is left of the body of a refused request
 
 _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
 
+_LIBRARY_BYTES = 2**26  # of the engine, beside its first model
 
-def load() -> Flask:
-    """Create the application, in a gunicorn worker, and load the model beside it; an unusable model ends the server."""
+_ECHOED = ("X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Custom-Attributes")
+
+
+def load(executor: Executor, worker: int, note_held: Callable[[int], object], take_turn: Callable[[], object]) -> Flask:
+    """Create the application, in a gunicorn worker, and load the model beside it; an unusable model ends the server.
+
+    What computes runs on the executor's threads. `note_held` is told how many invocations there are; `take_turn` waits
+    until it is the caller's turn to answer an error, of which a thousand may come at once.
+    """
     settings = ServeSettings.read()
-    # while one image is computed, the next is decoded and the last encoded
-    gate = Gate(settings.slots + 1, PLACES, settings.memory // _BODIES_SHARE)
-    open_ = functools.partial(open_model, settings=settings)
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("container.requests").addHandler(handler)
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())
+    ledger = Ledger(_memory_to_promise(settings) - _LIBRARY_BYTES, settings.image_memory)
+    open_ = functools.partial(open_model, settings=settings)
+    shared: dict[str, Any] = {"executor": executor, "ledger": ledger, "worker": worker}
+    shared |= {"note_held": note_held, "take_turn": take_turn}
     if settings.multi_model:
-        store = ModelStore(open_, estimate_memory, settings.model_memory)
-        return create_app(store, settings, gate, Health(end_server))
-    with_one_thread = ThreadPoolExecutor(1)
-    model = with_one_thread.submit(open_, settings.model_dir)
-    with_one_thread.shutdown(wait=False)
-    model.add_done_callback(_end_if_unusable)
-    return create_app(model, settings, gate, Health(end_worker))
+        store = ModelStore(open_, estimate_memory, ledger, executor, settings.model_memory)
+        return create_app(store, settings, health=Health(end_server), **shared)
+    model = executor.submit(open_, settings.model_dir)
+    app = create_app(model, settings, health=Health(end_worker), **shared)
+    model.add_done_callback(lambda done: _settle(done, ledger, settings))
+    return app
 
 
-def _end_if_unusable(model: Future[Model]) -> None:
+def _memory_to_promise(settings: ServeSettings) -> int:
+    """Return this process's share of the memory less what it weighs; a twentieth is left for the unforeseen."""
+    return max(0, settings.memory * 19 // 20 // settings.workers - weigh())
+
+
+def _settle(model: Future[Model], ledger: Ledger, settings: ServeSettings) -> None:
+    """End the server if the model is unusable; else promise what the loaded model has left of the memory."""
     error = model.exception()
     if error is None:
+        ledger.total = _memory_to_promise(settings) - model.result().card.standing
+        LOG.info("%d MB of memory are there for requests", ledger.total // 2**20)
         return
     if isinstance(error, ClientError):
         LOG.error("ClientError: %s", error)
@@ -69,33 +91,53 @@ def _end_if_unusable(model: Future[Model]) -> None:
 
 
 def create_app(
-    models: Future[Model] | ModelStore, settings: ServeSettings, gate: Gate | None = None, health: Health | None = None
+    models: Future[Model] | ModelStore,
+    settings: ServeSettings,
+    gate: Gate | None = None,
+    health: Health | None = None,
+    *,
+    executor: Executor | None = None,
+    ledger: Ledger | None = None,
+    worker: int = 0,
+    note_held: Callable[[int], object] = lambda count: None,
+    take_turn: Callable[[], object] = lambda: None,
 ) -> Flask:
     """Create the application that answers with one model, or with the store of a multi-model endpoint.
 
     Until the one model is there, whatever is asked is refused with 503; so is /ping once the engine has failed.
     """
-    gate = gate or Gate(2, PLACES)
+    # while one image is computed, the next is decoded and the last encoded
+    gate = gate or Gate(settings.slots + 1, settings.slots, settings.queue_seconds)
+    ledger = ledger or Ledger(image_bound=settings.image_memory)
     health = health or Health(lambda: None)
-    metrics = Metrics()
+    native = Native(executor or ThreadPoolExecutor(gate.seats + 1), settings.slots)
+    office = Office(settings, gate, ledger, native, health)
+    metrics = Metrics(gate, ledger)
     app = Flask(__name__)
-    app.extensions["gate"] = gate
+    app.extensions.update(gate=gate, metrics=metrics, held=_Held(note_held), take_turn=take_turn)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body + 1  # Werkzeug cuts a chunked body at its limit, in silence
     app.register_error_handler(Exception, _answer_error)
 
     @app.before_request
     def begin() -> None:
-        g.record = Record(request.method, request.path)
+        g.record = Record(request.method, request.path, worker)
+        g.clock = Clock(settings.timeout, request.environ.get("gunicorn.socket"))
+        for name in _ECHOED:
+            if name in request.headers:
+                g.record.facts[name.removeprefix("X-Amzn-SageMaker-").lower()] = clean(request.headers[name])
 
     @app.after_request
     def tell(response: Response) -> Response:
         record, sent = g.record, response.content_length
 
         def finish() -> None:
-            facts = record.finish(response.status_code, sent)
+            facts = record.finish(record.facts.pop("ended", response.status_code), sent)
             metrics.add(facts)
             write_line(facts, settings.log_format)
 
+        for name in _ECHOED:
+            if name in request.headers:
+                response.headers[name] = clean(request.headers[name]).encode("ascii", "backslashreplace").decode()
         if request.path != "/ping":  # the platform asks every five seconds
             response.call_on_close(finish)
         return response
@@ -114,20 +156,26 @@ def create_app(
 
         @app.get("/metrics")
         def show_metrics() -> Response:
-            return Response(metrics.render(gate.waiting), mimetype="text/plain")
+            return Response(metrics.render(), mimetype="text/plain")
 
     if settings.ui and not isinstance(models, ModelStore):
         _add_page(app, models, settings)
     if isinstance(models, ModelStore):
-        _add_model_routes(app, models, settings, gate, health)
+        _add_model_routes(app, models, office)
     else:
-        _add_routes(app, models, settings, gate, health)
+        _add_routes(app, models, office, metrics)
     return app
 
 
-def _add_routes(app: Flask, model: Future[Model], settings: ServeSettings, gate: Gate, health: Health) -> None:
+def _add_routes(app: Flask, model: Future[Model], office: Office, metrics: Metrics) -> None:
     """Add an ordinary endpoint's route."""
     app.extensions["model"] = model
+
+    def describe(done: Future[Model]) -> None:
+        if not done.exception():
+            metrics.describe(office.settings.model_dir.name, office.settings.engine, done.result().card)
+
+    model.add_done_callback(describe)
 
     @app.before_request
     def refuse_until_loaded() -> None:
@@ -136,15 +184,14 @@ def _add_routes(app: Flask, model: Future[Model], settings: ServeSettings, gate:
 
     @app.post("/invocations")
     def invocations() -> Response:
-        return _invoke(contextlib.nullcontext(model.result()), settings, gate, health)
+        return _invoke(OneModel(model.result(), office.ledger), office)
 
     @app.get("/")
     def about() -> Response:
-        found = model.result()
-        return _tell_machines(describe_model(found.network, found.engine, found.classes, settings))
+        return _tell_machines(describe_model(model.result().card, office.settings))
 
 
-def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, gate: Gate, health: Health) -> None:
+def _add_model_routes(app: Flask, store: ModelStore, office: Office) -> None:
     """Add a multi-model endpoint's routes.
 
     https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html
@@ -159,7 +206,8 @@ def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, ga
         wanted = request.get_json(force=True, silent=True)
         if not isinstance(wanted, dict) or not all(isinstance(wanted.get(key), str) for key in ("model_name", "url")):
             raise RequestError(400, 'send JSON such as {"model_name": "name", "url": "/directory/of/the/model"}')
-        store.load(wanted["model_name"], Path(wanted["url"]))
+        clock = Clock(_LOAD_SECONDS, request.environ.get("gunicorn.socket"))
+        store.load(wanted["model_name"], Path(wanted["url"]), clock)
         return _json(200, _describe(wanted["model_name"], Path(wanted["url"])))
 
     @app.get("/models/<name>")
@@ -176,49 +224,65 @@ def _add_model_routes(app: Flask, store: ModelStore, settings: ServeSettings, ga
 
     @app.post("/models/<name>/invoke")
     def invoke_model(name: str) -> Response:
-        return _invoke(store.use(name), settings, gate, health)
+        return _invoke(store.source(name), office)
 
     @app.get("/")
     def about() -> Response:
-        return _tell_machines(describe_models(store.names(), settings))
+        return _tell_machines(describe_models(store.names(), office.settings))
 
 
-def _invoke(opened: AbstractContextManager[Model], settings: ServeSettings, gate: Gate, health: Health) -> Response:
-    """Answer one image; the request keeps its place until the answer has been sent, and the model until it is made."""
-    body = _held_bytes(settings.max_body)
-    gate.take_place(body)
-    g.has_place = True
+class _Held:
+    """How many invocations there are, from their headers until their answers have been sent."""
 
-    @after_this_request
-    def leave_when_sent(response: Response) -> Response:
-        response.call_on_close(lambda: gate.leave_place(body))
-        return response
+    def __init__(self, note: Callable[[int], object]) -> None:
+        self._note = note
+        self._count = 0
 
-    with opened as model:
-        found = answer(request, model, settings, gate, health, g.record)
-    if connection := request.environ.get("gunicorn.socket"):
-        connection.settimeout(_SEND_SECONDS)
+    def change(self, by: int) -> None:
+        self._count += by
+        self._note(self._count)
+
+
+def _invoke(source: Source, office: Office) -> Response:
+    """Answer one image; what it holds is given back when the answer has been sent, or nobody can be sent one."""
+    account, held = office.ledger.account(), current_app.extensions["held"]
+    held.change(1)
+
+    def end() -> None:
+        held.change(-1)
+        account.close()
+
+    g.end = end
+    found = answer(request, source, office, account, g.clock, g.record)
     headers = {"Content-Length": str(found.length), "Vary": "Accept, Accept-Encoding"}
     if found.is_gzip:
         headers["Content-Encoding"] = "gzip"
-    return Response(pieces(found.buffers), headers=headers, mimetype=found.media_type)
+    response = Response(_sending(found, g.clock, g.record), headers=headers, mimetype=found.media_type)
+    response.call_on_close(end)
+    del g.end
+    return response
 
 
-def _held_bytes(limit: int) -> int:
-    """Return how many bytes the request's body may take, unpacked and in pieces."""
-    known = request.content_length is not None and "Content-Encoding" not in request.headers
-    body = min(request.content_length or 0, limit) if known else limit
-    return body * COPIES if request.mimetype == CONTENT_TYPE else body
+def _sending(found: Answer, clock: Clock, record: Record) -> Iterator[bytes]:
+    """Give the answer piece by piece, as long as it is taken fast enough."""
+    connection: socket.socket | None = request.environ.get("gunicorn.socket")
+    return _pieces_in_time(found, connection, clock, record)
+
+
+def _pieces_in_time(found: Answer, connection: socket.socket | None, clock: Clock, record: Record) -> Iterator[bytes]:
+    with record.phase("send"):
+        record.facts["ended"] = 499  # until all has been taken
+        for piece in pieces(found.buffers):
+            if connection is not None:
+                connection.settimeout(max(0.01, min(_SEND_SECONDS, clock.end - time.monotonic())))
+            yield piece
+        del record.facts["ended"]
 
 
 def _tell_machines(content: dict[str, Any]) -> Response:
     if request.accept_mimetypes and not request.accept_mimetypes.accept_json:
         raise RequestError(406, f"Accept: {request.accept_mimetypes.to_header()} is not available; application/json is")
     return _json(200, content)
-
-
-def _describe(name: str, model_dir: Path) -> dict[str, str]:
-    return {"modelName": name, "modelUrl": str(model_dir)}
 
 
 def _add_page(app: Flask, model: Future[Model], settings: ServeSettings) -> None:
@@ -229,8 +293,12 @@ def _add_page(app: Flask, model: Future[Model], settings: ServeSettings) -> None
 
     @app.get("/ui/model.json")
     def tell_page() -> Response:
-        engine, classes = model.result().engine, model.result().classes
-        return _json(200, describe_to_page(engine.num_classes, engine.precision, classes, settings))
+        card = model.result().card
+        return _json(200, describe_to_page(card.num_classes, card.precision, card.classes, settings))
+
+
+def _describe(name: str, model_dir: Path) -> dict[str, str]:
+    return {"modelName": name, "modelUrl": str(model_dir)}
 
 
 def _execution_parameters(settings: ServeSettings, gate: Gate) -> dict[str, int | str]:
@@ -245,8 +313,12 @@ def _execution_parameters(settings: ServeSettings, gate: Gate) -> dict[str, int 
 
 def _answer_error(error: Exception) -> Response:
     """Answer any error with one line of JSON; what was not expected goes to the log with its traceback."""
-    stalled = getattr(error, "status", None) == 408
-    discard_body(request, 5 if g.get("has_place") and not stalled else 0.5)  # without a place it holds one of /ping's
+    current_app.extensions["take_turn"]()
+    has_stalled = getattr(error, "status", None) == 408
+    if end := g.pop("end", None):
+        end()
+    if not isinstance(error, ClientLeft) and not has_stalled:
+        discard_body(request, _DISCARD_SECONDS)
     if isinstance(error, RequestError):
         response = _json(error.status, {"error": " ".join(error.message.split())})
         if isinstance(error, Overloaded):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import signal
-import socket
-import struct
+import tempfile
 from types import FrameType
 from typing import Any
 
-from container.serve_settings import ServeSettings
-from container.serving.app import PLACES
+from container.serving import metrics
 from container.serving.bodies import STALL_SECONDS
+from container.serving.settings import ServeSettings
 
 _DRAIN_SECONDS = 20  # of the 25 below: what still waits then is told to try elsewhere
 
@@ -21,7 +22,7 @@ bind = f"0.0.0.0:{_settings.port}"
 loglevel = _settings.log_level
 worker_class = "container.serving.worker.Worker"
 workers = _settings.workers
-threads = PLACES + 8  # what no invocation can hold stays free for /ping and for refusals
+worker_connections = max(64, min(8192, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 256))
 
 timeout = 240  # a worker is replaced when its main loop is silent for so long; loading a GPU's libraries can hold it up
 keepalive = STALL_SECONDS  # between two requests of a connection, and before its first
@@ -32,11 +33,16 @@ if os.access("/dev/shm", os.W_OK):
     worker_tmp_dir = "/dev/shm"  # the heartbeat must not wait for a busy disk
 
 
-def when_ready(server: Any) -> None:
-    """Let every connection, which inherits this from its listener, give up on a peer that is silent."""
-    for listener in server.LISTENERS:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALL_SECONDS, 0))
+def on_starting(server: Any) -> None:
+    """Make the directory in which the workers share their totals."""
+    if _settings.metrics and _settings.workers > 1:
+        os.environ[metrics.DIRECTORY_VARIABLE] = tempfile.mkdtemp(prefix="metrics-")
+
+
+def on_exit(server: Any) -> None:
+    """Remove it."""
+    if directory := os.environ.get(metrics.DIRECTORY_VARIABLE):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def pre_fork(server: Any, worker: Any) -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from werkzeug.datastructures import Accept, MIMEAccept
-from werkzeug.http import parse_options_header
+from werkzeug.http import parse_accept_header, parse_options_header
 
 from container.codecs.answers import ENCODERS
 from container.codecs.probabilities import Compression
 from container.errors import RequestError
+
+# a word that no slash follows is no media range
+_BARE_LIST = re.compile(r"(;\s*tta=)([\w-]+(?:\s*,\s*[\w-]+(?![\w/*+.-]))+)", re.IGNORECASE)
+
+
+def read_accept(header: str) -> MIMEAccept:
+    """Read an Accept header, in which `tta=flip,scales` needs no quotes, though a comma would end the media range."""
+    accept: MIMEAccept = parse_accept_header(_BARE_LIST.sub(r'\1"\2"', header), MIMEAccept)
+    return accept
 
 
 def choose_media_type(accept: MIMEAccept, default: str = "image/png") -> tuple[str, Mapping[str, str]]:

@@ -15,8 +15,8 @@ from werkzeug.wrappers import Request, Response
 
 from container.classes import ClassEntry
 from container.codecs.masks import voc_palette
-from container.serve_settings import ServeSettings
 from container.serving.request_log import Record
+from container.serving.settings import ServeSettings
 
 FILES = {
     "/": ("index.html", "text/html"),

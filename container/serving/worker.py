@@ -1,80 +1,243 @@
-"""gunicorn's threaded worker: no sender holds its threads, its start refuses nobody in vain, its stop loses nobody."""
+"""gunicorn's worker of greenlets: a connection costs no thread, its start refuses nobody, its stop loses nobody.
+
+One thread of the process talks to everybody, in greenlets; what computes runs on native threads beside it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import mmap
-import select
+import os
+import time
 from typing import Any
 
-from gunicorn import util  # type: ignore[import-untyped]
-from gunicorn.workers import gthread  # type: ignore[import-untyped]
+import gevent  # type: ignore[import-untyped]
+from gevent import monkey
+from gevent.lock import Semaphore  # type: ignore[import-untyped]
+from gevent.pool import Pool  # type: ignore[import-untyped]
+from gevent.socket import SHUT_RD, SHUT_WR, socket, wait_read  # type: ignore[import-untyped]
+from gunicorn import http, util  # type: ignore[import-untyped]
+from gunicorn.http import errors  # type: ignore[import-untyped]
+from gunicorn.workers.base_async import AsyncWorker  # type: ignore[import-untyped]
 
-from container.serving.bodies import STALL_SECONDS, cut_off
+from container.serving import app, metrics
+from container.serving.bodies import STALL_SECONDS
+from container.serving.greenlets import NativeThreads
+from container.serving.request_log import clean
 
-_HEAD_SECONDS = STALL_SECONDS - 1  # for all headers; with the stall itself the socket would fail, without an answer
+_STATUSES = (
+    (errors.LimitRequestLine, 414, "URI Too Long"),
+    (errors.LimitRequestHeaders, 431, "Request Header Fields Too Large"),
+    (errors.ExpectationFailed, 417, "Expectation Failed"),
+    (errors.UnsupportedTransferCoding, 501, "Not Implemented"),
+    (errors.ParseException, 400, "Bad Request"),
+)
 
-_ready = mmap.mmap(-1, mmap.PAGESIZE)  # by worker's number, whether its model is loaded; shared by all processes
+_LINGER_SECONDS = 1
+_FAREWELL_SECONDS = 4  # after SIGTERM, for whoever has connected to say what they want
+_ACCEPTED_AT_ONCE = 64  # or whoever asks for /ping would stand behind all who have nothing to say
+_FRESH_SECONDS = 0.2  # for which a new connection counts as a request: by then its headers have come
+
+_THREADS = 64  # at most; as many as work at once, and one that loads a model
+
+# By worker's number, shared by all processes: whether its model is loaded, and how many requests it has.
+_ready = mmap.mmap(-1, mmap.PAGESIZE)
+_held = mmap.mmap(-1, mmap.PAGESIZE)
 
 
-class Worker(gthread.ThreadWorker):
-    """Differs from its parent in who gets a thread, for how long, and in what happens to the first and the last.
-
-    While its model is being loaded a worker accepts, in order to refuse, as long as no other worker can answer.
-    """
+class Worker(AsyncWorker):
+    """Accepts where it can serve: as long as another worker has a model, or a free seat, that it lacks, it does not."""
 
     def take_number(self, number: int) -> None:
         """Be the worker of this number, in gunicorn's master; the one that had it before is gone."""
         self.number = number
-        _ready[number] = 0
+        _ready[number] = _held[number] = 0
+        self._invocations = 0
+        self._silent: set[Any] = set()  # connections that wait for a request
+        self._fresh: dict[Any, float] = {}  # when each connection came that has not asked for anything yet
+
+    def init_process(self) -> None:
+        """Make blocking calls cooperative, in this process only, then run."""
+        monkey.patch_socket(dns=False)
+        monkey.patch_thread(logging=False)
+        gevent.get_hub()
+        if os.environ.get(metrics.DIRECTORY_VARIABLE):
+            metrics.share_with_other_workers(self.number)
+        super().init_process()
 
     def load_wsgi(self) -> None:
         """Create the application, which goes on loading its model."""
-        super().load_wsgi()
+        self._turnstile = _Turnstile()
+        self.wsgi = app.load(NativeThreads(_THREADS), self.number, self._note_held, self._turnstile.take_turn)
         if model := self.wsgi.extensions.get("model"):
-            model.add_done_callback(self._accept_from_now_on)
+            model.add_done_callback(self._note_ready)
         else:  # a multi-model endpoint loads what it is asked to
             _ready[self.number] = 1
 
-    def _accept_from_now_on(self, _: Any) -> None:
-        _ready[self.number] = 1
-        self.method_queue.defer(lambda: None)  # wakes the main loop
+    def run(self) -> None:
+        """Serve until SIGTERM, then answer whoever has connected by then."""
+        crowd = Pool(self.worker_connections)
+        listeners = [socket(s.FAMILY, fileno=os.dup(s.sock.fileno())) for s in self.sockets]
+        for listener in listeners:
+            listener.settimeout(0)
+        doors = [gevent.spawn(self._open_door, listener, crowd) for listener in listeners]
+        while self.alive:
+            self._tick()
+        gevent.killall(doors)
+        for listener in listeners:
+            while self._may_accept() and self._accept(listener, crowd):
+                gevent.sleep(0)
+            listener.close()
+        for listener in self.sockets:
+            listener.close()
+        start = time.monotonic()
+        while len(crowd) and time.monotonic() < start + self.cfg.graceful_timeout:
+            if time.monotonic() > start + _FAREWELL_SECONDS:
+                self._dismiss_silent()
+            self._tick()
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Answer the requests of one connection, until it is silent for too long."""
+        request, heard = None, _Heard(client)
+        try:
+            parser = http.get_parser(self.cfg, heard, addr)
+            while True:
+                client.settimeout(STALL_SECONDS)
+                request, before = None, heard.count
+                self._silent.add(client)
+                with gevent.Timeout(STALL_SECONDS - 1, False):
+                    request = next(parser)
+                self._silent.discard(client)
+                if request is None:
+                    if heard.count > before:
+                        _refuse(client, 408, "Request Timeout", f"no headers within {STALL_SECONDS - 1} s")
+                    break
+                self._fresh.pop(client, None)
+                if not _ready[self.number]:
+                    request.force_close()  # the next request may find another worker that is ready
+                if request.path != "/ping":
+                    self._turnstile.take_turn()
+                self.handle_request(listener.getsockname(), request, client, addr)
+        except (errors.NoMoreData, StopIteration):
+            pass
+        except OSError as error:
+            self.log.debug("a connection broke: %s", error)
+        except Exception as error:
+            self.handle_error(request, client, addr, error)
+        finally:
+            self._fresh.pop(client, None)
+            self._silent.discard(client)
+            util.close(client)
+
+    def _dismiss_silent(self) -> None:
+        """Let go who has asked for nothing yet."""
+        for client in self._silent:
+            with contextlib.suppress(OSError):
+                client.shutdown(SHUT_RD)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what is no request, or a defect, with one line of JSON."""
+        for kind, status, reason in _STATUSES:
+            if isinstance(exc, kind):
+                self.log.warning("%s sent no request: %s", addr[0], clean(str(exc)))
+                _refuse(client, status, reason, clean(str(exc)))
+                return
+        self.log.error("a request failed", exc_info=exc)
+        _refuse(client, 500, "Internal Server Error", "internal error; the endpoint's log has the details")
+
+    def handle_quit(self, sig: Any, frame: Any) -> None:
+        """End at once, in a greenlet that may block."""
+        gevent.spawn(super().handle_quit, sig, frame)
+
+    def _tick(self) -> None:
+        if self.ppid != os.getppid():
+            self.log.info("the server's first process has ended: so does this one")
+            self.alive = False
+        self.notify()
+        self._publish()
+        self.wsgi.extensions["metrics"].measure()
+        gevent.sleep(0.2)
+
+    def _open_door(self, listener: socket, crowd: Pool) -> None:
+        while True:
+            wait_read(listener.fileno())
+            if not self._may_accept():
+                gevent.sleep(0.01)
+                continue
+            for _ in range(_ACCEPTED_AT_ONCE):
+                if not self._accept(listener, crowd) or not self._may_accept():
+                    break
+            gevent.sleep(0)
+
+    def _accept(self, listener: socket, crowd: Pool) -> bool:
+        """Let in one who stands before the door; says whether there was anyone."""
+        try:
+            client, addr = listener.accept()
+        except OSError:  # another worker has been quicker, or whoever stood there has left
+            return False
+        client.settimeout(STALL_SECONDS)
+        self._fresh[client] = time.monotonic()
+        self._publish()
+        crowd.spawn(self.handle, listener, client, addr)
+        return True
 
     def _may_accept(self) -> bool:
-        return bool(_ready[self.number]) or not any(_ready[:])
+        mine, others = self.number, [number for number in range(self.cfg.workers) if number != self.number]
+        if not _ready[mine]:
+            return not any(_ready[other] for other in others)
+        self._publish()
+        seats = self.wsgi.extensions["gate"].seats
+        return _held[mine] < seats or not any(_ready[other] and _held[other] < seats for other in others)
 
-    def accept(self, listener: Any) -> None:
-        """Accept a connection, or leave it to another worker."""
-        if self._may_accept():
-            super().accept(listener)
-        else:
-            super().set_accept_enabled(False)
+    def _note_held(self, count: int) -> None:
+        self._invocations = count
+        self._publish()
 
-    def handle(self, conn: Any) -> Any:
-        """Handle a connection which has sent something; one that is silent waits without a thread."""
-        if self.alive and not conn.initialized and not conn.wait_for_data(0):
-            return gthread._DEFER
-        with contextlib.ExitStack() as conn.arriving:
-            conn.late = conn.arriving.enter_context(cut_off(conn.sock, _HEAD_SECONDS))
-            keep = super().handle(conn)
-        if conn.late.is_set():
-            with contextlib.suppress(OSError):
-                util.write_error(conn.sock, 408, "Request Timeout", f"no headers within {_HEAD_SECONDS} s")
-        return keep
+    def _publish(self) -> None:
+        """Tell the other workers how many invocations there are, and how many likely come next."""
+        since = time.monotonic() - _FRESH_SECONDS
+        fresh = sum(came > since for came in self._fresh.values()) if self.cfg.workers > 1 else 0
+        _held[self.number] = min(self._invocations + fresh, 255)
 
-    def handle_request(self, req: Any, conn: Any) -> Any:
-        """Answer a request whose headers are all there."""
-        conn.arriving.close()
-        conn.late.clear()
-        if not _ready[self.number]:
-            req.force_close()  # the next request may find another worker that is ready
-        return super().handle_request(req, conn)
+    def _note_ready(self, _: Any) -> None:
+        _ready[self.number] = 1
 
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """Open or close the door; on SIGTERM for good, after those who stand before it have been let in."""
-        super().set_accept_enabled(enabled and self._may_accept())
-        if not (enabled or self.alive):
-            for listener in self.sockets:
-                while self._may_accept() and select.select([listener], [], [], 0)[0]:
-                    self.accept(listener)
-                listener.close()
+
+class _Turnstile:
+    """Lets greenlets go on one after the other, with a look at who else has something to say in between.
+
+    Of a thousand connections that stall together, each costs a millisecond: whoever asks for /ping would wait for all.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Semaphore()
+
+    def take_turn(self) -> None:
+        """Wait until it is this greenlet's turn."""
+        with self._lock:
+            gevent.sleep(0)
+
+
+class _Heard:
+    """A connection for gunicorn's parser, which counts what has come."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.count = 0
+
+    def recv(self, size: int) -> bytes:
+        data: bytes = self._connection.recv(size)
+        self.count += len(data)
+        return data
+
+
+def _refuse(client: Any, status: int, reason: str, message: str) -> None:
+    content = json.dumps({"error": message}) + "\n"
+    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    with contextlib.suppress(OSError):
+        client.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode())
+        client.shutdown(SHUT_WR)
+        with gevent.Timeout(_LINGER_SECONDS, False):  # what is not read when the connection is closed breaks the answer
+            while client.recv(2**16):
+                pass

@@ -15,7 +15,7 @@ from typing import Any
 
 from container import artifacts
 from container.arrays import Uint8Array
-from container.check import approve_int8, write_check
+from container.check import CHECK, approve_int8, write_check
 from container.classes import ClassEntry, called, describe_classes
 from container.data.loader import Loader
 from container.data.pictures import Picture
@@ -33,7 +33,7 @@ from container.training.report.figures import class_figures, worst_first
 from container.training.report.gallery import Gallery
 from container.training.report.report import Report
 from container.training.report.reporter import Reporter
-from container.training.report.statistics import write_statistics
+from container.training.report.statistics import STATISTICS, write_statistics
 from container.training.scoring import ChildScorer, Score, Scorer, score
 from container.training.until import Until
 
@@ -82,6 +82,7 @@ class Finish:
         if self._reporter:
             self._reporter.wait()  # it has written the same file
         self._report = Report(self._environment.output_data_dir, history)
+        self._remove_earlier()
         try:
             self._trainer.load_weights(self._environment.model_dir / artifacts.BEST_WEIGHTS)
         except Exception as error:
@@ -111,6 +112,15 @@ class Finish:
         if self._job.quantize is True or (self._job.quantize and wanted):
             job_seconds = epoch_seconds * self._loaders["train"].training_passes
             self._attempt_unless_stopped("int8", functools.partial(self._quantize, job_seconds))
+
+    def _remove_earlier(self) -> None:
+        """Remove what an earlier job made of other weights, where local jobs share a directory."""
+        names = (CHECK, artifacts.CLASSES, artifacts.GRAPH, artifacts.INT8_GRAPH)
+        made = [self._environment.model_dir / name for name in names]
+        for path in (*made, self._environment.output_data_dir / STATISTICS):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+                LOG.info("%s was an earlier job's and is removed", path)
 
     def _attempt_unless_stopped(self, product: str, make: Callable[[], None]) -> None:
         if self._stop.is_set():

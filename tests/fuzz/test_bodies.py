@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from container.mx.export import export_onnx
-from container.serve_settings import ServeSettings
 from container.serving.app import create_app
+from container.serving.settings import ServeSettings
 from tests.fuzz.bodies import bodies
 from tests.job.server import Server, children, write_model
 from tests.unit.test_serving import FakeEngine, loaded

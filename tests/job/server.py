@@ -61,7 +61,7 @@ class Server:
 
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            with contextlib.suppress(requests.ConnectionError):  # until it listens
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):  # until it listens and is heard
                 answers.append(requests.get(f"{self.url}/ping", timeout=2))
             return bool(answers) and answers[-1].status_code == 200
 

@@ -14,8 +14,9 @@ import pytest
 from container.engines.choice import open_engine
 from container.environment import Environment
 from container.errors import ClientError
-from container.mx.network import SegmentationNetwork, load_weights
-from container.serve_settings import ServeSettings
+from container.mx.architectures import create_network
+from container.mx.network import load_weights
+from container.serving.settings import ServeSettings
 from container.training.run import run as run_job
 from tests.conftest import JobFactory
 from tests.job.test_train import run
@@ -35,6 +36,7 @@ CHOICES: list[dict[str, str]] = [
         "algorithm": "deeplab", "backbone": "resnet-34", "optimizer": "sgd", "_loss": "ohem", "_accumulate": "2",
         "_clip_norm": "0.5", "_augmentation": "strong", "_warmup_iterations": "2", "_on_divergence": "retry",
     },
+    {"algorithm": "fastscnn", "optimizer": "adam"},
 ]
 
 
@@ -51,7 +53,7 @@ def test_a_job_of_every_choice_leaves_a_model(make_job: JobFactory, choice: dict
     assert all(np.isfinite(weight).all() for weight in weights.values())
     settings = json.loads((root / "model/hyperparams.json").read_text())
     assert {name: str(settings[name]) for name in choice} == choice
-    network = SegmentationNetwork(settings["algorithm"], settings["backbone"], 2)
+    network = create_network(settings["algorithm"], 2, settings.get("backbone"))
     load_weights(network, root / "model/model_best.params", [mx.cpu()])
     report = json.loads((root / "output/data/report.json").read_text())
     assert len(report["epochs"]) == 1 and np.isfinite(report["epochs"][0]["train_loss"])

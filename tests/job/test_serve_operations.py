@@ -22,7 +22,6 @@ import requests
 from PIL import Image
 
 from container.mx.export import export_onnx
-from container.serving.app import PLACES
 from tests.conftest import PROGRAM, wait_until
 from tests.job.server import PATIENCE, Server, children, free_port, noise, run_serve, write_model
 
@@ -62,7 +61,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("spy")
     (folder / "sitecustomize.py").write_text(SPY)
-    with Server(root, folder / "log", PYTHONPATH=str(folder), SERVE_METRICS="1") as server:
+    with Server(root, folder / "log", PYTHONPATH=str(folder), SERVE_METRICS="1", QUEUE_SECONDS="1") as server:
         yield server
 
 
@@ -82,18 +81,18 @@ def test_a_request_is_one_line_of_json_in_the_log(server: Server) -> None:
     assert 'requests_total{status="200"}' in requests.get(f"{server.url}/metrics", timeout=PATIENCE).text
 
 
-def test_ping_is_quick_while_all_places_are_taken(server: Server) -> None:
+def test_ping_is_quick_while_the_queue_is_full(server: Server) -> None:
     target, done = io.BytesIO(), threading.Event()
     statuses: list[int] = []
-    Image.new("RGB", (320, 320)).save(target, "PNG")
+    Image.new("RGB", (480, 480)).save(target, "PNG")
 
     def keep_asking() -> None:
         while not done.is_set():
             statuses.append(server.invoke(target.getvalue()).status_code)
             done.wait(0.2)
 
-    with ThreadPoolExecutor(PLACES + 4) as pool:
-        clients = [pool.submit(keep_asking) for _ in range(PLACES + 4)]
+    with ThreadPoolExecutor(16) as pool:
+        clients = [pool.submit(keep_asking) for _ in range(16)]
         try:
             wait_until(lambda: 503 in statuses, PATIENCE)
             seconds = sorted(_ping(server) for _ in range(100))
@@ -104,7 +103,7 @@ def test_ping_is_quick_while_all_places_are_taken(server: Server) -> None:
     for client in clients:
         client.result()
     assert set(statuses) == {200, 503}
-    assert seconds[98] < 0.1
+    assert seconds[98] < 2  # the platform's limit: the machine may be busy with more than this server
 
 
 def _address(server: Server) -> tuple[str, int]:
@@ -165,9 +164,53 @@ def test_a_reader_that_trickles_loses_its_place(server: Server) -> None:
 
 def test_silent_connections_hold_no_thread(server: Server) -> None:
     with contextlib.ExitStack() as silent:
-        for _ in range(2 * PLACES):
+        for _ in range(500):
             silent.enter_context(socket.create_connection(_address(server), timeout=30))
         assert requests.get(f"{server.url}/ping", timeout=2).status_code == 200
+
+
+def test_slow_peers_keep_nobody_from_being_answered(server: Server) -> None:
+    with contextlib.ExitStack() as slow:
+        for first in (HEAD[:40], HEAD + b"Content-Length: 999\r\n\r\nhalf"):
+            for _ in range(200):
+                slow.enter_context(socket.create_connection(_address(server), timeout=30)).sendall(first)
+        assert requests.get(f"{server.url}/ping", timeout=2).status_code == 200
+        assert server.invoke(noise(16, 16)).status_code == 200
+
+
+def test_a_refusal_does_not_wait_for_a_body_that_trickles(server: Server) -> None:
+    with socket.create_connection(_address(server), timeout=30) as connection:
+        connection.sendall(HEAD.replace(b"image/png", b"text/csv") + b"Content-Length: 9999\r\n\r\n")
+        start = time.monotonic()
+        while not select.select([connection], [], [], 0.2)[0]:
+            assert time.monotonic() - start < 20
+            connection.sendall(b"z")
+        assert b" 415 " in connection.recv(16)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
+        (HEAD + b"X: " + b"x" * 9000 + b"\r\n\r\n", 431),
+    ],
+)
+def test_what_is_no_request_is_answered_in_json(server: Server, sent: bytes, status: int) -> None:
+    with socket.create_connection(_address(server), timeout=30) as connection:
+        connection.sendall(sent)
+        head, _, content = b"".join(iter(lambda: connection.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"Content-Type: application/json" in head
+    assert list(json.loads(content)) == ["error"]
+
+
+def test_who_has_left_is_not_answered(server: Server) -> None:
+    leaving = server.start_invocation(noise(300, 302))
+    leaving.close()
+    wait_until(lambda: '"width": 302' in server.log.read_text(), PATIENCE)
+    (line,) = [line for line in server.log.read_text().splitlines() if '"width": 302' in line]
+    assert json.loads(line)["status"] == 499
 
 
 def test_chunks_that_are_none_are_400(server: Server) -> None:
@@ -219,12 +262,18 @@ def test_nobody_is_refused_while_another_worker_is_warm(root: Path, tmp_path: Pa
         statuses.append(requests.get(f"{server.url}/ping", timeout=2).status_code)
         return server.log.read_text().count("is ready after") >= count
 
-    with Server(root, tmp_path / "log", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+    def has_counted(count: int) -> bool:  # which a worker does when it has sent the answer, before it writes the line
+        return server.log.read_text().count('"path": "/invocations"') >= count
+
+    with Server(root, tmp_path / "log", SAGEMAKER_MODEL_SERVER_WORKERS="2", SERVE_METRICS="1") as server:
         for count in (2, 3, 4):  # the second of the first two is ready, then each one's successor
             wait_until(functools.partial(has_loaded, count), PATIENCE, server.log.read_text)
             assert server.invoke(noise(8, 8)).status_code == 200
+            wait_until(functools.partial(has_counted, count - 1), PATIENCE, server.log.read_text)
             _kill_worker(server)
+        told = requests.get(f"{server.url}/metrics", timeout=PATIENCE).text
     assert set(statuses) == {200}
+    assert 'requests_total{status="200"} 3.0' in told.splitlines()  # of workers that are gone, too
 
 
 def test_an_engine_that_fails_three_times_in_a_row_is_started_anew(root: Path, tmp_path: Path) -> None:

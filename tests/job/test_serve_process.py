@@ -31,7 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[Server]:
-    with Server(root, root / "log", MAX_CONTENT_LENGTH="2000000") as server:
+    with Server(root, root / "log", MAX_CONTENT_LENGTH="2000000", QUEUE_SECONDS="2") as server:
         yield server
 
 
@@ -109,7 +109,7 @@ def test_ping_answers_while_an_inference_runs(server: Server) -> None:
 
 def test_more_requests_than_can_wait_are_refused_and_the_rest_answered(server: Server) -> None:
     with ThreadPoolExecutor(60) as pool:
-        answers = list(pool.map(server.invoke, [noise(64, 64)] * 60))
+        answers = list(pool.map(server.invoke, [noise(200, 200)] * 60))
     refused = [answer for answer in answers if answer.status_code == 503]
     assert refused
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)

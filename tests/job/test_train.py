@@ -25,7 +25,7 @@ from container.check import read_check
 from container.engines.choice import open_engine
 from container.metrics import METRIC_DEFINITIONS
 from container.mx.network import SegmentationNetwork, load_weights
-from container.serve_settings import ServeSettings
+from container.serving.settings import ServeSettings
 from tests.conftest import PROGRAM, JobFactory, job_factory
 
 PREFIX = r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d (INFO|WARNING|ERROR) \d+\] "
@@ -139,6 +139,7 @@ def test_the_archive_says_what_its_model_answers(finished: tuple[Path, str, str]
     assert f"no int8 graph: {report['reason']}" in out
     assert open_engine(root / "model", ServeSettings(root / "model")).num_classes == 2
 
+
 def test_page_and_table_say_what_the_report_says(finished: tuple[Path, str, str]) -> None:
     data = finished[0] / "output/data"
     report = json.loads((data / "report.json").read_text())
@@ -184,7 +185,7 @@ def test_faults_of_the_user_come_before_the_framework_is_imported(make_job: JobF
         (poisoned / name / "__init__.py").write_text("raise SystemExit('imported')")
     root = make_job(algorithm="unet", epoch="3")
     assert failure(root, PYTHONPATH=str(poisoned)) == (
-        "ClientError: 2 hyperparameters are not valid: algorithm must be fcn, psp or deeplab, not 'unet'; "
+        "ClientError: 2 hyperparameters are not valid: algorithm must be fcn, psp, deeplab or fastscnn, not 'unet'; "
         "epoch is unknown (did you mean epochs?)"
     )
     root = make_job()

@@ -8,9 +8,11 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 import pytest
+from mxnet.contrib.amp.loss_scaler import LossScaler
 
 from container.errors import ClientError
 from container.mx.checkpoint import load_arrays, save_arrays
+from container.mx.trainer import Trainer
 from tests.mx.tiny import batch, copies, cpus, tiny_job, tiny_trainer, train
 
 OPTIMIZERS = ["sgd", "nag", "adam", "rmsprop", "adagrad", "adadelta", "adamw"]
@@ -104,6 +106,31 @@ def test_what_two_devices_have_accumulated_one_goes_on_with(tmp_path: Path) -> N
         held.append(copies(trainer)["stage4.weight"][0])
     np.testing.assert_allclose(held[1], held[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(held[2], held[0], rtol=1e-4, atol=1e-6)
+
+
+def test_an_update_may_be_all_that_is_left_to_do(tmp_path: Path) -> None:
+    """In mixed precision, where gradients are accumulated times the loss scale."""
+    held = []
+    for resumes in (False, True):
+        trainer = mixed_trainer()
+        train(trainer, BATCHES[:1])
+        if resumes:
+            numbers = save_arrays(trainer, tmp_path / "weights", tmp_path / "optimizer")
+            trainer = mixed_trainer()
+            load_arrays(trainer, tmp_path / "weights", tmp_path / "optimizer", numbers)
+        before = copies(trainer)["stage4.weight"][0]
+        trainer.flush(0.1)
+        held.append(copies(trainer)["stage4.weight"][0] - before)
+    assert np.abs(held[0]).max() > 1e-6
+    np.testing.assert_allclose(held[1], held[0], rtol=1e-4, atol=1e-8)
+
+
+def mixed_trainer() -> Trainer:
+    """A trainer that scales its losses as AMP's does, without the rest of AMP, which would be the whole process's."""
+    trainer = tiny_trainer(cpus(1), tiny_job(_accumulate=4))
+    trainer._mixed = True
+    trainer.optimizer._amp_loss_scaler, trainer.optimizer._amp_original_scale = LossScaler(), 1.0
+    return trainer
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -19,7 +19,7 @@ from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
 from container.mx.export import export_onnx
 from container.mx.network import SegmentationNetwork
-from container.serve_settings import ServeSettings
+from container.serving.settings import ServeSettings
 from tests.mx.test_export import CLASSES, build_network
 from tests.mx.test_openvino import smooth_images, softmax, write_graph
 

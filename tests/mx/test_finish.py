@@ -172,9 +172,7 @@ def test_each_product_fails_alone(
     assert job.made() == {"model.onnx"}
     test = report["test"]
     assert (test["images"], test["of"], test["complete"]) == (1, 2, False)
-    assert test["skipped"] == [
-        {"image": f"{job.root}/input/data/test/test-0.jpg", "reason": NO_IMAGE}
-    ]
+    assert test["skipped"] == [{"image": f"{job.root}/input/data/test/test-0.jpg", "reason": NO_IMAGE}]
 
 
 def test_the_statistics_are_the_test_images_where_there_are_some(
@@ -193,6 +191,21 @@ def test_the_statistics_are_the_test_images_where_there_are_some(
     content = json.loads(path.read_text())
     assert content["dataset"] == {"channel": "test", "item_count": 2, "of": 2}
     assert content["multiclass_classification_metrics"]["mIOU"]["value"] == test["mIOU"]
+
+
+def test_what_an_earlier_job_left_does_not_pass_for_this_ones(
+    make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_finish(_report_minutes="0")
+    left = ["model/check.json", "model/classes.json", "model/model.onnx", "model/model.int8.onnx"]
+    (job.root / "output/data").mkdir(parents=True)
+    for name in (*left, "output/data/statistics.json"):
+        (job.root / name).write_text("an earlier job's")
+    monkeypatch.setattr(module, "export_onnx", lambda *arguments: 1 / 0)
+    assert list(job.run()["failed"]) == ["graph"]
+    assert job.made() == set()
+    assert json.loads((job.root / "model/check.json").read_text())
+    assert not (job.root / "output/data/statistics.json").exists()
 
 
 def test_weights_that_cannot_be_read_end_the_job_with_a_report(make_finish: Callable[..., Job]) -> None:

@@ -88,6 +88,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
 
     outcome, before = Outcome(None, [], [], [], [], threading.Event()), lambda number, outcome: None
     monkeypatch.setattr("container.mx.start.start_network", start_tiny_network)
+
     class NoReporter:
         """The report has a thread of its own, whose writes are none of those that are counted here."""
 
@@ -441,6 +442,23 @@ def test_a_job_that_diverges_may_try_again_from_its_best_weights_with_a_lower_ra
     assert start(root).rates[0] == pytest.approx(0.1 * (1 - 2 / 3) ** 0.9 / 10)  # a later start knows that it is lower
 
 
+def test_a_second_try_is_what_its_checkpoints_hold(
+    tmp_path: Path, start: Callable[..., Outcome], networks: list[TinyNetwork]
+) -> None:
+    """The last checkpoint before it has the same name as the first one after it."""
+
+    def each(number: int, outcome: Outcome) -> None:
+        spoil_at(4, networks)(number, outcome)
+        stop_at(5)(number, outcome)
+
+    root = lay_out(tmp_path / "job", _on_divergence="retry")
+    stopped = start(root, each)
+    lower = [rate / 10 for rate in expected_rates()]
+    assert stopped.rates[4:] == pytest.approx(lower[2:3])
+    forget_machine(root)
+    assert start(root).rates == pytest.approx(lower[3:])
+
+
 def expected_rates() -> list[float]:
     return [0.1 * (1 - at) ** 0.9 for at in (0, 0.25, 0.5, 0.75, 0.75)]
 
@@ -608,3 +626,21 @@ def test_a_stream_is_resumed_at_the_beginning_of_its_pass_with_what_was_left_ove
     assert "a stream cannot be entered in its midst: epoch 1 sees all its samples again" in caplog.text
     assert resumed.first_pixels == expected.first_pixels[2:]
     assert resumed.epochs and len(resumed.epochs) == 2
+
+
+def test_a_stream_is_counted_once_and_resumed_with_its_counts(
+    tmp_path: Path, start: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_samples = story.open_samples
+    monkeypatch.setattr(story, "open_samples", lambda *arguments: Stream(open_samples(*arguments)))
+    settings = {**RECIPE, "_checkpoint_minutes": "0", "_augmentation": "default", "_rare_crops": "1"}
+    undisturbed, root = (lay_out(tmp_path / name, **settings) for name in ("undisturbed", "job"))
+    expected = start(undisturbed)
+    with contextlib.suppress(Crash):
+        start(root, crash_at(4))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        resumed = start(root)
+    assert "begins after the first pass" not in caplog.text and "_class_weights=balanced: 0: " in caplog.text
+    assert resumed.first_pixels == expected.first_pixels[2:]
+    assert_same(root, resumed, undisturbed, expected)

@@ -14,15 +14,16 @@ import onnx
 import pytest
 from PIL import Image
 
-from container.engines import heads
+from container.engines import costs, heads
 from container.engines import openvino as engines
 from container.engines.openvino import OpenVinoEngine, import_openvino, prepare_graph
+from container.engines.protocol import Stop, Stopped, TooLarge
 from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
 from container.mx.export import export_onnx
 from container.mx.network import SegmentationNetwork
-from container.serve_settings import ServeSettings
 from container.serving.models import open_model
+from container.serving.settings import ServeSettings
 from tests.mx.test_export import CLASSES, PROGRAM, build_network, random_image
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
@@ -71,7 +72,7 @@ def test_answers_are_those_of_the_network(
     size: tuple[int, int],
     band: int,
 ) -> None:
-    monkeypatch.setattr(heads, "_BAND_VALUES", band)
+    monkeypatch.setattr(heads, "BAND_VALUES", band)
     image = random_image(*size)[0]
     expected = softmax(network, image)
     probabilities = engine.probabilities(image)
@@ -84,27 +85,75 @@ def test_tiles_give_the_answer_of_the_whole_image(tmp_path: Path, monkeypatch: p
     export_onnx(build_network("fcn"), tmp_path / "model.onnx")
     image = random_image(501, 703)[0]
     whole = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2).probabilities(image)
-    monkeypatch.setattr(engines, "_TILE", (300_000, 300_000))
+    monkeypatch.setattr(costs, "_TILE", (300_000, 300_000))
     engine = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2)
     seen: list[tuple[int, ...]] = []
     infer = engines._infer
 
-    def record(network: object, tile: np.ndarray) -> np.ndarray:
+    def record(network: object, tile: np.ndarray, stop: Stop) -> np.ndarray:
         seen.append(tile.shape)
-        return infer(network, tile)
+        return infer(network, tile, stop)
 
     monkeypatch.setattr(engines, "_infer", record)
-    tiled = engine.probabilities(image)
+    plan = engine.planner.plan(*image.shape[:2], room=2**30)
+    tiled = engine.probabilities(image, plan)
     assert len(seen) > 1 and all(height * width <= 300_000 for height, width, _ in seen)
+    assert plan.pixels == sum(height * width for height, width, _ in seen)
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
 
 
 def test_the_engine_leaves_out_what_follows_the_coarse_logits(graph: Path) -> None:
     openvino = import_openvino()
-    model = engines._read_model(openvino, openvino.Core(), graph)
+    model = engines._read_model(openvino, graph)
     kinds = [node.get_type_name() for node in model.get_ops()]
     assert "Convolution" in kinds and "TopK" not in kinds
     assert [output.get_any_name() for output in model.outputs] == ["coarse_logits"]
+
+
+def test_a_stop_ends_the_computation_after_the_tile_and_harms_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_onnx(build_network("fcn"), tmp_path / "model.onnx")
+    engine, stop, seen = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2), Stop(), []
+    small, large = random_image(40, 56)[0], random_image(501, 703)[0]
+    expected = engine.mask(small)
+    monkeypatch.setattr(costs, "_TILE", (300_000, 300_000))
+    infer = engines._infer
+
+    def ask_in_the_first(network: object, tile: np.ndarray, stop: Stop) -> np.ndarray:
+        answer = infer(network, tile, stop)
+        seen.append(tile.shape)
+        stop.ask()
+        return answer
+
+    monkeypatch.setattr(engines, "_infer", ask_in_the_first)
+    with pytest.raises(Stopped):
+        engine.mask(large, engine.planner.plan(501, 703, room=2**30), stop)
+    assert len(seen) == 1
+    monkeypatch.undo()
+    np.testing.assert_array_equal(engine.mask(small), expected)
+
+
+def test_a_stop_asked_for_before_the_start_is_honoured(engine: OpenVinoEngine) -> None:
+    stop = Stop()
+    stop.ask()
+    with pytest.raises(Stopped):
+        engine.probabilities(random_image(40, 56)[0], None, stop)
+
+
+@pytest.mark.parametrize(("size", "room", "tiles"), [((2600, 2500), 1400, True), ((500, 500), 1400, False)])
+def test_what_an_image_takes_is_fitted_to_the_room(size: tuple[int, int], room: int, tiles: bool) -> None:
+    plan = costs.Costs(21, 223, 310).plan(*size, room * 2**20)
+    assert plan.memory <= room * 2**20
+    assert (plan.tile is not None) == tiles
+    assert plan.pixels >= size[0] * size[1]
+
+
+def test_what_can_never_fit_says_what_it_needs() -> None:
+    with pytest.raises(TooLarge, match=r"2500×2600 pixels need about \d+ MB; an image may take 300 MB"):
+        costs.Costs(21, 223, 310).plan(2600, 2500, 300 * 2**20)
+    with pytest.raises(TooLarge, match="an image may take 2000 MB"):
+        costs.Costs(21, None, 660).plan(2600, 2500, 2000 * 2**20)  # a decoder that sees the whole image
 
 
 def test_views_of_larger_images_are_read_correctly(engine: OpenVinoEngine) -> None:
@@ -130,7 +179,7 @@ def test_large_images_do_not_leave_their_memory_behind(engine: OpenVinoEngine, m
     small = random_image(16, 16)[0]
     engine.mask(small)
     before = resident()
-    monkeypatch.setattr(engines, "_LARGE_IMAGE", 100_000)
+    monkeypatch.setattr(engines, "STANDING", 2**25)
     engine.mask(random_image(500, 800)[0])
     assert resident() - before < 130e6  # more than 260 MB while it was computed
     assert engine.mask(small).shape == (16, 16)
@@ -148,7 +197,8 @@ engine = OpenVinoEngine(Path({str(graph)!r}), "float32", threads=2)
 engine.warm()
 before = kilobytes("VmRSS")
 engine.mask(np.zeros((300, 500, 3), np.uint8))
-print((kilobytes("VmHWM") - before) * 1024, engine.memory(150_000))
+plan = engine.planner.plan(300, 500, 2**32)
+print((kilobytes("VmHWM") - before) * 1024, plan.memory + engine.standing)
 """
     printed = subprocess.run([sys.executable, "-c", program], cwd=PROGRAM, check=True, capture_output=True, text=True)
     taken, stated = map(int, printed.stdout.split())

@@ -99,9 +99,7 @@ def test_sgd_and_nag_step_as_gluoncvs_loss_and_step_do(optimizer: str, devices: 
     start = theirs.head[1].weight.data().asnumpy()
     loss = MixSoftmaxCrossEntropyLoss(aux=True, aux_weight=0.5, ignore_label=255)
     settings = {"learning_rate": 0.1, "momentum": 0.9, "wd": 0.0001 if optimizer == "sgd" else 0.0}
-    stepper = mx.gluon.Trainer(
-        theirs.collect_params(), optimizer, settings, kvstore="device", update_on_kvstore=False
-    )
+    stepper = mx.gluon.Trainer(theirs.collect_params(), optimizer, settings, kvstore="device", update_on_kvstore=False)
     for number, each in enumerate(batches):
         ours.seed(1, 0, number)  # the same dropout
         images = mx.gluon.utils.split_and_load(mx.nd.array(each.images, dtype="uint8"), tiny.cpus(devices))

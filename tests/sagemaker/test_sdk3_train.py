@@ -47,9 +47,16 @@ def test_the_published_expressions_find_the_reports_figures(trained: Trained) ->
 def test_a_failed_job_fails_train_and_says_why(
     run: Run, data: Path, hyperparameters: list[str], tmp_path: Path
 ) -> None:
-    log = run("sdk3_train.py", IMAGE, data, "--output", tmp_path, *hyperparameters, "algorithm=unet", fails=True)
+    output = tmp_path / "output"
+    log = run("sdk3_train.py", IMAGE, data, "--output", output, *hyperparameters, "algorithm=unet", fails=True)
     assert "ClientError: 1 hyperparameter is not valid: algorithm must be fcn, psp or deeplab, not 'unet'" in log
     assert "Failed to run" in log
+
+
+def test_two_jobs_are_not_mixed(run: Run, trained: Trained, data: Path) -> None:
+    """The SDK would put what the earlier one left into the later one's archives."""
+    log = run("sdk3_train.py", IMAGE, data, "--output", trained.output, fails=True)
+    assert f"error: {trained.output} holds an earlier job" in log
 
 
 def test_what_is_asked_of_sagemaker(run: Run, account: Account) -> None:

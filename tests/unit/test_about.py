@@ -9,13 +9,13 @@ import pytest
 
 from container.classes import ClassEntry
 from container.serving.app import create_app
-from container.serving.models import Model
+from container.serving.models import Model, describe
 from tests.unit.test_serving import SETTINGS, FakeEngine, error_of
 from tests.unit.test_serving_models import Disk, load
 
 MODEL: Future[Model] = Future()
 MODEL.set_result(
-    Model(FakeEngine(), {1: ClassEntry("cat", (10, 20, 30))}, {"algorithm": "fcn", "backbone": "resnet-50"})
+    describe(FakeEngine(), {1: ClassEntry("cat", (10, 20, 30))}, {"algorithm": "fcn", "backbone": "resnet-50"})
 )
 
 
@@ -37,6 +37,7 @@ def test_a_model_is_described(accept: str | None) -> None:
             "application/x-npy",
             "application/json",
         ],
+        "tta": ["flip", "scales", "flip,scales"],
         "limits": {"body_bytes": 100_000, "pixels": 10_000, "response_bytes": 5_000, "seconds": 60},
     }
     assert "unused" not in answer.text  # the model's directory

@@ -1,27 +1,30 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from container.serving import admission
-from container.serving.admission import Gate, Overloaded
+from container.serving.admission import Gate
+from container.serving.clock import Clock
+from container.serving.refusals import Overloaded
 from tests.conftest import wait_until
 
-FAR = float("inf")
-IMAGE = 10**6
+
+def clock(seconds: float = 1000) -> Clock:
+    """A clock that leaves so many seconds for the answer."""
+    return Clock(seconds + 2 if seconds > 6 else seconds * 4 / 3)
 
 
 def test_seats_are_given_in_order_of_arrival() -> None:
-    gate, order = Gate(1, 10), []
+    gate, order = Gate(1), []
 
     def work(number: int) -> None:
-        with gate.seat(IMAGE, FAR):
+        with gate.seat(0, clock()):
             order.append(number)
 
-    with ThreadPoolExecutor(5) as pool, gate.seat(IMAGE, FAR):
+    with ThreadPoolExecutor(5) as pool, gate.seat(0, clock()):
         for number in range(5):
             pool.submit(work, number)
             wait_until(lambda expected=number + 1: gate.waiting == expected, 30)
@@ -30,61 +33,64 @@ def test_seats_are_given_in_order_of_arrival() -> None:
 
 
 def test_no_more_than_the_seats_work_at_once() -> None:
-    gate, together = Gate(3, 100), threading.Barrier(3)
+    gate, together = Gate(3), threading.Barrier(3)
 
     def work(_: int) -> int:
-        with gate.seat(IMAGE, FAR):
+        with gate.seat(0, clock()):
             together.wait(30)  # breaks with fewer than three at a time
-            return gate.waiting
+            return gate.working
 
     with ThreadPoolExecutor(6) as pool:
-        waited = list(pool.map(work, range(6)))
-    assert max(waited) <= 3
-
-
-def test_places_are_limited_and_given_back() -> None:
-    gate = Gate(1, 2)
-    gate.take_place(0)
-    gate.take_place(0)
-    with pytest.raises(Overloaded, match="2 requests are here already") as refused:
-        gate.take_place(0)
-    assert (refused.value.status, refused.value.retry_after) == (503, 1)
-    gate.leave_place(0)
-    gate.take_place(0)
-
-
-def test_the_bodies_that_are_here_are_limited_in_all() -> None:
-    gate = Gate(1, 10, body_bytes=100)
-    gate.take_place(150)  # alone, any body may come in
-    with pytest.raises(Overloaded, match="150 bytes of other requests are here already"):
-        gate.take_place(1)
-    gate.leave_place(150)
-    gate.take_place(60)
-    gate.take_place(40)
-    with pytest.raises(Overloaded):
-        gate.take_place(1)
+        assert max(pool.map(work, range(6))) <= 3
+    assert (gate.working, gate.waiting) == (0, 0)
 
 
 def test_who_could_not_be_answered_in_time_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(admission.time, "monotonic", lambda: now[0])
-    gate = Gate(1, 10)
-    with gate.seat(IMAGE, FAR):
-        now[0] += 10  # an image takes ten seconds
-    with gate.seat(2 * IMAGE, FAR):
-        with pytest.raises(Overloaded, match="would not be answered in time") as refused:
-            gate.seat(IMAGE, now[0] + 25).__enter__()
+    gate = Gate(1)
+    with gate.seat(20, clock()):
+        with pytest.raises(Overloaded, match="wait, for about 20 s") as refused:
+            gate.seat(10, clock(25)).__enter__()
         assert refused.value.retry_after == 5  # 20 s for the one that works, 10 of its own, 25 allowed
-    with gate.seat(IMAGE, now[0] + 5):
+        now[0] += 6
+        assert gate.waiting == 0
+        with pytest.raises(Overloaded, match="for about 14 s"):
+            gate.seat(10, clock(20)).__enter__()
+    with gate.seat(10, clock(5)):
         pass  # with nobody ahead it is tried
 
 
+def test_nobody_waits_longer_than_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(admission.time, "monotonic", lambda: now[0])
+    gate = Gate(1, patience=8)
+    with gate.seat(9, clock()), pytest.raises(Overloaded, match="for about 9 s"):
+        gate.seat(0, clock()).__enter__()
+    with gate.seat(7, clock()), ThreadPoolExecutor(1) as pool:  # which takes longer than was thought
+        waiting = pool.submit(gate.seat(0, clock()).__enter__)
+        wait_until(lambda: gate.waiting == 1, 30)
+        now[0] += 8.5
+        with pytest.raises(Overloaded, match="took too long"):
+            waiting.result(30)
+
+
+def test_two_lanes_halve_the_wait() -> None:
+    gate = Gate(2, lanes=2, patience=6)
+    with gate.seat(5, clock()), gate.seat(5, clock()), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(gate.seat(0, clock()).__enter__)
+        wait_until(lambda: gate.waiting == 1, 30)
+        gate.close_in(0)
+        with pytest.raises(Overloaded, match="took too long"):
+            waiting.result(30)
+
+
 def test_who_waits_is_refused_when_the_server_closes() -> None:
-    gate = Gate(1, 10)
-    with gate.seat(IMAGE, FAR), ThreadPoolExecutor(1) as pool:
+    gate = Gate(1)
+    with gate.seat(0, clock()), ThreadPoolExecutor(1) as pool:
 
         def wait() -> None:
-            with gate.seat(IMAGE, FAR):
+            with gate.seat(0, clock()):
                 raise AssertionError
 
         waiting = pool.submit(wait)
@@ -95,10 +101,10 @@ def test_who_waits_is_refused_when_the_server_closes() -> None:
         assert gate.waiting == 0
 
 
-def test_a_failure_gives_the_seat_back_and_teaches_nothing() -> None:
-    gate = Gate(1, 10)
+def test_a_failure_gives_the_seat_back() -> None:
+    gate = Gate(1)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), gate.seat(IMAGE, time.monotonic() + 1):
+        with pytest.raises(ZeroDivisionError), gate.seat(0, clock(1)):
             raise ZeroDivisionError
-    with gate.seat(IMAGE, time.monotonic() + 1):
-        assert gate.waiting == 0
+    with gate.seat(0, clock(1)):
+        assert (gate.waiting, gate.working) == (0, 1)

@@ -62,6 +62,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == kept
     artifacts.remove_temporaries(tmp_path / "missing")
 
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_an_error_that_comes_late_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*arguments: object, **keywords: object) -> None:
@@ -168,8 +169,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (b'{"num_classes": "NaN"}', 'num_classes must be 2 \u2264 integer \u2264 254, not "NaN"'),
         (b'{"num_classes": 1e400}', "num_classes must be 2 \u2264 integer \u2264 254, not Infinity"),
         (b'{"num_classes": [2]}', "num_classes must be 2 \u2264 integer \u2264 254, not [2]"),
-        (b'{"num_classes": 2, "algorithm": null}', "algorithm must be fcn, psp or deeplab, not null"),
-        (b'{"num_classes": 2, "algorithm": ["fcn"]}', 'algorithm must be fcn, psp or deeplab, not ["fcn"]'),
+        (b'{"num_classes": 2, "algorithm": null}', "algorithm must be fcn, psp, deeplab or fastscnn, not null"),
+        (b'{"num_classes": 2, "algorithm": ["fcn"]}', 'algorithm must be fcn, psp, deeplab or fastscnn, not ["fcn"]'),
         (
             b'{"num_classes": 2, "backbone": {}}',
             "backbone must be resnet-18, resnet-34, resnet-50 or resnet-101, not {}",
@@ -177,8 +178,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (
             b'{"num_classes": 0, "algorithm": "unet", "backbone": 50}',
             "does not describe a model: num_classes must be 2 \u2264 integer \u2264 254, not 0; "
-            'algorithm must be fcn, psp or deeplab, not "unet"; backbone must be resnet-18, resnet-34, resnet-50 or '
-            "resnet-101, not 50",
+            'algorithm must be fcn, psp, deeplab or fastscnn, not "unet"; backbone must be resnet-18, resnet-34, '
+            "resnet-50 or resnet-101, not 50",
         ),
     ],
 )
@@ -208,6 +209,12 @@ def test_settings_mean_the_same_in_every_form(
 ) -> None:
     describe(tmp_path, {"num_classes": num_classes, "algorithm": algorithm, "backbone": backbone, "crop_size": "x"})
     assert artifacts.read_model_settings(tmp_path) == {"num_classes": 21, "algorithm": "psp", "backbone": "resnet-101"}
+
+
+def test_what_has_no_backbone_says_none(tmp_path: Path) -> None:
+    for written in ({}, {"backbone": "resnet-50"}):
+        describe(tmp_path, {"num_classes": 2, "algorithm": "fastscnn", **written})
+        assert artifacts.read_model_settings(tmp_path) == {"num_classes": 2, "algorithm": "fastscnn"}
 
 
 def test_an_old_description_gets_the_defaults(tmp_path: Path) -> None:

@@ -60,7 +60,10 @@ def test_directories_become_manifests_of_objects_in_s3(data: Path, tmp_path: Pat
     answer = convert("directories", data, "--s3-prefix", "s3://bucket/set/", "--manifests", tmp_path / "out")
     assert answer.returncode == 0, answer.stderr
     assert lines(tmp_path / "out" / "validation.manifest") == [
-        {"source-ref": "s3://bucket/set/validation/c.JPG", "annotation-ref": "s3://bucket/set/validation_annotation/c.png"}
+        {
+            "source-ref": "s3://bucket/set/validation/c.JPG",
+            "annotation-ref": "s3://bucket/set/validation_annotation/c.png",
+        }
     ]
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from container.serve_settings import ServeSettings
+from container.serving.settings import ServeSettings
 from docs.render import render
 from tests.conftest import PROGRAM
 from tests.pages import PAGES, anchors, called, links, quoted, table_after
@@ -50,6 +50,12 @@ def test_every_page_can_be_found_from_the_readme() -> None:
         new = {path for path in reached if path.suffix == ".md"} - found
     missing = {page for page in PAGES if page not in found} - {PROGRAM / "pretrained/README.md"}
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=called)
+def test_nothing_is_left_to_fill_in(page: Path) -> None:
+    code = re.compile(r"(?ms)^```.*?^```|`[^`\n]+`|\]\([^)\s]+\)")
+    assert not re.findall(r"@@|\bTODO\b|\b[A-Z]{3,}_[A-Z_]+\b", code.sub("", page.read_text(encoding="utf-8")))
 
 
 def test_the_readme_can_be_read_at_once() -> None:

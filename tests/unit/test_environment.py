@@ -9,7 +9,7 @@ import pytest
 
 from container.environment import Environment
 from container.errors import ClientError
-from container.serve_settings import ServeSettings
+from container.serving.settings import ServeSettings
 
 
 def configure(root: Path, **files: object) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
+from container.engines.protocol import Plan, Stop
 from container.errors import RequestError
 from container.serving.app import create_app
 from container.serving.health import Health
@@ -19,7 +20,7 @@ class Moody(FakeEngine):
 
     error: Exception | None = None
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
+    def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
         if self.error:
             raise self.error
         return super().mask(image)

@@ -109,7 +109,7 @@ STRENGTHS = (
         ("learning_rate", float("nan"), "learning_rate must be 0 < number ≤ 1, not 'nan'"),
         ("learning_rate", "fast", "learning_rate must be 0 < number ≤ 1, not 'fast'"),
         ("weight_decay", "1", "weight_decay must be 0 < number < 1, not 1.0"),
-        ("algorithm", "unet", "algorithm must be fcn, psp or deeplab, not 'unet'"),
+        ("algorithm", "unet", "algorithm must be fcn, psp, deeplab or fastscnn, not 'unet'"),
         ("syncbn", "maybe", "syncbn must be boolean, not 'maybe'"),
         ("_quantize", "maybe", "_quantize must be auto, True or False, not 'maybe'"),
         ("_quantize", "2", "_quantize must be auto, True or False, not '2'"),
@@ -201,6 +201,15 @@ def test_files_can_be_counted_but_a_stream_cannot() -> None:
     assert load({"num_classes": 2}).num_training_samples == 0
     with pytest.raises(ClientError, match=r"^1 hyperparameter is not valid: num_training_samples is required in Pipe"):
         load({"num_classes": 2}, streamed=True)
+
+
+def test_a_backbone_has_no_effect_where_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    job = load({**REQUIRED, "algorithm": "fastscnn"})
+    assert job.backbone is None and "backbone" not in job.as_dict() and not caplog.messages
+    assert load({**REQUIRED, "algorithm": "fastscnn", "backbone": "resnet-101"}) == job
+    assert caplog.messages == ["backbone has no effect: fastscnn is a network of its own, without one"]
+    with pytest.raises(ClientError, match="backbone must be resnet-18"):
+        load({**REQUIRED, "algorithm": "fastscnn", "backbone": "vgg"})
 
 
 def test_what_has_no_effect_is_accepted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:

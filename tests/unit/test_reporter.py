@@ -66,6 +66,23 @@ def test_after_an_epoch_everything_is_there_and_says_the_same(make_job: JobFacto
     reporter.end([epoch(0)], "finished")
 
 
+def test_an_epoch_between_two_validations_is_shown_without_a_score(make_job: JobFactory) -> None:
+    root = make_job(epochs="3", _tensorboard="True", _validation="full", _validation_interval="2")
+    unscored = {"epoch": 0, "train_loss": 0.9, "train_seconds": 2.0}
+    reporter = begin(root)
+    reporter.epoch([unscored], None, 0)
+    reporter.wait()
+    data = root / "output/data"
+    assert "No epoch is complete yet, so there is no score" in (data / "report.html").read_text()
+    watch(reporter, ["a.jpg"])
+    reporter.epoch([unscored, epoch(1, 0.8)], CONFUSION, 1)
+    reporter.end([unscored, epoch(1, 0.8), {**unscored, "epoch": 2}], "finished")
+    assert "mIOU 0.804 on 1 validation images, whole, in epoch 1" in (data / "report.html").read_text()
+    assert json.loads((data / "report.json").read_text())["epochs"] == [unscored, epoch(1, 0.8)]
+    rows = list(csv.DictReader((data / "metrics.csv").read_text().splitlines()))
+    assert [row["mIOU"] for row in rows] == ["", "0.8", ""]
+
+
 def test_a_worse_epoch_does_not_take_the_best_ones_place(make_job: JobFactory) -> None:
     root = make_job(epochs="3")
     reporter = begin(root)

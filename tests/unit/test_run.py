@@ -61,7 +61,7 @@ def test_a_pipe_needs_the_number(make_job: JobFactory, monkeypatch: pytest.Monke
     with pytest.raises(ClientError) as caught:
         settled(root, monkeypatch)
     assert str(caught.value) == (
-        "2 hyperparameters are not valid: algorithm must be fcn, psp or deeplab, not 'unet'; "
+        "2 hyperparameters are not valid: algorithm must be fcn, psp, deeplab or fastscnn, not 'unet'; "
         "num_training_samples is required in Pipe mode"
     )
 

@@ -5,8 +5,9 @@ import io
 import json
 import logging
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -16,12 +17,24 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from container.classes import ClassEntry
-from container.engines.protocol import Engine
-from container.serve_settings import ServeSettings
-from container.serving.admission import Gate
-from container.serving.app import PLACES, create_app
-from container.serving.models import Model
+from container.engines.protocol import Engine, Plan, Stop, TooLarge
+from container.serving.app import create_app
+from container.serving.clock import Clock
+from container.serving.ledger import Ledger
+from container.serving.models import Model, describe
+from container.serving.refusals import Overloaded
+from container.serving.settings import ServeSettings
 from tests.conftest import wait_until
+
+
+class FakePlanner:
+    """Takes 1000 bytes for each pixel, besides the answer."""
+
+    def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
+        memory = 1000 * height * width + answer
+        if memory > room:
+            raise TooLarge(f"{width}×{height} pixels need {memory} bytes; an image may take {room}")
+        return Plan(memory, height * width)
 
 
 class FakeEngine:
@@ -29,17 +42,19 @@ class FakeEngine:
 
     num_classes = 2
     precision = "float32"
+    memory = standing = 0
+    planner = FakePlanner()
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
+    def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
         return (image[:, :, 0] > 127).astype(np.uint8)
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
+    def probabilities(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
         return np.stack([np.where(self.mask(image) == label, 0.75, 0.25) for label in (0, 1)]).astype(np.float32)
 
-    def memory(self, pixels: int) -> int:
-        return 1000 * pixels
-
     def warm(self) -> None:
+        pass
+
+    def release(self) -> None:
         pass
 
 
@@ -50,7 +65,7 @@ SETTINGS = ServeSettings(
 
 def loaded(engine: Engine, classes: dict[int, ClassEntry] | None = None) -> Future[Model]:
     model: Future[Model] = Future()
-    model.set_result(Model(engine, classes or {}))
+    model.set_result(describe(engine, classes or {}))
     return model
 
 
@@ -91,7 +106,7 @@ def test_whatever_is_asked_before_the_model_is_loaded_is_503() -> None:
     for response in (client.get("/ping"), invoke(client)):
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
         assert error_of(response) == "the model is being loaded; try again"
-    model.set_result(Model(FakeEngine(), {}))
+    model.set_result(describe(FakeEngine(), {}))
     assert [client.get("/ping").status_code, invoke(client).status_code] == [200, 200]
 
 
@@ -293,7 +308,7 @@ def test_unknown_routes_and_methods_are_json_too(client: FlaskClient) -> None:
 
 def test_a_defect_is_500_with_its_traceback_in_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(FakeEngine):
-        def mask(self, image: np.ndarray) -> np.ndarray:
+        def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
             raise ZeroDivisionError("a secret")
 
     with caplog.at_level(logging.ERROR):
@@ -309,42 +324,94 @@ class Blocked(FakeEngine):
     def __init__(self) -> None:
         self.go_on = threading.Event()
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
-        assert self.go_on.wait(30)
+    def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
+        while not self.go_on.wait(0.01):
+            if stop:
+                stop.check()
         return super().mask(image)
 
 
-def test_beyond_the_places_requests_are_503_at_once_and_ping_answers() -> None:
-    engine, gate = Blocked(), Gate(2, PLACES)
-    app = create_app(loaded(engine), SETTINGS, gate)
-    with ThreadPoolExecutor(PLACES) as pool:
+def learnt(engine: Engine, seconds: float) -> Future[Model]:
+    """A loaded model of which any image is known to take so long, and a million pixels ten times as long."""
+    model = loaded(engine)
+    model.result().card.speed.learn(1, seconds)
+    model.result().card.speed.learn(10**6, 11 * seconds)
+    return model
+
+
+def test_who_would_wait_too_long_is_503_at_once_and_ping_answers() -> None:
+    engine = Blocked()
+    app = create_app(learnt(engine, 4.0), dataclasses.replace(SETTINGS, queue_seconds=10))
+    gate = app.extensions["gate"]
+    with ThreadPoolExecutor(3) as pool:
         try:
-            waiting = [pool.submit(invoke, app.test_client()) for _ in range(PLACES)]
-            wait_until(lambda: gate.waiting == PLACES - 2, 30)
-            refused = invoke(app.test_client())
+            waiting = [pool.submit(invoke, app.test_client()) for _ in range(3)]  # the last one waits for 8 s
+            wait_until(lambda: gate.working == 2 and gate.waiting == 1, 30)
+            refused = invoke(app.test_client())  # would wait for 12
             assert refused.status_code == 503
-            assert int(refused.headers["Retry-After"]) > 0
-            assert "try again later" in error_of(refused)
+            assert int(refused.headers["Retry-After"]) in (1, 2)
+            assert "1 requests wait, for about 12 s; try again later" in error_of(refused)
             assert app.test_client().get("/ping").status_code == 200
         finally:
             engine.go_on.set()
-        assert [answer.result().status_code for answer in waiting] == [200] * PLACES
+        assert [answer.result().status_code for answer in waiting] == [200] * 3
     assert invoke(app.test_client()).status_code == 200
 
 
-def test_bodies_beyond_the_memory_set_aside_are_503() -> None:
-    engine, gate = Blocked(), Gate(1, PLACES, body_bytes=len(picture()) + 1)
-    app = create_app(loaded(engine), SETTINGS, gate)
-    with ThreadPoolExecutor(2) as pool:
+def test_an_image_that_alone_would_take_too_long_is_413_with_the_estimate() -> None:
+    engine = Blocked()
+    client = create_app(learnt(engine, 1000.0), SETTINGS).test_client()  # a hundredth of a second per pixel
+    answer = invoke(client, picture(80, 80))
+    assert answer.status_code == 413
+    expected = "80×80 pixels take about 64 s, more than the 58 s that SAGEMAKER_MODEL_SERVER_TIMEOUT allows"
+    assert error_of(answer) == f"{expected}; scale the image down"
+
+
+def test_what_takes_too_long_is_stopped_and_503() -> None:
+    engine = Blocked()
+    app = create_app(loaded(engine), dataclasses.replace(SETTINGS, timeout=1))
+    answer = invoke(app.test_client())
+    assert answer.status_code == 503
+    assert "the answer took too long" in error_of(answer)
+    assert app.extensions["gate"].working == 0
+
+
+def test_bodies_beyond_their_share_of_memory_are_413_or_503() -> None:
+    engine, ledger = Blocked(), Ledger(8 * (len(picture()) + 9))
+    engine.planner = SimpleNamespace(plan=lambda *_: Plan(0, 1))
+    app = create_app(loaded(engine), SETTINGS, ledger=ledger)
+    too_large = invoke(app.test_client(), picture() + bytes(10))
+    assert too_large.status_code == 413
+    assert f"more than the {len(picture()) + 9} bytes that this server's memory allows" in error_of(too_large)
+    with ThreadPoolExecutor(1) as pool:
         try:
-            waiting = [pool.submit(invoke, app.test_client()) for _ in range(2)]
-            done, _ = wait(waiting, timeout=30, return_when=FIRST_COMPLETED)
-            assert [answer.result().status_code for answer in done] == [503]
+            held = pool.submit(invoke, app.test_client())
+            wait_until(lambda: app.extensions["gate"].working == 1, 30)
+            refused = invoke(app.test_client())
+            assert refused.status_code == 503
+            assert f"{len(picture())} bytes of requests are here already" in error_of(refused)
         finally:
             engine.go_on.set()
-        assert sorted(answer.result().status_code for answer in waiting) == [200, 503]
+        assert held.result().status_code == 200
+    assert ledger.taken.total() == 0
+
+
+def test_an_image_waits_until_others_give_their_memory_back() -> None:
+    engine = Blocked()
+    app = create_app(loaded(engine), SETTINGS, ledger=(ledger := Ledger(16_000)))  # 14,000 for images of 6,000 each
+    with ThreadPoolExecutor(3) as pool:
+        try:
+            waiting = [pool.submit(invoke, app.test_client(), picture(), "image/png") for _ in range(3)]
+            wait_until(lambda: ledger.taken["work"] == 12_000 and app.extensions["gate"].waiting == 1, 30)
+            account = ledger.account()
+            with pytest.raises(Overloaded, match="took too long"):
+                account.wait_for_work(6000, Clock(0.1))
+        finally:
+            engine.go_on.set()
+        assert [answer.result().status_code for answer in waiting] == [200] * 3
+    assert ledger.taken.total() == 0
 
 
 def test_a_failed_request_gives_its_slot_back(client: FlaskClient) -> None:
-    assert {invoke(client, b"no image").status_code for _ in range(PLACES + 1)} == {400}
+    assert {invoke(client, b"no image").status_code for _ in range(40)} == {400}
     assert invoke(client).status_code == 200

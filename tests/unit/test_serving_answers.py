@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import logging
+import re
 import struct
 import zlib
 from typing import Any
@@ -18,8 +19,9 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from container.classes import ClassEntry
+from container.engines.protocol import Plan, Stop
 from container.serving.app import create_app
-from tests.unit.test_serving import SETTINGS, error_of, loaded, picture
+from tests.unit.test_serving import SETTINGS, FakePlanner, error_of, loaded, picture
 
 SCORES = np.array([0.125, 0.625, 0.25], np.float32)  # of three classes at every pixel
 
@@ -29,22 +31,24 @@ class ConstantEngine:
 
     num_classes = 3
     precision = "float32"
+    memory = standing = 0
+    planner = FakePlanner()
 
     def __init__(self) -> None:
         self.calls = 0
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
+    def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
         self.calls += 1
         return np.ones(image.shape[:2], np.uint8)
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
+    def probabilities(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
         self.calls += 1
         return np.ascontiguousarray(np.broadcast_to(SCORES[:, None, None], (3, *image.shape[:2])))
 
-    def memory(self, pixels: int) -> int:
-        return 1000 * pixels
-
     def warm(self) -> None:
+        pass
+
+    def release(self) -> None:
         pass
 
 
@@ -180,7 +184,9 @@ def test_an_image_that_needs_too_much_memory_is_413_before_the_model_is_asked(en
     assert ask(client, "image/png", picture(32, 32)).status_code == 200
     answer = ask(client, "image/png", picture(40, 40))  # 1,600,000 bytes, as the engine says
     assert (answer.status_code, engine.calls) == (413, 1)
-    assert "40×40 pixels need about 1 MB, IMAGE_MEMORY_MB allows 1; scale the image down" in error_of(answer)
+    assert "40×40 pixels need 1600000 bytes; an image may take 1048576; scale it down, or take an instance" in error_of(
+        answer
+    )
     assert ask(client, "application/x-npy", picture(32, 32)).status_code == 413  # the probabilities count too
 
 
@@ -210,7 +216,7 @@ def test_every_request_is_one_line_of_log(engine: ConstantEngine, caplog: pytest
 def test_the_log_can_be_plain_text(engine: ConstantEngine, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "container.requests"):
         ask(client_of(engine, log_format="text"), "image/png")
-    assert caplog.records[0].message.startswith("method=POST path=/invocations read_ms=")
+    assert re.match(r"time=\S+ worker=0 method=POST path=/invocations read_ms=", caplog.records[0].message)
 
 
 def test_metrics_only_when_switched_on(engine: ConstantEngine) -> None:
@@ -219,7 +225,32 @@ def test_metrics_only_when_switched_on(engine: ConstantEngine) -> None:
     ask(client, "image/png")
     ask(client, "text/html")
     lines = client.get("/metrics").text.splitlines()
-    assert 'requests_total{status="200"} 1' in lines
-    assert 'requests_total{status="406"} 1' in lines
-    assert "requests_waiting 0" in lines
-    assert 'phase_seconds_count{phase="inference"} 1' in lines
+    assert 'requests_total{status="200"} 1.0' in lines
+    assert 'requests_total{status="406"} 1.0' in lines
+    assert "requests_waiting 0.0" in lines
+    assert 'phase_seconds_count{phase="inference"} 1.0' in lines
+    assert 'phase_seconds_bucket{le="60.0",phase="inference"} 1.0' in lines
+    assert 'memory_taken_bytes{kind="bodies"} 0.0' in lines
+    assert 'model_info{engine="openvino",model="unused",precision="float32"} 1.0' in lines
+
+
+def test_no_path_writes_a_line_of_its_own(engine: ConstantEngine, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "container.requests"):
+        client_of(engine, log_format="text").get("/x%0Astatus=200 y", buffered=True)
+    (line,) = [record.message for record in caplog.records]
+    assert "\n" not in line
+    assert ' path="/x\\\\nstatus=200 y" ' in line
+
+
+def test_the_platforms_names_for_a_request_are_in_the_log_and_come_back(
+    engine: ConstantEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {"X-Amzn-SageMaker-Inference-Id": "id-7", "X-Amzn-SageMaker-Custom-Attributes": "trace=ä" + "x" * 2000}
+    with caplog.at_level(logging.INFO, "container.requests"):
+        answer = client_of(engine).post("/invocations", data=picture(), content_type="image/png", headers=headers)
+        answer.close()
+    assert answer.headers["X-Amzn-SageMaker-Inference-Id"] == "id-7"
+    assert answer.headers["X-Amzn-SageMaker-Custom-Attributes"] == "trace=\\xe4" + "x" * 1017
+    facts = json.loads(caplog.records[0].message)
+    assert (facts["inference-id"], facts["custom-attributes"]) == ("id-7", "trace=ä" + "x" * 1017)
+    assert "T" in facts["time"]

@@ -14,22 +14,27 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from container.engines.protocol import Plan, Stop
 from container.errors import ClientError
 from container.serving.app import create_app
-from container.serving.models import Model, ModelStore
+from container.serving.ledger import Ledger
+from container.serving.model_store import ModelStore, estimate_memory
+from container.serving.models import Model, describe
 from tests.unit.test_serving import SETTINGS, FakeEngine, error_of, picture
 
 
 class Numbered(FakeEngine):
+    memory = 10
+
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
+    def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
         return np.full(image.shape[:2], self.number, np.uint8)
 
 
 class Disk:
-    """Directories named by numbers; every model takes 10 bytes."""
+    """Directories named by numbers; every model takes 10 bytes of the budget for models."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []
@@ -38,10 +43,12 @@ class Disk:
         if not model_dir.name.isdecimal():
             raise ClientError(f"{model_dir} holds no model")
         self.opened.append(model_dir.name)
-        return Model(Numbered(int(model_dir.name)), {})
+        return describe(Numbered(int(model_dir.name)), {})
 
     def client(self, budget: int = 30) -> FlaskClient:
-        return create_app(ModelStore(self.open, lambda model_dir: 10, budget), SETTINGS).test_client()
+        self.ledger, executor = Ledger(), ThreadPoolExecutor(4)
+        store = ModelStore(self.open, lambda model_dir: (10, 0), self.ledger, executor, budget)
+        return create_app(store, SETTINGS, executor=executor, ledger=self.ledger).test_client()
 
 
 def load(client: FlaskClient, name: str, url: str | None = None) -> TestResponse:
@@ -104,14 +111,14 @@ def test_who_wakes_a_model_waits_until_others_are_done() -> None:
     busy, go_on = threading.Event(), threading.Event()
 
     class Held(Numbered):
-        def mask(self, image: np.ndarray) -> np.ndarray:
+        def mask(self, image: np.ndarray, plan: Plan | None = None, stop: Stop | None = None) -> np.ndarray:
             busy.set()
             assert go_on.wait(30)
             return super().mask(image)
 
     class OneHeld(Disk):
         def open(self, model_dir: Path) -> Model:
-            return Model(Held(2), {}) if model_dir.name == "2" else super().open(model_dir)
+            return describe(Held(2), {}) if model_dir.name == "2" else super().open(model_dir)
 
     client_of = OneHeld().client(budget=10).application.test_client
     for name in ("1", "2"):
@@ -153,3 +160,75 @@ def test_loading_unloading_and_asking_at_once() -> None:
         assert client.delete(f"/models/{entry['modelName']}").status_code == 200
     assert [load(client, name).status_code for name in ("1", "2", "3")] == [200] * 3  # nothing has leaked
     assert [invoke(client, name) for name in ("1", "2", "3")] == [1, 2, 3]
+
+
+def test_more_models_than_room_are_all_answered() -> None:
+    class Slow(Disk):
+        def open(self, model_dir: Path) -> Model:
+            threading.Event().wait(0.02)
+            return super().open(model_dir)
+
+    disk = Slow()
+    client_of = disk.client(budget=20).application.test_client
+    for name in "1234":
+        assert load(client_of(), name).status_code == 200
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda name: invoke(client_of(), name), "123412341234"))
+    assert answers == [1, 2, 3, 4] * 3
+    assert disk.ledger.taken["models"] == 20
+    assert disk.ledger.taken.total() == 20
+
+
+def test_an_idle_model_makes_room_for_an_image() -> None:
+    disk = Disk()
+    client = disk.client(budget=30)
+    for name in ("1", "2"):
+        load(client, name)
+    disk.ledger.total = 8000  # of which 1000 are kept for bodies; an image of six pixels takes 6000
+    disk.ledger.taken["answers"] = 985  # being sent to somebody: one of the models, 10 bytes each, has to go
+    assert invoke(client, "1") == 1
+    assert disk.ledger.taken["models"] == 10
+    disk.ledger.taken["answers"] = 0
+    assert (invoke(client, "2"), disk.opened) == (2, ["1", "2", "2"])
+
+
+def test_an_image_that_never_fits_beside_its_model_is_413() -> None:
+    disk = Disk()
+    client = disk.client(budget=30)
+    load(client, "1")
+    disk.ledger.total = 6000 * 8 // 7  # room for its six pixels, but not for the model too
+    assert invoke(client, "1") == (413,)
+    disk.ledger.total += 12
+    assert invoke(client, "1") == 1
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "x" * 1025, "new\nline"])
+def test_a_name_that_no_address_can_hold_is_400(name: str) -> None:
+    answer = load(Disk().client(), name, "/models/1")
+    assert answer.status_code == 400
+    assert "model_name must be 1 to 1024 printable characters without /" in error_of(answer)
+
+
+@pytest.mark.parametrize("url", ["x" * 5000, "a\0b", "/nowhere"])
+def test_a_url_that_is_no_directory_is_400(url: str) -> None:
+    ledger, executor = Ledger(), ThreadPoolExecutor(1)
+    store = ModelStore(Disk().open, estimate_memory, ledger, executor)
+    answer = load(create_app(store, SETTINGS, executor=executor, ledger=ledger).test_client(), "a", url)
+    assert answer.status_code == 400
+    assert "holds no model: model_best.params is missing" in error_of(answer)
+    assert ledger.taken.total() == 0
+
+
+def test_a_model_that_no_longer_loads_is_an_error_of_its_own_requests_only() -> None:
+    class Vanishing(Disk):
+        def open(self, model_dir: Path) -> Model:
+            if model_dir.name in self.opened:
+                raise ClientError(f"{model_dir} holds no model")
+            return super().open(model_dir)
+
+    client = Vanishing().client(budget=10)
+    for name in ("1", "2"):
+        load(client, name)  # puts the first to sleep
+    assert invoke(client, "1") == (400,)
+    assert load(client, "3").status_code == 200
+    assert invoke(client, "3") == 3

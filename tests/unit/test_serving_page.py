@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from container.classes import ClassEntry
 from container.serving import page
 from container.serving.app import create_app
-from container.serving.models import Model
+from container.serving.models import Model, describe
 from tests.unit.test_serving import SETTINGS, FakeEngine, error_of, invoke, loaded, picture
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
@@ -88,7 +88,7 @@ def test_it_is_there_while_the_model_is_being_loaded() -> None:
     assert client.get("/", headers={"Accept": BROWSER}).status_code == 200
     answer = client.get("/ui/model.json")
     assert (answer.status_code, error_of(answer)) == (503, "the model is being loaded; try again")
-    model.set_result(Model(FakeEngine(), {}))
+    model.set_result(describe(FakeEngine(), {}))
     assert client.get("/ui/model.json").status_code == 200
 
 

@@ -40,6 +40,19 @@ def test_a_score_that_still_rises_asks_for_more_epochs() -> None:
     assert "more epochs" not in judge(content(rising, epochs=20)).sentence  # they are still to come
 
 
+def test_epochs_between_validations_have_no_say() -> None:
+    def every_other(*scores: float) -> list[dict[str, Any]]:
+        figures = epochs([score for score in scores for _ in range(2)])
+        for entry in figures[::2]:
+            del entry["mIOU"]
+        return figures
+
+    told = judge(content(every_other(0.5, 0.7, 0.7, 0.7)))
+    assert "best in epoch 3 of 0 to 7; more examples of kerb" in told.sentence
+    assert "more epochs" in judge(content(every_other(0.1, 0.3, 0.5, 0.65))).sentence
+    assert judge(content(every_other(0.5)[:1], scored=None)).sentence.startswith("No epoch is complete yet")
+
+
 def test_a_class_that_is_never_predicted_is_named_first() -> None:
     missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])
     told = judge(content(epochs([0.1, 0.2, 0.3]), missed))
@@ -68,4 +81,4 @@ def test_an_evaluation_has_no_epochs() -> None:
 
 def test_before_the_first_full_score_the_epochs_are_judged() -> None:
     told = judge(content(epochs([0.2, 0.5, 0.5, 0.5]), scored=None))
-    assert told.sentence.startswith("mIOU 0.500 on the validation crops, best in epoch 1 of 0 to 3; ")
+    assert told.sentence.startswith("mIOU 0.500 in validation, best in epoch 1 of 0 to 3; ")

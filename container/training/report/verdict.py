@@ -41,7 +41,7 @@ def _score(content: Content) -> str:
     epoch = f"best in epoch {best['epoch']} of {_epochs(content)}" if best else ""
     if scored is None:
         assert best is not None
-        return f"mIOU {best['mIOU']:.3f} on the validation crops, {epoch}"
+        return f"mIOU {best['mIOU']:.3f} in validation, {epoch}"
     rows = class_figures(scored.confusion)
     scores = [row.iou for row in rows if row.iou is not None]
     mean = float(np.mean(scores)) if scores else 0.0

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from container import serve_settings
 from container.errors import ClientError
-from container.serve_settings import ServeSettings
+from container.serving import settings as serve_settings
+from container.serving.settings import ServeSettings
 
 
 @pytest.mark.parametrize(("gpus", "engine", "workers"), [(0, "openvino", 1), (1, "mxnet", 1), (4, "mxnet", 4)])
@@ -60,8 +60,15 @@ def test_up_to_four_cores_compute_one_image(monkeypatch: pytest.MonkeyPatch, cpu
     monkeypatch.setattr(serve_settings, "cpu_count", lambda: cpus)
     monkeypatch.setattr(serve_settings, "memory_limit", lambda: 2**33)
     settings = ServeSettings.read({"SERVE_ENGINE": "openvino"})
-    assert (settings.slots, settings.image_memory) == (slots, 6 * 2**30 // slots)
+    assert (settings.slots, settings.memory, settings.image_memory) == (slots, 2**33, None)
+    assert ServeSettings.read({"SERVE_ENGINE": "openvino", "IMAGE_MEMORY_MB": "700"}).image_memory == 700 * 2**20
     assert ServeSettings.read({"SERVE_ENGINE": "mxnet"}).slots == 1
+
+
+def test_the_queue_is_a_third_of_the_timeout() -> None:
+    assert ServeSettings.read({}).queue_seconds == 20
+    assert ServeSettings.read({"MODEL_SERVER_TIMEOUT": "2"}).queue_seconds == 1
+    assert ServeSettings.read({"QUEUE_SECONDS": "7"}).queue_seconds == 7
 
 
 def test_a_successor_takes_the_gpu_that_has_become_free() -> None:

@@ -28,20 +28,21 @@ class ServeSettings:
     port: int = 8080
     workers: int = 1
     timeout: int = 60  # seconds within which a request is answered or refused: the platform waits no longer
+    queue_seconds: int = 20  # who would wait longer for a seat is refused at once
     log_level: str = "info"
     log_format: str = "json"
     max_body: int = 100 * 2**20
     max_pixels: int = 40_000_000
     max_response: int | None = None
     memory: int = 2**33  # bytes that this container may use
-    image_memory: int = 2**33
+    image_memory: int | None = None  # bytes that one image may take; None: whatever the ledger has
     engine: str = "openvino"
     precision: str = "auto"
     metrics: bool = False
     ui: bool = False  # a page at / on which people try the model
     exif_orientation: Literal["ignore", "apply"] = "ignore"
     multi_model: bool = False
-    model_memory: int = 2**32
+    model_memory: int | None = None  # bytes that the loaded models of a multi-model endpoint may take, likewise
 
     @property
     def threads(self) -> int:
@@ -65,32 +66,37 @@ class ServeSettings:
         if engine == "auto":
             engine = "mxnet" if gpu_count() else "openvino"
         one_per_gpu = max(1, gpu_count()) if engine == "mxnet" else 1
-        memory = memory_limit()
+        timeout = integer.read("SAGEMAKER_MODEL_SERVER_TIMEOUT", "MODEL_SERVER_TIMEOUT", default=60)
         multi_model = variables.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
-        settings = cls(
+        return cls(
             model_dir=base_dir(variables) / "model",
             port=integer.read("SAGEMAKER_BIND_TO_PORT", default=8080),
             workers=1  # routes that load and unload models must reach the one process that holds them
             if multi_model
             else integer.read("SAGEMAKER_MODEL_SERVER_WORKERS", "MODEL_SERVER_WORKERS", default=one_per_gpu),
-            timeout=integer.read("SAGEMAKER_MODEL_SERVER_TIMEOUT", "MODEL_SERVER_TIMEOUT", default=60),
+            timeout=timeout,
+            queue_seconds=integer.read("QUEUE_SECONDS", default=max(1, timeout // 3)),
             log_level=_log_level(variables.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "20")),
             log_format=_choose(variables, "LOG_FORMAT", LOG_FORMATS),
             max_body=integer.read("MAX_CONTENT_LENGTH", default=100 * 2**20),
             max_pixels=integer.read("MAX_PIXELS", default=40_000_000),
             max_response=integer.read("MAX_RESPONSE_BYTES", default=0) or None,
-            memory=memory,
+            memory=memory_limit(),
             engine=engine,
             precision=_choose(variables, "SERVE_PRECISION", PRECISIONS),
             metrics=_choose(variables, "SERVE_METRICS", ("0", "1")) == "1",
             ui=_read_ui(variables, multi_model),
             exif_orientation=_choose(variables, "EXIF_ORIENTATION", EXIF_ORIENTATIONS),
             multi_model=multi_model,
-            model_memory=integer.read("MODEL_MEMORY_MB", default=memory * 3 // 4 // 2**20) * 2**20,
+            image_memory=_megabytes(integer, "IMAGE_MEMORY_MB"),
+            model_memory=_megabytes(integer, "MODEL_MEMORY_MB"),
         )
-        images = settings.workers * settings.slots
-        megabytes = integer.read("IMAGE_MEMORY_MB", default=max(1, memory * 3 // 4 // images // 2**20))
-        return dataclasses.replace(settings, image_memory=megabytes * 2**20)
+
+
+def _megabytes(integer: Integers, name: str) -> int | None:
+    """Return the variable's megabytes in bytes; None when it is not set."""
+    megabytes = integer.read(name, default=0)
+    return megabytes * 2**20 or None
 
 
 def gpu_count() -> int:

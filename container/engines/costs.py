@@ -1,0 +1,88 @@
+"""What a model and an image cost in OpenVINO, and how an image is cut so that it can be afforded."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from container.engines import heads, tiles
+from container.engines.protocol import Plan, TooLarge
+
+STANDING = 2**26  # bytes that a slot may keep between two images; what took more is given back, 2 % of its time
+
+# Measured with VmHWM between one and two million pixels, in bytes per pixel that the network sees: float32, bfloat16,
+# int8. tests/mx/test_costs.py measures some of them again.
+_PRECISIONS = ("float32", "bfloat16", "int8")
+_BYTES_PER_PIXEL = {
+    "fcn": (310, 158, 288),
+    "deeplab": (385, 192, 425),
+    "psp": (680, 360, 635),
+    "narrow fcn": (160, 63, 140),
+    "narrow deeplab": (290, 135, 215),
+    "narrow psp": (215, 98, 215),
+    "fastscnn": (125, 85, 85),
+}
+# What a loaded model takes that has answered its first image: per byte of its graph, and besides. Measured with graphs
+# of 11 to 198 MB.
+_LOADED = {"float32": (2.25, 0), "bfloat16": (1.56, 2**23), "int8": (2.5, 2**24)}
+_LEAST_LOADED = 20 * 2**20  # fastscnn's, with a graph of 5 MB or 1.5
+
+# Pixels that the network sees at once at least, and at most, where tiles are exact. In tiles of 8 million pixels an
+# image of 12 million is computed in 1.11 times the pixels; between two tiles it can be given up.
+_TILE = (1_000_000, 8_000_000)
+_IMAGE_BYTES = 5  # per pixel: the image, its mask, and a PNG of it
+_DECODING_BYTES = 28  # per pixel at most, before the network begins: a PNG of 16 bits; a JPEG takes 13
+_BAND_BYTES = {"mask": 5, "probabilities": 12}  # per score of a band, interpolated down and across, and answered
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """One model's: `reach` as in `tiles`, `bytes_per_pixel` of the network, `loaded` bytes of the model itself."""
+
+    num_classes: int
+    reach: int | None
+    bytes_per_pixel: int
+    loaded: int = 0
+
+    @classmethod
+    def of(
+        cls, num_classes: int, reach: int | None, precision: str, decoder: str, *, is_narrow: bool, graph: int
+    ) -> Costs:
+        """Return what was measured for such networks, with a graph of so many bytes."""
+        network = f"narrow {decoder}" if is_narrow else decoder
+        each, besides = _LOADED[precision]
+        per_pixel = _BYTES_PER_PIXEL[network][_PRECISIONS.index(precision)]
+        return cls(num_classes, reach, per_pixel, max(_LEAST_LOADED, int(each * graph) + besides))
+
+    @property
+    def usual_tile(self) -> int:
+        """How many pixels the network sees at once where nobody plans: as many as take 2 GB."""
+        return 2**31 // self.bytes_per_pixel
+
+    def held(self, seen: int, pixels: int, needs: str) -> int:
+        """Return what network and head take when the network sees so many of an image's pixels at once."""
+        return self.bytes_per_pixel * seen + _BAND_BYTES[needs] * min(heads.BAND_VALUES, self.num_classes * pixels)
+
+    def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
+        """Return how to compute an image within `room` bytes, of which `answer` are the caller's.
+
+        As few tiles as there is room for; raises TooLarge when not even the smallest would do.
+        """
+        pixels = height * width
+        at_once = self._memory(pixels, pixels, needs) + answer
+        if at_once <= room and (self.reach is None or pixels <= _TILE[1]):
+            return Plan(at_once, pixels)
+        if self.reach is None:
+            raise _too_large(width, height, at_once, room)
+        least = self._memory(min(_TILE[0], pixels), pixels, needs) + answer
+        if least > room:
+            raise _too_large(width, height, least, room)
+        tile = min(_TILE[1], _TILE[0] + (room - least) // self.bytes_per_pixel)
+        return Plan(self._memory(tile, pixels, needs) + answer, tiles.count(height, width, self.reach, tile), tile)
+
+    def _memory(self, seen: int, pixels: int, needs: str) -> int:
+        beside = pixels * _IMAGE_BYTES + pixels * self.num_classes // 8  # an eighth: coarse logits, twice
+        return max(_DECODING_BYTES * pixels, beside + max(0, self.held(seen, pixels, needs) - STANDING))
+
+
+def _too_large(width: int, height: int, needed: int, room: int) -> TooLarge:
+    return TooLarge(f"{width}×{height} pixels need about {needed // 2**20} MB; an image may take {room // 2**20} MB")

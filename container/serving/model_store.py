@@ -1,0 +1,286 @@
+"""The models of a multi-model endpoint: asleep, waking, awake or leaving, on the ledger's one condition."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from pathlib import Path
+
+from container import artifacts
+from container.engines.openvino import conversion_memory
+from container.engines.protocol import Engine
+from container.errors import ClientError, RequestError
+from container.serving.clock import POLL_SECONDS, Clock
+from container.serving.ledger import Account, Ledger
+from container.serving.models import Card, Model
+
+_LOG = logging.getLogger("gunicorn.error")  # the server's own log
+
+# What a model takes is known once it is loaded; before, what it takes at most: in float32 2.25 times its graph's bytes,
+# and what it may keep between two images.
+_BYTES_PER_WEIGHT_BYTE = 2.25
+_BESIDES = 2**26
+
+_LEAST_WORK = 2**26  # bytes without which a model could be loaded but not used
+
+_NAME_LENGTH = 1024
+
+
+def estimate_memory(model_dir: Path) -> tuple[int, int]:
+    """Return how many bytes the model in `model_dir` takes once it is loaded, and how many more while it is loaded.
+
+    By the size of its weights. Raises ClientError where there is no model.
+    """
+    weights = model_dir / artifacts.BEST_WEIGHTS
+    try:
+        size = weights.stat().st_size
+    except (OSError, ValueError) as error:
+        raise ClientError(f"{str(model_dir)[:200]} holds no model: {weights.name} is missing") from error
+    converting = 0 if (model_dir / artifacts.GRAPH).is_file() else conversion_memory(size)
+    return int(size * _BYTES_PER_WEIGHT_BYTE) + _BESIDES, converting
+
+
+class _State(enum.Enum):
+    ASLEEP = enum.auto()
+    WAKING = enum.auto()
+    AWAKE = enum.auto()
+
+
+class _Entry:
+    """One model: where it lies, what it takes, and while it is awake what answers.
+
+    `leaving` is set when it has been unloaded: then it sleeps as soon as nobody uses it, for good.
+    """
+
+    def __init__(self, name: str, model_dir: Path, size: int, converting: int) -> None:
+        self.name = name
+        self.model_dir = model_dir
+        self.size = size
+        self.converting = converting
+        self.state = _State.ASLEEP
+        self.users = 0
+        self.leaving = False
+        self.engine: Engine | None = None
+        self.card: Card | None = None
+        self.failure: BaseException | None = None
+
+
+class ModelStore:
+    """Models by name; what they take is the ledger's.
+
+    A model for which there is no room any more is put to sleep, the least recently used first, and wakes when it is
+    asked for: the platform goes on regarding it as loaded. What is being used is never put to sleep: who wants to wake
+    another waits within the request's time; who wants to load one hears 507 at once, as the platform then unloads some.
+    """
+
+    def __init__(
+        self,
+        open_: Callable[[Path], Model],
+        measure: Callable[[Path], tuple[int, int]],
+        ledger: Ledger,
+        executor: Executor,
+        budget: int | None = None,
+    ) -> None:
+        self._open = open_
+        self._measure = measure
+        self._ledger = ledger
+        self._executor = executor
+        self._budget = budget
+        self._is_loading = False  # one at a time: loading takes all cores
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # the least recently used first
+
+    def names(self) -> dict[str, Path]:
+        """Return the directories of all models by name."""
+        with self._ledger.changed:
+            return {name: entry.model_dir for name, entry in sorted(self._entries.items()) if entry.card}
+
+    def load(self, name: str, model_dir: Path, clock: Clock) -> None:
+        """Load a model; raises RequestError: 409 when there is one of that name, 507 without room, 400 if unusable."""
+        if not name or "/" in name or not name.isprintable() or len(name) > _NAME_LENGTH:
+            raise RequestError(400, f"model_name must be 1 to {_NAME_LENGTH} printable characters without /")
+        try:
+            entry = _Entry(name, model_dir, *self._measure(model_dir))
+        except ClientError as error:
+            raise RequestError(400, str(error)) from error
+        with self._ledger.changed:
+            if name in self._entries:
+                raise RequestError(409, f"the model {name} is loaded already")
+            self._entries[name] = entry
+            try:
+                self._await(lambda: not self._is_loading, clock)
+                if not self._has_room(entry, _LEAST_WORK):
+                    raise RequestError(507, f"no memory for the model {name}: {self._missing(entry)}")
+                self._wake(entry)
+                self._await(lambda: entry.state is not _State.WAKING, clock)
+                self._check(entry)
+            except BaseException:
+                self._forget(entry)
+                raise
+
+    def unload(self, name: str) -> None:
+        """Forget a model, whose running requests are still answered; raises RequestError 404 when there is none."""
+        with self._ledger.changed:
+            self._forget(self._find(name))
+
+    def source(self, name: str) -> NamedModel:
+        """Return the source of the requests to a model."""
+        return NamedModel(self, name)
+
+    def card(self, name: str) -> Card:
+        """Return a model's card; raises RequestError 404."""
+        with self._ledger.changed:
+            card = self._find(name).card
+        assert card is not None  # or it would not have been found
+        return card
+
+    def weight(self, name: str) -> int:
+        """Return how many bytes a model takes while it is awake; raises RequestError 404."""
+        with self._ledger.changed:
+            return self._find(name).size
+
+    @contextlib.contextmanager
+    def use(self, name: str, account: Account, work: int, clock: Clock) -> Iterator[Engine]:
+        """Give a model that stays awake within the block, with `work` bytes to work in.
+
+        Raises RequestError 404, or what the clock raises while it waits for the model and the memory, both at once.
+        """
+        with self._ledger.changed:
+            entry = self._find(name)
+            self._entries.move_to_end(name)
+            self._ready(entry, work, clock)
+            account.take_work(work)
+            entry.users += 1
+            engine = entry.engine
+            assert engine is not None
+        try:
+            yield engine
+        finally:
+            with self._ledger.changed:
+                entry.users -= 1
+                self._sleep_if_leaving(entry)
+                self._ledger.changed.notify_all()
+
+    def _ready(self, entry: _Entry, work: int, clock: Clock) -> None:
+        """Wait until the entry is awake and the memory for the work is there; wake it when it sleeps."""
+
+        def can_go_on() -> bool:
+            if entry.leaving or entry.state is _State.WAKING:
+                return True
+            return not (self._is_loading and entry.state is _State.ASLEEP) and self._has_room(entry, work)
+
+        while True:
+            if entry.leaving:
+                raise RequestError(404, f"the model {entry.name} is not loaded")
+            if entry.state is _State.WAKING:
+                self._await(lambda: entry.state is not _State.WAKING, clock)
+                self._check(entry)
+                continue
+            self._ledger.wait_for(can_go_on, clock)
+            if entry.state is _State.AWAKE and not entry.leaving:
+                return
+            if entry.state is _State.ASLEEP and not entry.leaving:
+                self._wake(entry)
+
+    def _await(self, condition: Callable[[], bool], clock: Clock) -> None:
+        while not condition():
+            clock.check()
+            self._ledger.changed.wait(POLL_SECONDS)
+
+    def _wake(self, entry: _Entry) -> None:
+        """Begin to load an entry, for which there is room; whoever asked may leave meanwhile."""
+        entry.state, entry.failure, self._is_loading = _State.WAKING, None, True
+        self._ledger.take("models", entry.size + entry.converting)
+        future: Future[Model] = self._executor.submit(self._open, entry.model_dir)
+        future.add_done_callback(lambda done: self._awake(entry, done))
+
+    def _awake(self, entry: _Entry, done: Future[Model]) -> None:
+        with self._ledger.changed:
+            self._is_loading = False
+            self._ledger.give("models", entry.converting)
+            try:
+                model = done.result()
+            except BaseException as error:
+                entry.state, entry.failure = _State.ASLEEP, error
+                self._ledger.give("models", entry.size)
+                return
+            entry.state, entry.engine = _State.AWAKE, model.engine
+            if entry.card is None:  # else its speed has been learnt already
+                entry.card = model.card
+                self._settle(entry, model.card.memory)
+            self._sleep_if_leaving(entry)
+
+    def _settle(self, entry: _Entry, size: int) -> None:
+        """Enter what the loaded model takes instead of what it might have."""
+        self._ledger.take("models", size)
+        self._ledger.give("models", entry.size)
+        entry.size = size
+
+    def _check(self, entry: _Entry) -> None:
+        if isinstance(entry.failure, ClientError):
+            raise RequestError(400, str(entry.failure)) from entry.failure
+        if entry.failure:
+            _LOG.error("the model %s cannot be loaded", entry.name, exc_info=entry.failure)
+            raise RequestError(500, f"the model {entry.name} cannot be loaded; the endpoint's log has the details")
+
+    def _has_room(self, entry: _Entry, work: int) -> bool:
+        """Say whether an entry can be awake and work, once those that nobody has used for longest are put to sleep."""
+        needed = work + (0 if entry.state is _State.AWAKE else entry.size + entry.converting)
+        models = self._ledger.taken["models"] + (needed - work)
+        over = max(0, models - self._budget) if self._budget is not None else 0
+        short = max(self._ledger.short(needed), over)
+        idle = [e for e in self._entries.values() if e.state is _State.AWAKE and not e.users and e is not entry]
+        if short > sum(other.size for other in idle):
+            return False
+        for other in idle:
+            if short > 0:
+                short -= other.size
+                self._sleep(other)
+        return True
+
+    def _missing(self, entry: _Entry) -> str:
+        left = max(0, self._ledger.total - self._ledger.bodies - self._ledger.taken.total())
+        needed = entry.size + entry.converting + _LEAST_WORK
+        return f"it needs {needed // 2**20} MB, {left // 2**20} MB are left; unload another model"
+
+    def _sleep(self, entry: _Entry) -> None:
+        entry.state, entry.engine = _State.ASLEEP, None
+        self._ledger.give("models", entry.size)
+
+    def _sleep_if_leaving(self, entry: _Entry) -> None:
+        if entry.leaving and not entry.users and entry.state is _State.AWAKE:
+            self._sleep(entry)
+
+    def _forget(self, entry: _Entry) -> None:
+        self._entries.pop(entry.name, None)
+        entry.leaving = True
+        self._sleep_if_leaving(entry)
+
+    def _find(self, name: str) -> _Entry:
+        entry = self._entries.get(name)
+        if entry is None or entry.card is None:  # of which nobody has heard that it is loaded
+            raise RequestError(404, f"the model {name} is not loaded")
+        return entry
+
+
+class NamedModel:
+    """The source of the requests to one model of a store."""
+
+    def __init__(self, store: ModelStore, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def card(self) -> Card:
+        """Return the model's card."""
+        return self._store.card(self._name)
+
+    def weight(self) -> int:
+        """Return the bytes that the model takes of what an image could have."""
+        return self._store.weight(self._name)
+
+    def use(self, account: Account, work: int, clock: Clock) -> contextlib.AbstractContextManager[Engine]:
+        """Give the loaded model within the block, and take `work` bytes for it, both as soon as they can be had."""
+        return self._store.use(self._name, account, work, clock)

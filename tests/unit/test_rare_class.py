@@ -1,0 +1,20 @@
+"""The drawn set of the benchmark: its rare class is as rare as its page says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.peers.rare_class import NUM_CLASSES, draw_set
+
+
+def test_the_rare_class_has_half_a_percent_of_the_pixels(tmp_path: Path) -> None:
+    draw_set(tmp_path, train=30, validation=2)
+    labels = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "train_annotation").iterdir())]
+    shares = np.bincount(np.stack(labels).ravel(), minlength=NUM_CLASSES) / np.stack(labels).size
+    assert len(shares) == NUM_CLASSES and shares[3] == pytest.approx(0.005, abs=0.0007)
+    assert all((each == 3).any() for each in labels)
+    assert {path.stem for path in (tmp_path / "train").iterdir()} == {str(number) for number in range(30)}
