@@ -71,7 +71,7 @@ def tell(count: int, speed: float, wire: float, size: int) -> None:
     print(f"{count} hosts: {speed:.2f} samples/s; {wire / 1e6:.1f} MB a step, least {least / 1e6:.1f}")
     if count == 1:
         return
-    crossing = wire / count * (count - 1) / count  # that a host sends, as much as it gets: its server's part stays there
+    crossing = wire / count * (count - 1) / count  # what a host sends; it gets as much
     for gbits in GBITS:
         seconds = crossing * 8 / gbits / 1e9
         left = ", ".join(f"{step / (step + seconds):.0%} of {step} s" for step in STEPS)
