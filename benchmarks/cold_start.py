@@ -85,15 +85,14 @@ def make_model(folder: Path, network_name: str, with_graph: bool) -> Path:
     return model
 
 
-def start(engine: str, image: str, model: Path, gigabytes: int, precision: str, sides: list[int]) -> Start:
+def start(engine: str, image: str, model: Path, options: list[str], sides: list[int]) -> Start:
     """Start a container, ask for masks of growing images until one is refused, and remove the container."""
     name = f"cold-start-{uuid.uuid4().hex}"
     strict = ["--read-only-tmpfs=false"] if engine.endswith("podman") else []
     command = [engine, "run", "--detach", "--name", name, "--read-only", *strict, "--publish", "127.0.0.1::8080"]
-    command += ["--memory", f"{gigabytes}g", "--memory-swap", f"{gigabytes}g", "--volume", f"{model}:/opt/ml/model:ro"]
-    command += ["--env", f"SAGEMAKER_MODEL_SERVER_TIMEOUT={TIMEOUT}", "--env", f"SERVE_PRECISION={precision}"]
+    command += ["--volume", f"{model}:/opt/ml/model:ro", "--env", f"SAGEMAKER_MODEL_SERVER_TIMEOUT={TIMEOUT}"]
     began = time.perf_counter()
-    done = subprocess.run([*command, image, "serve"], capture_output=True, text=True)
+    done = subprocess.run([*command, *options, image, "serve"], capture_output=True, text=True)
     try:
         if done.returncode:
             raise SystemExit(done.stderr)
@@ -173,7 +172,11 @@ def main() -> None:
             model = make_model(Path(scratch), network, not arguments.builtin)
             for gigabytes in arguments.memory:
                 sides = [arguments.sides[:1]] * (arguments.starts - 1) + [arguments.sides]
-                starts = [start(engine, image, model, gigabytes, arguments.precision, each) for each in sides]
+                options = ["--memory", f"{gigabytes}g", "--memory-swap", f"{gigabytes}g"]
+                options += ["--env", f"SERVE_PRECISION={arguments.precision}"]
+                if arguments.builtin:
+                    options += ["--tmpfs", "/tmp"]  # where the graph is made
+                starts = [start(engine, image, model, options, each) for each in sides]
                 ready, cpu = min(each.ready for each in starts), min(each.cpu for each in starts)
                 asked = ", ".join(f"{side}² {seconds:.1f} s {peak} MB" for side, seconds, peak in starts[-1].answers)
                 print(f"{network:17} {gigabytes} GB: ready {ready:.1f} s, CPU {cpu:.1f} s; {asked}", flush=True)

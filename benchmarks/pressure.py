@@ -83,8 +83,8 @@ def _commands() -> dict[str, tuple[list[str], dict[str, str]]]:
     app, cores = "benchmarks.peers.plain_server:create_app()", {"OMP_NUM_THREADS": str(cpu_count())}
     return {
         "ours": ([sys.executable, "serve"], {}),
-        "peer, gthread": ([*gunicorn, "--worker-class", "gthread", "--threads", "40", app], cores),
-        "peer, sync": ([*gunicorn, app], cores),
+        "peer gthread": ([*gunicorn, "--worker-class", "gthread", "--threads", "40", app], cores),
+        "peer sync": ([*gunicorn, app], cores),
     }
 
 

@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[Peers, ...]] = {
     "1000 half-sent requests": (_HALF_SENT,),
     "1000 half-sent request lines": (_HALF_LINES,),
     "100 dripping headers": (_DRIPPING,),
-    "42 dripping bodies, refused": (_REFUSED,),
+    "42 dripping bodies of a refused type": (_REFUSED,),
     "all of these at once": (_IDLE, _HALF_SENT, _DRIPPING, _REFUSED),
 }
 

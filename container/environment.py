@@ -24,6 +24,7 @@ class Channel:
     input_mode: str = "File"
     content_type: str | None = None
     record_wrapper: str = "None"
+    sharded: bool = False  # every host has a part of it, not all of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Environment:
     hosts: tuple[str, ...]
     pipe_timeout: int = 600  # seconds for which a Pipe channel may be silent
     job_name: str = ""  # the platform's, the same when it starts an interrupted job again
+    cluster_timeout: int = 900  # seconds within which all hosts have to come
+    network_interface: str | None = None  # by which they reach each other, as the platform says
 
     @property
     def model_dir(self) -> Path:
@@ -62,15 +65,20 @@ class Environment:
                 f"there is no {root}/input/config/hyperparameters.json: mount the job's directory at {root}, "
                 f"or set {BASE_DIR_VARIABLE} to it"
             )
-        current_host, hosts = _hosts(config / "resourceconfig.json")
+        current_host, hosts, interface = _hosts(config / "resourceconfig.json")
+        channels = _channels(root)
+        if len(hosts) == 1:  # its shard is all there is
+            channels = {name: dataclasses.replace(each, sharded=False) for name, each in channels.items()}
         return cls(
             root=root,
             hyperparameters=read_object(config / "hyperparameters.json"),
-            channels=_channels(root),
+            channels=channels,
             current_host=current_host,
             hosts=hosts,
             pipe_timeout=Integers(os.environ).read("PIPE_TIMEOUT_SECONDS", default=600),
             job_name=os.environ.get("TRAINING_JOB_NAME", ""),
+            cluster_timeout=Integers(os.environ).read("CLUSTER_TIMEOUT_SECONDS", default=900),
+            network_interface=interface,
         )
 
 
@@ -151,8 +159,8 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _hosts(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Read the current host and all hosts; raises ClientError that says what is wrong with the file."""
+def _hosts(path: Path) -> tuple[str, tuple[str, ...], str | None]:
+    """Read the current host, all hosts and the network interface; raises ClientError that says what is wrong."""
     config = _read(path)
     hosts = config.get("hosts", [config.get("current_host", "algo-1")])
     if not isinstance(hosts, list) or not hosts or not all(isinstance(host, str) and host for host in hosts):
@@ -160,7 +168,8 @@ def _hosts(path: Path) -> tuple[str, tuple[str, ...]]:
     current = config.get("current_host", hosts[0] if len(hosts) == 1 else None)
     if not isinstance(current, str) or current not in hosts:
         raise ClientError(f"{path}: current_host must be one of hosts ({', '.join(hosts)}), not {json.dumps(current)}")
-    return current, tuple(hosts)
+    interface = config.get("network_interface_name")
+    return current, tuple(hosts), interface if isinstance(interface, str) and interface else None
 
 
 def _channels(root: Path) -> dict[str, Channel]:
@@ -199,4 +208,5 @@ def _channel(name: str, path: Path, entry: object, faults: list[str]) -> Channel
         input_mode=choose("TrainingInputMode", ("File", "FastFile", "Pipe")),
         content_type=content_type,
         record_wrapper=choose("RecordWrapperType", ("None", "RecordIO")),
+        sharded=choose("S3DistributionType", ("FullyReplicated", "ShardedByS3Key")) == "ShardedByS3Key",
     )

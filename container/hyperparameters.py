@@ -55,6 +55,8 @@ class Hyperparameters:
     workers: int
     logging_frequency: int
     kvstore: str
+    ps_port: int
+    network_interface: str | None  # the platform's when None
     precision_dtype: str
     shuffle_buffer: int
     shuffle_buffer_mb: int

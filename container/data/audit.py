@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from container import artifacts
@@ -67,7 +67,8 @@ def recorded(folder: Path) -> Iterator[list[str]]:
 class Audit:
     """The findings on a job's channels, and what follows from them; `folder` is where audit.json goes.
 
-    `unopened` are the faults of channels that could not even be opened, `notes` what `recorded` has collected.
+    `unopened` are the faults of channels that could not even be opened, `notes` what `recorded` has collected. Of the
+    channels `sharded` this host has a part, and with `divided` a first pass sees a part of any.
     """
 
     def __init__(
@@ -77,7 +78,11 @@ class Audit:
         folder: Path,
         unopened: Sequence[Fault] = (),
         notes: Sequence[str] = (),
+        sharded: Collection[str] = (),
+        divided: bool = False,
     ) -> None:
+        self._sharded = sharded
+        self._divided = divided
         self._notes = notes
         self._job = job
         self._samples = samples
@@ -109,7 +114,12 @@ class Audit:
             self._pending -= files.keys()
         if self._modes or self._errors:
             seconds = time.monotonic() - start
-            self._conclude(list(self._modes), f"audit ({mode}, {seconds:.1f} s)", complete=mode == "full")
+            complete = mode == "full" and not self._sharded
+            self._conclude(list(self._modes), f"audit ({mode}, {seconds:.1f} s)", complete)
+
+    def labels(self, channel: str) -> list[int]:
+        """Count the pixels of each class that were seen in a channel."""
+        return [int(count) for count in self._findings[channel].labels[: self._job.num_classes]]
 
     def begin(self, channel: str) -> bool:
         """Say whether a pass that begins has to be watched: the first over a channel that no audit has seen whole."""
@@ -136,7 +146,7 @@ class Audit:
         self._pending.discard(channel)
         self._modes[channel] = "first pass"
         self._findings[channel].pairs = self._findings[channel].opened
-        self._conclude([channel], f"audit of channel {channel} (first pass)", complete=True)
+        self._conclude([channel], f"audit of channel {channel} (first pass)", complete=not self._divided)
 
     def give_up(self, channel: str, error: ClientError) -> None:
         """Judge a channel whose first pass cannot go on; raises ClientError with what was found until then."""

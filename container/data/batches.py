@@ -12,11 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from container.arrays import Array, Uint8Array
+from container.data.reading import IGNORE
 from container.data.samples import Sample
 
 Pair = tuple[Array, Array]
 _Group = tuple[int, list[tuple[str, "Future[Pair | None]"]]]
 _Item = _Group | BaseException | None
+# takes the number in its pass of a group's first sample, and the group; returns the same of a host's part of it
+Part = Callable[[int, list[Sample]], tuple[int, list[Sample]]]
 _AHEAD = 2  # batches that may wait for the device
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 
@@ -25,16 +28,37 @@ _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 class Batch:
     """uint8 images (N, H, W, 3) and uint8 labels (N, H, W), 255 = ignore; `group` is its number in its pass, from 0.
 
-    `names` are those of the samples.
+    `names` are those of the samples. Several hosts have a part of it each; `whole` then has the images and the labelled
+    pixels of all parts.
     """
 
     images: Uint8Array
     labels: Uint8Array
     group: int = 0
     names: tuple[str, ...] = ()
+    whole: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def size(self) -> int:
+        """How many images it has, over all hosts."""
+        return self.whole[0] if self.whole else len(self)
+
+    @property
+    def labelled(self) -> int:
+        """How many of its pixels are labelled, over all hosts."""
+        return self.whole[1] if self.whole else int((self.labels != IGNORE).sum())
+
+    @classmethod
+    def empty(cls, side: int, group: int) -> Batch:
+        """Make the part of a host that has no sample; images would have `side` × `side` pixels."""
+        return cls(np.zeros((0, side, side, 3), np.uint8), np.zeros((0, side, side), np.uint8), group)
+
+
+def _whole(number: int, group: list[Sample]) -> tuple[int, list[Sample]]:
+    return number, group
 
 
 class Rollover:
@@ -77,16 +101,19 @@ def batches(
     workers: int,
     stop: threading.Event,
     skip: int = 0,
+    part: Part = _whole,
+    side: int | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield a batch per group that `read` gives; `transform` (sample, its number) runs in `workers` threads.
 
-    The first `skip` groups are counted, but neither decoded nor yielded.
+    The first `skip` groups are counted, but neither decoded nor yielded. Of each group only its `part` is used. A group
+    of which nothing can be used is left out, or, with `side`, a batch without images of so many pixels.
 
     A thread of its own reads, so that a stream is drained while the device works; the event that `read` is
     given is set when it should end. What `transform` makes None of is left out. The iterator ends early once `stop`
     is set; closing it stops and joins all threads. An exception of the reader or of `transform` is raised here.
     """
-    reader = _Reader(read, transform, ThreadPoolExecutor(workers, thread_name_prefix="decode"), skip)
+    reader = _Reader(read, transform, ThreadPoolExecutor(workers, thread_name_prefix="decode"), skip, part)
     reader.start()
     try:
         while (item := reader.take(stop)) is not None:
@@ -96,6 +123,8 @@ def batches(
             if pairs := [(name, *pair) for name, future in futures if (pair := future.result())]:
                 names, images, labels = zip(*pairs, strict=True)
                 yield Batch(np.stack(images), np.stack(labels), group, names)
+            elif side is not None:
+                yield Batch.empty(side, group)
     finally:
         reader.close()
 
@@ -109,12 +138,14 @@ class _Reader(threading.Thread):
         transform: Callable[[Sample, int], Pair | None],
         pool: ThreadPoolExecutor,
         skip: int,
+        part: Part,
     ) -> None:
         super().__init__(name="read", daemon=True)
         self._read = read
         self._transform = transform
         self._pool = pool
         self._skip = skip
+        self._part = part
         self._stopped = threading.Event()
         self._ready: queue.Queue[_Item] = queue.Queue(_AHEAD)
 
@@ -124,9 +155,10 @@ class _Reader(threading.Thread):
         try:
             for index, group in enumerate(self._read(self._stopped)):
                 if index >= self._skip:
+                    first, own = self._part(number, group)
                     submit = self._pool.submit
-                    futures = [submit(self._transform, sample, at) for at, sample in enumerate(group, number)]
-                    self._offer((index, [(sample.name, each) for sample, each in zip(group, futures, strict=True)]))
+                    futures = [submit(self._transform, sample, at) for at, sample in enumerate(own, first)]
+                    self._offer((index, [(sample.name, each) for sample, each in zip(own, futures, strict=True)]))
                 number += len(group)
                 if self._stopped.is_set():
                     return

@@ -48,7 +48,8 @@ def _find_missing(environment: Environment, name: str) -> Iterator[str]:
         if needed not in channels:
             yield f"channel {needed} is missing (given: {', '.join(channels) or 'none'})"
         elif channels[needed].input_mode != "Pipe" and not channels[needed].path.is_dir():
-            yield f"channel {needed} has no directory {channels[needed].path}"
+            if not channels[needed].sharded:  # else this host has no file of it
+                yield f"channel {needed} has no directory {channels[needed].path}"
         elif channels[needed].input_mode == "Pipe" and not is_streamed and name in channels:
             yield f"channel {needed} is in Pipe mode, but channel {name} is not: set its TrainingInputMode to File"
 
@@ -56,6 +57,11 @@ def _find_missing(environment: Environment, name: str) -> Iterator[str]:
 def _find_unfit(channel: Channel) -> Iterator[str]:
     """Say what of the channel's kind is not supported."""
     weights, accepted = _WEIGHTS.get(channel.name, ("", _PICTURES))
+    if channel.name in _FILES and channel.sharded:
+        yield (
+            f"channel {channel.name} is ShardedByS3Key, but every host needs all of it: set its S3DataDistributionType "
+            "to FullyReplicated"
+        )
     if weights and channel.input_mode == "Pipe":
         yield f"channel {channel.name} is in Pipe mode, but {weights} a file: set its TrainingInputMode to File"
     elif weights and not channel.path.is_dir():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,6 +21,7 @@ from container.data.batches import Batch, Pair, Rollover, batches, groups
 from container.data.carried import names_of, pack, unpack
 from container.data.class_counts import ClassCounts, rare_pixel
 from container.data.class_names import known_classes
+from container.data.division import ALL, Division
 from container.data.findings import BadSample
 from container.data.pictures import Picture, Skipped, pictures
 from container.data.samples import Sample, Samples, decode_sample
@@ -51,7 +54,8 @@ class BadRecords:
 class Loader:
     """Reads one channel's samples as the hyperparameters say; passes end early once `stop` is set.
 
-    The first pass over a channel that `audit` has not seen whole is watched by it, and ends in its verdict.
+    The first pass over a channel that `audit` has not seen whole is watched by it, and ends in its verdict. Of several
+    hosts each makes its own part of every batch, as `division` says, empty where it has nothing for it.
     """
 
     def __init__(
@@ -60,7 +64,9 @@ class Loader:
         hyperparameters: Hyperparameters,
         stop: threading.Event,
         audit: Audit | None = None,
+        division: Division = ALL,
     ) -> None:
+        self.division = division
         self._samples = samples
         self._audit = audit
         self.label_map = samples.label_map
@@ -68,7 +74,7 @@ class Loader:
         self._stop = stop
         self._workers = min(hyperparameters.workers, cpu_count())
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
-        self._rollover = Rollover(hyperparameters.mini_batch_size)
+        self._rollover = Rollover(max(1, division.size(hyperparameters.mini_batch_size)))
         self._opening: list[Sample] = []
         self._strengths = settle_strengths(hyperparameters.augmentation)
         self._class_counts: ClassCounts | None = None  # of an earlier start
@@ -115,12 +121,19 @@ class Loader:
             identity |= {"samples": len(listed), "names": hashlib.sha256(names.encode()).hexdigest()}
         return identity
 
+    def digest_names(self) -> int:
+        """Return a number below 2**48 for the names of a list's samples; those of all shards add up to that of all."""
+        names = (os.path.basename(sample.name) for sample in self._samples.listed() or ())
+        return sum(int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big") for name in names) % 2**48
+
     def keep_carried(self, path: Path, under_way: bool) -> list[dict[str, Any]]:
         """Describe the samples that open the pass under way, or else the next one; `path` takes a stream's records."""
         return pack(self._opening if under_way else self._rollover.kept, self._samples.listed(), path)
 
     def restore_carried(self, carried: list[dict[str, Any]], path: Path) -> None:
         """Let the next pass open with the samples that `keep_carried` described."""
+        if self.division.sharded and self.division.index:
+            return  # they are the first host's
         self._rollover.kept = unpack(carried, self._samples.listed(), path)
 
     def training_epoch(self, epoch: int, skip: int = 0) -> Generator[Batch, None, None]:
@@ -138,14 +151,22 @@ class Loader:
                 anchor = rare_pixel(pair[1], job.num_classes, counts, rng)
             return random_crop(*pair, job.base_size, job.crop, rng, self._strengths, anchor)
 
-        return self._batches(lambda stopped: self._rollover.groups(self._samples.epoch(order, stopped)), crop, skip)
+        def read(stopped: threading.Event) -> Iterator[list[Sample]]:
+            listed, seed = self._samples.listed(), self._seed if job.shuffle_buffer else None
+            if self.division.sharded and listed is not None:
+                return self.division.shard_groups(listed, job.mini_batch_size, epoch, seed)
+            return self._rollover.groups(self._samples.epoch(order, stopped))
+
+        return self._batches(read, crop, job.mini_batch_size, skip)
 
     def validation_epoch(self) -> Generator[Batch, None, None]:
         """Make one pass in order: every image once, its centre square scaled to the crop."""
         job = self._hyperparameters
+        size = job.validation_mini_batch_size
         return self._batches(
-            lambda stopped: groups(self._samples.epoch(None, stopped), job.validation_mini_batch_size),
+            lambda stopped: groups(self._samples.epoch(None, stopped), max(1, self.division.size(size))),
             lambda pair, number: centre_crop(*pair, job.crop),
+            size,
         )
 
     def pictures(
@@ -177,6 +198,7 @@ class Loader:
         self,
         read: Callable[[threading.Event], Iterator[list[Sample]]],
         crop: Callable[[Pair, int], Pair],
+        batch_size: int,
         skip: int = 0,
     ) -> Generator[Batch, None, None]:
         """Make one pass: read groups of samples, decode and crop each, passing over as many bad ones as are allowed."""
@@ -201,7 +223,9 @@ class Loader:
             return crop((decoded.image, decoded.labels), number)
 
         try:
-            yield from batches(read, transform, self._workers, self._stop, skip)
+            part = functools.partial(self.division.part, batch_size)
+            side = None if self.division.alone else job.crop
+            yield from batches(read, transform, self._workers, self._stop, skip, part, side)
         except ClientError as error:
             if audit:
                 audit.give_up(channel, error)

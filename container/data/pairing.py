@@ -65,11 +65,16 @@ def find_pairs(channels: Mapping[str, Channel], channel: str) -> list[FileSample
 
     Where the channels have folders in common, files match by their path below the channel, else by their name alone;
     suffixes and Unicode's normal forms do not count. Raises ClientError that says what to do, and lists the
-    files concerned.
+    files concerned. A host may have no file of a sharded channel; of one that is not, only what belongs to its shard
+    counts.
     """
     annotation = f"{channel}_annotation"
     images = _own_files(channels, channel, _IMAGES)
     annotations = _own_files(channels, annotation, _ANNOTATIONS)
+    shards = channels[channel].sharded, channels[annotation].sharded
+    if (not images and shards[0]) or (not annotations and shards[1]):
+        images, annotations = _within_shards(images, annotations, shards)
+        return _match(channel, images, annotations, "path", shards)
     if not images:
         raise ClientError(f"channel {channel} holds no image: put .jpg, .jpeg or .png files there")
     if not annotations:
@@ -77,13 +82,25 @@ def find_pairs(channels: Mapping[str, Channel], channel: str) -> list[FileSample
     trees = (images, annotations), (_below_common_folder(images), _below_common_folder(annotations))
     for some_images, some_annotations in trees:
         if _folders(some_images) & _folders(some_annotations):
-            return _match(channel, some_images, some_annotations, "path")
-    return _match(channel, _by_name(channel, images), _by_name(annotation, annotations), "name")
+            return _match(channel, *_within_shards(some_images, some_annotations, shards), "path", shards)
+    named = _by_name(channel, images), _by_name(annotation, annotations)
+    return _match(channel, *_within_shards(*named, shards), "name", shards)
+
+
+def _within_shards(images: Files, annotations: Files, shards: tuple[bool, bool]) -> tuple[Files, Files]:
+    """Leave out of a channel that every host has whole what belongs to other hosts' shards of the other one."""
+    if shards == (True, False):
+        annotations = {stem: path for stem, path in annotations.items() if stem in images}
+    elif shards == (False, True):
+        images = {stem: path for stem, path in images.items() if stem in annotations}
+    return images, annotations
 
 
 def _own_files(channels: Mapping[str, Channel], channel: str, suffixes: tuple[str, ...]) -> Files:
     """List the channel's images or annotations, without what another channel's S3 prefix has brought along."""
     folder = channels[channel].path
+    if channels[channel].sharded and not folder.is_dir():
+        return {}  # there are more hosts than files
     own: list[Path] = []
     strays: list[Path] = []
     for path in _walk(folder):
@@ -206,7 +223,9 @@ def _by_name(channel: str, files: Files) -> Files:
     return names
 
 
-def _match(channel: str, images: Files, annotations: Files, key: str) -> list[FileSample]:
+def _match(
+    channel: str, images: Files, annotations: Files, key: str, shards: tuple[bool, bool]
+) -> list[FileSample]:
     lonely_images = [images[stem] for stem in sorted(images.keys() - annotations.keys())]
     lonely_annotations = [annotations[stem] for stem in sorted(annotations.keys() - images.keys())]
     if not lonely_images and not lonely_annotations:
@@ -214,6 +233,12 @@ def _match(channel: str, images: Files, annotations: Files, key: str) -> list[Fi
     remedy = _common_endings(images, annotations) or (
         f"each image needs a .png annotation of the same {key}, whatever its suffix; add or remove files"
     )
+    if all(shards):
+        remedy = (
+            "with ShardedByS3Key images and annotations are dealt out to the hosts each on its own, which tears pairs: "
+            f"stream an augmented manifest in Pipe mode, or set S3DataDistributionType of {channel}_annotation to "
+            "FullyReplicated"
+        )
     raise ClientError(
         f"channel {channel} and its annotations do not match ({len(lonely_images)} of {len(images)} images and "
         f"{len(lonely_annotations)} of {len(annotations)} annotations are without the other): {remedy}",

@@ -13,12 +13,18 @@ from container.mx.adamw import AdamW
 
 LOG = logging.getLogger(__name__)
 
+_ON_ONE_HOST = {"dist_sync": "local", "dist_device_sync": "device"}  # where those would wait for others
+
 
 def create_optimizer(
-    parameters: gluon.ParameterDict, hyperparameters: Hyperparameters, devices: list[mx.Context]
+    parameters: gluon.ParameterDict, hyperparameters: Hyperparameters, devices: list[mx.Context], store: Any = None
 ) -> gluon.Trainer:
-    """Create the optimizer of `parameters`; gradients of several devices are summed by the kvstore."""
-    kvstore = hyperparameters.kvstore if len(devices) > 1 else None
+    """Create the optimizer of `parameters`; gradients of several devices are summed by the kvstore.
+
+    `store` is the one that sums over hosts, where there are several.
+    """
+    named = hyperparameters.kvstore
+    kvstore = store or (_ON_ONE_HOST.get(named, named) if len(devices) > 1 else None)
     if hyperparameters.optimizer == "adamw":
         rule = AdamW(hyperparameters.weight_decay, learning_rate=hyperparameters.learning_rate)
         return gluon.Trainer(parameters, rule, kvstore=kvstore, update_on_kvstore=False)

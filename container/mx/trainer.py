@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mxnet.contrib import amp
 from container import artifacts
 from container.arrays import Array, Uint8Array
 from container.data.batches import Batch
+from container.data.hosts import Hosts
 from container.data.reading import IGNORE
 from container.errors import AlgorithmError
 from container.hyperparameters import Hyperparameters
@@ -25,7 +27,6 @@ from container.mx.network import SegmentationNetwork, TrainingLoss
 from container.mx.optimizer import create_optimizer, steps_as_gluoncv
 from container.mx.room import weight_bytes
 
-_STATISTICS = ("running_mean", "running_var")  # of batch normalisation, which each device gathers by itself
 _TOLERANCE = 1e-6  # of a parameter's sum of magnitudes; devices that are in step do not differ at all
 
 
@@ -37,8 +38,14 @@ class Trainer:
     """Trains `network` on all of `devices` at once, each taking its share of every batch."""
 
     def __init__(
-        self, network: SegmentationNetwork, hyperparameters: Hyperparameters, devices: list[mx.Context]
+        self,
+        network: SegmentationNetwork,
+        hyperparameters: Hyperparameters,
+        devices: list[mx.Context],
+        hosts: Hosts | None = None,
     ) -> None:
+        self._hosts = hosts or Hosts(threading.Event())
+        self._images = 0  # trained on here since the hosts last shared their statistics
         self.network = network
         self.devices = devices
         aux_weight = hyperparameters.aux_weight if hyperparameters.aux_loss else 0.0
@@ -54,7 +61,10 @@ class Trainer:
             self.weigh_classes(weights)
         static = hyperparameters.hybrid
         self._loss.hybridize(static_alloc=static, static_shape=static)
-        self.optimizer = create_optimizer(_trained(network, aux_weight > 0), hyperparameters, devices)
+        trained = _trained(network, aux_weight > 0)
+        self.optimizer = create_optimizer(trained, hyperparameters, devices, self._hosts.store)
+        if self._hosts.store is not None:
+            self._begin_as_one()
         self._mixed = hyperparameters.precision_dtype == "float16"
         if self._mixed:
             amp.init_trainer(self.optimizer)
@@ -80,6 +90,17 @@ class Trainer:
         self._weighing = table
         self._loss.class_weights.set_data(mx.nd.array(weights, dtype="float32"))
 
+    def _begin_as_one(self) -> None:
+        """Give all hosts the weights of one of them.
+
+        MXNet would do so in the first step, without waiting: a gradient that another host has sent by then would come
+        as the weight.
+        """
+        self.optimizer._init_kvstore()
+        self.optimizer._init_params()
+        mx.nd.waitall()
+        self._hosts.total(0)
+
     @property
     def updates(self) -> int:
         """How many steps have changed the weights."""
@@ -92,24 +113,26 @@ class Trainer:
 
     def seed(self, seed: int, epoch: int, iteration: int) -> None:
         """Let the random numbers of the next step (dropout) follow from its place in the job."""
-        mx.random.seed(int(np.random.SeedSequence((seed, epoch, iteration)).generate_state(1)[0] >> 1))
+        place = (seed, epoch, iteration) + ((self._hosts.index,) if self._hosts.index else ())
+        mx.random.seed(int(np.random.SeedSequence(place).generate_state(1)[0] >> 1))
 
     def step(self, batch: Batch, learning_rate: float) -> list[mx.nd.NDArray]:
-        """Update the weights once by the mean loss over the batch's labelled pixels, wherever they lie.
+        """Update the weights once by the mean loss over the batch's labelled pixels, on whatever device of any host.
 
         With `_accumulate`, only so many steps together do, by the mean over all of their pixels. With
         `_gradient_scale=gluoncv`: by the sum of each device's mean, divided by `mini_batch_size`. Returns at once, with
         each device's part of the batch's mean: adding and reading them waits for the step.
         """
         images, labels = self._share(batch)
+        self._images += len(batch)
         masses = [self._mass(part) for part in labels]
-        whole = self._mass(batch.labels) or 1
+        whole = (batch.labelled if batch.whole else self._mass(batch.labels)) or 1
         if self.accumulation:
             scales = [self.accumulation.nominal] * len(masses)
         else:
             scales = [mass or 1 for mass in masses] if self._as_gluoncv else [whole] * len(masses)
         inputs = zip(self._load(images), self._load(labels), scales, strict=True)
-        with autograd.record():
+        with autograd.record(train_mode=len(batch) > 0):  # no statistics are gathered from no images
             sums = [(self._loss(x, y), scale) for x, y, scale in inputs]
             losses = [loss / scale for loss, scale in sums]
             if self._mixed:
@@ -123,7 +146,7 @@ class Trainer:
             self.accumulation.add(masses)
             if self.accumulation.full:
                 self.flush(learning_rate)
-        return [loss / whole for loss, _ in sums]
+        return self._hosts.add([loss / whole for loss, _ in sums])
 
     def flush(self, learning_rate: float) -> None:
         """Make the update that the steps since the last one are still owed, if any."""
@@ -171,17 +194,18 @@ class Trainer:
         return self.averages.shown() if self.averages else contextlib.nullcontext()
 
     def unite(self) -> None:
-        """Make sure that the devices hold one network, and give all of them the mean of their statistics.
+        """Make sure that devices and hosts hold one network, and give all of them the mean of their statistics.
 
-        Raises AlgorithmError that names a parameter whose weights differ, Diverged for one that is not finite.
+        Raises AlgorithmError that names a parameter whose weights differ, Diverged for one that is not finite. Every
+        host calls it at the same point.
         """
-        mx.nd.waitall()  # with static allocation, statistics are written behind the engine's back
+        self.share_statistics()
         first, *others = self.devices
-        for name, parameter in self.network._collect_params_with_prefix().items():
-            if others and name.endswith(_STATISTICS):
-                parameter.set_data(_mean(parameter.list_data()))
-            size = float(parameter.data(first).abs().sum().asscalar())
-            if not np.isfinite(size):
+        parameters = self.network._collect_params_with_prefix()
+        sizes = {name: float(each.data(first).abs().sum().asscalar()) for name, each in parameters.items()}
+        means = self._hosts.sum(np.array(list(sizes.values()), np.float32)) / self._hosts.count
+        for (name, parameter), size, mean in zip(parameters.items(), sizes.values(), means, strict=True):
+            if not (np.isfinite(size) and np.isfinite(mean)):
                 raise Diverged(f"the parameter {name} is no longer finite")
             for device in others:
                 apart = parameter.data(device).as_in_context(first) - parameter.data(first)
@@ -191,17 +215,42 @@ class Trainer:
                         f"{float(apart.abs().sum().asscalar()):g} in all, its magnitudes add up to {size:g}; train on "
                         "one device, and report this"
                     )
+            if not abs(size - mean) <= _TOLERANCE * mean:
+                raise AlgorithmError(
+                    f"the hosts no longer train one network: the magnitudes of {name} add up to {size:g} on "
+                    f"{self._hosts.name}, and to {mean:g} in the mean of all; train on one host, and report this"
+                )
+
+    def share_statistics(self) -> None:
+        """Give all devices the mean of their running statistics, a host counting by the images that it trained on.
+
+        Every host calls it at the same point.
+        """
+        mx.nd.waitall()  # with static allocation, statistics are written behind the engine's back
+        statistics = [each for name, each in self.network._collect_params_with_prefix().items() if _is_statistic(name)]
+        for parameter in statistics if len(self.devices) > 1 else ():
+            parameter.set_data(_mean(parameter.list_data()))
+        (images,) = self._hosts.total(self._images)
+        if self._hosts.count > 1 and images:
+            values = [each.data(self.devices[0]).asnumpy() for each in statistics]
+            means = self._hosts.sum(np.concatenate(values) * np.float32(self._images / images))
+            ends = np.cumsum([len(each) for each in values])
+            for parameter, mean in zip(statistics, np.split(means, ends[:-1]), strict=True):
+                parameter.set_data(mx.nd.array(mean))
+        self._images = 0
 
     def evaluate(
         self, batches: Iterable[Batch], num_classes: int, watch: Callable[[Batch, Array], None] | None = None
     ) -> tuple[ConfusionMatrix, int]:
-        """Score the network on every image of `batches`; also returns how many images there were.
+        """Score the network on every image of every host's `batches`; also returns how many images there were.
 
         `watch` is shown every batch with its predictions, uint8 (N, H, W).
         """
         confusion, count = ConfusionMatrix(num_classes), 0
         with self.answering():
             for batch in batches:
+                if not len(batch):
+                    continue
                 images, _ = self._share(batch)
                 predictions = [self.network(part).argmax(axis=1) for part in self._load(images)]
                 classes = np.concatenate([part.asnumpy() for part in predictions])
@@ -209,6 +258,8 @@ class Trainer:
                 count += len(batch)
                 if watch:
                     watch(batch, classes[: len(batch)].astype(np.uint8))
+        count, *counts = self._hosts.total(count, *map(int, confusion.counts.flat))
+        confusion.counts[:] = np.reshape(counts, confusion.counts.shape)
         return confusion, count
 
     def probabilities(self, image: Uint8Array) -> Array:
@@ -241,7 +292,7 @@ class Trainer:
     def own_weights(self) -> dict[str, mx.nd.NDArray]:
         """Return the weights that are being trained, statistics as the mean of the devices'."""
         return {
-            name: _mean(parameter.list_data()) if name.endswith(_STATISTICS) else parameter.list_data()[0]
+            name: _mean(parameter.list_data()) if _is_statistic(name) else parameter.list_data()[0]
             for name, parameter in self.network._collect_params_with_prefix().items()
         }
 
@@ -259,14 +310,19 @@ class Trainer:
         """
         images, labels = batch.images, batch.labels.astype(np.float32)
         if (lacking := len(self.devices) - len(batch)) > 0:
-            images = np.concatenate([images, np.repeat(images[-1:], lacking, axis=0)])
-            labels = np.concatenate([labels, np.full_like(labels[:1], IGNORE).repeat(lacking, axis=0)])
+            filling = images[-1:] if len(batch) else np.zeros((1, *images.shape[1:]), images.dtype)
+            images = np.concatenate([images, filling.repeat(lacking, axis=0)])
+            labels = np.concatenate([labels, np.full((lacking, *labels.shape[1:]), IGNORE, labels.dtype)])
         return np.array_split(images, len(self.devices)), np.array_split(labels, len(self.devices))
 
     def _load(self, parts: list[Array]) -> list[mx.nd.NDArray]:
         return [
             mx.nd.array(part, ctx=device, dtype=part.dtype) for part, device in zip(parts, self.devices, strict=True)
         ]
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith(("running_mean", "running_var"))  # of batch normalisation, which each device gathers by itself
 
 
 def _initial_weights(job: Hyperparameters) -> list[float] | None:

@@ -100,8 +100,8 @@ class ModelStore:
 
     def load(self, name: str, model_dir: Path, clock: Clock) -> None:
         """Load a model; raises RequestError: 409 when there is one of that name, 507 without room, 400 if unusable."""
-        if not name or "/" in name or not name.isprintable() or len(name) > _NAME_LENGTH:
-            raise RequestError(400, f"model_name must be 1 to {_NAME_LENGTH} printable characters without /")
+        if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name) > _NAME_LENGTH:
+            raise RequestError(400, f"model_name must be 1 to {_NAME_LENGTH} printable characters without /, not a dot")
         try:
             entry = _Entry(name, model_dir, *self._measure(model_dir))
         except ClientError as error:

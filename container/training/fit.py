@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import threading
 import time
 from typing import Any
 
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from container import metrics
 from container.arrays import Uint8Array
 from container.data.batches import Batch
+from container.data.hosts import Hosts
 from container.data.loader import Loader
 from container.data.pictures import Picture
 from container.errors import ClientError
@@ -32,24 +32,25 @@ RETRY_FACTOR = 0.1  # of the learning rate after training has diverged
 
 
 class Fit:
-    """One job's training from `progress` on. `stop` may be set at any time: the step under way is the last."""
+    """One job's training from `progress` on, the same on every host; one that is to stop makes no further step."""
 
     def __init__(
         self,
         trainer: Trainer,
         job: Hyperparameters,
-        host: str,
+        hosts: Hosts,
         keeper: Keeper,
         progress: Progress,
-        stop: threading.Event,
         reporter: Reporter | None = None,
     ) -> None:
         self._trainer = trainer
         self._job = job
-        self._host = host
+        self._hosts = hosts
+        self._host = hosts.name
         self._keeper = keeper
         self._progress = progress
-        self._stop = stop
+        self._stop = hosts.stop
+        self._log = LOG.info if hosts.first else LOG.debug  # figures are the first host's to tell
         self._reporter = reporter
         self._figures: dict[str, float] = {}  # of the epoch under way, for the report
         self._seed = job.seed or 0
@@ -64,7 +65,7 @@ class Fit:
         Returns False, with nothing written, when it was stopped before anything was trained.
         """
         progress = self._progress
-        LOG.info("LRScheduler setup: iters per epoch: %d, num_epochs %d", progress.iterations, self._job.epochs)
+        self._log("LRScheduler setup: iters per epoch: %d, num_epochs %d", progress.iterations, self._job.epochs)
         self._weigh_classes(train)
         try:
             try:
@@ -120,7 +121,7 @@ class Fit:
         if improved:
             self._keeper.best(progress)
         self._keeper.checkpoint(progress)
-        LOG.info(metrics.progress_line(self._host, epoch + 1, self._job.epochs))
+        self._log(metrics.progress_line(self._host, epoch + 1, self._job.epochs))
         if over := score is not None and early.update(epoch, score.miou):
             LOG.info("early stopping after epoch %d: the validation mIOU no longer improves", epoch)
         return over
@@ -180,8 +181,8 @@ class Fit:
         mean = progress.loss / progress.iteration
         end = time.time()
         throughput = (progress.samples - before) / (end - start)
-        LOG.info(metrics.quality_line(self._host, progress.epoch, "train loss", mean))
-        LOG.info(metrics.throughput_line(self._host, progress.epoch, "train", throughput))
+        self._log(metrics.quality_line(self._host, progress.epoch, "train loss", mean))
+        self._log(metrics.throughput_line(self._host, progress.epoch, "train", throughput))
         self._figures |= {
             "train_throughput": throughput,
             "train_seconds": end - start,
@@ -197,17 +198,17 @@ class Fit:
         batches = train.training_epoch(epoch, progress.groups)
         bar = tqdm(batches, f"epoch {epoch}", progress.iterations, leave=False, disable=None, initial=made)
         with contextlib.closing(batches), bar:
-            for batch in bar:
+            for batch in self._hosts.in_step(iter(bar), self._job.crop):
                 losses = self._step(batch, made)
                 made += 1
                 if pending:  # wait for the step before: the device always has one to work on, and never a long queue
                     self._account(*pending)
-                pending, seen = (batch, losses), seen + len(batch)
+                pending, seen = (batch, losses), seen + batch.size
                 if made % self._job.logging_frequency == 0:
                     now = time.time()
                     position = epoch + min(1.0, made / progress.iterations)
                     rate = self._rate(position, made)
-                    LOG.info(metrics.notice_line(epoch, made, seen / (now - since), rate))
+                    self._log(metrics.notice_line(epoch, made, seen / (now - since), rate))
                     if self._reporter:
                         step = epoch * progress.iterations + made
                         figures = {"learning_rate": rate, "samples_per_second": seen / (now - since)}
@@ -265,7 +266,7 @@ class Fit:
         progress = self._progress
         progress.iteration += 1
         progress.groups = batch.group + 1
-        progress.samples += len(batch)
+        progress.samples += batch.size
         progress.loss += loss
 
     def _expect(self, iterations: int, samples: int) -> None:
@@ -296,19 +297,21 @@ class Fit:
             )
         else:
             found = self._trainer.evaluate(
-                validation.validation_epoch(), self._job.num_classes, self._watch if self._reporter else None
+                self._hosts.in_step(validation.validation_epoch(), self._job.crop),
+                self._job.num_classes,
+                self._watch if self._reporter else None,
             )
         if self._stop.is_set() or found is None:
             return None
         score, images = found
         end = time.time()
         throughput = images / (end - start)
-        LOG.info(metrics.quality_line(self._host, epoch, "validation pixel_accuracy", score.pixel_accuracy))
-        LOG.info(metrics.quality_line(self._host, epoch, "validation mIOU", score.miou))
-        LOG.info(metrics.throughput_line(self._host, epoch, "validation", throughput))
+        self._log(metrics.quality_line(self._host, epoch, "validation pixel_accuracy", score.pixel_accuracy))
+        self._log(metrics.quality_line(self._host, epoch, "validation mIOU", score.miou))
+        self._log(metrics.throughput_line(self._host, epoch, "validation", throughput))
         for label, iou in enumerate(score.iou().tolist()):
             if not math.isnan(iou):
-                LOG.info(metrics.quality_line(self._host, epoch, f"validation {metrics.class_name(label)}", iou))
+                self._log(metrics.quality_line(self._host, epoch, f"validation {metrics.class_name(label)}", iou))
         figures = {
             "validation_pixel_accuracy": score.pixel_accuracy,
             "validation_mIOU": score.miou,
@@ -328,4 +331,5 @@ class Fit:
         self._reporter.watch((picture.name,), picture.image[None], picture.labels[None], mask[None])
 
     def _tell(self, operation: str, start: float, end: float, figures: dict[str, float]) -> None:
-        tqdm.write(metrics.metrics_json(self._host, operation, self._progress.epoch, start, end, figures))
+        if self._hosts.first:
+            tqdm.write(metrics.metrics_json(self._host, operation, self._progress.epoch, start, end, figures))

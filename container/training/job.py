@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import sys
 import threading
@@ -29,13 +30,18 @@ def main(stop: threading.Event) -> int:
     _log_to_stdout()
     root = base_dir()
     try:
-        run(Environment.read(root), stop)
+        run(Environment.read(root), stop, functools.partial(_fail, root))
     except BaseException as error:
-        fault = _explain(error)
-        _write_failure(root / "output" / "failure", fault.reason)
-        _tell(fault, error)
+        _fail(root, error)
         return 1
     return 0
+
+
+def _fail(root: Path, error: BaseException) -> None:
+    """Write and log why the job has failed."""
+    fault = _explain(error)
+    _write_failure(root / "output" / "failure", fault.reason)
+    _tell(fault, error)
 
 
 def _tell(fault: JobError, error: BaseException) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from container import artifacts
+from container.data.hosts import Hosts
 from container.data.loader import Loader
 from container.environment import Environment
 from container.mx.checkpoint import load_arrays, save_arrays
@@ -20,7 +21,10 @@ LOG = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Writes and restores what outlives a step; `minutes` is the time between an epoch's checkpoints, 0 for none."""
+    """Writes and restores what outlives a step; `minutes` is the time between an epoch's checkpoints, 0 for none.
+
+    Every host calls everything at the same point; the first one writes.
+    """
 
     def __init__(
         self,
@@ -30,7 +34,9 @@ class Keeper:
         checkpoints: Checkpoints,
         identity: Identity,
         minutes: float,
+        hosts: Hosts,
     ) -> None:
+        self._hosts = hosts
         self._trainer = trainer
         self._train = train
         self._checkpoints = checkpoints
@@ -45,7 +51,9 @@ class Keeper:
     @property
     def due(self) -> bool:
         """Whether it is time for a checkpoint within the epoch."""
-        return self._checkpoints.wanted and 0 < self._seconds <= time.monotonic() - self._written
+        return self._hosts.decide(
+            self._checkpoints.wanted and 0 < self._seconds <= time.monotonic() - self._written
+        )
 
     def restore(self, checkpoint: Checkpoint) -> Progress:
         """Load a checkpoint into trainer, loader and model directory; returns how far it is."""
@@ -55,7 +63,7 @@ class Keeper:
         load_arrays(self._trainer, folder / WEIGHTS, folder / OPTIMIZER, checkpoint.optimizer)
         self._train.restore_class_counts(checkpoint.class_counts)
         self._train.restore_carried(checkpoint.carried, folder / SAMPLES)
-        if checkpoint.best:
+        if checkpoint.best and self._hosts.first:
             checkpoint.copy_best(self.best_path)
         progress = checkpoint.progress
         self._kept = progress.name
@@ -73,7 +81,7 @@ class Keeper:
         """Write a checkpoint of this moment, unless there is one; Diverged and AlgorithmError say what forbids it."""
         start = time.monotonic()
         self._trainer.unite()
-        if not self._checkpoints.wanted or progress.name == self._kept:
+        if not (self._hosts.first and self._checkpoints.wanted) or progress.name == self._kept:
             return
         self._checkpoints.write(progress.name, lambda folder: self._write(folder, progress))
         self._kept, self._written = progress.name, time.monotonic()
@@ -90,7 +98,8 @@ class Keeper:
 
     def last_is_best(self) -> None:
         """Let the best weights be the last ones too, where those of this moment are of no use."""
-        self._trainer.load_weights(self.best_path)
+        if self._hosts.first:
+            self._trainer.load_weights(self.best_path)
         self.last()
 
     def return_to_best(self) -> None:
@@ -104,6 +113,9 @@ class Keeper:
         self._kept = self._improved = ""
 
     def _save(self, path: Path) -> None:
+        self._trainer.share_statistics()
+        if not self._hosts.first:
+            return
         LOG.info("Serializing model to %s", path)
         self._trainer.save_weights(path)
 

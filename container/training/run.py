@@ -9,6 +9,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -17,53 +19,81 @@ from container.data.audit import Audit, recorded
 from container.data.channels import check_channels, used_channels
 from container.data.colours import ColourMaps
 from container.data.faults import Fault
+from container.data.hosts import Hosts
 from container.data.label_maps import check_label_maps
 from container.data.loader import Loader
-from container.data.samples import FileSamples, Samples, open_samples
+from container.data.samples import Samples, open_samples
 from container.environment import Environment, cpu_count
-from container.errors import ClientError
+from container.errors import Cancelled, ClientError, JobError
 from container.hyperparameters import Hyperparameters
 from container.training.checkpoints import Checkpoint, Checkpoints
 from container.training.progress import Identity, Progress
 from container.training.resume import check_identity, find_checkpoint, hand_over, settle_seed
+from container.training.together import check_classes, count_samples, divide, identify, joined, sent, settle
 
 LOG = logging.getLogger(__name__)
 
 
-def run(environment: Environment, stop: threading.Event) -> None:
-    """Do the job: read everything that can be wrong, train, keep the weights, report. `stop` ends it early."""
+def run(
+    environment: Environment, stop: threading.Event, fail: Callable[[JobError], None] = lambda error: None
+) -> None:
+    """Do the job: read everything that can be wrong, train, keep the weights, report. `stop` ends it early.
+
+    When another of several hosts has failed, this process ends at once, after `fail` has been called with the reason.
+    """
     train_channel = environment.channels.get("train")
     streamed = train_channel is not None and train_channel.input_mode == "Pipe"
     job = hyperparameters.load(environment.hyperparameters, streamed)
-    _check_hosts(environment)
+    try:
+        with joined(environment, job, stop, fail) as hosts:
+            _run(environment, job, hosts, stop)
+    except Cancelled:
+        LOG.warning("stopped on request before all hosts had come: there is no model")
+
+
+def _run(environment: Environment, job: Hyperparameters, hosts: Hosts, requested: threading.Event) -> None:
+    """Do the job as one of its hosts; `requested` is set when this one is asked to stop."""
     used = used_channels(environment)
-    with recorded(environment.output_data_dir) as notes:
+    folder = environment.output_data_dir / ("" if hosts.first else hosts.name)
+    with recorded(folder) as notes:
         check_channels(environment)
         check_label_maps(environment.channels, used)
         samples, unopened = _open_all(environment, used, job)
     checkpoints = Checkpoints(environment.checkpoint_dir)
-    checkpoint = find_checkpoint(checkpoints, job, environment.job_name)
-    job = settle_seed(_settle_count(job, samples.get("train")), checkpoint)
-    audit = Audit(job, samples, environment.output_data_dir, unopened, notes)
-    audit.run(_audit_mode(environment, job), stop)
-    loaders = {channel: Loader(samples[channel], job, stop, audit) for channel in used}
+    checkpoint = find_checkpoint(checkpoints, job, environment.job_name) if hosts.first else None
+    sharded = {channel: environment.channels[channel].sharded for channel in used}
+    job = _settle_count(job, hosts, samples.get("train"), sharded["train"])
+    job = settle(settle_seed(job, checkpoint), hosts)
+    audit = Audit(
+        job, samples, folder, unopened, notes, [name for name in used if sharded[name]], divided=hosts.count > 1
+    )
+    mode = _audit_mode(environment, job)
+    audit.run(mode, requested)
+    if not hosts.agree() and mode == "full":
+        check_classes(hosts, audit, {name: sharded[name] and samples[name].listed() is not None for name in used})
+    divisions = divide(hosts, environment.channels, samples, job)
+    loaders = {channel: Loader(samples[channel], job, requested, audit, divisions[channel]) for channel in used}
+    data = identify(hosts, loaders)
     if checkpoint:
-        check_identity(checkpoint, job, {channel: loader.identity() for channel, loader in loaders.items()})
+        check_identity(checkpoint, job, data)
     os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # MXNet reads it once, and would take half
     artifacts.remove_temporaries(environment.model_dir)
-    if stop.is_set() or not train(environment, job, loaders, checkpoints, checkpoint, stop):
-        _end_untrained(environment, job, checkpoint)
+    stopped = hosts.agree()
+    if stopped or not train(environment, job, hosts, loaders, data, checkpoints, checkpoint, requested):
+        _end_untrained(environment, job, hosts, checkpoint)
 
 
 def train(
     environment: Environment,
     job: Hyperparameters,
+    hosts: Hosts,
     loaders: dict[str, Loader],
+    data: dict[str, dict[str, Any]],
     checkpoints: Checkpoints,
     checkpoint: Checkpoint | None,
-    stop: threading.Event,
+    requested: threading.Event,
 ) -> bool:
-    """Train on the input that `run` has checked; only from here on the framework is there.
+    """Train on the input that `run` has checked; with one host, only from here on the framework is there.
 
     Returns False when it was stopped before anything was trained; then it has left no model.
     """
@@ -78,32 +108,35 @@ def train(
     from container.training.keeper import Keeper
     from container.training.report.reporter import Reporter
 
-    if stop.is_set():
+    if hosts.stop.is_set():
         return False
     began = time.monotonic()
     devices = choose_devices()
-    data = {channel: loader.identity() for channel, loader in loaders.items()}
-    identity = Identity(job.as_dict(), data, len(devices), environment.job_name)
+    (all_devices,) = hosts.total(len(devices))
+    identity = Identity(job.as_dict(), data, all_devices, environment.job_name)
     job = settle_precision(job, devices)
     network = start_network(environment, job, devices)
     check_room(network, environment.model_dir, job.quantize is True)
-    trainer = Trainer(network, job, devices)
-    explain_optimizer(job, len(devices))
+    trainer = Trainer(network, job, devices, hosts)
+    keeper = Keeper(trainer, loaders["train"], environment, checkpoints, identity, job.checkpoint_minutes, hosts)
+    with sent(hosts, checkpoint) as found:
+        progress = keeper.restore(found) if found else _begin(job, hosts, checkpoints, loaders["train"])
+    if not hosts.first:
+        return Fit(trainer, job, hosts, keeper, progress).run(loaders["train"], loaders["validation"])
+    explain_optimizer(job, all_devices)
     explain_loss(job)
-    keeper = Keeper(trainer, loaders["train"], environment, checkpoints, identity, job.checkpoint_minutes)
-    progress = keeper.restore(checkpoint) if checkpoint else _begin(job, checkpoints)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
-    reporter = Reporter(environment, job, loaders, ", ".join(map(str, devices)))
+    reporter = Reporter(environment, job, loaders, _list_devices(hosts, devices))
     reporter.seconds["preparation"] = time.monotonic() - began
-    fit = Fit(trainer, job, environment.current_host, keeper, progress, stop, reporter)
+    fit = Fit(trainer, job, hosts, keeper, progress, reporter)
     started = time.monotonic()
     try:
         with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
             trained = fit.run(loaders["train"], loaders["validation"])
         if trained:
             epoch_seconds = (time.monotonic() - started) / max(1, loaders["train"].training_passes)
-            Finish(environment, job, trainer, loaders, stop, reporter).run(progress.history, epoch_seconds)
-            reporter.end(progress.history, "stopped on request" if stop.is_set() else "finished")
+            Finish(environment, job, trainer, loaders, requested, reporter).run(progress.history, epoch_seconds)
+            reporter.end(progress.history, "stopped on request" if requested.is_set() else "finished")
     except BaseException:
         reporter.end(progress.history, "failed, as output/failure says")
         raise
@@ -112,17 +145,27 @@ def train(
     return trained
 
 
-def _begin(job: Hyperparameters, checkpoints: Checkpoints) -> Progress:
+def _list_devices(hosts: Hosts, devices: Sequence[object]) -> str:
+    own = ", ".join(map(str, devices))
+    return own if hosts.count == 1 else f"{own} on each of {', '.join(hosts.names)}"
+
+
+def _begin(job: Hyperparameters, hosts: Hosts, checkpoints: Checkpoints, train: Loader) -> Progress:
     """Begin at the beginning; with `_resume=restart` what earlier jobs have left would pass for this one's."""
-    if job.resume == "restart":
+    if job.resume == "restart" and hosts.first:
         checkpoints.clear()
     if checkpoints.wanted:
         LOG.info("there is no whole checkpoint in %s: training begins at its beginning", checkpoints.folder)
-    return Progress(iterations=max(1, job.num_training_samples // job.mini_batch_size))
+    planned = train.division.passes if train.enterable else 0  # of shards it follows from the longest
+    return Progress(iterations=planned or max(1, job.num_training_samples // job.mini_batch_size))
 
 
-def _end_untrained(environment: Environment, job: Hyperparameters, checkpoint: Checkpoint | None) -> None:
+def _end_untrained(
+    environment: Environment, job: Hyperparameters, hosts: Hosts, checkpoint: Checkpoint | None
+) -> None:
     """Say that this start has trained nothing; a checkpoint's weights are the model all the same."""
+    if not hosts.first:
+        return
     if checkpoint is None:
         LOG.warning("stopped on request before anything was trained: there is no model")
         return
@@ -157,17 +200,13 @@ def _audit_mode(environment: Environment, job: Hyperparameters) -> str:
     return job.audit or ("fast" if streamed else "full")
 
 
-def _settle_count(job: Hyperparameters, train: Samples | None) -> Hyperparameters:
+def _settle_count(job: Hyperparameters, hosts: Hosts, train: Samples | None, sharded: bool) -> Hyperparameters:
     """Count the training samples where the job does not say how many they are."""
-    if job.num_training_samples or not isinstance(train, FileSamples):
+    if job.num_training_samples:
         return job
-    LOG.info("num_training_samples is not given: %d training samples were counted", len(train))
-    return dataclasses.replace(job, num_training_samples=len(train))
+    count = count_samples(hosts, train, sharded)
+    if not count:
+        return job
+    LOG.info("num_training_samples is not given: %d training samples were counted", count)
+    return dataclasses.replace(job, num_training_samples=count)
 
-
-def _check_hosts(environment: Environment) -> None:
-    if len(environment.hosts) > 1:
-        raise ClientError(
-            f"this algorithm trains on one instance, with all of its GPUs; the job has {len(environment.hosts)}: "
-            "set instance_count=1"
-        )

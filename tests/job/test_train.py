@@ -215,13 +215,6 @@ def test_a_wrong_pixel_is_named_with_its_file(make_job: JobFactory) -> None:
     )
 
 
-def test_several_hosts_are_refused(make_job: JobFactory) -> None:
-    root = make_job()
-    hosts = {"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]}
-    (root / "input/config/resourceconfig.json").write_text(json.dumps(hosts))
-    assert failure(root).startswith("ClientError: this algorithm trains on one instance")
-
-
 def test_a_person_at_a_terminal_sees_a_progress_bar(make_job: JobFactory) -> None:
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))

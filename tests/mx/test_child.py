@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from container.engines.child import ChildEngine, _open
+from container.engines.child import ChildEngine, _most_pixels, _open
 from container.errors import AlgorithmError, Cancelled
 from container.mx.export import export_onnx
 from tests.mx.test_export import CLASSES, build_network, random_image, reference
@@ -97,13 +97,18 @@ def test_a_process_that_starts_is_given_up_too(model_dir: Path) -> None:
 
 
 def test_the_largest_image_follows_the_memory(model_dir: Path) -> None:
-    by_graph = [_open(model_dir / "model.onnx", 1, memory)[1] for memory in (0, 2**30, 2**31, 2**40)]
-    by_mxnet = [_open(model_dir, 1, memory)[1] for memory in (0, 2**30, 2**40)]
-    # 400 bytes per pixel and 12 beside them, and 256 MB; pixels beyond a tile's 4 million take those 12 alone
-    assert by_graph[1] == pytest.approx((2**30 - 2**28) / 412, rel=1e-3)
-    assert by_graph[2] == pytest.approx((2**31 - 2**28 - 400 * 4_000_000) / 12, rel=1e-3)
-    # 700 bytes per pixel, 4.4 per class, 8 beside them, and 128 MB
-    assert by_mxnet[1] == pytest.approx((2**30 - 2**27) / (708 + 4.4 * CLASSES), rel=1e-3)
+    by_graph, by_mxnet = (
+        [_most_pixels(_open(source, 1).planner, memory) for memory in (0, 2**28, 2**31, 2**40)]
+        for source in (model_dir / "model.onnx", model_dir)
+    )
+    # beside the 8 bytes per pixel of the process that asks: 310 of the network, 5 of the image and its mask, an eighth
+    # and 5 for each class, less the 64 MB that are the model's
+    each = 8 + 310 + 5 + (1 / 8 + 5) * CLASSES
+    assert by_graph[1] == pytest.approx((2**28 + 2**26) / each, rel=1e-3)
+    # in tiles of a million pixels decoding takes most: 28 beside those 8
+    assert by_graph[2] == pytest.approx(2**31 / 36, rel=1e-3)
+    # 700 bytes per pixel, 4.4 per class, 28 and 8 beside them, and 128 MB
+    assert by_mxnet[1] == pytest.approx((2**28 - 2**27) / (736 + 4.4 * CLASSES), rel=1e-3)
     assert by_graph[0] == by_mxnet[0] == 0
     assert by_graph[-1] == by_mxnet[-1] == 2**28 - 1
 

@@ -185,26 +185,6 @@ def test_large_images_do_not_leave_their_memory_behind(engine: OpenVinoEngine, m
     assert engine.mask(small).shape == (16, 16)
 
 
-def test_memory_stays_within_what_is_stated(graph: Path) -> None:
-    program = f"""
-import sys
-from pathlib import Path
-import numpy as np
-from container.engines.openvino import OpenVinoEngine
-def kilobytes(field):
-    return int(next(line for line in open("/proc/self/status") if line.startswith(field)).split()[1])
-engine = OpenVinoEngine(Path({str(graph)!r}), "float32", threads=2)
-engine.warm()
-before = kilobytes("VmRSS")
-engine.mask(np.zeros((300, 500, 3), np.uint8))
-plan = engine.planner.plan(300, 500, 2**32)
-print((kilobytes("VmHWM") - before) * 1024, plan.memory + engine.standing)
-"""
-    printed = subprocess.run([sys.executable, "-c", program], cwd=PROGRAM, check=True, capture_output=True, text=True)
-    taken, stated = map(int, printed.stdout.split())
-    assert 50e6 < taken < stated < 1e9
-
-
 def test_serving_reaches_for_no_network_and_no_mxnet(graph: Path) -> None:
     program = f"""
 import sys, threading
@@ -372,7 +352,7 @@ def test_the_command_quantizes_an_archive(graph: Path, tmp_path: Path) -> None:
 
 def test_threads_wait_for_a_slot(graph: Path) -> None:
     engine = OpenVinoEngine(graph, "float32", threads=1, slots=1)
-    with engine._slot(random_image(8, 8)[0]):
+    with engine._slot(random_image(8, 8)[0], None, "mask"):
         waiting = threading.Thread(target=engine.mask, args=(random_image(8, 8)[0],))
         waiting.start()
         waiting.join(timeout=0.2)

@@ -13,7 +13,7 @@ from tests.conftest import PROGRAM
 from tests.sagemaker.conftest import IMAGE
 
 NAME = "semantic_segmentation.ipynb"
-SMALLER = {'"--train", "48", "--validation", "8"': '"--train", "8", "--validation", "2"', '"epochs": 8': '"epochs": 1'}
+SMALLER = {'"--train", "48", "--validation", "8"': '"--train", "8", "--validation", "4"', '"epochs": 8': '"epochs": 1'}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_its_cells_run(
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("IMAGE", IMAGE)
     where = {"metadata": {"path": str(tmp_path / "examples")}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute(env=dict(os.environ))
+    NotebookClient(notebook, timeout=900, kernel_name="python3", resources=where).execute(env=dict(os.environ))
     text = printed(notebook)
     assert "'train': 8" in text
     assert "of the pixels are right" in text

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
+import multiprocessing
 import os
 import random
 import signal
@@ -28,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import requests
 
-from benchmarks.slow_peers import KINDS, slow_peers
+from benchmarks.slow_peers import KINDS, Peers, keep_open
 from container.mx.export import export_onnx
 from tests.conftest import wait_until
 from tests.fuzz.bodies import bodies
@@ -118,6 +119,19 @@ def weigh(server: Server) -> tuple[int, int]:
             megabytes += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) // 1024
             descriptors += len(os.listdir(f"/proc/{process}/fd"))
     return megabytes, descriptors
+
+
+@contextlib.contextmanager
+def slow_peers(port: int, kinds: list[Peers]) -> Iterator[None]:
+    """Have such connections within the block, from a process of their own."""
+    _, its = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=keep_open, args=(port, kinds, its), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
 
 
 def kill_workers(server: Server, end: float) -> int:

@@ -202,7 +202,7 @@ def test_an_image_that_never_fits_beside_its_model_is_413() -> None:
     assert invoke(client, "1") == 1
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "x" * 1025, "new\nline"])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "x" * 1025, "new\nline"])
 def test_a_name_that_no_address_can_hold_is_400(name: str) -> None:
     answer = load(Disk().client(), name, "/models/1")
     assert answer.status_code == 400

@@ -1,0 +1,203 @@
+"""Real jobs on several hosts: they train as one does, and end together, whatever happens to one of them.
+
+CLUSTER=all runs every combination of hosts and devices, and every process killed at every moment.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+from PIL import Image
+
+from container.mx.network import SegmentationNetwork, load_weights
+from tests.conftest import wait_until
+from tests.job import cluster
+
+ALL = os.environ.get("CLUSTER") == "all"
+STEPS = {"train": 20, "mini_batch_size": "4"}  # five
+SHAPES = [(2, 1), (2, 2), (3, 1), (3, 2)] if ALL else [(2, 2)]
+DEADLINE = 30  # seconds from a host's end to that of all
+PATIENCE = 300  # seconds for what a busy machine delays
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """Leave no process of a test that has failed."""
+    yield
+    for each in cluster.STARTED:
+        each.kill()
+    cluster.STARTED.clear()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A job on one host and one device, and how it would have begun."""
+    root = tmp_path_factory.mktemp("alone")
+    (host,) = cluster.lay_out(root, 1, **STEPS)
+    cluster.run([host], devices=1)
+    yield host
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(("hosts", "devices"), SHAPES)
+def test_hosts_train_as_one(tmp_path: Path, alone: Path, hosts: int, devices: int) -> None:
+    roots = cluster.lay_out(tmp_path, hosts, **STEPS)
+    cluster.run(roots, devices)
+    expected, found = cluster.weights(alone), cluster.weights(roots[0])
+    for name, weight in expected.items():
+        np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=name)
+    first, *others = (json.loads((root / "output/data/report.json").read_text()) for root in (alone, roots[0]))
+    for name in ("train_loss", "mIOU", "pixel_accuracy"):
+        assert others[0]["epochs"][0][name] == pytest.approx(first["epochs"][0][name], rel=1e-5)
+    for root in roots[1:]:
+        assert not [path for path in (root / "model").rglob("*") if path.is_file()]
+        assert "#quality_metric" not in cluster.log(root) and "#metrics" not in cluster.log(root)
+
+
+def process(starter: subprocess.Popen[str], role: str) -> int:
+    """Return the id of a host's training, or of the process beside it that has this role."""
+    if role == "worker":
+        return starter.pid
+
+    def find() -> list[int]:
+        children = Path(f"/proc/{starter.pid}/task/{starter.pid}/children").read_text().split()
+        return [int(each) for each in children if role in Path(f"/proc/{each}/cmdline").read_text().split("\0")]
+
+    wait_until(lambda: bool(find()), PATIENCE)
+    return find()[0]
+
+
+def await_log(root: Path, text: str) -> None:
+    wait_until(lambda: text in cluster.log(root), PATIENCE, lambda: cluster.log(root))
+
+
+MOMENTS = {
+    "start": ("host 127.0.0.2 has come", "host 127.0.0.1 is there"),
+    "middle": ("iterations: 2 ", ""),
+    "end": ("Serializing model to {}/model/model_algo-1", ""),
+}
+KILLED = [("worker", 1), ("worker", 2), ("server", 1), ("server", 2), ("scheduler", 1)]
+FEW = [("worker", 2, "middle"), ("server", 1, "start")]
+CASES = [(*who, moment) for who in KILLED for moment in MOMENTS] if ALL else FEW
+
+
+@pytest.mark.parametrize(("role", "number", "moment"), CASES)
+def test_all_hosts_end_when_a_process_of_one_is_killed(tmp_path: Path, role: str, number: int, moment: str) -> None:
+    epochs = "1" if moment == "end" else "1000"
+    count = 3 if moment == "start" else 2  # the third never comes
+    roots = cluster.lay_out(tmp_path, count, epochs=epochs, mini_batch_size="3", _logging_frequency="1")[:2]
+    started = [cluster.start(root) for root in roots]
+    target = process(started[number - 1], role)
+    for root, text in zip(roots, MOMENTS[moment], strict=True):
+        await_log(root, text.format(roots[0]))
+    os.kill(target, signal.SIGKILL)
+    killed = time.monotonic()
+    logs = functools.partial(map, cluster.log, roots)
+    wait_until(lambda: all(each.poll() is not None for each in started), PATIENCE, lambda: "\n".join(logs()))
+    assert time.monotonic() - killed < DEADLINE
+    codes = [each.returncode for each in started]
+    if moment == "end" and codes[0] == 0:  # it came too late to do harm
+        load_weights(SegmentationNetwork("fcn", "resnet-18", 2), roots[0] / "model/model_algo-1", [mx.cpu()])
+        return
+    for root, code in zip(roots, codes, strict=True):
+        if role == "worker" and root == roots[number - 1]:
+            assert code == -signal.SIGKILL
+            continue
+        assert code == 1, cluster.log(root)
+        reason = cluster.failure(root)
+        own = role != "worker" and root == roots[number - 1]
+        told = f"the {role} process beside this host's training ended by signal 9" if own else f"host 127.0.0.{number} "
+        assert reason.startswith("PlatformError: ") and told in reason
+
+
+def test_a_hosts_failure_is_named_on_all(tmp_path: Path) -> None:
+    roots = cluster.lay_out(tmp_path, 2)
+    Image.new("L", (48, 40), 9).save(roots[1] / "input/data/train_annotation/train-2.png")
+    started = [cluster.start(root) for root in roots]
+    assert [each.wait(PATIENCE) for each in started] == [1, 1], cluster.log(roots[0])
+    reason = f"annotation of {roots[1]}/input/data/train/train-2.jpg: pixel value 9 is no class"
+    assert cluster.failure(roots[1]).startswith(f"ClientError: {reason}")
+    assert cluster.failure(roots[0]).startswith(f"ClientError: host 127.0.0.2 has failed, which ends the job: {reason}")
+
+
+def test_a_stopped_job_leaves_a_model_and_goes_on_from_the_first_hosts_checkpoint(tmp_path: Path, alone: Path) -> None:
+    roots = cluster.lay_out(tmp_path, 2, **STEPS, _logging_frequency="1")
+    for root in roots:
+        (root / "checkpoints").mkdir()
+    started = [cluster.start(root, devices=1) for root in roots]
+    await_log(roots[0], "iterations: 2 ")
+    started[1].send_signal(signal.SIGTERM)
+    assert [each.wait(PATIENCE) for each in started] == [0, 0], cluster.log(roots[0])
+    load_weights(SegmentationNetwork("fcn", "resnet-18", 2), roots[0] / "model/model_best.params", [mx.cpu()])
+    assert "stopping on request, in epoch 0" in cluster.log(roots[0])
+    assert not list((roots[1] / "checkpoints").iterdir())
+    cluster.run(roots, devices=1)
+    for root in roots:
+        assert "resuming from" in cluster.log(root)
+    expected, found = cluster.weights(alone), cluster.weights(roots[0])
+    for name, weight in expected.items():
+        np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_shards_make_equal_steps_and_a_host_without_data_takes_part(tmp_path: Path) -> None:
+    roots = cluster.lay_out(tmp_path, 2, train=7, validation=3, epochs="2", num_training_samples=None)
+    cluster.shard(roots, train=(2, 5), validation=(3, 0))
+    cluster.run(roots)
+    report = json.loads((roots[0] / "output/data/report.json").read_text())
+    log = cluster.log(roots[0])
+    assert "num_training_samples is not given: 7 training samples were counted" in log
+    assert "LRScheduler setup: iters per epoch: 5, num_epochs 2" in log  # one of the five, and one of the two again
+    assert "learning rate now follows" not in log and "no longer holds" not in log
+    assert len(report["epochs"]) == 2
+    (roots[1] / "input/data/train_annotation/train-2.png").unlink()
+    started = [cluster.start(root) for root in roots]
+    assert [each.wait(PATIENCE) for each in started] == [1, 1], log
+    assert "which tears pairs: stream an augmented manifest in Pipe mode, or set S3DataDistributionType of " in (
+        cluster.failure(roots[1])
+    )
+
+
+def test_streams_end_together_whatever_each_host_gets(tmp_path: Path) -> None:
+    roots = cluster.lay_out(tmp_path, 2, train=6, num_training_samples="400", _shuffle_buffer="0")
+    feeders = [cluster.stream(root, pairs, True) for root, pairs in zip(roots, (slice(4), slice(4, 6)), strict=True)]
+    started = [cluster.start(root, feeder=feeder) for root, feeder in zip(roots, feeders, strict=True)]
+    assert [each.wait(PATIENCE) for each in started] == [0, 0], cluster.log(roots[0])
+    log = cluster.log(roots[0])
+    assert "num_training_samples is 400, but the first epoch trained on 6 samples" in log
+
+
+@pytest.mark.skipif(not ALL, reason="CLUSTER=all")
+def test_a_stream_that_every_host_gets_trains_as_files_do(tmp_path: Path) -> None:
+    settings = {**STEPS, "_shuffle_buffer": "0"}
+    (alone,) = cluster.lay_out(tmp_path / "alone", 1, **settings)
+    cluster.run([alone], devices=1)
+    roots = cluster.lay_out(tmp_path / "hosts", 2, **settings)
+    feeders = [cluster.stream(root, slice(None), False) for root in roots]
+    started = [cluster.start(root, 1, feeder) for root, feeder in zip(roots, feeders, strict=True)]
+    assert [each.wait(PATIENCE) for each in started] == [0, 0], cluster.log(roots[0])
+    expected, found = cluster.weights(alone), cluster.weights(roots[0])
+    for name, weight in expected.items():
+        np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_a_host_that_has_no_address_or_does_not_come_is_named(tmp_path: Path) -> None:
+    (root,) = cluster.lay_out(tmp_path, 1)
+    for host, told in (
+        ("algo-2.invalid", "algo-2.invalid: no address after 2 s"),
+        ("127.0.0.2", "after 2 s 127.0.0.2 had not come"),
+    ):
+        config = {"current_host": "127.0.0.1", "hosts": ["127.0.0.1", host]}
+        (root / "input/config/resourceconfig.json").write_text(json.dumps(config))
+        assert cluster.start(root, CLUSTER_TIMEOUT_SECONDS="2").wait(PATIENCE) == 1
+        assert cluster.failure(root).startswith("PlatformError: ") and told in cluster.failure(root)
