@@ -1,16 +1,17 @@
 # The commands of this project; `make` alone lists them.
 
 UV := uv==0.13.9
-LOCKS := build cpu gpu test sagemaker audit
+LOCKS := build cpu gpu test sagemaker sagemaker3 audit
 NAME ?= semantic-segmentation
 IMAGE ?= $(NAME):cpu
 export IMAGE PRETRAINED PRETRAINED_MIRROR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs audit bench fuzz lock clean image-cpu image test-container test-demo test-sagemaker test-gpu
+.PHONY: help setup demo test lint docs audit bench fuzz lock clean image-cpu image test-container test-demo test-sagemaker \
+	test-sagemaker2 test-sagemaker3 test-gpu
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## make .venv from a Python 3.10 or 3.11 (PYTHON=/path/to/python to choose one)
 
@@ -38,15 +39,20 @@ test-container: setup ## run the built image as the platform does (IMAGE=semanti
 test-demo: demo ## run the demo, then test what only a trained model can show
 	.venv/bin/python -m pytest -m demo tests/demo -rP
 
-test-sagemaker: setup .venv-sagemaker/installed ## drive the built image with SageMaker's own client in local mode
+test-sagemaker: test-sagemaker3 test-sagemaker2 ## run the examples with SageMaker's SDKs and the built image
+
+test-sagemaker3: setup .venv-sagemaker3/installed ## the part of test-sagemaker that is SDK 3's, boto3's and the notebook's
+	.venv-sagemaker3/bin/python -m pytest -m sagemaker tests/sagemaker $(ARGS)
+
+test-sagemaker2: setup .venv-sagemaker/installed ## the part of test-sagemaker that is SDK 2's
 	.venv-sagemaker/bin/python -m pytest -m sagemaker tests/sagemaker $(ARGS)
 
 test-gpu: setup ## test what only GPUs can show, on an instance that has some (docs/limits.md)
 	local_test/test_gpu.sh $(ARGS)
 
-.venv-sagemaker/installed: requirements/sagemaker.txt
-	.venv/bin/python -m venv --clear .venv-sagemaker
-	.venv-sagemaker/bin/python -m pip install -qq --no-deps --require-hashes -r requirements/sagemaker.txt
+.venv-%/installed: requirements/%.txt
+	.venv/bin/python -m venv --clear .venv-$*
+	.venv-$*/bin/python -m pip install -qq --no-deps --require-hashes -r $<
 	touch $@
 
 lint: setup ## check style, types, import fences, dead code, spelling, scripts and Dockerfiles
@@ -64,11 +70,6 @@ docs: setup ## render the pages' tables anew
 audit: setup .venv-audit/installed ## ask for known vulnerabilities of what the images ship (needs the internet)
 	.venv/bin/python -m local_test.vulnerabilities
 
-.venv-audit/installed: requirements/audit.txt
-	.venv/bin/python -m venv --clear .venv-audit
-	.venv-audit/bin/python -m pip install -qq --no-deps --require-hashes -r requirements/audit.txt
-	touch $@
-
 bench: setup ## run every benchmark
 	set -e; for script in benchmarks/*.py; do echo "$$script"; .venv/bin/python -m "benchmarks.$$(basename "$$script" .py)"; done
 
@@ -80,5 +81,5 @@ lock: setup ## resolve requirements/*.in anew
 	done
 
 clean: ## remove the environment, caches and the local jobs' files
-	rm -rf .venv .venv-sagemaker .venv-gpu .venv-audit .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
+	rm -rf .venv .venv-sagemaker .venv-sagemaker3 .venv-gpu .venv-audit .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -73,6 +73,19 @@ class Hyperparameters:
     exif_orientation: str
     class_names: Mapping[str, str] | None  # by class id in decimal
     tensorboard: bool
+    class_weights: str | list[float] | None
+    loss: str
+    focal_gamma: float
+    ohem_share: float
+    rare_crops: float
+    warmup_iterations: int
+    ema: float
+    accumulate: int
+    clip_norm: float | None
+    augmentation: str | Mapping[str, Any]
+    on_divergence: str
+    validation: str
+    validation_interval: int
 
     @property
     def crop(self) -> int:
@@ -117,7 +130,7 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
     faults = [fault for error in Draft202012Validator(schema).iter_errors(values) for fault in _describe(error, schema)]
     if streamed and "num_training_samples" not in values:
         faults.append("num_training_samples is required in Pipe mode")
-    faults += _misnamed(values)
+    faults += [*_misnamed(values), *_misweighted(values), *_misscaled(values)]
     if faults:
         faults.sort()
         raise ClientError(f"{len(faults)} hyperparameter{'s are' if len(faults) > 1 else ' is'} not valid", faults)
@@ -169,6 +182,38 @@ def _misnamed(values: Mapping[str, Any]) -> list[str]:
         return []
     listed = ", ".join(f"{label} ({names[label]})" for label in strange[:10])
     return [f"_class_names names classes that are not there, num_classes being {count}: {listed}"]
+
+
+def _misweighted(values: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong with a list of `_class_weights` that the schema cannot know."""
+    weights, count = values.get("_class_weights"), values.get("num_classes")
+    if not isinstance(weights, list) or not all(_is_number(weight) for weight in weights):
+        return []
+    if type(count) is int and len(weights) != count:
+        return [f"_class_weights has {len(weights)} numbers, num_classes is {count}: give one for each class"]
+    if any(weight != weight for weight in weights) or not any(weights):
+        return ["_class_weights must be numbers, not NaN, and one of them more than 0"]
+    return []
+
+
+def _misscaled(values: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong with the strengths of `_augmentation` that the schema cannot know."""
+    strengths = values.get("_augmentation")
+    if not isinstance(strengths, dict):
+        return []
+    scale = strengths.get("scale", [1, 1])
+    numbers = [value for value in strengths.values() if _is_number(value)]
+    if isinstance(scale, list) and len(scale) == 2 and all(map(_is_number, scale)):
+        if scale[0] > scale[1]:
+            return [f"scale of _augmentation must be [smallest, largest], not {scale}"]
+        numbers += scale
+    if any(number != number for number in numbers):
+        return ["the strengths of _augmentation must be numbers, not NaN"]
+    return []
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _unknown(name: str, schema: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ The lines are the built-in algorithm's own, to the letter: tuning jobs and dashb
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -22,6 +22,17 @@ METRIC_DEFINITIONS = {
     "validation:pixel_accuracy": r"#quality_metric\. host: \S+, epoch: \S+, validation pixel_accuracy: (\S+) \.",
     "validation:throughput": r"#throughput_metric\. host: \S+, epoch: \S+, validation throughput: (\S+) samples/sec",
 }
+
+
+def class_metric_definitions(classes: Iterable[int]) -> dict[str, str]:
+    """Return names and regular expressions of the lines with these classes' IoU; a job may define 40 metrics in all."""
+    start = r"#quality_metric\. host: \S+, epoch: \S+, validation "
+    return {f"validation:IOU_{label}": rf"{start}{class_name(label)}: (\S+) \." for label in classes}
+
+
+def class_name(label: int) -> str:
+    """Call a class's IoU in its `quality_line`, by id alone: names may hold anything."""
+    return f"IOU of class {label}"
 
 
 def quality_line(host: str, epoch: int, name: str, value: float) -> str:

@@ -25,6 +25,9 @@ def convert(value: Any, entry: Mapping[str, Any]) -> Any:
     Values may be strings (`"240"`), JSON inside strings (`"\\"fcn\\""`) or JSON values.
     """
     value, kind = _decode(value), entry.get("type")
+    if "anyOf" in entry:  # a word, or something in JSON, encoded once or twice
+        value = _decode(value)
+        return value.strip() if isinstance(value, str) else value
     if "pattern" in entry:
         return _integers(value)
     if kind == "object":
@@ -87,6 +90,8 @@ def _decode(value: Any) -> Any:
 
 def describe_range(entry: Mapping[str, Any]) -> str:
     """Render a property's type and range: `integer > 16`, `0 < number ≤ 1`, `fcn, psp or deeplab`."""
+    if "x-range" in entry:
+        return str(entry["x-range"])
     if "enum" in entry:
         *choices, last = map(str, entry["enum"])
         return ", ".join(choices) + " or " + last

@@ -39,7 +39,7 @@ def shipped() -> list[str]:
 
 def licence(package: PackageMetadata) -> str:
     """Return what a package says of its licence, in SPDX's words where it uses others."""
-    said = package.get("License-Expression") or package.get("License") or ""
+    said = _first(package, "License-Expression") or _first(package, "License")
     if not said or len(said) > 60 or said == "Dual License":
         classifiers = package.get_all("Classifier") or []
         names = (name.rpartition("::")[2].strip() for name in classifiers if name.startswith("License"))
@@ -52,8 +52,12 @@ def home(package: PackageMetadata) -> str:
     named = [entry.split(", ", 1) for entry in package.get_all("Project-URL") or []]
     addresses = {name.lower(): address for name, address in named}
     wanted = ("homepage", "source", "source code", "repository", "documentation")
-    found = package.get("Home-page") or next((addresses[name] for name in wanted if name in addresses), "")
+    found = _first(package, "Home-page") or next((addresses[name] for name in wanted if name in addresses), "")
     return re.sub("^http:", "https:", found)
+
+
+def _first(package: PackageMetadata, field: str) -> str:
+    return str((package.get_all(field) or [""])[0])
 
 
 def _spdx(words: str) -> str:

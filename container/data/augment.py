@@ -11,30 +11,48 @@ import numpy as np
 
 from container.arrays import Array, Uint8Array
 from container.data.reading import IGNORE
+from container.data.strengths import MEAN_COLOUR, Strengths, hide, jitter, rotated_crop
 
-MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean (.485, .456, .406) × 255
+AS_GLUONCV = Strengths()
 
 
 def random_crop(
-    image: Uint8Array, labels: Uint8Array, base_size: int, crop_size: int, rng: np.random.Generator
+    image: Uint8Array,
+    labels: Uint8Array,
+    base_size: int,
+    crop_size: int,
+    rng: np.random.Generator,
+    strengths: Strengths = AS_GLUONCV,
+    anchor: tuple[int, int] | None = None,
 ) -> tuple[Array, Array]:
     """Augment as GluonCV does: mirror, scale the long side to base_size × U(0.5, 2), crop, blur half of the time.
 
     Takes uint8 (H, W, 3) and (H, W), returns uint8 (crop_size, crop_size, 3) and (crop_size, crop_size). What
-    the scaled image does not cover is the mean colour, labelled 255.
+    the scaled image does not cover is the mean colour, labelled 255. `strengths` may do more; the crop lies about the
+    pixel `anchor` (row, column), where one is given, as nearly as the image's borders allow.
     """
     height, width = labels.shape
-    scale = base_size * rng.uniform(0.5, 2.0) / max(height, width)
+    scale = base_size * rng.uniform(*strengths.scale) / max(height, width)
     side = crop_size / scale  # of the crop, in the decoded image's pixels
-    rows = _random_span(height, side, rng)
-    columns = _random_span(width, side, rng)
+    rows = _choose_span(height, side, rng, anchor and anchor[0])
+    columns = _choose_span(width, side, rng, anchor and anchor[1])
     mirrored = rng.random() < 0.5
     blur = rng.random() if rng.random() < 0.5 else 0.0
-    crop, crop_labels = _resample(image[rows, columns], labels[rows, columns], scale, crop_size)
+    if strengths.rotation:
+        degrees = rng.uniform(-strengths.rotation, strengths.rotation)
+        crop, crop_labels = rotated_crop(image, labels, (rows, columns), scale, anchor, degrees, crop_size)
+    else:
+        crop, crop_labels = _resample(image[rows, columns], labels[rows, columns], scale, crop_size)
     if mirrored:
         crop, crop_labels = crop[:, ::-1], crop_labels[:, ::-1]
+    if strengths.vertical_flip and rng.random() < strengths.vertical_flip:
+        crop, crop_labels = crop[::-1], crop_labels[::-1]
+    if strengths.colour:
+        crop = jitter(crop, strengths.colour, rng)
     if blur > 0.1:  # a smaller sigma changes no pixel
         crop = cv2.GaussianBlur(np.ascontiguousarray(crop), (0, 0), blur)
+    if strengths.dropout:
+        crop, crop_labels = hide(crop, crop_labels, strengths.dropout, rng)
     return crop, crop_labels
 
 
@@ -47,10 +65,13 @@ def centre_crop(image: Uint8Array, labels: Uint8Array, crop_size: int) -> tuple[
     return _resample(image[rows, columns], labels[rows, columns], crop_size / side, crop_size)
 
 
-def _random_span(length: int, side: float, rng: np.random.Generator) -> slice:
-    """Choose `side` of `length` pixels, or all of them when there are no more."""
+def _choose_span(length: int, side: float, rng: np.random.Generator, middle: int | None) -> slice:
+    """Choose `side` of `length` pixels, or all of them when there are no more; about `middle`, or anywhere."""
     size = max(1, min(length, round(side)))
-    start = int(rng.integers(0, length - size + 1))
+    if middle is None:
+        start = int(rng.integers(0, length - size + 1))
+    else:
+        start = max(0, min(middle - size // 2, length - size))
     return slice(start, start + size)
 
 

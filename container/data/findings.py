@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from container.arrays import Array, Uint8Array
+from container.data.class_counts import ClassCounts
 from container.data.colours import colour_codes
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE, Reading, UnmappedColours
@@ -86,6 +87,7 @@ class Findings:
         self.is_colour = False
         self.labels = np.zeros(256, np.int64)  # pixels by label
         self.images = np.zeros(256, np.int64)  # images by label
+        self.within = np.zeros(256, np.int64)  # by label, pixels labelled with a class in the images that have it
         self.unlabelled: list[str] = []
         self.mostly_ignored: list[str] = []
         self.turned: list[str] = []
@@ -109,6 +111,7 @@ class Findings:
             self._count_values(seen.reading, present)
             self.labels += labels
             self.images += labels > 0
+            self.within += (labels > 0) * labels[: self.num_classes].sum()
             self._note_sizes(seen)
             self._note_labels(seen, int(labels[IGNORE]))
             self._note_palette(seen, present)
@@ -150,6 +153,11 @@ class Findings:
     def labelled(self) -> int:
         """Pixels that are labelled with a class."""
         return int(self.labels[: self.num_classes].sum())
+
+    @property
+    def class_counts(self) -> ClassCounts:
+        """How often each class occurs."""
+        return ClassCounts(self.labels[: self.num_classes].tolist(), self.within[: self.num_classes].tolist())
 
     @property
     def classes(self) -> list[int]:

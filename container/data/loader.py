@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from container.data.audit.audit import Audit
 from container.data.augment import centre_crop, random_crop
 from container.data.batches import Batch, Pair, Rollover, batches, groups
 from container.data.carried import names_of, pack, unpack
+from container.data.class_counts import ClassCounts, rare_pixel
 from container.data.class_names import known_classes
 from container.data.findings import BadSample
 from container.data.pictures import Picture, Skipped, pictures
 from container.data.samples import Sample, Samples, decode_sample
+from container.data.strengths import settle_strengths
 from container.environment import cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
@@ -68,6 +70,8 @@ class Loader:
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
         self._rollover = Rollover(hyperparameters.mini_batch_size)
         self._opening: list[Sample] = []
+        self._strengths = settle_strengths(hyperparameters.augmentation)
+        self._class_counts: ClassCounts | None = None  # of an earlier start
         self.training_passes = 0  # begun so far
 
     @property
@@ -85,6 +89,20 @@ class Loader:
         """Samples of a pass; None for a stream, of which only its end tells."""
         listed = self._samples.listed()
         return None if listed is None else len(listed)
+
+    @property
+    def class_counts(self) -> ClassCounts | None:
+        """How often each class occurs in the channel; None until all of it has been seen, by the audit or a pass."""
+        return self._class_counts or (self._audit.class_counts(self._samples.channel) if self._audit else None)
+
+    def restore_class_counts(self, counts: Mapping[str, Any] | None) -> None:
+        """Take over what an earlier start of the job has counted, so that it holds for what is left of a pass."""
+        if counts:
+            self._class_counts = ClassCounts(counts["pixels"], counts["within"])
+
+    def rewind(self) -> None:
+        """Let the next pass open as the one that was given up did."""
+        self._rollover.kept = list(self._opening)
 
     def identity(self) -> dict[str, Any]:
         """Tell cheaply what the channel holds: how many samples, a digest of their names, the label map.
@@ -112,8 +130,13 @@ class Loader:
         self._opening = list(self._rollover.kept)
         order = np.random.default_rng((self._seed, epoch)) if job.shuffle_buffer else None
 
+        counts = self.class_counts
+
         def crop(pair: Pair, number: int) -> Pair:
-            return random_crop(*pair, job.base_size, job.crop, np.random.default_rng((self._seed, epoch, number)))
+            rng, anchor = np.random.default_rng((self._seed, epoch, number)), None
+            if job.rare_crops and rng.random() < job.rare_crops:
+                anchor = rare_pixel(pair[1], job.num_classes, counts, rng)
+            return random_crop(*pair, job.base_size, job.crop, rng, self._strengths, anchor)
 
         return self._batches(lambda stopped: self._rollover.groups(self._samples.epoch(order, stopped)), crop, skip)
 

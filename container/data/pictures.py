@@ -33,6 +33,7 @@ class Skipped:
 
     name: str
     reason: str
+    too_large: bool = False  # it may be sound
 
 
 def pictures(
@@ -54,14 +55,14 @@ def pictures(
             read = _Read(sample.name, sample.colour_map, sample.read())
             header = read_header(read.encoded[0])
             if reason := admit(header.height * header.width):
-                return Skipped(sample.name, f"{header.width}×{header.height} pixels {reason}")
+                return Skipped(sample.name, f"{header.width}×{header.height} pixels {reason}", too_large=True)
             return Picture(sample.name, *decode(read))
         except (JobError, DecodeError) as error:
             return Skipped(sample.name, str(error))
         except OSError as error:
             return Skipped(sample.name, f"{error.filename or sample.name} cannot be read: {error.strerror or error}")
         except MemoryError:
-            return Skipped(sample.name, "memory ran out while it was decoded")
+            return Skipped(sample.name, "memory ran out while it was decoded", too_large=True)
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     waiting: deque[Future[Picture | Skipped]] = deque()

@@ -10,16 +10,19 @@ import mxnet as mx
 
 from container import artifacts
 from container.errors import ClientError, last_line
+from container.mx.gradients import Accumulation
 from container.mx.trainer import Trainer
 
+_OWN, _GRADIENT = "own", "gradient"  # kinds of arrays
 _SCALER = ("_loss_scale", "_next_loss_scale", "_unskipped")  # what AMP's loss scaler remembers
 
 
 def save_arrays(trainer: Trainer, weights: Path, optimizer: Path) -> dict[str, Any]:
     """Write both files; returns what the optimizer needs besides: numbers that JSON holds.
 
-    Arrays of the optimizer are called `<parameter>:<number>`. Trainer.save_states would pickle them, and unpickling
-    runs what the file says.
+    Arrays of the optimizer are called `<parameter>:<number>`; what is being accumulated,
+    `<parameter>:gradient<device>`; with `_ema` the weights' file holds the averages, and this one
+    `<parameter>:own`. Trainer.save_states would pickle them, and unpickling runs what the file says.
     """
     trainer.save_weights(weights)
     names = _names(trainer)
@@ -28,10 +31,21 @@ def save_arrays(trainer: Trainer, weights: Path, optimizer: Path) -> dict[str, A
         for index, state in trainer.optimizer._updaters[0].states.items()
         for number, part in enumerate(_parts(state))
     }
+    if trainer.averages:
+        arrays |= {f"{name}:{_OWN}": array for name, array in trainer.own_weights().items()}
+    gathered = trainer.accumulation
+    if gathered and gathered.made:
+        known = _by_id(trainer)
+        arrays |= {
+            f"{known[id(parameter)]}:{_GRADIENT}{device}": array
+            for parameter in gathered.parameters
+            for device, array in enumerate(parameter.list_grad())
+        }
     artifacts.write_weights(optimizer, lambda name: mx.nd.save(name, arrays))
     scaler = getattr(trainer.optimizer, "_amp_loss_scaler", None)
     return {
         "updates": trainer.updates,
+        "accumulated": gathered.numbers() if gathered and gathered.made else None,
         "loss_scaler": None if scaler is None else {name: getattr(scaler, name) for name in _SCALER},
     }
 
@@ -43,8 +57,13 @@ def load_arrays(trainer: Trainer, weights: Path, optimizer: Path, numbers: Mappi
     """
     try:
         trainer.load_weights(weights)
+        arrays = mx.nd.load(str(optimizer)) if numbers["updates"] or trainer.averages or trainer.accumulation else {}
+        if trainer.averages:
+            trainer.set_own_weights(_take(arrays, _OWN))
+        if trainer.accumulation and numbers.get("accumulated"):
+            _restore_gradients(trainer, trainer.accumulation, numbers["accumulated"], arrays)
         if numbers["updates"]:
-            _fill(trainer, mx.nd.load(str(optimizer)))
+            _fill(trainer, arrays)
     except (ValueError, KeyError, TypeError, AssertionError, mx.MXNetError) as error:
         raise ClientError(
             f"the checkpoint {weights.parent} does not fit this job's network: {last_line(error)}; set "
@@ -56,6 +75,26 @@ def load_arrays(trainer: Trainer, weights: Path, optimizer: Path, numbers: Mappi
     if scaler is not None and numbers["loss_scaler"]:
         for name in _SCALER:
             setattr(scaler, name, numbers["loss_scaler"][name])
+
+
+def _restore_gradients(
+    trainer: Trainer, gathered: Accumulation, numbers: Mapping[str, Any], arrays: dict[str, mx.nd.NDArray]
+) -> None:
+    """Give accumulation back what it had gathered, on as many devices as there were."""
+    places = {name: number for number, name in enumerate(_by_id(trainer)[id(each)] for each in gathered.parameters)}
+    gradients: dict[tuple[int, int], mx.nd.NDArray] = {}
+    for device in range(len(numbers["masses"])):
+        found = _take(arrays, f"{_GRADIENT}{device}")
+        if found.keys() != places.keys():
+            raise ValueError("gradients of another network are accumulated in it")
+        gradients |= {(places[name], device): array for name, array in found.items()}
+    gathered.restore(numbers, gradients)
+
+
+def _take(arrays: dict[str, mx.nd.NDArray], kind: str) -> dict[str, mx.nd.NDArray]:
+    """Take the arrays of one kind out of a file's, by parameter."""
+    names = [name for name in arrays if name.endswith(f":{kind}")]
+    return {name.removesuffix(f":{kind}"): arrays.pop(name) for name in names}
 
 
 def _fill(trainer: Trainer, arrays: Mapping[str, mx.nd.NDArray]) -> None:
@@ -81,8 +120,12 @@ def _fill(trainer: Trainer, arrays: Mapping[str, mx.nd.NDArray]) -> None:
 
 def _names(trainer: Trainer) -> list[str]:
     """Return the optimizer's parameters in its order, by the names that parameter files give them."""
-    names = {id(parameter): name for name, parameter in trainer.network._collect_params_with_prefix().items()}
+    names = _by_id(trainer)
     return [names[id(parameter)] for parameter in trainer.optimizer._params]
+
+
+def _by_id(trainer: Trainer) -> dict[int, str]:
+    return {id(parameter): name for name, parameter in trainer.network._collect_params_with_prefix().items()}
 
 
 def _parts(state: Any) -> tuple[mx.nd.NDArray, ...]:

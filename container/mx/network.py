@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 from gluoncv.model_zoo.deeplabv3 import DeepLabV3
 from gluoncv.model_zoo.fcn import FCN
 from gluoncv.model_zoo.pspnet import PSPNet
 from mxnet import gluon
 
-from container.data.reading import IGNORE
 from container.errors import ClientError, last_line
 from container.mx.decoders import build_small
+from container.mx.losses import Criterion, cross_entropy
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -106,36 +108,43 @@ class TrainingLoss(gluon.HybridBlock):
     """Network and loss in one graph.
 
     Inputs: uint8 images (N, H, W, 3), float32 labels (N, H, W) with 255 = ignore. Output: the sum over all
-    labelled pixels of the cross-entropy of the main head plus `aux_weight` times the auxiliary head's. Its gradient
-    weighs the auxiliary head's by `aux_gradient`, where that is given.
+    labelled pixels of the main head's loss, cross-entropy unless `criterion` says another, plus `aux_weight` times the
+    auxiliary head's. Its gradient weighs the auxiliary head's by `aux_gradient`, where that is given.
     """
 
-    def __init__(self, network: SegmentationNetwork, aux_weight: float, aux_gradient: float | None = None) -> None:
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        aux_weight: float,
+        aux_gradient: float | None = None,
+        criterion: Criterion | None = None,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.aux_weight = aux_weight
         self.aux_gradient = aux_weight if aux_gradient is None else aux_gradient
+        self._criterion = criterion or _plain
+        if class_weights is not None:
+            self.class_weights = self.params.get_constant("class_weights", np.array(class_weights, np.float32))
 
-    def hybrid_forward(self, F: Any, images: Any, labels: Any) -> Any:
+    def hybrid_forward(self, F: Any, images: Any, labels: Any, class_weights: Any = None) -> Any:
         """Compute the summed loss, shape (1,); finite for any finite logits."""
         if not self.aux_weight:
             x, _, stage4 = self.network.encode(F, images)
-            return cross_entropy(F, self.network.logits(F, self.network.decode(F, stage4), x), labels)
-        main, auxiliary = (cross_entropy(F, logits, labels) for logits in self.network.both_heads(F, images))
+            logits = self.network.logits(F, self.network.decode(F, stage4), x)
+            return self._criterion(F, logits, labels, class_weights)
+        main, auxiliary = (
+            self._criterion(F, logits, labels, class_weights) for logits in self.network.both_heads(F, images)
+        )
         loss = main + self.aux_gradient * auxiliary
         if self.aux_gradient != self.aux_weight:
             loss = loss + (self.aux_weight - self.aux_gradient) * F.BlockGrad(auxiliary)
         return loss
 
 
-def cross_entropy(F: Any, logits: Any, labels: Any) -> Any:
-    """Sum of the cross-entropy over all pixels that are labelled.
-
-    log_softmax, not the logarithm of a softmax (which is infinite for logits such as 100 and −21).
-    """
-    labelled = labels != IGNORE
-    classes = F.where(labelled, labels, F.zeros_like(labels))
-    return -F.sum(F.pick(F.log_softmax(logits, axis=1), classes, axis=1) * labelled)
+def _plain(F: Any, logits: Any, labels: Any, class_weights: Any) -> Any:
+    return cross_entropy(F, logits, labels)
 
 
 def initialize_weights(network: SegmentationNetwork) -> None:

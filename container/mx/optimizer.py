@@ -9,6 +9,7 @@ import mxnet as mx
 from mxnet import gluon
 
 from container.hyperparameters import Hyperparameters
+from container.mx.adamw import AdamW
 
 LOG = logging.getLogger(__name__)
 
@@ -17,17 +18,21 @@ def create_optimizer(
     parameters: gluon.ParameterDict, hyperparameters: Hyperparameters, devices: list[mx.Context]
 ) -> gluon.Trainer:
     """Create the optimizer of `parameters`; gradients of several devices are summed by the kvstore."""
+    kvstore = hyperparameters.kvstore if len(devices) > 1 else None
+    if hyperparameters.optimizer == "adamw":
+        rule = AdamW(hyperparameters.weight_decay, learning_rate=hyperparameters.learning_rate)
+        return gluon.Trainer(parameters, rule, kvstore=kvstore, update_on_kvstore=False)
     return gluon.Trainer(
         parameters,
         hyperparameters.optimizer,
         _settings(hyperparameters),
-        kvstore=hyperparameters.kvstore if len(devices) > 1 else None,
+        kvstore=kvstore,
         update_on_kvstore=False,
     )
 
 
 def _settings(hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """Return MXNet's settings of the optimizer; as in the built-in, only sgd decays weights."""
+    """Return MXNet's settings of the optimizer; as in the built-in, only sgd of its own decays weights."""
     name = hyperparameters.optimizer
     settings: dict[str, Any] = {"learning_rate": hyperparameters.learning_rate, "wd": 0.0}
     if name in ("sgd", "nag"):
@@ -58,8 +63,14 @@ def explain_optimizer(job: Hyperparameters, devices: int) -> None:
             job.gamma1,
             job.gamma2,
         )
+    if job.accumulate > 1:
+        LOG.info(
+            "_accumulate=%d: an update takes the gradients of %d images; the last of an epoch, of what is left",
+            job.accumulate,
+            job.accumulate * job.mini_batch_size,
+        )
     if steps_as_gluoncv(job):
-        rate = job.learning_rate * devices / job.mini_batch_size
+        rate = job.learning_rate * devices / (job.mini_batch_size * job.accumulate)
         LOG.info(
             "%s steps as in GluonCV and the built-in: learning_rate %g with mini_batch_size %d on %d device%s is %g by "
             "the plain mean over the batch, which _gradient_scale=mean takes; _aux_weight weighs the loss that is "

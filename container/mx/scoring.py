@@ -1,4 +1,4 @@
-"""Whole images answered by the trainer's own network, one per device at a time: for GPUs."""
+"""Whole images answered by the trainer's own network, one per device at a time: on GPUs, and between epochs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class MXNetScorer:
         self._wait(masks)
         answers: list[tuple[Array, ...] | MemoryError] = [_read(mask) for mask in masks]
         for image, device in zip(images, self._devices, strict=False):
-            if image.shape[0] * image.shape[1] > _LARGE_IMAGE:
+            if device.device_type == "gpu" and image.shape[0] * image.shape[1] > _LARGE_IMAGE:
                 device.empty_cache()
         return answers
 

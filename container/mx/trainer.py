@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import mxnet as mx
@@ -17,6 +18,9 @@ from container.data.reading import IGNORE
 from container.errors import AlgorithmError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
+from container.mx.averaging import Averages
+from container.mx.gradients import Accumulation, clip_norm
+from container.mx.losses import choose_criterion
 from container.mx.network import SegmentationNetwork, TrainingLoss
 from container.mx.optimizer import create_optimizer, steps_as_gluoncv
 from container.mx.room import weight_bytes
@@ -41,13 +45,40 @@ class Trainer:
         self._as_gluoncv = steps_as_gluoncv(hyperparameters)
         self._batch_size = hyperparameters.mini_batch_size
         # SoftmaxOutput, GluonCV's loss, hands its gradient down whatever the weight of the loss above it
-        self._loss = TrainingLoss(network, aux_weight, 1.0 if self._as_gluoncv and aux_weight else None)
+        aux_gradient = 1.0 if self._as_gluoncv and aux_weight else None
+        self._weighing: Array | None = None  # each label's weight
+        weights = _initial_weights(hyperparameters)
+        self._loss = TrainingLoss(network, aux_weight, aux_gradient, choose_criterion(hyperparameters), weights)
+        if weights is not None:
+            self._loss.class_weights.initialize(ctx=devices)
+            self.weigh_classes(weights)
         static = hyperparameters.hybrid
         self._loss.hybridize(static_alloc=static, static_shape=static)
         self.optimizer = create_optimizer(_trained(network, aux_weight > 0), hyperparameters, devices)
         self._mixed = hyperparameters.precision_dtype == "float16"
         if self._mixed:
             amp.init_trainer(self.optimizer)
+        self._largest_norm = hyperparameters.clip_norm
+        self.averages = Averages(network, hyperparameters.ema, static) if hyperparameters.ema else None
+        self.accumulation = self._accumulate(hyperparameters)
+
+    def _accumulate(self, job: Hyperparameters) -> Accumulation | None:
+        if job.accumulate == 1:
+            return None
+        pixels = float(job.mini_batch_size * job.crop**2)
+        return Accumulation(self._learning, job.accumulate, len(self.devices), pixels)
+
+    @property
+    def _learning(self) -> list[gluon.Parameter]:
+        """The parameters that have gradients."""
+        return [parameter for parameter in self.optimizer._params if parameter.grad_req != "null"]
+
+    def weigh_classes(self, weights: Sequence[float]) -> None:
+        """Let the next steps' loss weigh classes so; for a job with `_class_weights` only."""
+        table = np.zeros(256)
+        table[: len(weights)] = weights
+        self._weighing = table
+        self._loss.class_weights.set_data(mx.nd.array(weights, dtype="float32"))
 
     @property
     def updates(self) -> int:
@@ -66,13 +97,17 @@ class Trainer:
     def step(self, batch: Batch, learning_rate: float) -> list[mx.nd.NDArray]:
         """Update the weights once by the mean loss over the batch's labelled pixels, wherever they lie.
 
-        With `_gradient_scale=gluoncv`: by the sum of each device's mean, divided by `mini_batch_size`. Returns at
-        once, with each device's part of the batch's mean: adding and reading them waits for the step.
+        With `_accumulate`, only so many steps together do, by the mean over all of their pixels. With
+        `_gradient_scale=gluoncv`: by the sum of each device's mean, divided by `mini_batch_size`. Returns at once, with
+        each device's part of the batch's mean: adding and reading them waits for the step.
         """
         images, labels = self._share(batch)
-        counts = [max(1, int((part != IGNORE).sum())) for part in labels]
-        labelled = max(1, int((batch.labels != IGNORE).sum()))
-        scales = counts if self._as_gluoncv else [labelled] * len(counts)
+        masses = [self._mass(part) for part in labels]
+        whole = self._mass(batch.labels) or 1
+        if self.accumulation:
+            scales = [self.accumulation.nominal] * len(masses)
+        else:
+            scales = [mass or 1 for mass in masses] if self._as_gluoncv else [whole] * len(masses)
         inputs = zip(self._load(images), self._load(labels), scales, strict=True)
         with autograd.record():
             sums = [(self._loss(x, y), scale) for x, y, scale in inputs]
@@ -82,9 +117,55 @@ class Trainer:
                     autograd.backward(scaled)
         if not self._mixed:
             autograd.backward(losses)
+        if self.accumulation is None:
+            self._update(self._batch_size if self._as_gluoncv else 1, learning_rate)
+        else:
+            self.accumulation.add(masses)
+            if self.accumulation.full:
+                self.flush(learning_rate)
+        return [loss / whole for loss, _ in sums]
+
+    def flush(self, learning_rate: float) -> None:
+        """Make the update that the steps since the last one are still owed, if any."""
+        gathered = self.accumulation
+        if gathered and gathered.made:
+            gathered.finish(by_device=self._as_gluoncv)
+            self._update(self._batch_size * gathered.made if self._as_gluoncv else 1, learning_rate)
+            gathered.clear()
+
+    def forget(self) -> None:
+        """Let the optimizer begin anew, as for weights that it has not seen."""
+        for updater in self.optimizer._updaters:
+            updater.states.clear()
+            updater.states_synced.clear()
+        inner = self.optimizer._optimizer
+        inner.begin_num_update = inner.num_update = 0
+        for counts in inner._all_index_update_counts.values():
+            counts.clear()
+        if self.accumulation:
+            self.accumulation.clear()
+
+    def _update(self, batch_size: int, learning_rate: float) -> None:
+        """Let the optimizer update the weights by the gradients over `batch_size`."""
         self.optimizer.set_learning_rate(learning_rate)
-        self.optimizer.step(self._batch_size if self._as_gluoncv else 1)
-        return [loss / labelled for loss, _ in sums]
+        if self._largest_norm is None:
+            self.optimizer.step(batch_size)
+        else:
+            self.optimizer.allreduce_grads()
+            clip_norm(self._learning, self.optimizer._scale / batch_size, self._largest_norm)
+            self.optimizer.update(batch_size)
+        if self.averages:
+            self.averages.update(self.updates)
+
+    def _mass(self, labels: Array) -> float:
+        """Return how much labels count in a mean: the labelled pixels, or what they weigh."""
+        if self._weighing is None:
+            return int((labels != IGNORE).sum())
+        return float(self._weighing[labels.astype(np.uint8)].sum())
+
+    def answering(self) -> contextlib.AbstractContextManager[None]:
+        """Let the network answer as it is kept and served: by the averages of its weights, where there are some."""
+        return self.averages.shown() if self.averages else contextlib.nullcontext()
 
     def unite(self) -> None:
         """Make sure that the devices hold one network, and give all of them the mean of their statistics.
@@ -116,14 +197,15 @@ class Trainer:
         `watch` is shown every batch with its predictions, uint8 (N, H, W).
         """
         confusion, count = ConfusionMatrix(num_classes), 0
-        for batch in batches:
-            images, _ = self._share(batch)
-            predictions = [self.network(part).argmax(axis=1) for part in self._load(images)]
-            classes = np.concatenate([part.asnumpy() for part in predictions])
-            confusion.update(batch.labels, classes[: len(batch)])
-            count += len(batch)
-            if watch:
-                watch(batch, classes[: len(batch)].astype(np.uint8))
+        with self.answering():
+            for batch in batches:
+                images, _ = self._share(batch)
+                predictions = [self.network(part).argmax(axis=1) for part in self._load(images)]
+                classes = np.concatenate([part.asnumpy() for part in predictions])
+                confusion.update(batch.labels, classes[: len(batch)])
+                count += len(batch)
+                if watch:
+                    watch(batch, classes[: len(batch)].astype(np.uint8))
         return confusion, count
 
     def probabilities(self, image: Uint8Array) -> Array:
@@ -133,17 +215,38 @@ class Trainer:
         return answer
 
     def save_weights(self, path: Path) -> None:
-        """Write all weights, the auxiliary head's included, as a Gluon parameter file."""
+        """Write all weights, the auxiliary head's included, as a Gluon parameter file: their averages with `_ema`."""
         mx.nd.waitall()  # as in `unite`
-        weights = {
+        weights = self.averages.arrays if self.averages else self.own_weights()
+        artifacts.write_weights(path, lambda name: mx.nd.save(name, weights), weight_bytes(self.network))
+
+    def copy_weights(self) -> dict[str, mx.nd.NDArray]:
+        """Return a copy of all weights, in the host's memory."""
+        return {name: array.copyto(mx.cpu()) for name, array in self.own_weights().items()}
+
+    def set_own_weights(self, weights: Mapping[str, mx.nd.NDArray]) -> None:
+        """Take over what `own_weights` returned, on every device; averages stay."""
+        for name, parameter in self.network._collect_params_with_prefix().items():
+            parameter.set_data(weights[name])
+
+    def set_weights(self, weights: Mapping[str, mx.nd.NDArray]) -> None:
+        """Begin with what `copy_weights` returned."""
+        self.set_own_weights(weights)
+        if self.averages:
+            self.averages.begin()
+
+    def own_weights(self) -> dict[str, mx.nd.NDArray]:
+        """Return the weights that are being trained, statistics as the mean of the devices'."""
+        return {
             name: _mean(parameter.list_data()) if name.endswith(_STATISTICS) else parameter.list_data()[0]
             for name, parameter in self.network._collect_params_with_prefix().items()
         }
-        artifacts.write_weights(path, lambda name: mx.nd.save(name, weights), weight_bytes(self.network))
 
     def load_weights(self, path: Path) -> None:
         """Load weights that `save_weights` wrote."""
         self.network.load_parameters(str(path), ctx=self.devices)
+        if self.averages:
+            self.averages.begin()
 
     def _share(self, batch: Batch) -> tuple[list[Array], list[Array]]:
         """Split a batch over the devices: uint8 images, float32 labels.
@@ -161,6 +264,13 @@ class Trainer:
         return [
             mx.nd.array(part, ctx=device, dtype=part.dtype) for part, device in zip(parts, self.devices, strict=True)
         ]
+
+
+def _initial_weights(job: Hyperparameters) -> list[float] | None:
+    """Return the weights of classes to begin with, none of them known yet unless the job gives them."""
+    if job.class_weights is None or isinstance(job.class_weights, list):
+        return job.class_weights
+    return [1.0] * job.num_classes
 
 
 def _mean(copies: list[mx.nd.NDArray]) -> mx.nd.NDArray:

@@ -44,6 +44,7 @@ class Checkpoint:
     optimizer: Mapping[str, Any]  # what the optimizer needs besides its arrays
     carried: list[dict[str, Any]]  # samples that open the pass
     best: str | None  # the file of the best weights so far
+    class_counts: Mapping[str, Any] | None = None  # of the training channel, once they are known
 
     def copy_best(self, path: Path) -> None:
         """Write the best weights so far to `path`, those of this moment when no epoch is whole yet."""
@@ -159,6 +160,7 @@ def _read(folder: Path) -> Checkpoint:
             optimizer=content["optimizer"],
             carried=content["carried"],
             best=content["best"],
+            class_counts=content.get("class_counts"),
         )
     except (KeyError, TypeError) as error:
         raise NotWhole(f"{MANIFEST} lacks what this program needs: {type(error).__name__}: {error}") from error

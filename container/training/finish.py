@@ -33,6 +33,7 @@ from container.training.report.figures import class_figures, worst_first
 from container.training.report.gallery import Gallery
 from container.training.report.report import Report
 from container.training.report.reporter import Reporter
+from container.training.report.statistics import write_statistics
 from container.training.scoring import ChildScorer, Score, Scorer, score
 from container.training.until import Until
 
@@ -153,6 +154,8 @@ class Finish:
             line = "full-size %s mIOU: %.4f, pixel_accuracy: %.4f"
             LOG.info(line, channel, confusion.miou, confusion.pixel_accuracy)
             LOG.info("full-size %s IoU: %s", channel, _list_scores(confusion, self._loaders["train"].classes))
+            folder, images = self._environment.output_data_dir, len(found.scored)  # of both channels, test's stays
+            self._attempt("statistics", lambda: write_statistics(folder, channel, images, found.total, confusion))
         if not found.complete:
             line = "that %s score is of %d images of %s%s; report.json names them"
             reason = f": {found.reason}" if found.reason else ", the others could not be scored"

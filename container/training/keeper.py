@@ -53,6 +53,7 @@ class Keeper:
         if (earlier := checkpoint.identity["devices"]) != self._identity.devices:
             LOG.warning("%s was written on %d devices, this start has %d", folder, earlier, self._identity.devices)
         load_arrays(self._trainer, folder / WEIGHTS, folder / OPTIMIZER, checkpoint.optimizer)
+        self._train.restore_class_counts(checkpoint.class_counts)
         self._train.restore_carried(checkpoint.carried, folder / SAMPLES)
         if checkpoint.best:
             checkpoint.copy_best(self.best_path)
@@ -92,6 +93,16 @@ class Keeper:
         self._trainer.load_weights(self.best_path)
         self.last()
 
+    def return_to_best(self) -> None:
+        """Let the trainer go on from the best weights; no checkpoint counts as one of what follows."""
+        self._trainer.load_weights(self.best_path)
+        self.restart()
+
+    def restart(self) -> None:
+        """Let the next checkpoints be written whatever they are called: training goes another way from here."""
+        self._trainer.forget()
+        self._kept = self._improved = ""
+
     def _save(self, path: Path) -> None:
         LOG.info("Serializing model to %s", path)
         self._trainer.save_weights(path)
@@ -102,10 +113,11 @@ class Keeper:
         names, best = [WEIGHTS, OPTIMIZER], None
         if progress.name == self._improved:
             best = WEIGHTS
-        elif progress.history:
+        elif progress.best:
             best = BEST
             names.append(BEST)
             artifacts.copy_file(self.best_path, folder / BEST)
+        counts = self._train.class_counts
         under_way = progress.iteration > 0 and not progress.trained
         carried = self._train.keep_carried(folder / SAMPLES, under_way)
         if carried and not self._train.enterable:
@@ -117,4 +129,5 @@ class Keeper:
             "optimizer": optimizer,
             "carried": carried,
             "best": best,
+            "class_counts": counts.as_dict() if counts else None,
         }

@@ -21,17 +21,31 @@ class Progress:
     samples: int = 0
     loss: float = 0.0  # sum of the epoch's losses so far
     trained: bool = False  # the pass is done, the epoch's score is not there yet
+    steps: int = 0  # made in the epochs before
+    lowered: bool = False  # the learning rate, after training had diverged
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # each whole epoch's figures
+    # An epoch between two validations has no mIOU.
 
     @property
     def name(self) -> str:
         """What a checkpoint of this moment is called."""
         return f"{self.epoch}-{self.iteration}"
 
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The figures of the epoch with the best score; None before the first."""
+        return max(self.scored, key=lambda entry: entry["mIOU"], default=None)
+
+    @property
+    def scored(self) -> list[dict[str, Any]]:
+        """The figures of the epochs that were validated."""
+        return [entry for entry in self.history if "mIOU" in entry]
+
     def close_epoch(self, figures: Mapping[str, Any]) -> None:
         """Add the figures of the epoch that is now whole, and stand before the next one."""
         self.history.append({"epoch": self.epoch, **figures})
         self.epoch += 1
+        self.steps += self.iteration
         self._reset()
 
     def reopen_epoch(self) -> Progress:
@@ -41,6 +55,11 @@ class Progress:
         again = dataclasses.replace(self)
         again._reset()
         return again
+
+    def begin_again(self) -> None:
+        """Stand at the beginning of the epoch again, with a lower learning rate."""
+        self.lowered = True
+        self._reset()
 
     def _reset(self) -> None:
         self.iteration = self.groups = self.samples = 0

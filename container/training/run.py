@@ -68,6 +68,7 @@ def train(
     Returns False when it was stopped before anything was trained; then it has left no model.
     """
     from container.mx.devices import choose_devices, settle_precision
+    from container.mx.losses import explain_loss
     from container.mx.optimizer import explain_optimizer
     from container.mx.room import check_room
     from container.mx.start import start_network
@@ -88,6 +89,7 @@ def train(
     check_room(network, environment.model_dir, job.quantize is True)
     trainer = Trainer(network, job, devices)
     explain_optimizer(job, len(devices))
+    explain_loss(job)
     keeper = Keeper(trainer, loaders["train"], environment, checkpoints, identity, job.checkpoint_minutes)
     progress = keeper.restore(checkpoint) if checkpoint else _begin(job, checkpoints)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())

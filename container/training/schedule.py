@@ -25,6 +25,11 @@ def learning_rate(hyperparameters: Hyperparameters, position: float) -> float:
     return base * math.pow(1 - share, _POLY_POWER)
 
 
+def warmed_up(hyperparameters: Hyperparameters, step: int) -> float:
+    """Return the share of the learning rate that step `step` of the job, counted from 0, has: 1 after the warm-up."""
+    return min(1.0, (step + 1) / max(1, hyperparameters.warmup_iterations))
+
+
 class EarlyStopping:
     """Counts epochs without a relative improvement of the validation mIOU.
 

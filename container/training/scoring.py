@@ -76,6 +76,7 @@ class Score:
     scored: list[str] = dataclasses.field(default_factory=list)
     skipped: list[Skipped] = dataclasses.field(default_factory=list)
     reason: str | None = None
+    failure: JobError | None = None  # whose text the reason is
     cancelled: bool = False
     agreeing: int = 0  # pixels on which the first and the last model give the same class
     pixels: int = 0
@@ -88,7 +89,7 @@ class Score:
     def count(self, picture: Picture, answer: Answer) -> None:
         """Add a picture's answer."""
         if isinstance(answer, MemoryError):
-            self.skip(Skipped(picture.name, f"{answer} while it was scored"))
+            self.skip(Skipped(picture.name, f"{answer} while it was scored", too_large=True))
             return
         for confusion, mask in zip(self.confusions, answer, strict=True):
             confusion.update(picture.labels, mask)
@@ -162,7 +163,7 @@ def score(
     except Cancelled:
         found.cancelled = True
     except JobError as error:
-        found.reason = str(error)
+        found.reason, found.failure = str(error), error
     seen = len(found.scored) + len(found.skipped)
     if until.is_set() and seen != loader.count:
         found.cancelled = True  # a stream ends without a word when it is no longer wanted

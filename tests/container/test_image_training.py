@@ -22,7 +22,8 @@ def names(folder: Path) -> set[str]:
 
 def test_a_file_job_needs_its_mount_and_nothing_else(trained: Path) -> None:
     assert names(trained / "model") >= ARTIFACTS
-    assert names(trained / "output/data") == {"audit.json", "metrics.csv", "report.html", "report.json"}
+    reports = {"audit.json", "metrics.csv", "report.html", "report.json", "statistics.json"}
+    assert names(trained / "output/data") == reports
     assert not (trained / "output/failure").exists()
     log = (trained / "log").read_text()
     assert all(re.search(pattern, log) for pattern in METRIC_DEFINITIONS.values()), log

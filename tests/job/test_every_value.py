@@ -20,15 +20,21 @@ from container.training.run import run as run_job
 from tests.conftest import JobFactory
 from tests.job.test_train import run
 
-CHOICES = [
+CHOICES: list[dict[str, str]] = [
     {"algorithm": "fcn", "backbone": "resnet-50", "optimizer": "sgd", "lr_scheduler": "poly", "early_stopping": "True"},
     {"algorithm": "psp", "backbone": "resnet-50", "optimizer": "nag", "lr_scheduler": "step", "lr_scheduler_step": "1"},
     {"algorithm": "deeplab", "backbone": "resnet-50", "optimizer": "adam", "lr_scheduler": "cosine", "syncbn": "True"},
-    {"algorithm": "fcn", "backbone": "resnet-101", "optimizer": "rmsprop", "_hybrid": "True"},
+    {"algorithm": "fcn", "backbone": "resnet-101", "optimizer": "rmsprop", "_hybrid": "True", "_ema": "0.9"},
     {"algorithm": "psp", "backbone": "resnet-101", "optimizer": "adagrad", "_aux_loss": "False"},
     {"algorithm": "deeplab", "backbone": "resnet-101", "optimizer": "adadelta", "_kvstore": "local"},
-    {"algorithm": "psp", "backbone": "resnet-18", "optimizer": "sgd"},
-    {"algorithm": "deeplab", "backbone": "resnet-34", "optimizer": "sgd"},
+    {
+        "algorithm": "psp", "backbone": "resnet-18", "optimizer": "adamw", "_loss": "ce+lovasz", "_ema": "0.9",
+        "_class_weights": "enet", "_validation": "full", "_rare_crops": "0.5",
+    },
+    {
+        "algorithm": "deeplab", "backbone": "resnet-34", "optimizer": "sgd", "_loss": "ohem", "_accumulate": "2",
+        "_clip_norm": "0.5", "_augmentation": "strong", "_warmup_iterations": "2", "_on_divergence": "retry",
+    },
 ]
 
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -283,6 +284,32 @@ def test_a_streamed_job_trains_validates_and_is_scored(make_job: JobFactory) -> 
     said = "num_training_samples is 400, but the first epoch trained on 4 samples"
     assert feeding.stdout.count(said) == 1
     assert not list((root / "input/data").glob("*_[0-9]*"))  # no FIFO is left, and the feeder has ended
+
+
+def test_a_streamed_job_counts_its_classes_in_the_first_pass_and_scores_whole_images(make_job: JobFactory) -> None:
+    root = make_job(
+        train=4,
+        epochs="2",
+        backbone="resnet-18",
+        _class_weights="balanced",
+        _loss="ohem",
+        _rare_crops="0.5",
+        _validation="full",
+        _ema="0.9",
+        _accumulate="2",
+    )
+    feeding = feed(root)
+    assert feeding.returncode == 0, feeding.stdout + feeding.stderr
+    assert feeding.stdout.count("_class_weights=balanced begins after the first pass") == 1
+    assert feeding.stdout.index("begins after") < feeding.stdout.index("_class_weights=balanced: 0: ")
+    report = json.loads((root / "output/data/report.json").read_text())
+    # the best weights, on the same pixels: scored by MXNet after its epoch, and by OpenVINO at the end
+    best = max(entry["mIOU"] for entry in report["epochs"])
+    assert report["validation"]["mIOU"] == pytest.approx(best, abs=0.01)
+    assert report["validation"]["images"] == 3
+    iou = dict(re.findall(r"epoch: 1, validation IOU of class (\d): (\S+) \.", feeding.stdout))
+    assert set(iou) == {"0", "1"}
+    assert np.mean([float(value) for value in iou.values()]) == pytest.approx(report["epochs"][1]["mIOU"])
 
 
 def test_a_stream_of_binary_masks_ends_after_its_first_pass_with_nothing_written(make_job: JobFactory) -> None:

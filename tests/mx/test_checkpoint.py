@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import mxnet as mx
@@ -12,7 +13,7 @@ from container.errors import ClientError
 from container.mx.checkpoint import load_arrays, save_arrays
 from tests.mx.tiny import batch, copies, cpus, tiny_job, tiny_trainer, train
 
-OPTIMIZERS = ["sgd", "nag", "adam", "rmsprop", "adagrad", "adadelta"]
+OPTIMIZERS = ["sgd", "nag", "adam", "rmsprop", "adagrad", "adadelta", "adamw"]
 SIZES = (5, 4, 1, 3)  # none of them divides evenly by 2 and by 3
 BATCHES = [batch(size, seed) for seed, size in enumerate(SIZES)]
 
@@ -45,6 +46,64 @@ def test_a_resumed_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, o
     for name in wanted:
         np.testing.assert_allclose(held[name][0], wanted[name][0], rtol=1e-4, atol=2e-5, err_msg=name)
     resumed.unite()
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_ema": 0.9},
+        {"_accumulate": 3},
+        {"_accumulate": 2, "_ema": 0.5, "optimizer": "adamw", "_clip_norm": 0.1, "_class_weights": [1, 2, 5]},
+        {"_accumulate": 3, "_loss": "ce+dice", "_gradient_scale": "mean", "_freeze_batchnorm": True},
+    ],
+    ids=["ema", "accumulate", "all", "dice"],
+)
+def test_averages_and_what_is_accumulated_go_on_too(
+    tmp_path: Path, settings: dict[str, object], devices: int, stop: int
+) -> None:
+    job = tiny_job(**settings)
+    rate = 1e-4 if "optimizer" in settings else 0.05
+    through = tiny_trainer(cpus(devices), job)
+    train(through, BATCHES[:stop], rate=rate)
+    through.unite()
+    numbers = json.loads(json.dumps(save_arrays(through, tmp_path / "weights", tmp_path / "optimizer")))
+    train(through, BATCHES[stop:], stop, rate)
+
+    resumed = tiny_trainer(cpus(devices), job)
+    load_arrays(resumed, tmp_path / "weights", tmp_path / "optimizer", numbers)
+    train(resumed, BATCHES[stop:], stop, rate)
+    held = []
+    for trainer in (through, resumed):
+        trainer.flush(rate)
+        trainer.save_weights(tmp_path / "last")
+        last = {name: array.asnumpy() for name, array in mx.nd.load(str(tmp_path / "last")).items()}
+        held.append((last, {name: arrays[0] for name, arrays in copies(trainer).items()}))
+    assert resumed.updates == through.updates
+    for wanted, found in zip(held[0], held[1], strict=True):
+        for name in wanted:
+            if "running" in name and devices > 1:  # MXNet gives all CPUs one's statistics in a process's first step
+                continue
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=2e-5, err_msg=name)
+
+
+def test_what_two_devices_have_accumulated_one_goes_on_with(tmp_path: Path) -> None:
+    job = tiny_job(_accumulate=2, _gradient_scale="mean")
+    held = []
+    for before, after in ((2, 2), (2, 1), (1, 2)):
+        trainer = tiny_trainer(cpus(before), job, use_global_stats=True)
+        trainer.network.head[0]._rate = 0.0
+        train(trainer, BATCHES[:1])
+        numbers = save_arrays(trainer, tmp_path / "weights", tmp_path / "optimizer")
+        assert numbers["accumulated"]["made"] == 1
+        trainer = tiny_trainer(cpus(after), job, use_global_stats=True)
+        trainer.network.head[0]._rate = 0.0
+        load_arrays(trainer, tmp_path / "weights", tmp_path / "optimizer", numbers)
+        train(trainer, BATCHES[1:2])
+        held.append(copies(trainer)["stage4.weight"][0])
+    np.testing.assert_allclose(held[1], held[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(held[2], held[0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

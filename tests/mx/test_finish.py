@@ -177,6 +177,24 @@ def test_each_product_fails_alone(
     ]
 
 
+def test_the_statistics_are_the_test_images_where_there_are_some(
+    make_finish: Callable[..., Job], tmp_path: Path
+) -> None:
+    path = tmp_path / "output/data/statistics.json"
+    validation = make_finish().run()["validation"]
+    content = json.loads(path.read_text())
+    assert content["dataset"] == {"channel": "validation", "item_count": 3, "of": 3}
+    metrics = content["multiclass_classification_metrics"]
+    assert metrics["mIOU"]["value"] == validation["mIOU"]
+    assert metrics["accuracy"]["value"] == validation["pixel_accuracy"]
+
+    add_test_channel(tmp_path, 2)
+    test = make_finish().run()["test"]
+    content = json.loads(path.read_text())
+    assert content["dataset"] == {"channel": "test", "item_count": 2, "of": 2}
+    assert content["multiclass_classification_metrics"]["mIOU"]["value"] == test["mIOU"]
+
+
 def test_weights_that_cannot_be_read_end_the_job_with_a_report(make_finish: Callable[..., Job]) -> None:
     job = make_finish()
     (job.root / "model/model_best.params").write_bytes(b"cut")

@@ -16,6 +16,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 import pytest
+from PIL import Image
 
 from container import artifacts
 from container.data.pipe import PipeSample
@@ -170,6 +171,77 @@ def test_after_any_step_a_job_goes_on(
     assert resumed.rates == undisturbed[1].rates[done:]
     assert resumed.first_pixels == undisturbed[1].first_pixels[done:]
     assert not list(root.rglob(".*.params*"))
+
+
+RECIPE = {
+    "_ema": "0.5",
+    "_accumulate": "2",  # the second epoch's third step is an update of its own
+    "_warmup_iterations": "4",
+    "_class_weights": "balanced",
+    "_loss": "ce+dice",
+    "_rare_crops": "0.5",
+    "_augmentation": "strong",
+    "_clip_norm": "1",
+    "_validation": "full",
+    "_validation_interval": "2",
+}
+
+
+@pytest.mark.parametrize("how", [stop_at, crash_at])
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_after_any_step_a_job_with_every_switch_goes_on(
+    tmp_path: Path, start: Callable[..., Outcome], step: int, how: Any
+) -> None:
+    undisturbed, root = (lay_out(tmp_path / name, **RECIPE) for name in ("undisturbed", "job"))
+    expected = start(undisturbed)
+    assert expected.epochs and ["mIOU" in entry for entry in expected.epochs] == [False, True]
+    poly = [(1 - at) ** 0.9 for at in (0, 0.25, 0.5, 0.75, 0.75)]  # 2 steps in each epoch were planned
+    warm = (0.25, 0.5, 0.75, 1, 1)
+    assert expected.rates == pytest.approx([0.1 * up * down for up, down in zip(warm, poly, strict=True)])
+    with contextlib.suppress(Crash):
+        start(root, how(step))
+    forget_machine(root)
+    resumed = start(root)
+    assert_same(root, resumed, undisturbed, expected)
+    done = step if how is stop_at else step - 1
+    assert resumed.rates == expected.rates[done:]
+    assert resumed.first_pixels == expected.first_pixels[done:]
+
+
+def test_averages_are_what_is_kept(tmp_path: Path, start: Callable[..., Outcome], networks: list[TinyNetwork]) -> None:
+    root = lay_out(tmp_path / "job", _ema="0.9")
+    start(root)
+    last = weights(root, "model_algo-1")
+    own = networks[-1]._collect_params_with_prefix()
+    assert np.abs(last["stage4.weight"] - own["stage4.weight"].data().asnumpy()).max() > 1e-4
+    (newest,) = (root / "checkpoints").glob("2-0")
+    kept = mx.nd.load(str(newest / "weights.params"))
+    assert all(np.array_equal(kept[name].asnumpy(), last[name]) for name in last)
+
+
+def test_classes_are_weighed_by_the_audits_counts_or_after_the_first_pass(
+    tmp_path: Path, start: Callable[..., Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Class 2 does not occur: it weighs as much as the rarer of the two that do."""
+    told = {}
+    for audit in ("full", "off"):
+        caplog.clear()
+        root = lay_out(tmp_path / audit, _class_weights="enet", _audit=audit)
+        with caplog.at_level(logging.INFO):
+            start(root)
+        told[audit] = [
+            (record.levelname, record.getMessage())
+            for record in caplog.records
+            if record.getMessage().startswith("_class_weights")
+        ]
+    labels = [np.asarray(Image.open(path)) for path in (root / "input/data/train_annotation").iterdir()]
+    counts = [sum(int((each == label).sum()) for each in labels) for label in (0, 1)]
+    first, second = (1 / math.log(1.02 + count / sum(counts)) for count in counts)
+    expected = ("INFO", f"_class_weights=enet: 0: {first:.4g}, 1: {second:.4g}, 2: {second:.4g}")
+    assert told["full"] == [expected]
+    ((level, message), last) = told["off"]
+    assert level == "WARNING" and message.startswith("_class_weights=enet begins after the first pass")
+    assert last == expected
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 7, 9, 12, 15, 18, 22, 24])
@@ -334,6 +406,82 @@ def test_a_job_that_diverges_late_keeps_its_best_model(
         assert np.isfinite(best[key]).all() and np.array_equal(best[key], last[key])
     for path in (root / "checkpoints").glob("*/weights.params"):
         assert all(np.isfinite(array.asnumpy()).all() for array in mx.nd.load(str(path)).values())
+
+
+@pytest.mark.parametrize("settings", [{}, {"_ema": "0.9", "_accumulate": "2"}], ids=["plain", "averaged"])
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_job_that_diverges_may_try_again_from_its_best_weights_with_a_lower_rate(
+    tmp_path: Path,
+    start: Callable[..., Outcome],
+    networks: list[TinyNetwork],
+    caplog: pytest.LogCaptureFixture,
+    step: int,
+    settings: dict[str, str],
+) -> None:
+    root = lay_out(tmp_path / "job", _on_divergence="retry", _checkpoint_minutes="0", **settings)
+    outcome = start(root, spoil_at(step, networks))
+    epoch = 0 if step < 3 else 1
+    told = [record for record in caplog.records if "IT GOES ON, ONCE, FROM" in record.getMessage()]
+    assert [record.levelname for record in told] == ["ERROR"]
+    assert f"diverged in epoch {epoch} (the loss is nan)" in told[0].getMessage()
+    source = "THE WEIGHTS THAT THE EPOCH OR THIS START BEGAN WITH" if step < 3 else "THE BEST WEIGHTS, THOSE OF EPOCH 0"
+    assert source in told[0].getMessage() and "(0.01 instead of 0.1)" in told[0].getMessage()
+    assert outcome.epochs and [entry["epoch"] for entry in outcome.epochs] == [0, 1]
+    spoilt = outcome.rates.index(pytest.approx(outcome.rates[0 if epoch == 0 else 2] / 10))
+    assert spoilt in (step, step + 1)  # the step after the spoilt one was already under way
+    begun = 0 if epoch == 0 else 2
+    again = outcome.rates[spoilt:]
+    assert len(again) == STEPS - begun
+    assert again == pytest.approx([rate / 10 for rate in (outcome.rates[:begun] + expected_rates())[-len(again) :]])
+    assert outcome.first_pixels[spoilt : spoilt + step - begun] == outcome.first_pixels[begun:step]  # the same epoch
+    for name in ("model_best.params", "model_algo-1"):
+        assert all(np.isfinite(array).all() for array in weights(root, name).values())
+    forget_machine(root)
+    lay_out(root, _on_divergence="retry", _checkpoint_minutes="0", epochs="3", **settings)
+    assert start(root).rates[0] == pytest.approx(0.1 * (1 - 2 / 3) ** 0.9 / 10)  # a later start knows that it is lower
+
+
+def expected_rates() -> list[float]:
+    return [0.1 * (1 - at) ** 0.9 for at in (0, 0.25, 0.5, 0.75, 0.75)]
+
+
+def test_it_tries_again_only_once(tmp_path: Path, start: Callable[..., Outcome], networks: list[TinyNetwork]) -> None:
+    def each(number: int, outcome: Outcome) -> None:
+        networks[-1].head[1].weight.data()[:] = math.nan
+
+    told = r"training diverged in epoch 0 \(the loss is nan\): lower learning_rate, which is 0\.1 times 0\.1"
+    with pytest.raises(ClientError, match=told):
+        start(lay_out(tmp_path / "job", _on_divergence="retry"), each)
+
+
+def test_epochs_between_validations_have_no_score_and_no_say(
+    tmp_path: Path, start: Callable[..., Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"early_stopping": "True", "early_stopping_min_epochs": "1", "early_stopping_patience": "1"}
+    settings["early_stopping_tolerance"] = "1"
+    root = lay_out(tmp_path / "job", epochs="9", learning_rate="1e-9", _validation_interval="2", **settings)
+    with caplog.at_level(logging.INFO):
+        outcome = start(root)
+    assert outcome.epochs
+    scored = [entry["epoch"] for entry in outcome.epochs if "mIOU" in entry]
+    assert scored == [1, 3] and len(outcome.epochs) == 4  # the second score was no better than the first
+    assert caplog.text.count("validation mIOU: ") == 2
+    assert caplog.text.count("Serializing model to") in (2, 3)  # scores' weights, if they rose, and the last
+    root = lay_out(tmp_path / "last", epochs="3", _validation_interval="2")
+    outcome = start(root)
+    assert outcome.epochs and ["mIOU" in entry for entry in outcome.epochs] == [False, True, True]
+
+
+def test_a_job_stopped_before_its_first_score_keeps_what_it_has(
+    tmp_path: Path, start: Callable[..., Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = lay_out(tmp_path / "job", epochs="4", _validation_interval="4")
+    start(root, stop_at(4))
+    best, last = weights(root, "model_best.params"), weights(root, "model_algo-1")
+    assert all(np.array_equal(best[name], last[name]) for name in best)
+    forget_machine(root)
+    resumed = start(root)
+    assert resumed.epochs and ["mIOU" in entry for entry in resumed.epochs] == [False, False, False, True]
 
 
 def test_a_job_that_diverges_before_it_has_a_model_fails(

@@ -28,8 +28,8 @@ from sagemaker.tuner import HyperparameterTuner
 
 from container.metrics import METRIC_DEFINITIONS
 from tests.conftest import job_factory
+from tests.sagemaker.conftest import CHANNELS, IMAGE, Run
 
-CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
 ROLE = "arn:aws:iam::111111111111:role/none"
 
 
@@ -69,11 +69,11 @@ class Job:
 @pytest.fixture(scope="session")
 def job(local_settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Job:
     root = tmp_path_factory.mktemp("job")
-    job_factory(root)(train=4, validation=2, epochs="2")
+    job_factory(root)(train=4, validation=2, epochs="2", backbone="resnet-18")
     session = LocalSession()
     session.config = local_settings
     estimator = Estimator(
-        image_uri=os.environ.get("IMAGE", "semantic-segmentation:cpu"),
+        image_uri=IMAGE,
         role=ROLE,
         instance_count=1,
         instance_type="local",
@@ -199,3 +199,12 @@ def test_a_failed_job_fails_fit(job: Job, tmp_path: Path) -> None:
     )
     with pytest.raises(RuntimeError, match="Failed to run"):
         estimator.fit({channel: f"file://{job.root}/input/data/{channel}" for channel in CHANNELS}, job_name="failed")
+
+
+def test_the_published_example_runs_with_our_image(
+    run: Run, data: Path, hyperparameters: list[str], tmp_path: Path
+) -> None:
+    log = run("train_and_deploy.py", data, "--image", IMAGE, "--local", "--output", tmp_path, *hyperparameters)
+    assert "mask (40, 48), classes [" in log
+    assert "probabilities (2, 40, 48), same mask: True" in log
+    assert (tmp_path / "model.tar.gz").is_file()

@@ -52,6 +52,12 @@ def test_every_page_can_be_found_from_the_readme() -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", PAGES, ids=called)
+def test_nothing_is_left_to_fill_in(page: Path) -> None:
+    code = re.compile(r"(?ms)^```.*?^```|`[^`\n]+`|\]\([^)\s]+\)")
+    assert not re.findall(r"@@|\bTODO\b|\b[A-Z]{3,}_[A-Z_]+\b", code.sub("", page.read_text(encoding="utf-8")))
+
+
 def test_the_readme_can_be_read_at_once() -> None:
     text = (PROGRAM / "README.md").read_text()
     assert len(text.splitlines()) <= 130

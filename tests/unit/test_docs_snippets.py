@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 
 from container.data.labels import LabelMap
 from container.hyperparameters import load
-from container.metrics import METRIC_DEFINITIONS
+from container.metrics import METRIC_DEFINITIONS, class_metric_definitions
 from container.serving.app import create_app
 from tests.pages import Block, blocks
 from tests.unit.test_serving import SETTINGS, FakeEngine, loaded
@@ -105,6 +105,8 @@ def test_the_metrics_that_are_published_are_the_programs() -> None:
     (block,) = marked("run")
     definitions = {entry["Name"]: entry["Regex"] for entry in run(block)["metric_definitions"]}
     assert definitions == METRIC_DEFINITIONS
+    ((name, expression),) = class_metric_definitions([3]).items()
+    assert f'`{{"Name": "{name}", "Regex": r"{expression}"}}`' in block.page.read_text()
 
 
 @pytest.mark.parametrize("block", JSON, ids=str)

@@ -34,6 +34,9 @@ CONVENTIONS = [
     ("_quantize", "0", '"False"', False, False),
     ("_quantize", "auto", '"Auto"', " auto ", "auto"),
     ("_exif_orientation", "apply", '"apply"', "apply", "apply"),
+    ("_class_weights", " balanced", '"balanced"', "balanced", "balanced"),
+    ("_augmentation", "strong", '"strong"', " strong ", "strong"),
+    ("_augmentation", '{"colour": 0.2}', '"{\\"colour\\": 0.2}"', {"colour": 0.2}, {"colour": 0.2}),
 ]
 
 
@@ -82,6 +85,16 @@ def test_defaults_are_the_built_ins() -> None:
     assert (job.gamma1, job.gamma2, job.use_pretrained_model, job.syncbn) == (0.9, 0.9, True, False)
     assert (job.early_stopping, job.early_stopping_min_epochs, job.early_stopping_patience) == (False, 5, 4)
     assert (job.aux_loss, job.aux_weight, job.hybrid, job.workers, job.kvstore) == (True, 0.5, False, 16, "device")
+    assert (job.class_weights, job.loss, job.rare_crops, job.augmentation) == (None, "ce", 0, "default")
+    assert (job.warmup_iterations, job.ema, job.accumulate, job.clip_norm) == (0, 0, 1, None)
+    assert (job.on_divergence, job.validation, job.validation_interval) == ("stop", "crop", 1)
+
+
+WEIGHTS = "_class_weights must be balanced, enet, or a JSON list of num_classes numbers ≥ 0"
+NOT_WEIGHTS = "_class_weights must be numbers, not NaN, and one of them more than 0"
+STRENGTHS = (
+    "_augmentation must be default, strong, or a JSON object of colour, rotation, vertical_flip, scale and dropout"
+)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +133,20 @@ def test_defaults_are_the_built_ins() -> None:
         ("epochs", True, "epochs must be 1 ≤ integer, not True"),
         ("_audit", "none", "_audit must be full, fast or off, not 'none'"),
         ("_exif_orientation", "rotate", "_exif_orientation must be auto, apply or ignore, not 'rotate'"),
+        ("_class_weights", "[1, 2]", "_class_weights has 2 numbers, num_classes is 21: give one for each class"),
+        ("_class_weights", [0] * 21, NOT_WEIGHTS),
+        ("_class_weights", f"[{'NaN, ' * 20}1]", NOT_WEIGHTS),
+        ("_class_weights", "heavy", f"{WEIGHTS}, not 'heavy'"),
+        ("_class_weights", [*[1] * 20, -1], f"{WEIGHTS}, not {[*[1] * 20, -1]}"),
+        ("_class_weights", [*[1] * 20, 10**400], f"{WEIGHTS}, not {[*[1] * 20, 10**400]}"),
+        ("_class_weights", [*[1] * 20, "2"], f"{WEIGHTS}, not {[*[1] * 20, '2']}"),
+        ("_augmentation", '{"color": 1}', f"{STRENGTHS}, not {{'color': 1}}"),
+        ("_augmentation", {"rotation": 181}, f"{STRENGTHS}, not {{'rotation': 181}}"),
+        ("_augmentation", '{"scale": [2, 1]}', "scale of _augmentation must be [smallest, largest], not [2, 1]"),
+        ("_augmentation", '{"colour": NaN}', "the strengths of _augmentation must be numbers, not NaN"),
+        ("_augmentation", '{"scale": [NaN, 1]}', "the strengths of _augmentation must be numbers, not NaN"),
+        ("_ema", "1", "_ema must be 0 ≤ number < 1, not 1.0"),
+        ("_loss", "dice", "_loss must be ce, ce+dice, ce+lovasz, focal or ohem, not 'dice'"),
         ("num_clases", "2", "num_clases is unknown (did you mean num_classes?)"),
         ("zzz", "2", "zzz is unknown"),
     ],

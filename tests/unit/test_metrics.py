@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from container import metrics
+from tests.conftest import PROGRAM
 
 # the lines of a public job of the built-in algorithm
 PUBLISHED = {
@@ -40,6 +41,24 @@ def test_lines_are_the_published_ones() -> None:
 def test_each_expression_finds_its_own_line_only(name: str) -> None:
     found = [line for line in PUBLISHED.values() if re.search(metrics.METRIC_DEFINITIONS[name], line)]
     assert found == [PUBLISHED[name]]
+
+
+def test_a_class_has_a_line_and_an_expression_of_its_own() -> None:
+    lines = [*PUBLISHED.values()]
+    lines += [metrics.quality_line("algo-1", 3, f"validation {metrics.class_name(label)}", 0.25) for label in (1, 11)]
+    assert lines[-2] == "#quality_metric. host: algo-1, epoch: 3, validation IOU of class 1: 0.25 ."
+    definitions = metrics.class_metric_definitions([1, 11])
+    assert list(definitions) == ["validation:IOU_1", "validation:IOU_11"]
+    for expression, expected in zip(definitions.values(), lines[-2:], strict=True):
+        (found,) = [match for line in lines if (match := re.search(expression, line))]
+        assert (found.string, found[1]) == (expected, "0.25")
+    for name, expression in metrics.METRIC_DEFINITIONS.items():
+        assert [line for line in lines if re.search(expression, line)] == [PUBLISHED[name]]
+
+
+def test_the_page_shows_the_expression_of_a_class() -> None:
+    ((name, expression),) = metrics.class_metric_definitions([3]).items()
+    assert f'`{{"Name": "{name}", "Regex": r"{expression}"}}`' in (PROGRAM / "docs/train.md").read_text()
 
 
 def test_metrics_line_is_json() -> None:

@@ -77,7 +77,7 @@ def test_an_image_that_is_not_admitted_is_not_decoded() -> None:
         return "are more than fit" if pixels > 100 else None
 
     large, small = pictures(samples, decode, admit, 0, 1, threading.Event())
-    assert large == Skipped("large", "90×70 pixels are more than fit")
+    assert large == Skipped("large", "90×70 pixels are more than fit", too_large=True)
     assert isinstance(small, Picture)
 
 

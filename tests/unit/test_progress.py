@@ -9,7 +9,7 @@ def test_a_closed_epoch_leaves_its_figures_and_the_beginning_of_the_next() -> No
     progress = Progress(9, epoch=2, iteration=9, groups=10, samples=18, loss=4.5, trained=True)
     assert progress.name == "2-9"
     progress.close_epoch({"mIOU": 0.5})
-    assert progress == Progress(9, epoch=3, history=[{"epoch": 2, "mIOU": 0.5}])
+    assert progress == Progress(9, epoch=3, steps=9, history=[{"epoch": 2, "mIOU": 0.5}])
     assert progress.name == "3-0"
 
 
@@ -19,3 +19,18 @@ def test_an_epoch_is_reopened_unless_its_pass_is_done() -> None:
     assert within.iteration == 4
     done = Progress(9, epoch=2, iteration=9, groups=9, samples=18, loss=4.5, trained=True)
     assert done.reopen_epoch() == done
+
+
+def test_the_best_epoch_is_one_that_was_scored() -> None:
+    progress = Progress(9)
+    assert progress.best is None
+    for figures in ({}, {"mIOU": 0.5}, {}, {"mIOU": 0.5}, {"mIOU": 0.4}):
+        progress.close_epoch(figures)
+    assert progress.best == {"epoch": 1, "mIOU": 0.5}
+    assert [entry["epoch"] for entry in progress.scored] == [1, 3, 4]
+
+
+def test_an_epoch_that_begins_again_keeps_what_came_before_it() -> None:
+    progress = Progress(9, epoch=2, iteration=4, groups=5, samples=8, loss=1.0, steps=18, history=[{"epoch": 1}])
+    progress.begin_again()
+    assert progress == Progress(9, epoch=2, steps=18, lowered=True, history=[{"epoch": 1}])

@@ -6,7 +6,7 @@ import pytest
 
 from container.hyperparameters import load
 from container.metrics import notice_line
-from container.training.schedule import EarlyStopping, learning_rate
+from container.training.schedule import EarlyStopping, learning_rate, warmed_up
 
 REQUIRED = {"num_classes": 21, "num_training_samples": 1464}
 
@@ -65,3 +65,9 @@ def test_an_improvement_must_exceed_the_tolerance() -> None:
 
 def test_early_stopping_is_off_by_default() -> None:
     assert stops_after([0.1] * 20, early_stopping=False) is None
+
+
+def test_the_rate_rises_linearly_during_the_warm_up() -> None:
+    job = load({"num_classes": 2, "num_training_samples": 4, "_warmup_iterations": 4})
+    assert [warmed_up(job, step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert warmed_up(load({"num_classes": 2, "num_training_samples": 4}), 0) == 1

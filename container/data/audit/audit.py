@@ -18,6 +18,7 @@ from container.data.audit.examine import examine_pairs
 from container.data.audit.faults import Fault, raise_faults
 from container.data.audit.table import draw_table, summarize
 from container.data.audit.warnings import find_warnings
+from container.data.class_counts import ClassCounts
 from container.data.class_names import known_classes
 from container.data.findings import BadSample, Findings, Seen
 from container.data.samples import FileSamples, Samples
@@ -117,6 +118,10 @@ class Audit:
         fresh = Findings(channel, self._samples[channel].label_map, self._job.num_classes, self._job.crop)
         self._findings[channel] = fresh
         return True
+
+    def class_counts(self, channel: str) -> ClassCounts | None:
+        """Return how often each class occurs in a channel; None until all of it has been seen."""
+        return None if channel in self._pending else self._findings[channel].class_counts
 
     def watch(self, channel: str, seen: Seen) -> None:
         """Take in a pair of a first pass."""

@@ -93,4 +93,9 @@ class Content:
     @property
     def best(self) -> Mapping[str, Any] | None:
         """The epoch with the highest validation mIOU, the first of several."""
-        return max(self.history, key=lambda entry: entry["mIOU"], default=None)
+        return max(self.validated, key=lambda entry: entry["mIOU"], default=None)
+
+    @property
+    def validated(self) -> Sequence[Mapping[str, Any]]:
+        """The epochs that have a score: not all of them, with `_validation_interval`."""
+        return [entry for entry in self.history if "mIOU" in entry]

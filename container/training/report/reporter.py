@@ -76,8 +76,11 @@ class Reporter:
 
         self._do(look)
 
-    def epoch(self, history: Sequence[Mapping[str, Any]], confusion: Int64Array, images: int) -> None:
-        """Show an epoch that is over, the last of `history`; what was watched since the one before is its images."""
+    def epoch(self, history: Sequence[Mapping[str, Any]], confusion: Int64Array | None, images: int) -> None:
+        """Show an epoch that is over, the last of `history`; what was watched since the one before is its images.
+
+        Of an epoch without validation there is no `confusion`.
+        """
         entries = [dict(entry) for entry in history]
         self._do(lambda: self._show_epoch(entries, confusion, images))
 
@@ -113,19 +116,27 @@ class Reporter:
         self._do(None)
         self._thread.join()
 
-    def _show_epoch(self, history: list[dict[str, Any]], confusion: Int64Array, images: int) -> None:
-        entry, gallery = history[-1], self._gallery
-        self._history, self._gallery = history, Gallery(self._job.num_classes, self.images_root)
-        of = f"{images} validation crops of {self._job.crop}×{self._job.crop} in epoch {entry['epoch']}"
-        seen = gallery.scored(of, confusion, images)
-        if self._scored is None or entry["mIOU"] > self._best:
-            self._scored, self._best = seen, entry["mIOU"]
+    def _show_epoch(self, history: list[dict[str, Any]], confusion: Int64Array | None, images: int) -> None:
+        entry = history[-1]
+        self._history = history
+        seen = None if confusion is None else self._take_gallery(confusion, images, entry)
         Report(self._folder, history)
         self._write(f"training: {self._told()}")
         if self._events:
             figures = {f"epoch/{name}": value for name, value in entry.items() if name != "epoch"}
             self._events.write_figures(entry["epoch"], figures)
-            self._events.write_examples(entry["epoch"], "worst", seen.worst, self._classes())
+            if seen:
+                self._events.write_examples(entry["epoch"], "worst", seen.worst, self._classes())
+
+    def _take_gallery(self, confusion: Int64Array, images: int, entry: Mapping[str, Any]) -> Scored:
+        """Describe the images that an epoch's validation has shown; the best epoch's are those of the page."""
+        gallery, self._gallery = self._gallery, Gallery(self._job.num_classes, self.images_root)
+        kind = "validation images, whole," if self._job.validation == "full" else "validation crops"
+        size = "" if self._job.validation == "full" else f" of {self._job.crop}×{self._job.crop}"
+        seen = gallery.scored(f"{images} {kind}{size} in epoch {entry['epoch']}", confusion, images)
+        if self._scored is None or entry["mIOU"] > self._best:
+            self._scored, self._best = seen, entry["mIOU"]
+        return seen
 
     def _told(self) -> str:
         return f"{len(self._history)} of {self._job.epochs} epochs are done"

@@ -86,7 +86,7 @@ def _over_fitted(content: Content) -> Iterator[str]:
     best = content.best
     if best is None:
         return
-    last = content.history[-1]
+    last = content.validated[-1]
     fell = best["mIOU"] - last["mIOU"]
     if fell > _DROP and last["train_loss"] < best["train_loss"] * (1 - _LOSS_DROP):
         yield (
@@ -97,8 +97,8 @@ def _over_fitted(content: Content) -> Iterator[str]:
 
 def _still_rising(content: Content) -> Iterator[str]:
     """Tell when the best epoch is among the last, and better than what there was a third of the job before."""
-    best, history = content.best, content.history
-    if best is None or content.early or len(history) < content.epochs:
+    best, history = content.best, content.validated
+    if best is None or content.early or len(content.history) < content.epochs:
         return
     recent = max(1, len(history) // 3)
     before = max((entry["mIOU"] for entry in history[:-recent]), default=0.0)

@@ -1,0 +1,38 @@
+"""Score a parameter file on the whole validation images of a job's tree, whoever has trained it; prints JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+
+from container import hyperparameters
+from container.data.loader import Loader
+from container.data.samples import open_samples
+from container.environment import Environment
+from container.mx.network import SegmentationNetwork, load_weights
+from container.mx.scoring import MXNetScorer
+from container.training.scoring import score
+
+
+def main() -> None:
+    """Score argv[2] on the job below argv[1]."""
+    root, weights = Path(sys.argv[1]), Path(sys.argv[2])
+    environment = Environment.read(root)
+    job = hyperparameters.load(environment.hyperparameters)
+    network = SegmentationNetwork(job.algorithm, job.backbone, job.num_classes)
+    devices, stop = [mx.cpu()], threading.Event()
+    load_weights(network, weights, devices)
+    network.hybridize()
+    loader = Loader(open_samples(environment, "validation", job), job, stop)
+    found = score(loader, MXNetScorer(network, devices, stop), job.num_classes, stop)
+    iou = [None if np.isnan(value) else float(value) for value in found.confusions[0].iou()]
+    print(json.dumps({"mIOU": found.confusions[0].miou, "iou": iou, "complete": found.complete}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""statistics.json: a job's scores as SageMaker's Model Registry reads them (ModelMetrics, ModelQuality, Statistics)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from container import artifacts
+from container.arrays import Int64Array
+from container.metrics import ConfusionMatrix
+from container.training.report.figures import class_figures
+
+STATISTICS = "statistics.json"
+
+_BETAS = {"weighted_f0_5": 0.5, "weighted_f1": 1.0, "weighted_f2": 2.0}
+
+
+def write_statistics(folder: Path, channel: str, images: int, of: int | None, confusion: ConfusionMatrix) -> None:
+    """Write the scores of so many `of` a channel's images; raises PlatformError when the disk refuses."""
+    content = {
+        "dataset": {"channel": channel, "item_count": images, "of": of},
+        "multiclass_classification_metrics": multiclass_metrics(confusion),
+    }
+    artifacts.write_json(folder / STATISTICS, content)
+
+
+def multiclass_metrics(confusion: ConfusionMatrix) -> dict[str, Any]:
+    """Return what Model Monitor computes of a multiclass problem, a sample being a pixel, and the mIOU.
+
+    Weighted figures are means over the classes by their pixels in the truth; a class that was never predicted has
+    precision 0. There is one run, so no standard deviation: Model Monitor writes "NaN" then.
+    """
+    values = {"accuracy": confusion.pixel_accuracy, "mIOU": confusion.miou, **_weighted(confusion.counts)}
+    return {
+        "confusion_matrix": _matrix(confusion.counts),
+        **{name: {"value": value, "standard_deviation": "NaN"} for name, value in values.items()},
+    }
+
+
+def _weighted(counts: Int64Array) -> dict[str, float]:
+    figures = class_figures(counts)
+    weights = np.array([row.truth for row in figures])
+    recall = np.array([row.recall or 0.0 for row in figures])
+    precision = np.array([row.precision or 0.0 for row in figures])
+    found = {"weighted_recall": recall, "weighted_precision": precision}
+    for name, beta in _BETAS.items():
+        below = beta**2 * precision + recall
+        found[name] = np.where(below > 0, (1 + beta**2) * precision * recall / np.where(below > 0, below, 1), 0)
+    return {name: float((weights * values).sum()) for name, values in found.items()}
+
+
+def _matrix(counts: Int64Array) -> dict[str, dict[str, int]]:
+    """Return the pixels by true and predicted class, of the classes that occur."""
+    occurring = np.flatnonzero(counts.sum(0) + counts.sum(1)).tolist()
+    return {str(row): {str(column): int(counts[row, column]) for column in occurring} for row in occurring}

@@ -1,0 +1,73 @@
+"""Train with boto3: managed spot, checkpoints, metrics, TensorBoard, no network.
+
+    pip install boto3
+    python examples/boto3_train.py IMAGE ROLE s3://BUCKET/PREFIX
+
+PREFIX holds train, train_annotation, validation and validation_annotation.
+"""
+
+import sys
+import time
+
+import boto3
+
+image, role, prefix = sys.argv[1:]
+sagemaker = boto3.client("sagemaker")
+name = time.strftime("semantic-segmentation-%Y-%m-%d-%H-%M-%S")
+
+
+def channel(name: str, content_type: str) -> dict:
+    """Describe a channel whose files are copied to the instance before training begins."""
+    return {
+        "ChannelName": name,
+        "DataSource": {
+            "S3DataSource": {
+                "S3DataType": "S3Prefix",
+                "S3Uri": f"{prefix}/{name}/",  # the slash: without it, train is train_annotation's prefix, too
+                "S3DataDistributionType": "FullyReplicated",
+            }
+        },
+        "ContentType": content_type,
+    }
+
+
+sagemaker.create_training_job(
+    TrainingJobName=name,
+    RoleArn=role,
+    AlgorithmSpecification={
+        "TrainingImage": image,
+        "TrainingInputMode": "File",
+        "MetricDefinitions": [
+            {"Name": "train:loss", "Regex": r"#quality_metric\. host: \S+, epoch: \S+, train loss: (\S+) \."},
+            {
+                "Name": "validation:mIOU",
+                "Regex": r"#quality_metric\. host: \S+, epoch: \S+, validation mIOU: (\S+) \.",
+            },
+        ],
+    },
+    HyperParameters={  # every value is a string
+        "algorithm": "fcn",
+        "backbone": "resnet-50",
+        "num_classes": "21",
+        "num_training_samples": "1464",
+        "epochs": "30",
+        "optimizer": "rmsprop",
+        "learning_rate": "0.0001",
+    },
+    InputDataConfig=[
+        channel("train", "image/jpeg"),
+        channel("train_annotation", "image/png"),
+        channel("validation", "image/jpeg"),
+        channel("validation_annotation", "image/png"),
+    ],
+    OutputDataConfig={"S3OutputPath": f"{prefix}/output"},
+    ResourceConfig={"InstanceType": "ml.g5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50},
+    EnableManagedSpotTraining=True,
+    # the second time holds the first and every wait for an instance
+    StoppingCondition={"MaxRuntimeInSeconds": 24 * 3600, "MaxWaitTimeInSeconds": 48 * 3600},
+    CheckpointConfig={"S3Uri": f"{prefix}/checkpoints/{name}", "LocalPath": "/opt/ml/checkpoints"},
+    TensorBoardOutputConfig={"S3OutputPath": f"{prefix}/tensorboard", "LocalPath": "/opt/ml/output/tensorboard"},
+    EnableNetworkIsolation=True,  # the image needs no network
+)
+sagemaker.get_waiter("training_job_completed_or_stopped").wait(TrainingJobName=name)
+print(sagemaker.describe_training_job(TrainingJobName=name)["ModelArtifacts"]["S3ModelArtifacts"])

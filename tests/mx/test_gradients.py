@@ -1,0 +1,108 @@
+"""Accumulated steps are the large batch's one step; a gradient that is too long is scaled to its limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from container.data.batches import Batch
+from container.mx.trainer import Diverged, Trainer
+from tests.mx import tiny
+
+WHOLE = [tiny.batch(8, seed) for seed in range(2)]
+
+
+def parts(batch: Batch, size: int) -> list[Batch]:
+    return [Batch(batch.images[at : at + size], batch.labels[at : at + size]) for at in range(0, len(batch), size)]
+
+
+def fixed(devices: int, **changes: Any) -> Trainer:
+    """A trainer whose batch statistics and dropout are fixed."""
+    trainer = tiny.tiny_trainer(tiny.cpus(devices), tiny.tiny_job(**changes), use_global_stats=True)
+    trainer.network.head[0]._rate = 0.0
+    return trainer
+
+
+@pytest.mark.parametrize("loss", ["ce", "ce+dice", "ce+lovasz", "focal", "ohem"])
+@pytest.mark.parametrize(
+    ("devices", "settings"),
+    [
+        (1, {"optimizer": "sgd"}),
+        (1, {"optimizer": "adam"}),
+        (2, {"optimizer": "sgd", "_gradient_scale": "mean", "_class_weights": [1, 2, 5]}),
+        (1, {"optimizer": "nag", "_clip_norm": 0.01, "_class_weights": [1, 2, 5]}),
+    ],
+    ids=["sgd", "adam", "two-devices", "clipped-nag"],
+)
+def test_accumulated_steps_are_the_large_batchs(devices: int, settings: dict[str, Any], loss: str) -> None:
+    small, large = (
+        fixed(devices, _loss=loss, mini_batch_size=size, _accumulate=8 // size, **settings) for size in (2, 8)
+    )
+    rate = 0.001 if settings["optimizer"] == "adam" else 0.1
+    start = tiny.copies(large)["stage4.weight"][0]
+    for whole in WHOLE:
+        tiny.train(small, parts(whole, 2), rate=rate)
+        tiny.train(large, [whole], rate=rate)
+    assert small.updates == large.updates == 2
+    moved = tiny.copies(large)
+    assert np.abs(moved["stage4.weight"][0] - start).max() > 1e-4
+    for name, arrays in tiny.copies(small).items():
+        np.testing.assert_allclose(arrays[0], moved[name][0], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_nothing_moves_before_the_update_and_a_flush_makes_it_early() -> None:
+    trainer, other = fixed(1, mini_batch_size=2, _accumulate=4), fixed(1, mini_batch_size=4)
+    start = tiny.copies(trainer)
+    two = parts(WHOLE[0], 2)[:2]
+    tiny.train(trainer, two)
+    assert trainer.updates == 0
+    assert all(np.array_equal(arrays[0], start[name][0]) for name, arrays in tiny.copies(trainer).items())
+    trainer.flush(0.01)
+    trainer.flush(0.01)
+    assert trainer.updates == 1
+    tiny.train(other, [Batch(np.concatenate([b.images for b in two]), np.concatenate([b.labels for b in two]))])
+    for name, arrays in tiny.copies(other).items():
+        np.testing.assert_allclose(tiny.copies(trainer)[name][0], arrays[0], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def step_length(**changes: Any) -> float:
+    """How far a plain step with rate 1 moves all weights: the norm of the gradient that the optimizer was given."""
+    trainer = fixed(changes.pop("devices", 1), momentum=1e-9, weight_decay=1e-12, _aux_loss=False, **changes)
+    for parameter in trainer.network.collect_params().values():
+        parameter.lr_mult = 1
+    before = tiny.copies(trainer)
+    tiny.train(trainer, WHOLE[:1], rate=1.0)
+    after = tiny.copies(trainer)
+    return float(np.sqrt(sum(((after[name][0] - before[name][0]) ** 2).sum() for name in before)))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("scale", ["mean", "gluoncv"])
+def test_a_gradient_is_scaled_down_to_the_largest_norm_but_never_up(devices: int, scale: str) -> None:
+    free = step_length(devices=devices, _gradient_scale=scale)
+    assert free > 1e-3
+    settings = {"devices": devices, "_gradient_scale": scale}
+    assert step_length(_clip_norm=free / 3, **settings) == pytest.approx(free / 3, rel=1e-4)
+    assert step_length(_clip_norm=free * 3, **settings) == pytest.approx(free, rel=1e-5)
+
+
+def test_clipping_does_not_hide_that_training_diverges() -> None:
+    trainer = fixed(1, _clip_norm=0.1)
+    trainer.network.stage4.weight.data()[:] = 1e30  # gradients whose squares are beyond float32
+    tiny.train(trainer, WHOLE[:1])
+    with pytest.raises(Diverged):
+        trainer.unite()
+
+
+def test_frozen_layers_stay_so() -> None:
+    trainer = fixed(1)
+    trainer.network.stem.collect_params().setattr("grad_req", "null")
+    job = tiny.tiny_job(mini_batch_size=2, _accumulate=2, _clip_norm=0.1, _ema=0.5, optimizer="adamw")
+    trainer = Trainer(trainer.network, job, [mx.cpu()])
+    start = tiny.copies(trainer)
+    tiny.train(trainer, parts(WHOLE[0], 2), rate=0.01)
+    moved = {name for name, arrays in tiny.copies(trainer).items() if not np.array_equal(arrays[0], start[name][0])}
+    assert moved == {name for name in start if not name.startswith("stem")}

@@ -1,0 +1,79 @@
+"""examples/sdk3_*.py after training: on this machine with the built image, and what they ask of SageMaker.
+
+The endpoint's requests to SageMaker are answered by moto; its invocations reach a container of the image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from tests.sagemaker.account import Account
+from tests.sagemaker.conftest import IMAGE, Run, Trained
+from tests.sagemaker.test_sdk3_train import ADDRESS, ROLE
+
+MODEL = "s3://bucket/job/output/model.tar.gz"
+STATISTICS = "s3://bucket/job/statistics.json"
+
+
+def assert_built(account: Account) -> None:
+    request = account.asked_once("CreateModel")
+    assert request["ExecutionRoleArn"] == ROLE
+    assert request["PrimaryContainer"] == {"Image": ADDRESS, "Environment": {}, "ModelDataUrl": MODEL}
+
+
+def test_a_local_endpoint_answers_and_a_local_transform_writes_a_mask_per_image(
+    run: Run, trained: Trained, data: Path, tmp_path: Path
+) -> None:
+    log = run("sdk3_local_endpoint.py", IMAGE, trained.archive, data / "validation", tmp_path)
+    assert "mask (40, 48), classes [" in log
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"validation-{n}.jpg.out" for n in range(2)]
+    for path in tmp_path.iterdir():
+        with Image.open(path) as mask:
+            assert (mask.mode, mask.size) == ("L", (48, 40))
+
+
+def test_deploy(run: Run, account: Account, server: str, photo: Path) -> None:
+    account.server = server
+    log = run("sdk3_deploy.py", ADDRESS, ROLE, MODEL, photo, environment=account.environment())
+    assert "mask (40, 48), classes [" in log
+    assert "probabilities (2, 40, 48), same mask: True" in log
+    assert_built(account)
+    (variant,) = account.asked_once("CreateEndpointConfig")["ProductionVariants"]
+    assert variant["ModelName"] == account.asked_once("CreateModel")["ModelName"]
+    assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.c5.xlarge", 1)
+    (name,) = {account.asked_once(f"{verb}Endpoint")["EndpointName"] for verb in ("Create", "Delete")}
+    assert name == "semantic-segmentation"
+
+
+def test_transform(run: Run, account: Account) -> None:
+    addresses = ("s3://bucket/images/", "s3://bucket/masks/")
+    run("sdk3_transform.py", ADDRESS, ROLE, MODEL, *addresses, environment=account.environment())
+    assert_built(account)
+    request = account.asked_once("CreateTransformJob")
+    assert request["ModelName"] == account.asked_once("CreateModel")["ModelName"]
+    assert {name: request[name] for name in ("BatchStrategy", "MaxConcurrentTransforms", "MaxPayloadInMB")} == {
+        "BatchStrategy": "SingleRecord",
+        "MaxConcurrentTransforms": 1,
+        "MaxPayloadInMB": 100,
+    }
+    assert request["TransformInput"] == {
+        "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": addresses[0]}},
+        "ContentType": "image/jpeg",
+    }
+    assert request["TransformOutput"] == {"S3OutputPath": addresses[1], "Accept": "image/png"}
+    assert request["TransformResources"] == {"InstanceType": "ml.c5.4xlarge", "InstanceCount": 1}
+
+
+def test_register(run: Run, account: Account) -> None:
+    log = run("sdk3_register.py", ADDRESS, ROLE, MODEL, STATISTICS, environment=account.environment())
+    assert "model-package/semantic-segmentation/1" in log
+    request = account.asked_once("CreateModelPackage")
+    assert request["ModelMetrics"]["ModelQuality"] == {
+        "Statistics": {"ContentType": "application/json", "S3Uri": STATISTICS}
+    }
+    (container,) = request["InferenceSpecification"]["Containers"]
+    assert (container["Image"], container["ModelDataUrl"]) == (ADDRESS, MODEL)
+    assert (request["Domain"], request["Task"]) == ("COMPUTER_VISION", "IMAGE_SEGMENTATION")
+    assert request["ModelApprovalStatus"] == "PendingManualApproval"

@@ -1,0 +1,115 @@
+"""examples/sdk3_train*.py: ModelTrainer in LOCAL_CONTAINER mode with the built image, and what it asks of SageMaker."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from pathlib import Path
+
+from container.metrics import METRIC_DEFINITIONS
+from tests.sagemaker.account import Account
+from tests.sagemaker.conftest import IMAGE, Run, Trained
+
+ADDRESS = "111111111111.dkr.ecr.us-west-2.amazonaws.com/semantic-segmentation:gpu"
+ROLE = "arn:aws:iam::111111111111:role/none"
+
+
+def channel(name: str, content_type: str) -> dict[str, object]:
+    return {
+        "ChannelName": name,
+        "DataSource": {
+            "S3DataSource": {
+                "S3DataType": "S3Prefix",
+                "S3Uri": f"s3://bucket/voc/{name}/",
+                "S3DataDistributionType": "FullyReplicated",
+            }
+        },
+        "ContentType": content_type,
+        "InputMode": "File",
+    }
+
+
+def test_training_leaves_the_archives(trained: Trained) -> None:
+    with tarfile.open(trained.archive) as archive:
+        assert set(archive.getnames()) >= {"hyperparams.json", "model_best.params", "model_algo-1", "model.onnx"}
+    assert {"images": 2, "of": 2, "complete": True}.items() <= trained.report("report.json")["validation"].items()
+
+
+def test_the_published_expressions_find_the_reports_figures(trained: Trained) -> None:
+    found = {name: list(map(float, re.findall(regex, trained.log))) for name, regex in METRIC_DEFINITIONS.items()}
+    epochs = trained.report("report.json")["epochs"]
+    assert len(epochs) == 2
+    assert found["validation:mIOU"] == [epoch["mIOU"] for epoch in epochs]
+    assert found["train:loss"] == [epoch["train_loss"] for epoch in epochs]
+    assert found["train:progress"] == [50, 100]
+
+
+def test_a_failed_job_fails_train_and_says_why(
+    run: Run, data: Path, hyperparameters: list[str], tmp_path: Path
+) -> None:
+    log = run("sdk3_train.py", IMAGE, data, "--output", tmp_path, *hyperparameters, "algorithm=unet", fails=True)
+    assert "ClientError: 1 hyperparameter is not valid: algorithm must be fcn, psp or deeplab, not 'unet'" in log
+    assert "Failed to run" in log
+
+
+def test_what_is_asked_of_sagemaker(run: Run, account: Account) -> None:
+    run("sdk3_train.py", ADDRESS, "s3://bucket/voc/", "--role", ROLE, environment=account.environment())
+    request = account.asked_once("CreateTrainingJob")
+    assert re.fullmatch(r"semantic-segmentation-\d{14}", request.pop("TrainingJobName"))
+    assert request == {
+        "RoleArn": ROLE,
+        "AlgorithmSpecification": {
+            "TrainingImage": ADDRESS,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": [{"Name": name, "Regex": regex} for name, regex in METRIC_DEFINITIONS.items()],
+        },
+        "HyperParameters": {
+            "algorithm": "fcn",
+            "backbone": "resnet-50",
+            "num_classes": "21",
+            "num_training_samples": "1464",
+            "epochs": "30",
+            "optimizer": "rmsprop",
+            "learning_rate": "0.0001",
+        },
+        "InputDataConfig": [
+            channel("train", "image/jpeg"),
+            channel("train_annotation", "image/png"),
+            channel("validation", "image/jpeg"),
+            channel("validation_annotation", "image/png"),
+        ],
+        "OutputDataConfig": {"S3OutputPath": "s3://bucket/voc/output", "CompressionType": "GZIP"},
+        "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 86400, "MaxWaitTimeInSeconds": 172800},
+        "EnableManagedSpotTraining": True,
+        "CheckpointConfig": {"S3Uri": "s3://bucket/voc/checkpoints", "LocalPath": "/opt/ml/checkpoints"},
+        "TensorBoardOutputConfig": {
+            "S3OutputPath": "s3://bucket/voc/tensorboard",
+            "LocalPath": "/opt/ml/output/tensorboard",
+        },
+    }
+
+
+def test_what_is_asked_for_a_stream(run: Run, account: Account) -> None:
+    run("sdk3_train_pipe.py", ADDRESS, ROLE, "s3://bucket/voc", "1464", environment=account.environment())
+    request = account.asked_once("CreateTrainingJob")
+    assert request["AlgorithmSpecification"] == {"TrainingImage": ADDRESS, "TrainingInputMode": "Pipe"}
+    assert request["HyperParameters"] == {"num_classes": "21", "num_training_samples": "1464", "epochs": "30"}
+    assert request["InputDataConfig"] == [
+        {
+            "ChannelName": name,
+            "DataSource": {
+                "S3DataSource": {
+                    "S3DataType": "AugmentedManifestFile",
+                    "S3Uri": f"s3://bucket/voc/{name}.manifest",
+                    "S3DataDistributionType": "FullyReplicated",
+                    "AttributeNames": ["source-ref", "annotation-ref"],
+                }
+            },
+            "ContentType": "application/x-recordio",
+            "CompressionType": "None",
+            "RecordWrapperType": "RecordIO",
+            "InputMode": "Pipe",
+        }
+        for name in ("train", "validation")
+    ]
