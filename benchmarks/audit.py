@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.peers.pictures import make_pairs
-from container.data.audit import Audit
+from container.data.audit.audit import Audit
 from container.data.loader import Loader
 from container.data.samples import Samples, open_samples
 from container.environment import Environment

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from container.classes import ClassEntry
-from container.data.audit import Audit
+from container.data.audit.audit import Audit
 from container.data.augment import centre_crop, random_crop
 from container.data.batches import Batch, Pair, Rollover, batches, groups
 from container.data.carried import names_of, pack, unpack

@@ -15,10 +15,10 @@ from typing import Any
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from container import artifacts, hyperparameters
-from container.data.audit import Audit, recorded
+from container.data.audit.audit import Audit, recorded
+from container.data.audit.faults import Fault
 from container.data.channels import check_channels, used_channels
 from container.data.colours import ColourMaps
-from container.data.faults import Fault
 from container.data.hosts import Hosts
 from container.data.label_maps import check_label_maps
 from container.data.loader import Loader

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from container.data.audit import Audit
+from container.data.audit.audit import Audit
 from container.data.division import ALL, Division, divide_shards
 from container.data.hosts import Hosts
 from container.data.loader import Loader

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from container.data import repeats
-from container.data.audit import Audit
+from container.data.audit.audit import Audit
 from container.data.loader import Loader
 from container.environment import Environment
 from container.errors import ClientError

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 
 from container.arrays import Uint8Array
-from container.data.faults import percent
+from container.data.audit.faults import percent
 from container.errors import printable
 from container.training.report.comparison import compare
 from container.training.report.content import Content, Example, Scored

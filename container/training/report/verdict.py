@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from container.data.faults import percent
+from container.data.audit.faults import percent
 from container.training.report.content import Content
 from container.training.report.figures import class_figures
 

@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from container.data.audit.faults import Fault, list_values
 from container.data.colours import FILES, suggest_map
-from container.data.faults import Fault, list_values
 from container.data.findings import Bad, Findings, Kind
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 
-from container.data.audit_errors import group_bad_pairs
-from container.data.faults import LISTED, Fault, list_values, percent
+from container.data.audit.errors import group_bad_pairs
+from container.data.audit.faults import LISTED, Fault, list_values, percent
 from container.data.findings import Findings
 from container.data.reading import IGNORE
 from container.data.repeats import find_repeats

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from container.data.faults import Fault, percent
+from container.data.audit.faults import Fault, percent
 from container.data.findings import Findings
 from container.data.reading import IGNORE
 

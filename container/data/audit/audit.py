@@ -13,13 +13,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from container import artifacts
-from container.data.audit_errors import find_errors
-from container.data.audit_table import draw_table, summarize
-from container.data.audit_warnings import find_warnings
+from container.data.audit.errors import find_errors
+from container.data.audit.examine import examine_pairs
+from container.data.audit.faults import Fault, raise_faults
+from container.data.audit.table import draw_table, summarize
+from container.data.audit.warnings import find_warnings
 from container.data.class_counts import ClassCounts
 from container.data.class_names import known_classes
-from container.data.examine import examine_pairs
-from container.data.faults import Fault, raise_faults
 from container.data.findings import BadSample, Findings, Seen
 from container.data.samples import FileSamples, Samples
 from container.errors import ClientError, printable
