@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from container import artifacts
+from container import artifacts, disk
 from container.arrays import Array, Float32Array, Uint8Array
 from container.engines import heads, tiles
 from container.engines.costs import STANDING, Costs
@@ -249,15 +249,29 @@ def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
     command = [sys.executable, "-m", "container.mx.convert", str(model_dir), str(scratch / artifacts.GRAPH)]
     child = subprocess.run(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True, check=False)
     if child.returncode:
-        reason = last_line(child.stderr) or f"exit status {child.returncode}"
-        if child.returncode == -signal.SIGKILL:
-            remedy = f"give it more memory, or an archive that holds {artifacts.GRAPH} (python -m container.mx.convert)"
-            megabytes = conversion_memory((model_dir / artifacts.BEST_WEIGHTS).stat().st_size) // 2**20
-            reason = f"the process was killed, most likely for want of memory: it takes {megabytes} MB; {remedy}"
-        raise ClientError(
-            f"{model_dir} could not be converted to {artifacts.GRAPH}: {reason.removeprefix('ClientError: ')}"
-        )
+        reason = _why_not_converted(child, model_dir / artifacts.BEST_WEIGHTS, scratch)
+        raise ClientError(f"{model_dir} could not be converted to {artifacts.GRAPH}: {reason}")
     return scratch / artifacts.GRAPH
+
+
+def _why_not_converted(child: subprocess.CompletedProcess[str], weights: Path, scratch: Path) -> str:
+    """Say why the child that converts has failed, and what to do about it where it is for want of memory or room."""
+    size = weights.stat().st_size if weights.is_file() else 0
+    instead = f"an archive that holds {artifacts.GRAPH} (python -m container.mx.convert)"
+    if child.returncode == -signal.SIGKILL:
+        megabytes = conversion_memory(size) // 2**20
+        return (
+            f"the process was killed, most likely for want of memory: it takes {megabytes} MB; give it more memory, "
+            f"or {instead}"
+        )
+    free = disk.free_bytes(scratch)
+    if free is not None and free < size:  # the graph is about as large as the weights
+        return (
+            f"{scratch.parent} has room for {free // 2**20} MB, and it takes about {size // 2**20}: mount a larger one "
+            f"(docker run --tmpfs /tmp), or give it {instead}"
+        )
+    reason = last_line(child.stderr) or f"exit status {child.returncode}"
+    return reason.removeprefix("ClientError: ")
 
 
 def _choose_precision(core: Any, precision: str) -> str:

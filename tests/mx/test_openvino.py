@@ -24,6 +24,7 @@ from container.mx.export import export_onnx
 from container.mx.network import SegmentationNetwork
 from container.serving.models import open_model
 from container.serving.settings import ServeSettings
+from tests.conftest import SmallDisk
 from tests.mx.test_export import CLASSES, PROGRAM, build_network, random_image
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
@@ -278,6 +279,18 @@ def test_an_archive_without_a_graph_is_converted_in_a_child(network: Segmentatio
     np.testing.assert_allclose(
         OpenVinoEngine(graph, "float32", threads=1).probabilities(image), softmax(network, image), atol=1e-5
     )
+
+
+def test_a_graph_for_which_there_is_no_room_says_where_to_make_some(
+    network: SegmentationNetwork, tmp_path: Path, small_disk: SmallDisk
+) -> None:
+    network.save_parameters(str(tmp_path / "model_best.params"))
+    (tmp_path / "hyperparams.json").write_text(json.dumps({"num_classes": str(CLASSES), "algorithm": "psp"}))
+    with small_disk(tmp_path / "scratch", 2**20) as scratch:
+        folder = scratch / "tmpabc"
+        folder.mkdir()
+        with pytest.raises(ClientError, match=r"/scratch has room for 0 MB, and it takes about \d+: mount"):
+            prepare_graph(tmp_path, "auto", folder)
 
 
 def test_int8_without_its_graph_says_what_to_do(graph: Path) -> None:
