@@ -11,11 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from container import metrics
-from container.arrays import Uint8Array
 from container.data.batches import Batch
 from container.data.hosts import Hosts
 from container.data.loader import Loader
-from container.data.pictures import Picture
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
@@ -24,11 +22,11 @@ from container.training.keeper import Keeper
 from container.training.progress import Progress
 from container.training.report.reporter import Reporter
 from container.training.schedule import EarlyStopping, learning_rate, warmed_up
-from container.training.whole import score_whole
+from container.training.second_try import SecondTry
+from container.training.telling import Teller
+from container.training.validation import Validation
 
 LOG = logging.getLogger(__name__)
-
-RETRY_FACTOR = 0.1  # of the learning rate after training has diverged
 
 
 class Fit:
@@ -46,18 +44,17 @@ class Fit:
         self._trainer = trainer
         self._job = job
         self._hosts = hosts
-        self._host = hosts.name
         self._keeper = keeper
         self._progress = progress
         self._stop = hosts.stop
-        self._log = LOG.info if hosts.first else LOG.debug  # figures are the first host's to tell
+        self._teller = Teller(hosts)
+        self._validation = Validation(trainer, job, hosts, self._teller, reporter)
+        self._second_try = SecondTry(trainer, job, keeper, progress)
         self._reporter = reporter
         self._figures: dict[str, float] = {}  # of the epoch under way, for the report
         self._seed = job.seed or 0
-        self._validated = 0  # images of the last validation
         self._begun = False  # whether this process has made a step
         self._weighed = False  # classes, by their counts
-        self._return: dict[str, Any] | None = None  # the weights to go on from when there are no best ones yet
 
     def run(self, train: Loader, validation: Loader) -> bool:
         """Train until the last epoch, an early stop or `stop`; best and last weights are on disk then.
@@ -65,16 +62,16 @@ class Fit:
         Returns False, with nothing written, when it was stopped before anything was trained.
         """
         progress = self._progress
-        self._log("LRScheduler setup: iters per epoch: %d, num_epochs %d", progress.iterations, self._job.epochs)
+        self._teller.log("LRScheduler setup: iters per epoch: %d, num_epochs %d", progress.iterations, self._job.epochs)
         self._weigh_classes(train)
         try:
             try:
                 self._epochs(train, validation)
             except Diverged as error:
-                self._retry(error, train)
+                self._second_try.begin(error, train)
                 self._epochs(train, validation)
         except Diverged as error:
-            self._end_diverged(error)
+            self._second_try.end(error)
             return True
         if not (progress.history or progress.iteration):
             return False
@@ -93,11 +90,10 @@ class Fit:
         elif progress.epoch >= self._job.epochs:
             LOG.info("nothing more to train: all %d epochs are done; raise epochs to go on", self._job.epochs)
         while not over and progress.epoch < self._job.epochs:
-            if self._job.on_divergence == "retry" and not progress.lowered:
-                self._return = None if progress.best else self._trainer.copy_weights()
+            self._second_try.prepare()
             whole = progress.trained or self._train(train)
             due = progress.epoch + 1 == self._job.epochs or (progress.epoch + 1) % self._job.validation_interval == 0
-            score = self._validate(validation) if whole and due else None
+            score = self._validation.score(validation, progress.epoch) if whole and due else None
             if not whole or (due and score is None):
                 LOG.warning("stopping on request, in epoch %d", progress.epoch)
                 if progress.iteration:
@@ -114,55 +110,17 @@ class Fit:
         if score:
             figures |= {"mIOU": score.miou, "pixel_accuracy": score.pixel_accuracy}
         figures["learning_rate"] = self._rate(epoch, 0)
-        progress.close_epoch({**figures, **self._figures})
+        progress.close_epoch({**figures, **self._figures, **(self._validation.figures if score else {})})
         self._figures = {}
         if self._reporter:
-            self._reporter.epoch(progress.history, score.counts if score else None, self._validated)
+            self._reporter.epoch(progress.history, score.counts if score else None, self._validation.images)
         if improved:
             self._keeper.best(progress)
         self._keeper.checkpoint(progress)
-        self._log(metrics.progress_line(self._host, epoch + 1, self._job.epochs))
+        self._teller.progress(epoch + 1, self._job.epochs)
         if over := score is not None and early.update(epoch, score.miou):
             LOG.info("early stopping after epoch %d: the validation mIOU no longer improves", epoch)
         return over
-
-    def _retry(self, error: Diverged, train: Loader) -> None:
-        """Go back to the best weights, once, with a lower learning rate; raises the error where that is not wanted."""
-        progress = self._progress
-        if self._job.on_divergence != "retry" or progress.lowered:
-            raise error
-        epoch = progress.epoch
-        if best := progress.best:
-            source = f"the best weights, those of epoch {best['epoch']}"
-            self._keeper.return_to_best()
-        else:
-            source = "the weights that the epoch or this start began with: none are best yet"
-            assert self._return is not None
-            self._trainer.set_weights(self._return)
-            self._keeper.restart()
-        self._return = None
-        train.rewind()
-        progress.begin_again()
-        LOG.error(
-            "training diverged in epoch %d (%s). IT GOES ON, ONCE, FROM %s, WITH THE LEARNING RATE TIMES %g (%g "
-            "instead of %g) from the beginning of that epoch (_on_divergence=retry)",
-            epoch,
-            error,
-            source.upper(),
-            RETRY_FACTOR,
-            self._job.learning_rate * RETRY_FACTOR,
-            self._job.learning_rate,
-        )
-
-    def _end_diverged(self, error: Diverged) -> None:
-        """Keep the best model of a job that diverged late; raises ClientError when there is none."""
-        epoch, best = self._progress.epoch, self._progress.best
-        rate = f"{self._job.learning_rate}" + (f" times {RETRY_FACTOR}" if self._progress.lowered else "")
-        told = f"training diverged in epoch {epoch} ({error}): lower learning_rate, which is {rate}"
-        if best is None:
-            raise ClientError(told) from error
-        LOG.error("%s. THE JOB ENDS HERE, with the best weights, those of epoch %d, as its model", told, best["epoch"])
-        self._keeper.last_is_best()
 
     def _train(self, train: Loader) -> bool:
         """Train what is left of the epoch; returns whether it is whole, not stopped."""
@@ -181,13 +139,11 @@ class Fit:
         mean = progress.loss / progress.iteration
         end = time.time()
         throughput = (progress.samples - before) / (end - start)
-        self._log(metrics.quality_line(self._host, progress.epoch, "train loss", mean))
-        self._log(metrics.throughput_line(self._host, progress.epoch, "train", throughput))
-        self._figures |= {
-            "train_throughput": throughput,
-            "train_seconds": end - start,
-        }
-        self._tell("training", start, end, {"train_loss": mean, "train_throughput": throughput})
+        self._teller.quality(progress.epoch, "train loss", mean)
+        self._teller.throughput(progress.epoch, "train", throughput)
+        self._figures = {"train_throughput": throughput, "train_seconds": end - start}
+        told = {"train_loss": mean, "train_throughput": throughput}
+        self._teller.summary("training", progress.epoch, start, end, told)
         return True
 
     def _steps(self, train: Loader) -> None:
@@ -208,7 +164,7 @@ class Fit:
                     now = time.time()
                     position = epoch + min(1.0, made / progress.iterations)
                     rate = self._rate(position, made)
-                    self._log(metrics.notice_line(epoch, made, seen / (now - since), rate))
+                    self._teller.log(metrics.notice_line(epoch, made, seen / (now - since), rate))
                     if self._reporter:
                         step = epoch * progress.iterations + made
                         figures = {"learning_rate": rate, "samples_per_second": seen / (now - since)}
@@ -239,7 +195,7 @@ class Fit:
     def _rate(self, position: float, iteration: int) -> float:
         """Return the learning rate at `position` of the schedule, in epochs, for step `iteration` of this epoch."""
         rate = learning_rate(self._job, position) * warmed_up(self._job, self._progress.steps + iteration)
-        return rate * RETRY_FACTOR if self._progress.lowered else rate
+        return rate * self._second_try.factor
 
     def _weigh_classes(self, train: Loader) -> None:
         """Let the loss weigh classes as `_class_weights` says, as soon as it is known how often they occur."""
@@ -287,49 +243,3 @@ class Fit:
                 progress.iterations,
             )
         progress.iterations = max(1, iterations)
-
-    def _validate(self, validation: Loader) -> ConfusionMatrix | None:
-        """Score the network as the built-in does after each epoch; None when stopped: part of a set is no score."""
-        epoch, start = self._progress.epoch, time.time()
-        if self._job.validation == "full":
-            found = score_whole(
-                self._trainer, validation, self._job, self._stop, self._watch_whole if self._reporter else None
-            )
-        else:
-            found = self._trainer.evaluate(
-                self._hosts.in_step(validation.validation_epoch(), self._job.crop),
-                self._job.num_classes,
-                self._watch if self._reporter else None,
-            )
-        if self._stop.is_set() or found is None:
-            return None
-        score, images = found
-        end = time.time()
-        throughput = images / (end - start)
-        self._log(metrics.quality_line(self._host, epoch, "validation pixel_accuracy", score.pixel_accuracy))
-        self._log(metrics.quality_line(self._host, epoch, "validation mIOU", score.miou))
-        self._log(metrics.throughput_line(self._host, epoch, "validation", throughput))
-        for label, iou in enumerate(score.iou().tolist()):
-            if not math.isnan(iou):
-                self._log(metrics.quality_line(self._host, epoch, f"validation {metrics.class_name(label)}", iou))
-        figures = {
-            "validation_pixel_accuracy": score.pixel_accuracy,
-            "validation_mIOU": score.miou,
-            "validation_throughput": throughput,
-        }
-        self._validated = images
-        self._figures |= {"validation_throughput": throughput, "validation_seconds": end - start}
-        self._tell("validation", start, end, figures)
-        return score
-
-    def _watch(self, batch: Batch, predictions: Uint8Array) -> None:
-        assert self._reporter is not None
-        self._reporter.watch(batch.names, batch.images, batch.labels, predictions)
-
-    def _watch_whole(self, picture: Picture, mask: Uint8Array) -> None:
-        assert self._reporter is not None
-        self._reporter.watch((picture.name,), picture.image[None], picture.labels[None], mask[None])
-
-    def _tell(self, operation: str, start: float, end: float, figures: dict[str, float]) -> None:
-        if self._hosts.first:
-            tqdm.write(metrics.metrics_json(self._host, operation, self._progress.epoch, start, end, figures))

@@ -51,9 +51,7 @@ class Keeper:
     @property
     def due(self) -> bool:
         """Whether it is time for a checkpoint within the epoch."""
-        return self._hosts.decide(
-            self._checkpoints.wanted and 0 < self._seconds <= time.monotonic() - self._written
-        )
+        return self._hosts.decide(self._checkpoints.wanted and 0 < self._seconds <= time.monotonic() - self._written)
 
     def restore(self, checkpoint: Checkpoint) -> Progress:
         """Load a checkpoint into trainer, loader and model directory; returns how far it is."""

@@ -34,9 +34,7 @@ from container.training.together import check_classes, count_samples, divide, id
 LOG = logging.getLogger(__name__)
 
 
-def run(
-    environment: Environment, stop: threading.Event, fail: Callable[[JobError], None] = lambda error: None
-) -> None:
+def run(environment: Environment, stop: threading.Event, fail: Callable[[JobError], None] = lambda error: None) -> None:
     """Do the job: read everything that can be wrong, train, keep the weights, report. `stop` ends it early.
 
     When another of several hosts has failed, this process ends at once, after `fail` has been called with the reason.
@@ -160,9 +158,7 @@ def _begin(job: Hyperparameters, hosts: Hosts, checkpoints: Checkpoints, train: 
     return Progress(iterations=planned or max(1, job.num_training_samples // job.mini_batch_size))
 
 
-def _end_untrained(
-    environment: Environment, job: Hyperparameters, hosts: Hosts, checkpoint: Checkpoint | None
-) -> None:
+def _end_untrained(environment: Environment, job: Hyperparameters, hosts: Hosts, checkpoint: Checkpoint | None) -> None:
     """Say that this start has trained nothing; a checkpoint's weights are the model all the same."""
     if not hosts.first:
         return
@@ -209,4 +205,3 @@ def _settle_count(job: Hyperparameters, hosts: Hosts, train: Samples | None, sha
         return job
     LOG.info("num_training_samples is not given: %d training samples were counted", count)
     return dataclasses.replace(job, num_training_samples=count)
-

@@ -1,0 +1,76 @@
+"""What becomes of a training that diverges: one more try at a lower rate, or its end with the best weights so far."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from container.data.loader import Loader
+from container.errors import ClientError
+from container.hyperparameters import Hyperparameters
+from container.mx.trainer import Diverged, Trainer
+from container.training.keeper import Keeper
+from container.training.progress import Progress
+
+LOG = logging.getLogger(__name__)
+
+RETRY_FACTOR = 0.1  # of the learning rate after training has diverged
+
+
+class SecondTry:
+    """The second try that `_on_divergence=retry` gives a job, once."""
+
+    def __init__(self, trainer: Trainer, job: Hyperparameters, keeper: Keeper, progress: Progress) -> None:
+        self._trainer = trainer
+        self._job = job
+        self._keeper = keeper
+        self._progress = progress
+        self._return: dict[str, Any] | None = None  # the weights to go on from when there are no best ones yet
+
+    @property
+    def factor(self) -> float:
+        """What the learning rate is multiplied with."""
+        return RETRY_FACTOR if self._progress.lowered else 1.0
+
+    def prepare(self) -> None:
+        """Remember, before an epoch, the weights that it begins with, where the job may have to return to them."""
+        if self._job.on_divergence == "retry" and not self._progress.lowered:
+            self._return = None if self._progress.best else self._trainer.copy_weights()
+
+    def begin(self, error: Diverged, train: Loader) -> None:
+        """Go back to the best weights, once, with a lower learning rate; raises the error where that is not wanted."""
+        progress = self._progress
+        if self._job.on_divergence != "retry" or progress.lowered:
+            raise error
+        epoch = progress.epoch
+        if best := progress.best:
+            source = f"the best weights, those of epoch {best['epoch']}"
+            self._keeper.return_to_best()
+        else:
+            source = "the weights that the epoch or this start began with: none are best yet"
+            assert self._return is not None
+            self._trainer.set_weights(self._return)
+            self._keeper.restart()
+        self._return = None
+        train.rewind()
+        progress.begin_again()
+        LOG.error(
+            "training diverged in epoch %d (%s). IT GOES ON, ONCE, FROM %s, WITH THE LEARNING RATE TIMES %g (%g "
+            "instead of %g) from the beginning of that epoch (_on_divergence=retry)",
+            epoch,
+            error,
+            source.upper(),
+            RETRY_FACTOR,
+            self._job.learning_rate * RETRY_FACTOR,
+            self._job.learning_rate,
+        )
+
+    def end(self, error: Diverged) -> None:
+        """Keep the best model of a job that diverged late; raises ClientError when there is none."""
+        epoch, best = self._progress.epoch, self._progress.best
+        rate = f"{self._job.learning_rate}" + (f" times {RETRY_FACTOR}" if self._progress.lowered else "")
+        told = f"training diverged in epoch {epoch} ({error}): lower learning_rate, which is {rate}"
+        if best is None:
+            raise ClientError(told) from error
+        LOG.error("%s. THE JOB ENDS HERE, with the best weights, those of epoch %d, as its model", told, best["epoch"])
+        self._keeper.last_is_best()

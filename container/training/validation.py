@@ -1,0 +1,79 @@
+"""The validation after an epoch: centre crops, as the built-in's, or whole images."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from container import metrics
+from container.arrays import Uint8Array
+from container.data.batches import Batch
+from container.data.hosts import Hosts
+from container.data.loader import Loader
+from container.data.pictures import Picture
+from container.hyperparameters import Hyperparameters
+from container.metrics import ConfusionMatrix
+from container.mx.trainer import Trainer
+from container.training.report.reporter import Reporter
+from container.training.telling import Teller
+from container.training.whole import score_whole
+
+
+class Validation:
+    """Scores the network on all hosts together, tells it, and shows the report what was predicted.
+
+    `images` and `figures` (samples/s, seconds) are those of the last score.
+    """
+
+    def __init__(
+        self, trainer: Trainer, job: Hyperparameters, hosts: Hosts, teller: Teller, reporter: Reporter | None
+    ) -> None:
+        self._trainer = trainer
+        self._job = job
+        self._hosts = hosts
+        self._teller = teller
+        self._reporter = reporter
+        self.images = 0
+        self.figures: dict[str, float] = {}
+
+    def score(self, validation: Loader, epoch: int) -> ConfusionMatrix | None:
+        """Score the network after an epoch; None when stopped: part of a set is no score."""
+        start = time.time()
+        if self._job.validation == "full":
+            found = score_whole(
+                self._trainer, validation, self._job, self._hosts.stop, self._watch_whole if self._reporter else None
+            )
+        else:
+            found = self._trainer.evaluate(
+                self._hosts.in_step(validation.validation_epoch(), self._job.crop),
+                self._job.num_classes,
+                self._watch if self._reporter else None,
+            )
+        if self._hosts.stop.is_set() or found is None:
+            return None
+        score, images = found
+        end = time.time()
+        throughput = images / (end - start)
+        self._teller.quality(epoch, "validation pixel_accuracy", score.pixel_accuracy)
+        self._teller.quality(epoch, "validation mIOU", score.miou)
+        self._teller.throughput(epoch, "validation", throughput)
+        for label, iou in enumerate(score.iou().tolist()):
+            if not math.isnan(iou):
+                self._teller.quality(epoch, f"validation {metrics.class_name(label)}", iou)
+        figures = {
+            "validation_pixel_accuracy": score.pixel_accuracy,
+            "validation_mIOU": score.miou,
+            "validation_throughput": throughput,
+        }
+        self.images = images
+        self.figures = {"validation_throughput": throughput, "validation_seconds": end - start}
+        self._teller.summary("validation", epoch, start, end, figures)
+        return score
+
+    def _watch(self, batch: Batch, predictions: Uint8Array) -> None:
+        assert self._reporter is not None
+        self._reporter.watch(batch.names, batch.images, batch.labels, predictions)
+
+    def _watch_whole(self, picture: Picture, mask: Uint8Array) -> None:
+        assert self._reporter is not None
+        self._reporter.watch((picture.name,), picture.image[None], picture.labels[None], mask[None])
