@@ -17,7 +17,6 @@ from container.arrays import Array, Uint8Array
 from container.data.batches import Batch
 from container.data.hosts import Hosts
 from container.data.reading import IGNORE
-from container.errors import AlgorithmError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.averaging import Averages
@@ -26,12 +25,7 @@ from container.mx.losses import choose_criterion
 from container.mx.network import SegmentationNetwork, TrainingLoss
 from container.mx.optimizer import create_optimizer, steps_as_gluoncv
 from container.mx.room import weight_bytes
-
-_TOLERANCE = 1e-6  # of a parameter's sum of magnitudes; devices that are in step do not differ at all
-
-
-class Diverged(Exception):
-    """Loss or weights are no longer finite."""
+from container.mx.unity import check_unity, is_statistic, mean_of, share_statistics
 
 
 class Trainer:
@@ -200,43 +194,15 @@ class Trainer:
         host calls it at the same point.
         """
         self.share_statistics()
-        first, *others = self.devices
-        parameters = self.network._collect_params_with_prefix()
-        sizes = {name: float(each.data(first).abs().sum().asscalar()) for name, each in parameters.items()}
-        means = self._hosts.sum(np.array(list(sizes.values()), np.float32)) / self._hosts.count
-        for (name, parameter), size, mean in zip(parameters.items(), sizes.values(), means, strict=True):
-            if not (np.isfinite(size) and np.isfinite(mean)):
-                raise Diverged(f"the parameter {name} is no longer finite")
-            for device in others:
-                apart = parameter.data(device).as_in_context(first) - parameter.data(first)
-                if not float(apart.abs().sum().asscalar()) <= _TOLERANCE * size:
-                    raise AlgorithmError(
-                        f"the devices no longer train one network: {name} differs between {first} and {device} by "
-                        f"{float(apart.abs().sum().asscalar()):g} in all, its magnitudes add up to {size:g}; train on "
-                        "one device, and report this"
-                    )
-            if not abs(size - mean) <= _TOLERANCE * mean:
-                raise AlgorithmError(
-                    f"the hosts no longer train one network: the magnitudes of {name} add up to {size:g} on "
-                    f"{self._hosts.name}, and to {mean:g} in the mean of all; train on one host, and report this"
-                )
+        check_unity(self.network, self.devices, self._hosts)
 
     def share_statistics(self) -> None:
         """Give all devices the mean of their running statistics, a host counting by the images that it trained on.
 
         Every host calls it at the same point.
         """
-        mx.nd.waitall()  # with static allocation, statistics are written behind the engine's back
-        statistics = [each for name, each in self.network._collect_params_with_prefix().items() if _is_statistic(name)]
-        for parameter in statistics if len(self.devices) > 1 else ():
-            parameter.set_data(_mean(parameter.list_data()))
         (images,) = self._hosts.total(self._images)
-        if self._hosts.count > 1 and images:
-            values = [each.data(self.devices[0]).asnumpy() for each in statistics]
-            means = self._hosts.sum(np.concatenate(values) * np.float32(self._images / images))
-            ends = np.cumsum([len(each) for each in values])
-            for parameter, mean in zip(statistics, np.split(means, ends[:-1]), strict=True):
-                parameter.set_data(mx.nd.array(mean))
+        share_statistics(self.network, self.devices, self._hosts, self._images, images)
         self._images = 0
 
     def evaluate(
@@ -292,7 +258,7 @@ class Trainer:
     def own_weights(self) -> dict[str, mx.nd.NDArray]:
         """Return the weights that are being trained, statistics as the mean of the devices'."""
         return {
-            name: _mean(parameter.list_data()) if _is_statistic(name) else parameter.list_data()[0]
+            name: mean_of(parameter.list_data()) if is_statistic(name) else parameter.list_data()[0]
             for name, parameter in self.network._collect_params_with_prefix().items()
         }
 
@@ -321,23 +287,11 @@ class Trainer:
         ]
 
 
-def _is_statistic(name: str) -> bool:
-    return name.endswith(("running_mean", "running_var"))  # of batch normalisation, which each device gathers by itself
-
-
 def _initial_weights(job: Hyperparameters) -> list[float] | None:
     """Return the weights of classes to begin with, none of them known yet unless the job gives them."""
     if job.class_weights is None or isinstance(job.class_weights, list):
         return job.class_weights
     return [1.0] * job.num_classes
-
-
-def _mean(copies: list[mx.nd.NDArray]) -> mx.nd.NDArray:
-    """Return the mean of what several devices hold, on the first of them."""
-    total = copies[0].copy()
-    for copy in copies[1:]:
-        total += copy.as_in_context(total.context)
-    return total / len(copies)
 
 
 def _trained(network: SegmentationNetwork, auxiliary: bool) -> gluon.ParameterDict:

@@ -17,7 +17,8 @@ from container.data.loader import Loader
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
-from container.mx.trainer import Diverged, Trainer
+from container.mx.trainer import Trainer
+from container.mx.unity import Diverged
 from container.training.keeper import Keeper
 from container.training.progress import Progress
 from container.training.report.reporter import Reporter

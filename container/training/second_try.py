@@ -8,7 +8,8 @@ from typing import Any
 from container.data.loader import Loader
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
-from container.mx.trainer import Diverged, Trainer
+from container.mx.trainer import Trainer
+from container.mx.unity import Diverged
 from container.training.keeper import Keeper
 from container.training.progress import Progress
 

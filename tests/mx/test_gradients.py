@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from container.data.batches import Batch
-from container.mx.trainer import Diverged, Trainer
+from container.mx.trainer import Trainer
+from container.mx.unity import Diverged
 from tests.mx import tiny
 
 WHOLE = [tiny.batch(8, seed) for seed in range(2)]

@@ -16,7 +16,8 @@ from container.errors import AlgorithmError
 from container.hyperparameters import load
 from container.mx.network import SegmentationNetwork, initialize_weights
 from container.mx.optimizer import explain_optimizer
-from container.mx.trainer import Diverged, Trainer
+from container.mx.trainer import Trainer
+from container.mx.unity import Diverged
 from tests.mx import tiny
 
 ONE, TWO = tiny.cpus(1), tiny.cpus(2)

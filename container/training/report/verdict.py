@@ -67,7 +67,7 @@ def _never_predicted(content: Content) -> Iterator[str]:
     one = len(missed) == 1
     yield (
         f"{named}{more} {'is' if one else 'are'} never predicted: give more examples of "
-        f"{'this class' if one else 'these classes'}, or train longer"
+        f"{'this class' if one else 'these classes'}, train longer, or see to them with _rare_crops or _class_weights"
     )
 
 
