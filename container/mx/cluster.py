@@ -194,7 +194,7 @@ class Cluster(Hosts):
         while not self._quiet.wait(_SLICE_SECONDS):
             if self._requested.is_set() and not told:
                 told = True
-                self._tell({"host": self.name, "kind": "stop"})
+                self._tell({"host": self.name, "kind": "stop", "reason": ""})
             for node in self._nodes:
                 for kind, text in node.news():
                     self._hear(kind, text)
@@ -211,7 +211,7 @@ class Cluster(Hosts):
             return
         try:
             message = json.loads(text)
-            host, what, reason = message["host"], message["kind"], message.get("reason", "")
+            host, what, reason = (str(message[key]) for key in ("host", "kind", "reason"))
         except (ValueError, KeyError, TypeError, AttributeError):
             LOG.warning("a command that is none of this program's came to the parameter server, and is passed over")
             return
