@@ -22,7 +22,7 @@ demo: setup ## train, serve and ask a model on a small data set (ARGS="epochs=2"
 	local_test/demo.sh $(ARGS)
 
 test: lint ## lint, then run every test (ARGS="tests/unit -k feeder" to choose)
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 fuzz: setup ## send 10000 hostile bodies through the server (FUZZ_SEED=1 for others)
 	FUZZ_BODIES=$${FUZZ_BODIES:-10000} .venv/bin/python -m pytest tests/fuzz

@@ -29,17 +29,22 @@ class Windows:
         """Say whether an image has more than one window."""
         return max(height, width) > self.side
 
+    def count(self, length: int) -> int:
+        """Return how many windows there are along an axis."""
+        stride = max(1, math.floor(self.side * (1 - self.overlap)))
+        return -(-max(0, length - self.side) // stride) + 1
+
     def starts(self, length: int) -> list[int]:
         """Return where the windows along an axis begin: evenly spread, from the first pixel to the last."""
-        if length <= self.side:
-            return [0]
-        stride = max(1, math.floor(self.side * (1 - self.overlap)))
-        count = -(-(length - self.side) // stride) + 1
-        return [number * (length - self.side) // (count - 1) for number in range(count)]
+        last = self.count(length) - 1
+        return [number * (length - self.side) // last for number in range(last + 1)] if last else [0]
 
     def pixels(self, height: int, width: int) -> int:
-        """Return how many pixels the network sees of an image, those in overlaps more than once."""
-        return len(self.starts(height)) * len(self.starts(width)) * self.largest(height, width)
+        """Return how many pixels the network sees of an image, those in overlaps more than once.
+
+        Without listing the windows: whoever looks for the largest image that fits asks for a row of 2**28 pixels.
+        """
+        return self.count(height) * self.count(width) * self.largest(height, width)
 
     def largest(self, height: int, width: int) -> int:
         """Return how many pixels the network sees at once."""
