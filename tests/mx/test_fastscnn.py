@@ -193,8 +193,8 @@ def trainer(devices: int, **norm: object) -> Trainer:
     np.random.seed(3)
     network = create_network("fastscnn", 3, **norm)
     initialize_weights(network)
-    if devices > 1 or norm:
-        network.classifier.dp._rate = network.auxlayer.block[3]._rate = 0.0  # CPU devices draw it from one source, in no order
+    if norm:
+        network.classifier.dp._rate = network.auxlayer.block[3]._rate = 0.0  # devices draw dropout of their own
     network.collect_params().reset_ctx(cpus(devices))
     network.hybridize()
     return Trainer(network, job(_gradient_scale="mean"), cpus(devices))
@@ -218,7 +218,9 @@ def test_two_devices_train_as_one() -> None:
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_checkpoint_goes_on_as_if_it_had_never_stopped(tmp_path: Path, devices: int) -> None:
-    through, resumed = trainer(devices), trainer(devices)
+    # over the few values of such small images, batch normalisation would make figures of rounding errors
+    fixed = {"norm_kwargs": {"use_global_stats": True}}
+    through, resumed = trainer(devices, **fixed), trainer(devices, **fixed)
     steps(through, [batch(3, 0), batch(2, 1)])
     through.unite()
     numbers = save_arrays(through, tmp_path / "weights", tmp_path / "optimizer")
