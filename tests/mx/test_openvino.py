@@ -289,7 +289,7 @@ def test_a_graph_for_which_there_is_no_room_says_where_to_make_some(
     with small_disk(tmp_path / "scratch", 2**20) as scratch:
         folder = scratch / "tmpabc"
         folder.mkdir()
-        with pytest.raises(ClientError, match=r"/scratch has room for 0 MB, and it takes about \d+: mount"):
+        with pytest.raises(ClientError, match=r"/scratch has room for 1 MB, and it takes about \d+: mount"):
             prepare_graph(tmp_path, "auto", folder)
 
 
