@@ -66,7 +66,7 @@ def test_a_failure_is_written_and_the_exit_code_says_so(image: Image, make_job: 
     assert done.returncode == 1
     reason = (root / "output/failure").read_text()
     assert reason.startswith("ClientError: ")
-    assert "algorithm must be fcn, psp or deeplab, not 'unet'" in reason
+    assert "algorithm must be fcn, psp, deeplab or fastscnn, not 'unet'" in reason
 
 
 def test_without_a_command_the_image_trains(image: Image, tmp_path: Path) -> None:
