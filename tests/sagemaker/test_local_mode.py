@@ -208,3 +208,24 @@ def test_the_published_example_runs_with_our_image(
     assert "mask (40, 48), classes [" in log
     assert "probabilities (2, 40, 48), same mask: True" in log
     assert (tmp_path / "model.tar.gz").is_file()
+
+
+def test_two_instances_end_with_one_model(local_settings: dict[str, object], tmp_path: Path) -> None:
+    job_factory(tmp_path)(train=4, validation=2, backbone="resnet-18")
+    session = LocalSession()
+    session.config = local_settings
+    estimator = Estimator(
+        image_uri=IMAGE,
+        role=ROLE,
+        instance_count=2,
+        instance_type="local",
+        output_path=f"file://{tmp_path}/out",
+        sagemaker_session=session,
+        hyperparameters=json.loads((tmp_path / "input/config/hyperparameters.json").read_text()),
+    )
+    log = io.StringIO()
+    with contextlib.redirect_stdout(log):
+        estimator.fit({channel: f"file://{tmp_path}/input/data/{channel}" for channel in CHANNELS}, job_name="two")
+    assert "all 2 hosts have found each other" in log.getvalue()
+    with tarfile.open(tmp_path / "out/model.tar.gz") as archive:
+        assert {"model_best.params", "model_algo-1", "model.onnx"} <= {Path(name).name for name in archive.getnames()}
