@@ -11,8 +11,11 @@ from container.errors import PlatformError
 _BLOCK = 4096  # a file takes whole blocks
 _FULL = 16 * _BLOCK
 
+FULL = "the disk is full"
+LARGER = f"{FULL}: give the job a larger volume (volume_size)"
+
 _REMEDIES = {
-    errno.ENOSPC: "the disk is full: give the job a larger volume (volume_size)",
+    errno.ENOSPC: LARGER,
     errno.EDQUOT: "the disk quota is used up: raise it, or give the job a larger volume (volume_size)",
     errno.EROFS: "the file system is read-only: mount it writable",
     errno.EACCES: "permission is denied: let the job's user write there",

@@ -35,6 +35,12 @@ _DECODING_BYTES = 28  # per pixel at most, before the network begins: a PNG of 1
 _BAND_BYTES = {"mask": 5, "probabilities": 12}  # per score of a band, interpolated down and across, and answered
 
 
+def estimate_loaded(weights: int) -> int:
+    """Return what a model with weights of so many bytes takes at most that is loaded, what it may keep included."""
+    each, besides = _LOADED["float32"]
+    return int(each * weights) + besides + STANDING
+
+
 @dataclasses.dataclass(frozen=True)
 class Costs:
     """One model's: `reach` as in `tiles`, `bytes_per_pixel` of the network, `loaded` bytes of the model itself.

@@ -264,13 +264,13 @@ def _why_not_converted(child: subprocess.CompletedProcess[str], weights: Path, s
             f"the process was killed, most likely for want of memory: it takes {megabytes} MB; give it more memory, "
             f"or {instead}"
         )
+    reason = last_line(child.stderr) or f"exit status {child.returncode}"
     free = disk.free_bytes(scratch)
-    if free is not None and free < size:  # the graph is about as large as the weights
+    if disk.FULL in reason and free is not None:  # whose remedy is for a job; the graph is as large as the weights
         return (
             f"{scratch.parent} has room for {free // 2**20} MB, and it takes about {size // 2**20}: mount a larger one "
             f"(docker run --tmpfs /tmp), or give it {instead}"
         )
-    reason = last_line(child.stderr) or f"exit status {child.returncode}"
     return reason.removeprefix("ClientError: ")
 
 

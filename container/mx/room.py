@@ -38,7 +38,7 @@ def check_room(network: gluon.Block, model_dir: Path, quantize: bool) -> None:
     free = disk.free_bytes(model_dir)
     if free is not None and free < needed:
         raise PlatformError(
-            f"the disk is full: give the job a larger volume (volume_size). {model_dir} cannot hold {', '.join(files)} "
+            f"{disk.LARGER}. {model_dir} cannot hold {', '.join(files)} "
             f"and a copy that is being written: they need {needed} bytes, {free} are free"
         )
 

@@ -117,30 +117,7 @@ def create_app(
     app.extensions.update(gate=gate, metrics=metrics, held=_Held(note_held), take_turn=take_turn)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body + 1  # Werkzeug cuts a chunked body at its limit, in silence
     app.register_error_handler(Exception, _answer_error)
-
-    @app.before_request
-    def begin() -> None:
-        g.record = Record(request.method, request.path, worker)
-        g.clock = Clock(settings.timeout, request.environ.get("gunicorn.socket"))
-        for name in _ECHOED:
-            if name in request.headers:
-                g.record.facts[name.removeprefix("X-Amzn-SageMaker-").lower()] = clean(request.headers[name])
-
-    @app.after_request
-    def tell(response: Response) -> Response:
-        record, sent = g.record, response.content_length
-
-        def finish() -> None:
-            facts = record.finish(record.facts.pop("ended", response.status_code), sent)
-            metrics.add(facts)
-            write_line(facts, settings.log_format)
-
-        for name in _ECHOED:
-            if name in request.headers:
-                response.headers[name] = clean(request.headers[name]).encode("ascii", "backslashreplace").decode()
-        if request.path != "/ping":  # the platform asks every five seconds
-            response.call_on_close(finish)
-        return response
+    _follow_requests(app, settings, metrics, worker)
 
     @app.get("/ping")
     def ping() -> Response:
@@ -165,6 +142,40 @@ def create_app(
     else:
         _add_routes(app, models, office, metrics)
     return app
+
+
+def _follow_requests(app: Flask, settings: ServeSettings, metrics: Metrics, worker: int) -> None:
+    """Give every request its record and its clock, and tell of it in log and metrics once its answer has been sent."""
+
+    @app.before_request
+    def begin() -> None:
+        g.record = Record(request.method, request.path, worker)
+        g.clock = Clock(settings.timeout, _connection())
+        for name in _ECHOED:
+            if name in request.headers:
+                g.record.facts[name.removeprefix("X-Amzn-SageMaker-").lower()] = clean(request.headers[name])
+
+    @app.after_request
+    def tell(response: Response) -> Response:
+        record, sent = g.record, response.content_length
+
+        def finish() -> None:
+            facts = record.finish(record.facts.pop("ended", response.status_code), sent)
+            metrics.add(facts)
+            write_line(facts, settings.log_format)
+
+        for name in _ECHOED:
+            if name in request.headers:
+                response.headers[name] = clean(request.headers[name]).encode("ascii", "backslashreplace").decode()
+        if request.path != "/ping":  # the platform asks every five seconds
+            response.call_on_close(finish)
+        return response
+
+
+def _connection() -> socket.socket | None:
+    """Return the request's connection; there is none where no gunicorn is."""
+    connection: socket.socket | None = request.environ.get("gunicorn.socket")
+    return connection
 
 
 def _add_routes(app: Flask, model: Future[Model], office: Office, metrics: Metrics) -> None:
@@ -206,7 +217,7 @@ def _add_model_routes(app: Flask, store: ModelStore, office: Office) -> None:
         wanted = request.get_json(force=True, silent=True)
         if not isinstance(wanted, dict) or not all(isinstance(wanted.get(key), str) for key in ("model_name", "url")):
             raise RequestError(400, 'send JSON such as {"model_name": "name", "url": "/directory/of/the/model"}')
-        clock = Clock(_LOAD_SECONDS, request.environ.get("gunicorn.socket"))
+        clock = Clock(_LOAD_SECONDS, _connection())
         store.load(wanted["model_name"], Path(wanted["url"]), clock)
         return _json(200, _describe(wanted["model_name"], Path(wanted["url"])))
 
@@ -257,19 +268,15 @@ def _invoke(source: Source, office: Office) -> Response:
     headers = {"Content-Length": str(found.length), "Vary": "Accept, Accept-Encoding"}
     if found.is_gzip:
         headers["Content-Encoding"] = "gzip"
-    response = Response(_sending(found, g.clock, g.record), headers=headers, mimetype=found.media_type)
+    sending = _sending(found, _connection(), g.clock, g.record)
+    response = Response(sending, headers=headers, mimetype=found.media_type)
     response.call_on_close(end)
     del g.end
     return response
 
 
-def _sending(found: Answer, clock: Clock, record: Record) -> Iterator[bytes]:
+def _sending(found: Answer, connection: socket.socket | None, clock: Clock, record: Record) -> Iterator[bytes]:
     """Give the answer piece by piece, as long as it is taken fast enough."""
-    connection: socket.socket | None = request.environ.get("gunicorn.socket")
-    return _pieces_in_time(found, connection, clock, record)
-
-
-def _pieces_in_time(found: Answer, connection: socket.socket | None, clock: Clock, record: Record) -> Iterator[bytes]:
     with record.phase("send"):
         record.facts["ended"] = 499  # until all has been taken
         for piece in pieces(found.buffers):

@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 
 from container import artifacts
+from container.engines.costs import estimate_loaded
 from container.engines.openvino import conversion_memory
 from container.engines.protocol import Engine
 from container.errors import ClientError, RequestError
@@ -19,11 +20,6 @@ from container.serving.ledger import Account, Ledger
 from container.serving.models import Card, Model
 
 _LOG = logging.getLogger("gunicorn.error")  # the server's own log
-
-# What a model takes is known once it is loaded; before, what it takes at most: in float32 2.25 times its graph's bytes,
-# and what it may keep between two images.
-_BYTES_PER_WEIGHT_BYTE = 2.25
-_BESIDES = 2**26
 
 _LEAST_WORK = 2**26  # bytes without which a model could be loaded but not used
 
@@ -41,7 +37,7 @@ def estimate_memory(model_dir: Path) -> tuple[int, int]:
     except (OSError, ValueError) as error:
         raise ClientError(f"{str(model_dir)[:200]} holds no model: {weights.name} is missing") from error
     converting = 0 if (model_dir / artifacts.GRAPH).is_file() else conversion_memory(size)
-    return int(size * _BYTES_PER_WEIGHT_BYTE) + _BESIDES, converting
+    return estimate_loaded(size), converting
 
 
 class _State(enum.Enum):

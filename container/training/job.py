@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from container import disk
 from container.environment import Environment, base_dir
 from container.errors import AlgorithmError, ClientError, JobError, PlatformError, fit, last_line, printable
 from container.mx.gpu_faults import explain_gpu_fault
@@ -78,7 +79,7 @@ def _classify(error: BaseException) -> JobError:
     if isinstance(error, KeyboardInterrupt):
         return ClientError(f"the job was interrupted from the keyboard: start it again. {text}")
     if (isinstance(error, OSError) and error.errno in _FULL) or "no space left on device" in text.lower():
-        return PlatformError(f"the disk is full: give the job a larger volume (volume_size). {text}")
+        return PlatformError(f"{disk.LARGER}. {text}")
     if fault := explain_gpu_fault(text):
         return fault
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "bad_alloc" in text:

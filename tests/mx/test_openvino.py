@@ -291,6 +291,9 @@ def test_a_graph_for_which_there_is_no_room_says_where_to_make_some(
         folder.mkdir()
         with pytest.raises(ClientError, match=r"/scratch has room for 1 MB, and it takes about \d+: mount"):
             prepare_graph(tmp_path, "auto", folder)
+        (tmp_path / "model_best.params").write_bytes(bytes(2**21))  # what is damaged wants no larger disk
+        with pytest.raises(ClientError, match=r"model_best\.params does not fit this network"):
+            prepare_graph(tmp_path, "auto", folder)
 
 
 def test_int8_without_its_graph_says_what_to_do(graph: Path) -> None:

@@ -66,16 +66,14 @@ class Job:
         raise AssertionError("output.tar.gz holds no report.json")
 
 
-@pytest.fixture(scope="session")
-def job(local_settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Job:
-    root = tmp_path_factory.mktemp("job")
-    job_factory(root)(train=4, validation=2, epochs="2", backbone="resnet-18")
+def fit(root: Path, local_settings: dict[str, object], name: str, instances: int = 1) -> Job:
+    """Train in local mode on the job that was made in `root`."""
     session = LocalSession()
     session.config = local_settings
     estimator = Estimator(
         image_uri=IMAGE,
         role=ROLE,
-        instance_count=1,
+        instance_count=instances,
         instance_type="local",
         output_path=f"file://{root}/out",
         sagemaker_session=session,
@@ -83,8 +81,15 @@ def job(local_settings: dict[str, object], tmp_path_factory: pytest.TempPathFact
     )
     log = io.StringIO()
     with contextlib.redirect_stdout(log):
-        estimator.fit({channel: f"file://{root}/input/data/{channel}" for channel in CHANNELS}, job_name="job")
+        estimator.fit({channel: f"file://{root}/input/data/{channel}" for channel in CHANNELS}, job_name=name)
     return Job(estimator, root, log.getvalue())
+
+
+@pytest.fixture(scope="session")
+def job(local_settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Job:
+    root = tmp_path_factory.mktemp("job")
+    job_factory(root)(train=4, validation=2, epochs="2", backbone="resnet-18")
+    return fit(root, local_settings, "job")
 
 
 @pytest.fixture
@@ -212,20 +217,7 @@ def test_the_published_example_runs_with_our_image(
 
 def test_two_instances_end_with_one_model(local_settings: dict[str, object], tmp_path: Path) -> None:
     job_factory(tmp_path)(train=4, validation=2, backbone="resnet-18")
-    session = LocalSession()
-    session.config = local_settings
-    estimator = Estimator(
-        image_uri=IMAGE,
-        role=ROLE,
-        instance_count=2,
-        instance_type="local",
-        output_path=f"file://{tmp_path}/out",
-        sagemaker_session=session,
-        hyperparameters=json.loads((tmp_path / "input/config/hyperparameters.json").read_text()),
-    )
-    log = io.StringIO()
-    with contextlib.redirect_stdout(log):
-        estimator.fit({channel: f"file://{tmp_path}/input/data/{channel}" for channel in CHANNELS}, job_name="two")
-    assert "all 2 hosts have found each other" in log.getvalue()
+    two = fit(tmp_path, local_settings, "two", instances=2)
+    assert "all 2 hosts have found each other" in two.log
     with tarfile.open(tmp_path / "out/model.tar.gz") as archive:
         assert {"model_best.params", "model_algo-1", "model.onnx"} <= {Path(name).name for name in archive.getnames()}
