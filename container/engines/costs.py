@@ -8,7 +8,7 @@ from container.engines import heads, tiles
 from container.engines.protocol import Plan, TooLarge
 from container.windows import Windows
 
-STANDING = 2**26  # bytes that a slot may keep between two images; what took more is given back, 2 % of its time
+STANDING = 2**26  # bytes that a slot may keep between two images; what took more is given back
 
 # Measured with VmHWM between one and two million pixels, in bytes per pixel that the network sees: float32, bfloat16,
 # int8. tests/mx/test_costs.py measures some of them again.
@@ -36,9 +36,9 @@ _BAND_BYTES = {"mask": 5, "probabilities": 12}  # per score of a band, interpola
 
 
 def estimate_loaded(weights: int) -> int:
-    """Return what a model with weights of so many bytes takes at most that is loaded, what it may keep included."""
+    """Return what a model with weights of so many bytes takes at most that is loaded."""
     each, besides = _LOADED["float32"]
-    return int(each * weights) + besides + STANDING
+    return int(each * weights) + besides
 
 
 @dataclasses.dataclass(frozen=True)

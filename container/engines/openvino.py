@@ -51,7 +51,7 @@ class OpenVinoEngine:
         costs = Costs.of(*seen, is_narrow=_is_narrow(model), graph=size)
         self.planner = dataclasses.replace(costs, windows=_read_windows(model, graph) if costs.reach is None else None)
         self.standing = slots * STANDING
-        self.memory = self.planner.loaded + self.standing
+        self.memory = self.planner.loaded
         settings: dict[str, Any] = {
             "NUM_STREAMS": slots,
             "INFERENCE_NUM_THREADS": threads,

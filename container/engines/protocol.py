@@ -64,8 +64,8 @@ class Engine(Protocol):
 
     num_classes: int
     precision: str
-    memory: int  # bytes that it takes once it is loaded, with what it may come to keep between two images
-    standing: int  # the bytes of those that it comes to keep
+    memory: int  # bytes that it takes once it is loaded
+    standing: int  # bytes that it comes to keep besides between two images, until `release`
 
     @property
     def planner(self) -> Planner:

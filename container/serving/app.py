@@ -18,6 +18,7 @@ from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from container.codecs.answers import pieces
+from container.engines.costs import STANDING
 from container.errors import ClientError, RequestError
 from container.serving.about import describe_model, describe_models
 from container.serving.admission import Gate
@@ -63,6 +64,7 @@ def load(executor: Executor, worker: int, note_held: Callable[[int], object], ta
     shared: dict[str, Any] = {"executor": executor, "ledger": ledger, "worker": worker}
     shared |= {"note_held": note_held, "take_turn": take_turn}
     if settings.multi_model:
+        ledger.total -= settings.seats * settings.slots * STANDING  # models that nobody uses give theirs back
         store = ModelStore(open_, estimate_memory, ledger, executor, settings.model_memory)
         return create_app(store, settings, health=Health(end_server), **shared)
     model = executor.submit(open_, settings.model_dir)
@@ -106,8 +108,7 @@ def create_app(
 
     Until the one model is there, whatever is asked is refused with 503; so is /ping once the engine has failed.
     """
-    # while one image is computed, the next is decoded and the last encoded
-    gate = gate or Gate(settings.slots + 1, settings.slots, settings.queue_seconds)
+    gate = gate or Gate(settings.seats, settings.slots, settings.queue_seconds)
     ledger = ledger or Ledger(image_bound=settings.image_memory)
     health = health or Health(lambda: None)
     native = Native(executor or ThreadPoolExecutor(gate.seats + 1), settings.slots)

@@ -71,6 +71,7 @@ class ModelStore:
     A model for which there is no room any more is put to sleep, the least recently used first, and wakes when it is
     asked for: the platform goes on regarding it as loaded. What is being used is never put to sleep: who wants to wake
     another waits within the request's time; who wants to load one hears 507 at once, as the platform then unloads some.
+    What engines keep between two images is not entered: of those that nobody uses, only the last used one keeps it.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class ModelStore:
         self._budget = budget
         self._is_loading = False  # one at a time: loading takes all cores
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # the least recently used first
+        self._last_used: _Entry | None = None
 
     def names(self) -> dict[str, Path]:
         """Return the directories of all models by name."""
@@ -152,13 +154,22 @@ class ModelStore:
             entry.users += 1
             engine = entry.engine
             assert engine is not None
+            before, self._last_used = self._last_used, entry
+            if before is not None:
+                self._release_if_idle(before)
         try:
             yield engine
         finally:
             with self._ledger.changed:
                 entry.users -= 1
                 self._sleep_if_leaving(entry)
+                self._release_if_idle(entry)
                 self._ledger.changed.notify_all()
+
+    def _release_if_idle(self, entry: _Entry) -> None:
+        """Let an engine that others have followed give back what it keeps."""
+        if entry.engine is not None and not entry.users and entry is not self._last_used:
+            self._executor.submit(entry.engine.release)
 
     def _ready(self, entry: _Entry, work: int, clock: Clock) -> None:
         """Wait until the entry is awake and the memory for the work is there; wake it when it sleeps."""

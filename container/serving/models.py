@@ -38,8 +38,8 @@ class Card:
     classes: Mapping[int, ClassEntry]
     network: Mapping[str, Any]
     planner: Planner
-    memory: int  # bytes that it takes while it is loaded, of which it comes to keep `standing` once images come
-    standing: int
+    memory: int  # bytes that it takes while it is loaded
+    standing: int  # bytes that it comes to keep besides once images come
     speed: Speed = dataclasses.field(default_factory=Speed)
 
 

@@ -58,6 +58,11 @@ class ServeSettings:
         """
         return 1 if self.engine == "mxnet" else max(1, self.threads // 4)
 
+    @property
+    def seats(self) -> int:
+        """How many requests are worked on in each process: the next image is decoded while one is computed."""
+        return self.slots + 1
+
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> ServeSettings:
         """Read the settings; raises ClientError naming the variable whose value cannot be used, and what can."""

@@ -32,7 +32,7 @@ open("/proc/self/clear_refs", "w").write("5")
 answer = getattr(engine, needs)(image)
 peak = megabytes("VmHWM") - before
 plan = engine.planner.plan(*image.shape[:2], 2**40, answer.nbytes if needs == "probabilities" else 0, needs)
-stated = plan.memory + engine.memory
+stated = plan.memory + engine.memory + engine.standing
 print(loaded, engine.planner.loaded / 2**20, peak, stated / 2**20)
 """
 

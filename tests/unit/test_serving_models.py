@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import threading
@@ -17,9 +18,11 @@ from werkzeug.test import TestResponse
 from container.engines.protocol import Plan, Stop
 from container.errors import ClientError
 from container.serving.app import create_app
+from container.serving.clock import Clock
 from container.serving.ledger import Ledger
 from container.serving.model_store import ModelStore, estimate_memory
 from container.serving.models import Model, describe
+from tests.conftest import wait_until
 from tests.unit.test_serving import SETTINGS, FakeEngine, error_of, picture
 
 
@@ -232,3 +235,34 @@ def test_a_model_that_no_longer_loads_is_an_error_of_its_own_requests_only() -> 
     assert invoke(client, "1") == (400,)
     assert load(client, "3").status_code == 200
     assert invoke(client, "3") == 3
+
+
+def test_of_idle_models_only_the_last_used_keeps_memory() -> None:
+    released: list[int] = []
+
+    class Keeping(Numbered):
+        def release(self) -> None:
+            released.append(self.number)
+
+    def open_(model_dir: Path) -> Model:
+        return describe(Keeping(int(model_dir.name)), {})
+
+    ledger, clock = Ledger(), Clock(60)
+    store = ModelStore(open_, lambda model_dir: (10, 0), ledger, ThreadPoolExecutor(1))
+    for name in "123":
+        store.load(name, Path(name), clock)
+
+    def use(name: str) -> contextlib.AbstractContextManager[object]:
+        return store.use(name, ledger.account(), 1, clock)
+
+    with use("1"):
+        pass
+    with use("1"):
+        pass
+    assert released == []
+    with use("2"):
+        wait_until(lambda: released == [1], 10)  # when another one is used
+        with use("3"):
+            pass
+        assert released == [1]
+    wait_until(lambda: released == [1, 2], 10)  # when it is no longer used, for 3 was used after it
