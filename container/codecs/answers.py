@@ -19,6 +19,7 @@ class Encoder(Protocol):
 
     needs: str  # "mask" or "probabilities"
     compression: Compression
+    is_view: bool  # whether the answer lies in the memory of what it is made of
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
         """Raise ValueError that names the parameter which cannot be honoured."""

@@ -23,6 +23,7 @@ class PngEncoder:
     """
 
     needs: str = "mask"
+    is_view = False
     compression: Compression = "never"
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
@@ -60,6 +61,7 @@ class JsonEncoder:
     """
 
     needs: str = "mask"
+    is_view = False
     compression: Compression = "asked"
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:

@@ -51,6 +51,7 @@ class NpyEncoder:
         # 21×375×500, one core: of float32 gzip saves 1 MB in a second, of float16 3 to 24, of uint8 29 to 120
         self.compression: Compression = "asked" if dtype == "uint8" else "alone"
         self._top_k = _read_top_k(options)
+        self.is_view = self._top_k is None and dtype == "float32"
 
     def size(self, num_classes: int, height: int, width: int) -> int:
         """Return about how many bytes the answer will have; raises ValueError for a top_k beyond the classes."""
@@ -84,6 +85,7 @@ class RecordIOEncoder:
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
         self._top_k = _read_top_k(options)
+        self.is_view = self._top_k is None
 
     def size(self, num_classes: int, height: int, width: int) -> int:
         """Return about how many bytes the answer will have; raises ValueError as NpyEncoder does, or RecordTooLong."""

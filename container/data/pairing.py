@@ -223,7 +223,9 @@ def _by_name(channel: str, files: Files) -> Files:
     return names
 
 
-def _match(channel: str, images: Files, annotations: Files, key: str, shards: tuple[bool, bool]) -> list[FileSample]:
+def _match(
+    channel: str, images: Files, annotations: Files, key: str, shards: tuple[bool, bool]
+) -> list[FileSample]:
     lonely_images = [images[stem] for stem in sorted(images.keys() - annotations.keys())]
     lonely_annotations = [annotations[stem] for stem in sorted(annotations.keys() - images.keys())]
     if not lonely_images and not lonely_annotations:

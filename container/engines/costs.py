@@ -81,29 +81,32 @@ class Costs:
         pixels = height * width
         if self.windows and self.windows.divide(height, width):
             return self._plan_windows(self.windows, height, width, room, answer)
-        at_once = self._memory(pixels, pixels, needs) + answer
+        kept = max(_DECODING_BYTES * pixels, _IMAGE_BYTES * pixels + answer)
+        at_once = max(kept, self._memory(pixels, pixels, needs) + answer)
         if at_once <= room and (self.reach is None or pixels <= _TILE[1]):
-            return Plan(at_once, pixels)
+            return Plan(at_once, pixels, passing=at_once - kept)
         if self.reach is None:
             raise _too_large(width, height, at_once, room)
-        least = self._memory(min(_TILE[0], pixels), pixels, needs) + answer
+        least = max(kept, self._memory(min(_TILE[0], pixels), pixels, needs) + answer)
         if least > room:
             raise _too_large(width, height, least, room)
         tile = min(_TILE[1], _TILE[0] + (room - least) // self.bytes_per_pixel)
-        return Plan(self._memory(tile, pixels, needs) + answer, tiles.count(height, width, self.reach, tile), tile)
+        memory = max(kept, self._memory(tile, pixels, needs) + answer)
+        return Plan(memory, tiles.count(height, width, self.reach, tile), tile, passing=memory - kept)
 
     def _plan_windows(self, windows: Windows, height: int, width: int, room: int, answer: int) -> Plan:
         pixels, seen = height * width, windows.largest(height, width)
         beside = pixels * _IMAGE_BYTES + windows.memory(self.num_classes, height, width)
         network = max(0, self.held(seen, seen, "probabilities") - STANDING) + seen * self.num_classes // 8
-        memory = max(_DECODING_BYTES * pixels, beside + network) + answer
+        kept = max(_DECODING_BYTES * pixels, _IMAGE_BYTES * pixels + answer)
+        memory = max(kept, beside + network + answer)
         if memory > room:
             raise _too_large(width, height, memory, room)
-        return Plan(memory, windows.pixels(height, width))
+        return Plan(memory, windows.pixels(height, width), passing=memory - kept)
 
     def _memory(self, seen: int, pixels: int, needs: str) -> int:
         beside = pixels * _IMAGE_BYTES + pixels * self.num_classes // 8  # an eighth: coarse logits, twice
-        return max(_DECODING_BYTES * pixels, beside + max(0, self.held(seen, pixels, needs) - STANDING))
+        return beside + max(0, self.held(seen, pixels, needs) - STANDING)
 
 
 def _too_large(width: int, height: int, needed: int, room: int) -> TooLarge:

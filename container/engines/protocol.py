@@ -37,13 +37,14 @@ class Plan:
     """How an image is computed: at once, or in tiles of at most `tile` pixels.
 
     `memory` is what it takes at most beside the loaded model, in bytes, the image and its answer included; `pixels` are
-    those that the network sees, where tiles overlap more than once. `parts` are the plans of the image's other sizes,
-    where it is computed in several.
+    those that the network sees, where tiles overlap more than once. `passing` are the bytes of `memory` that are taken
+    only while the engine computes. `parts` are the plans of the image's other sizes, where it is computed in several.
     """
 
     memory: int
     pixels: int
     tile: int | None = None
+    passing: int = 0
     parts: tuple[Plan, ...] = ()
 
 

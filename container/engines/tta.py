@@ -41,7 +41,8 @@ class Views:
             rows, columns = _scaled(size, scale)
             parts.append(planner.plan(rows, columns, room, beside + 4 * num_classes * rows * columns, "probabilities"))
         passes = 2 if self.flip else 1
-        return Plan(max(part.memory for part in parts), passes * sum(part.pixels for part in parts), parts=tuple(parts))
+        memory, passing = max(part.memory for part in parts), min(part.passing for part in parts)
+        return Plan(memory, passes * sum(part.pixels for part in parts), passing=passing, parts=tuple(parts))
 
 
 class Averaged:

@@ -23,7 +23,7 @@ from container.serving.bodies import read_body
 from container.serving.clock import Clock
 from container.serving.encodings import is_compressed, unpack_gzip
 from container.serving.health import Health
-from container.serving.ledger import Account, Ledger
+from container.serving.ledger import Account, Ledger, Work
 from container.serving.models import Card, Source
 from container.serving.native import Native
 from container.serving.negotiation import choose_media_type, read_accept, wants_gzip
@@ -86,9 +86,10 @@ class _Wish:
     def plan(self, card: Card, size: int, height: int, width: int, room: int) -> Plan:
         """Return how to compute the image; refuse one that could only be answered with more memory than there is."""
         try:
+            copy = 0 if self.encoder.is_view else size
             if self.views:
-                return self.views.plan(card.planner, card.num_classes, (height, width), room, size)
-            answer = 4 * card.num_classes * height * width + size if self.encoder.needs == "probabilities" else size
+                return self.views.plan(card.planner, card.num_classes, (height, width), room, copy)
+            answer = 4 * card.num_classes * height * width + copy if self.encoder.needs == "probabilities" else size
             return card.planner.plan(height, width, room, answer, self.encoder.needs)
         except TooLarge as error:
             without = ", ask without tta" if self.views else ""
@@ -169,13 +170,14 @@ def _estimate(card: Card, images: list[_Image]) -> float:
     return sum(card.speed.estimate(image.plan.pixels) for image in images)
 
 
-def _work(images: list[_Image]) -> int:
+def _work(images: list[_Image]) -> Work:
     """Return the memory that the images need, one after the other, beside the answers to those before."""
-    most = held = 0
+    most = kept = held = 0
     for image in images:
         most = max(most, held + image.plan.memory)
+        kept = max(kept, held + image.plan.memory - image.plan.passing)
         held += image.size
-    return most
+    return Work(kept, most - kept)
 
 
 def _check_image(

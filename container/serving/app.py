@@ -59,7 +59,7 @@ def load(executor: Executor, worker: int, note_held: Callable[[int], object], ta
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("container.requests").addHandler(handler)
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())
-    ledger = Ledger(_memory_to_promise(settings) - _LIBRARY_BYTES, settings.image_memory)
+    ledger = Ledger(_memory_to_promise(settings) - _LIBRARY_BYTES, settings.image_memory, settings.slots)
     open_ = functools.partial(open_model, settings=settings)
     shared: dict[str, Any] = {"executor": executor, "ledger": ledger, "worker": worker}
     shared |= {"note_held": note_held, "take_turn": take_turn}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import threading
 from collections import Counter, deque
@@ -14,19 +15,31 @@ from container.errors import RequestError
 from container.serving.clock import POLL_SECONDS, Clock
 from container.serving.refusals import Overloaded
 
-KINDS = ("models", "bodies", "work", "answers")
+KINDS = ("models", "bodies", "work", "computing", "answers")
 
 _BODIES_SHARE = 8  # one part in so many is for bodies: however many wait, one image can always be worked on
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The bytes that an image takes while it is worked on, and those that it takes only while it is computed."""
+
+    kept: int
+    passing: int = 0
 
 
 class Ledger:
     """What one process may take beside what it weighs, `total` bytes, and what of it is given out.
 
-    Everything that waits for memory, or for a model, waits on `changed`, which guards all of this.
+    Of all images that are worked on, only as many as there are `lanes` are computed at once: what they take only then
+    is entered as `computing`, for those that take most. Everything that waits for memory, or for a model, waits on
+    `changed`, which guards all of this.
     """
 
-    def __init__(self, total: int = 2**62, image_bound: int | None = None) -> None:
+    def __init__(self, total: int = 2**62, image_bound: int | None = None, lanes: int = 1) -> None:
         self.total = total
+        self._lanes = lanes
+        self._passing: list[int] = []  # what each image takes while it is computed
         self.changed = threading.Condition()
         self.taken: Counter[str] = Counter()
         self.most_taken = 0
@@ -53,10 +66,11 @@ class Ledger:
         """How many bytes are not given out."""
         return self.total - self.taken.total()
 
-    def short(self, needed: int) -> int:
-        """Return how many bytes are missing for so many to be taken, those kept for bodies left alone; 0 if none."""
+    def short(self, work: Work, besides: int = 0) -> int:
+        """Return how many bytes are missing for these to be taken, those kept for bodies left alone; 0 if none."""
         kept = max(0, self.bodies - self.taken["bodies"])
-        return max(0, needed + kept - self.free)
+        computing = self._computing([*self._passing, work.passing]) - self.taken["computing"]
+        return max(0, work.kept + computing + besides + kept - self.free)
 
     def take(self, kind: str, size: int) -> None:
         """Give out; the caller holds the lock, and has seen that it fits."""
@@ -67,6 +81,19 @@ class Ledger:
         """Take back, and wake whoever waits; the caller holds the lock."""
         self.taken[kind] -= size
         self.changed.notify_all()
+
+    def pass_through(self, work: Work) -> None:
+        """Enter what an image takes only while it is computed; the caller holds the lock, and has seen that it fits."""
+        self._passing.append(work.passing)
+        self.take("computing", self._computing(self._passing) - self.taken["computing"])
+
+    def have_passed(self, work: Work) -> None:
+        """Take that back; the caller holds the lock."""
+        self._passing.remove(work.passing)
+        self.give("computing", self.taken["computing"] - self._computing(self._passing))
+
+    def _computing(self, passing: list[int]) -> int:
+        return sum(sorted(passing)[-self._lanes :])
 
     def wait_for(self, condition: Callable[[], bool], clock: Clock) -> None:
         """Wait for what holds under the lock, which the caller has; who came first goes first.
@@ -94,6 +121,7 @@ class Account:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._held: Counter[str] = Counter()
+        self._work: Work | None = None
 
     def add_body(self, size: int) -> None:
         """Take memory for so many bytes more of the request's body.
@@ -114,26 +142,36 @@ class Account:
         """Give the body's memory back."""
         self._give("bodies")
 
-    def wait_for_work(self, size: int, clock: Clock) -> None:
+    def wait_for_work(self, work: Work, clock: Clock) -> None:
         """Take the memory that an image needs while it is worked on, as soon as it is there."""
         with self._ledger.changed:
-            self._ledger.wait_for(lambda: not self._ledger.short(size), clock)
-            self._take("work", size)
+            self._ledger.wait_for(lambda: not self._ledger.short(work), clock)
+            self.take_work(work)
 
-    def take_work(self, size: int) -> None:
+    def take_work(self, work: Work) -> None:
         """Take it at once; the caller holds the lock, and has seen that it fits."""
-        self._take("work", size)
+        self._take("work", work.kept)
+        self._ledger.pass_through(work)
+        self._work = work
 
     def keep_answer(self, size: int) -> None:
         """Give back what the work took, all but the answer's bytes."""
         with self._ledger.changed:
             self._take("answers", size)
-        self._give("work")
+        self._end_work()
 
     def close(self) -> None:
         """Give everything back."""
+        self._end_work()
         for kind in list(self._held):
             self._give(kind)
+
+    def _end_work(self) -> None:
+        if self._work is not None:
+            with self._ledger.changed:
+                self._ledger.have_passed(self._work)
+            self._work = None
+            self._give("work")
 
     def _take(self, kind: str, size: int) -> None:
         self._ledger.take(kind, size)

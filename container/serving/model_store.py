@@ -16,12 +16,12 @@ from container.engines.openvino import conversion_memory
 from container.engines.protocol import Engine
 from container.errors import ClientError, RequestError
 from container.serving.clock import POLL_SECONDS, Clock
-from container.serving.ledger import Account, Ledger
+from container.serving.ledger import Account, Ledger, Work
 from container.serving.models import Card, Model
 
 _LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
-_LEAST_WORK = 2**26  # bytes without which a model could be loaded but not used
+_LEAST_WORK = Work(2**26)  # without which a model could be loaded but not used
 
 _NAME_LENGTH = 1024
 
@@ -141,8 +141,8 @@ class ModelStore:
             return self._find(name).size
 
     @contextlib.contextmanager
-    def use(self, name: str, account: Account, work: int, clock: Clock) -> Iterator[Engine]:
-        """Give a model that stays awake within the block, with `work` bytes to work in.
+    def use(self, name: str, account: Account, work: Work, clock: Clock) -> Iterator[Engine]:
+        """Give a model that stays awake within the block, with the work's memory to work in.
 
         Raises RequestError 404, or what the clock raises while it waits for the model and the memory, both at once.
         """
@@ -171,7 +171,7 @@ class ModelStore:
         if entry.engine is not None and not entry.users and entry is not self._last_used:
             self._executor.submit(entry.engine.release)
 
-    def _ready(self, entry: _Entry, work: int, clock: Clock) -> None:
+    def _ready(self, entry: _Entry, work: Work, clock: Clock) -> None:
         """Wait until the entry is awake and the memory for the work is there; wake it when it sleeps."""
 
         def can_go_on() -> bool:
@@ -233,12 +233,11 @@ class ModelStore:
             _LOG.error("the model %s cannot be loaded", entry.name, exc_info=entry.failure)
             raise RequestError(500, f"the model {entry.name} cannot be loaded; the endpoint's log has the details")
 
-    def _has_room(self, entry: _Entry, work: int) -> bool:
+    def _has_room(self, entry: _Entry, work: Work) -> bool:
         """Say whether an entry can be awake and work, once those that nobody has used for longest are put to sleep."""
-        needed = work + (0 if entry.state is _State.AWAKE else entry.size + entry.converting)
-        models = self._ledger.taken["models"] + (needed - work)
-        over = max(0, models - self._budget) if self._budget is not None else 0
-        short = max(self._ledger.short(needed), over)
+        needed = 0 if entry.state is _State.AWAKE else entry.size + entry.converting
+        over = max(0, self._ledger.taken["models"] + needed - self._budget) if self._budget is not None else 0
+        short = max(self._ledger.short(work, needed), over)
         idle = [e for e in self._entries.values() if e.state is _State.AWAKE and not e.users and e is not entry]
         if short > sum(other.size for other in idle):
             return False
@@ -250,7 +249,7 @@ class ModelStore:
 
     def _missing(self, entry: _Entry) -> str:
         left = max(0, self._ledger.total - self._ledger.bodies - self._ledger.taken.total())
-        needed = entry.size + entry.converting + _LEAST_WORK
+        needed = entry.size + entry.converting + _LEAST_WORK.kept
         return f"it needs {needed // 2**20} MB, {left // 2**20} MB are left; unload another model"
 
     def _sleep(self, entry: _Entry) -> None:
@@ -288,6 +287,6 @@ class NamedModel:
         """Return the bytes that the model takes of what an image could have."""
         return self._store.weight(self._name)
 
-    def use(self, account: Account, work: int, clock: Clock) -> contextlib.AbstractContextManager[Engine]:
-        """Give the loaded model within the block, and take `work` bytes for it, both as soon as they can be had."""
+    def use(self, account: Account, work: Work, clock: Clock) -> contextlib.AbstractContextManager[Engine]:
+        """Give the loaded model within the block, and take the work's memory, both as soon as they can be had."""
         return self._store.use(self._name, account, work, clock)

@@ -20,7 +20,7 @@ from container.engines.choice import open_engine
 from container.engines.protocol import Engine, Planner
 from container.errors import ClientError
 from container.serving.clock import Clock
-from container.serving.ledger import Account, Ledger
+from container.serving.ledger import Account, Ledger, Work
 from container.serving.settings import ServeSettings
 from container.serving.speed import Speed
 
@@ -62,8 +62,8 @@ class Source(Protocol):
         """Return the bytes that the model takes of what an image could have."""
         ...
 
-    def use(self, account: Account, work: int, clock: Clock) -> AbstractContextManager[Engine]:
-        """Give the loaded model within the block, and take `work` bytes for it, both as soon as they can be had."""
+    def use(self, account: Account, work: Work, clock: Clock) -> AbstractContextManager[Engine]:
+        """Give the loaded model within the block, and take the work's memory, both as soon as they can be had."""
         ...
 
 
@@ -83,8 +83,8 @@ class OneModel:
         return 0
 
     @contextlib.contextmanager
-    def use(self, account: Account, work: int, clock: Clock) -> Iterator[Engine]:
-        """Give the model, and take `work` bytes for it as soon as they can be had."""
+    def use(self, account: Account, work: Work, clock: Clock) -> Iterator[Engine]:
+        """Give the model, and take the work's memory as soon as it can be had."""
         account.wait_for_work(work, clock)
         yield self._model.engine
 

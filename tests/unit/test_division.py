@@ -67,11 +67,8 @@ def test_shards_have_different_numbers_in_the_pass() -> None:
 
 def test_two_hosts_orders_are_not_alike() -> None:
     orders = [
-        [
-            sample.name
-            for batch in divide_shards([16, 16], host, 2).shard_groups(named("abcdefghijklmnop"), 2, 0, 7)
-            for sample in batch
-        ]
+        [sample.name for batch in divide_shards([16, 16], host, 2).shard_groups(named("abcdefghijklmnop"), 2, 0, 7)
+         for sample in batch]
         for host in range(2)
     ]
     assert np.all(np.sort(orders, axis=1) == list("abcdefghijklmnop")) and orders[0] != orders[1]

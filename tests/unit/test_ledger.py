@@ -6,7 +6,7 @@ import pytest
 
 from container.errors import RequestError
 from container.serving.clock import Clock
-from container.serving.ledger import Ledger
+from container.serving.ledger import Ledger, Work
 from container.serving.refusals import Overloaded
 from container.serving.speed import Speed
 from tests.conftest import wait_until
@@ -15,9 +15,9 @@ from tests.conftest import wait_until
 def test_what_is_kept_for_bodies_is_not_given_to_work() -> None:
     ledger = Ledger(800)  # 100 of them for bodies
     account = ledger.account()
-    account.wait_for_work(700, Clock(10))
+    account.wait_for_work(Work(700), Clock(10))
     with pytest.raises(Overloaded):
-        ledger.account().wait_for_work(1, Clock(0.1))
+        ledger.account().wait_for_work(Work(1), Clock(0.1))
     ledger.account().add_body(100)
     assert ledger.free == 0
 
@@ -39,11 +39,11 @@ def test_a_body_is_counted_as_it_comes() -> None:
 def test_memory_is_given_to_who_came_first_though_it_is_more() -> None:
     ledger, order = Ledger(800), []
     holder = ledger.account()
-    holder.wait_for_work(400, Clock(60))
+    holder.wait_for_work(Work(400), Clock(60))
 
     def take(size: int) -> None:
         account = ledger.account()
-        account.wait_for_work(size, Clock(60))
+        account.wait_for_work(Work(size), Clock(60))
         order.append(size)
         account.close()
 
@@ -62,7 +62,7 @@ def test_memory_is_given_to_who_came_first_though_it_is_more() -> None:
 def test_an_answer_is_counted_until_it_is_sent() -> None:
     ledger = Ledger(800)
     account = ledger.account()
-    account.wait_for_work(500, Clock(10))
+    account.wait_for_work(Work(500), Clock(10))
     account.keep_answer(200)
     assert (ledger.taken["work"], ledger.taken["answers"]) == (0, 200)
     account.close()
@@ -84,3 +84,26 @@ def test_speed_tells_small_images_from_large_ones() -> None:
     speed.learn(10**6, 44.5)  # a busy moment
     assert speed.estimate(10**6) == pytest.approx(0.5 + 0.7 * 4 + 0.3 * 44)
     assert speed.least(10**6) == pytest.approx(4)
+
+
+def test_of_images_that_are_computed_by_turns_the_largest_counts() -> None:
+    ledger = Ledger(800, lanes=1)  # 100 of them for bodies
+    accounts = [ledger.account() for _ in range(3)]
+    accounts[0].wait_for_work(Work(100, 400), Clock(10))
+    accounts[1].wait_for_work(Work(100, 500), Clock(10))
+    assert (ledger.taken["work"], ledger.taken["computing"], ledger.free) == (200, 500, 100)
+    with pytest.raises(Overloaded):
+        accounts[2].wait_for_work(Work(1, 500), Clock(0.1))
+    accounts[1].keep_answer(10)
+    assert (ledger.taken["work"], ledger.taken["computing"], ledger.taken["answers"]) == (100, 400, 10)
+    accounts[2].wait_for_work(Work(90, 500), Clock(10))
+    for account in accounts:
+        account.close()
+    assert ledger.taken.total() == 0
+
+
+def test_as_many_images_count_as_are_computed_at_once() -> None:
+    ledger = Ledger(2**20, lanes=2)
+    for passing in (300, 100, 200):
+        ledger.account().wait_for_work(Work(1, passing), Clock(10))
+    assert ledger.taken["computing"] == 500

@@ -20,7 +20,7 @@ from container.classes import ClassEntry
 from container.engines.protocol import Engine, Plan, Stop, TooLarge
 from container.serving.app import create_app
 from container.serving.clock import Clock
-from container.serving.ledger import Ledger
+from container.serving.ledger import Ledger, Work
 from container.serving.models import Model, describe
 from container.serving.refusals import Overloaded
 from container.serving.settings import ServeSettings
@@ -405,7 +405,7 @@ def test_an_image_waits_until_others_give_their_memory_back() -> None:
             wait_until(lambda: ledger.taken["work"] == 12_000 and app.extensions["gate"].waiting == 1, 30)
             account = ledger.account()
             with pytest.raises(Overloaded, match="took too long"):
-                account.wait_for_work(6000, Clock(0.1))
+                account.wait_for_work(Work(6000), Clock(0.1))
         finally:
             engine.go_on.set()
         assert [answer.result().status_code for answer in waiting] == [200] * 3

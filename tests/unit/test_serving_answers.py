@@ -180,11 +180,11 @@ def test_too_long_a_mask_is_413_too(engine: ConstantEngine) -> None:
 
 
 def test_an_image_that_needs_too_much_memory_is_413_before_the_model_is_asked(engine: ConstantEngine) -> None:
-    client = client_of(engine, image_memory=2**20)
+    client = client_of(engine, image_memory=1_030_000)
     assert ask(client, "image/png", picture(32, 32)).status_code == 200
     answer = ask(client, "image/png", picture(40, 40))  # 1,600,000 bytes, as the engine says
     assert (answer.status_code, engine.calls) == (413, 1)
-    assert "40×40 pixels need 1600000 bytes; an image may take 1048576; scale it down, or take an instance" in error_of(
+    assert "40×40 pixels need 1600000 bytes; an image may take 1030000; scale it down, or take an instance" in error_of(
         answer
     )
     assert ask(client, "application/x-npy", picture(32, 32)).status_code == 413  # the probabilities count too

@@ -19,7 +19,7 @@ from container.engines.protocol import Plan, Stop
 from container.errors import ClientError
 from container.serving.app import create_app
 from container.serving.clock import Clock
-from container.serving.ledger import Ledger
+from container.serving.ledger import Ledger, Work
 from container.serving.model_store import ModelStore, estimate_memory
 from container.serving.models import Model, describe
 from tests.conftest import wait_until
@@ -253,7 +253,7 @@ def test_of_idle_models_only_the_last_used_keeps_memory() -> None:
         store.load(name, Path(name), clock)
 
     def use(name: str) -> contextlib.AbstractContextManager[object]:
-        return store.use(name, ledger.account(), 1, clock)
+        return store.use(name, ledger.account(), Work(1), clock)
 
     with use("1"):
         pass
