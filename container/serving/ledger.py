@@ -157,8 +157,8 @@ class Account:
     def keep_answer(self, size: int) -> None:
         """Give back what the work took, all but the answer's bytes."""
         with self._ledger.changed:
+            self._end_work()
             self._take("answers", size)
-        self._end_work()
 
     def close(self) -> None:
         """Give everything back."""
