@@ -44,7 +44,7 @@ _DISCARD_SECONDS = 5  # for reading what is left of the body of a refused reques
 
 _BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
 
-_LIBRARY_BYTES = 2**26  # of the engine, beside its first model
+_LIBRARY_BYTES = 2**27  # of the engine beside its first model, and what is left unused between models that come and go
 
 _ECHOED = ("X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Custom-Attributes")
 
