@@ -1,10 +1,10 @@
 """A server under everything at once, for a while: `make soak` (SOAK_SECONDS=1200, SOAK_SEED=0).
 
 A seeded mix of images of all sizes, answers of all forms, hostile bodies, clients that leave, slow readers and peers,
-while workers are killed and, as root, the directory for temporary files is full. First an ordinary endpoint with two
-workers, then a multi-model endpoint. Printed are the outcomes by kind, latencies, memory and descriptors after a
-quarter of the time and at the end; the exit status is 1 when anything but 200, 400, 413 and 503 came back, or memory
-or descriptors have grown.
+while workers are killed and, as root, the directory for temporary files is full and the disk of two models slow.
+First an ordinary endpoint with two workers, then a multi-model endpoint. Printed are the outcomes by kind, latencies,
+memory and descriptors after a quarter of the time and at the end; the exit status is 1 when anything but 200, 400,
+413 and 503 came back, or memory or descriptors have grown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -34,10 +33,11 @@ from container.mx.export import export_onnx
 from tests.conftest import wait_until
 from tests.fuzz.bodies import bodies
 from tests.job.server import PATIENCE, Server, children, noise, write_model
+from tests.soak.faults import full_directory, on_slow_disk
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "1200"))
 SEED = int(os.environ.get("SOAK_SEED", "0"))
-CLIENTS, MODELS = 8, 16
+CLIENTS, MODELS, SLOW_MODELS = 8, 16, 2
 KILL_SECONDS = min(60.0, SECONDS / 10)
 SIZES = [(8, 8), (64, 64), (240, 320), (480, 480), (480, 480), (900, 1200)]
 ACCEPTS = ["image/png", "image/png", "application/json", "application/x-npy; top_k=1", "application/x-protobuf"]
@@ -145,25 +145,6 @@ def kill_workers(server: Server, end: float) -> int:
     return killed
 
 
-@contextlib.contextmanager
-def full_directory(folder: Path) -> Iterator[Path]:
-    """A directory for temporary files with room for nothing, for root; for others an ordinary one."""
-    folder.mkdir()
-    mounted = (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=False).returncode == 0
-    )
-    if not mounted:
-        print("not root: the directory for temporary files is not full")
-    try:
-        if mounted:
-            with contextlib.suppress(OSError), (folder / "full").open("wb") as file:
-                file.write(bytes(2**17))
-        yield folder
-    finally:
-        if mounted:
-            subprocess.run(["umount", str(folder)], check=True)
-
-
 def soak(name: str, server: Server, paths: list[str], seconds: float, is_killed: bool) -> bool:
     """Let everybody loose on a server for a while, print what came of it; says whether all was as promised."""
     run, port = Soak(server, paths), int(server.url.rpartition(":")[2])
@@ -205,16 +186,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         export_onnx(write_model(root), root / "model" / "model.onnx")
-        with full_directory(root / "tmp") as full:
+        with full_directory(root / "tmp") as full, on_slow_disk(root / "model", root / "disk") as (slow, slow_down):
             variables = {"SERVE_METRICS": "1", "TMPDIR": str(full)}
             with Server(root, root / "log", SAGEMAKER_MODEL_SERVER_WORKERS="2", TMPDIR=folder) as server:
                 good = soak("ordinary, two workers", server, ["/invocations"], SECONDS / 2, is_killed=True)
             with Server(
                 root, root / "log2", SAGEMAKER_MULTI_MODEL="true", MODEL_MEMORY_MB="2400", **variables
             ) as server:
+                slow_down(processes(server))
                 names = [f"m{number}" for number in range(MODELS)]
-                for name in names:
-                    wanted = {"model_name": name, "url": str(root / "model")}
+                for number, name in enumerate(names):
+                    wanted = {"model_name": name, "url": str(slow if number < SLOW_MODELS else root / "model")}
                     requests.post(f"{server.url}/models", json=wanted, timeout=PATIENCE).raise_for_status()
                 paths = [f"/models/{name}/invoke" for name in names]
                 good &= soak("multi-model, 16 models", server, paths, SECONDS / 2, is_killed=False)
