@@ -21,8 +21,9 @@ from container.environment import cpu_count
 os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # before MXNet is imported, which would take half
 
 from container import artifacts
+from container.engines.conversion import prepare_graph
 from container.engines.mxnet import MXNetEngine
-from container.engines.openvino import OpenVinoEngine, prepare_graph
+from container.engines.openvino import OpenVinoEngine
 from container.engines.protocol import Engine
 from container.engines.quantize import quantize_onnx
 from container.errors import ClientError

@@ -24,7 +24,8 @@ from container.data.class_names import known_classes
 from container.data.labels import LabelMap
 from container.data.pairing import find_pairs
 from container.data.samples import FileSamples, decode_sample
-from container.engines.openvino import PRECISIONS, OpenVinoEngine, prepare_graph
+from container.engines.conversion import prepare_graph
+from container.engines.openvino import PRECISIONS, OpenVinoEngine
 from container.environment import Channel, cpu_count
 from container.errors import ClientError, JobError, printable
 from container.metrics import ConfusionMatrix

@@ -63,7 +63,8 @@ def open_engine(model_dir: Path, choice: Choice) -> Engine:
 
 
 def _open_openvino(model_dir: Path, choice: Choice, precision: str, check: Check | None) -> Engine:
-    from container.engines.openvino import OpenVinoEngine, prepare_graph
+    from container.engines.conversion import prepare_graph
+    from container.engines.openvino import OpenVinoEngine
 
     with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
         graph = prepare_graph(model_dir, precision, Path(scratch))

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from container.arrays import Array, Uint8Array
+from container.windows import Windows
 
 
 class TooLarge(Exception):
@@ -50,6 +51,11 @@ class Plan:
 
 class Planner(Protocol):
     """What is known of a model's costs; outlives the loaded model."""
+
+    @property
+    def windows(self) -> Windows | None:
+        """In which windows large images are computed, if in any."""
+        ...
 
     def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
         """Return how to compute an image within `room` bytes, of which the caller's answer takes `answer`.

@@ -21,7 +21,7 @@ from container import artifacts
 from container.arrays import Array, Uint8Array
 from container.codecs.images import DecodeError as ImageError
 from container.codecs.images import decode_image
-from container.engines.openvino import prepare_graph
+from container.engines.conversion import prepare_graph
 from container.errors import ClientError
 
 _LONG_SIDE = 520  # base_size's default: about the scale of what the network was trained on, and quick

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,9 +15,11 @@ from container.serving.settings import ServeSettings
 
 def describe_model(card: Card, settings: ServeSettings) -> dict[str, Any]:
     """Describe the model of an ordinary endpoint."""
+    windows = card.planner.windows
     named = {entry["id"]: entry for entry in describe_classes(card.classes)}
     return {
         "model": {key: card.network[key] for key in ("algorithm", "backbone") if key in card.network},
+        **({"windows": dataclasses.asdict(windows)} if windows else {}),
         "num_classes": card.num_classes,
         "classes": [named.get(label, {"id": label}) for label in range(card.num_classes)],
         "engine": settings.engine,
@@ -28,6 +31,16 @@ def describe_model(card: Card, settings: ServeSettings) -> dict[str, Any]:
 def describe_models(names: Iterable[str], settings: ServeSettings) -> dict[str, Any]:
     """Describe a multi-model endpoint, whose models may have any classes."""
     return {"models": list(names), "engine": settings.engine, **_describe_server(settings)}
+
+
+def describe_execution(settings: ServeSettings, seats: int) -> dict[str, int | str]:
+    """Advise batch transform, which wants concurrency times payload to stay within 100 MB."""
+    concurrency = settings.workers * seats
+    return {
+        "MaxConcurrentTransforms": concurrency,
+        "BatchStrategy": "SINGLE_RECORD",
+        "MaxPayloadInMB": max(1, min(settings.max_body // 2**20, 100 // concurrency)),
+    }
 
 
 def _describe_server(settings: ServeSettings) -> dict[str, Any]:

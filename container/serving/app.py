@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import socket
 import sys
 import time
@@ -18,15 +17,15 @@ from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from container.codecs.answers import pieces
-from container.engines.costs import STANDING
-from container.errors import ClientError, RequestError
-from container.serving.about import describe_model, describe_models
-from container.serving.admission import Gate
+from container.errors import RequestError
+from container.serving.about import describe_execution, describe_model, describe_models
+from container.serving.admission import Gate, Held
 from container.serving.answering import Answer, Office, answer
 from container.serving.bodies import discard_body
+from container.serving.boot import open_ledger, settle
 from container.serving.clock import Clock
 from container.serving.health import Health, end_server, end_worker
-from container.serving.ledger import Ledger, weigh
+from container.serving.ledger import Ledger
 from container.serving.metrics import Metrics
 from container.serving.model_store import ModelStore, estimate_memory
 from container.serving.models import LOG, Model, OneModel, Source, open_model
@@ -42,10 +41,6 @@ _SEND_SECONDS = 10  # for each megabyte of an answer: nobody keeps its memory by
 
 _DISCARD_SECONDS = 5  # for reading what is left of the body of a refused request
 
-_BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
-
-_LIBRARY_BYTES = 2**27  # of the engine beside its first model, and what is left unused between models that come and go
-
 _ECHOED = ("X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Custom-Attributes")
 
 
@@ -59,37 +54,17 @@ def load(executor: Executor, worker: int, note_held: Callable[[int], object], ta
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("container.requests").addHandler(handler)
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())
-    ledger = Ledger(_memory_to_promise(settings) - _LIBRARY_BYTES, settings.image_memory, settings.slots)
+    ledger = open_ledger(settings)
     open_ = functools.partial(open_model, settings=settings)
     shared: dict[str, Any] = {"executor": executor, "ledger": ledger, "worker": worker}
     shared |= {"note_held": note_held, "take_turn": take_turn}
     if settings.multi_model:
-        ledger.total -= settings.seats * settings.slots * STANDING  # models that nobody uses give theirs back
         store = ModelStore(open_, estimate_memory, ledger, executor, settings.model_memory)
         return create_app(store, settings, health=Health(end_server), **shared)
     model = executor.submit(open_, settings.model_dir)
     app = create_app(model, settings, health=Health(end_worker), **shared)
-    model.add_done_callback(lambda done: _settle(done, ledger, settings))
+    model.add_done_callback(lambda done: settle(done, ledger, settings))
     return app
-
-
-def _memory_to_promise(settings: ServeSettings) -> int:
-    """Return this process's share of the memory less what it weighs; a twentieth is left for the unforeseen."""
-    return max(0, settings.memory * 19 // 20 // settings.workers - weigh())
-
-
-def _settle(model: Future[Model], ledger: Ledger, settings: ServeSettings) -> None:
-    """End the server if the model is unusable; else promise what the loaded model has left of the memory."""
-    error = model.exception()
-    if error is None:
-        ledger.total = _memory_to_promise(settings) - model.result().card.standing
-        LOG.info("%d MB of memory are there for requests", ledger.total // 2**20)
-        return
-    if isinstance(error, ClientError):
-        LOG.error("ClientError: %s", error)
-    else:
-        LOG.error("the model cannot be loaded", exc_info=error)
-    os._exit(_BOOT_ERROR)  # sys.exit would end this thread only
 
 
 def create_app(
@@ -115,7 +90,7 @@ def create_app(
     office = Office(settings, gate, ledger, native, health)
     metrics = Metrics(gate, ledger)
     app = Flask(__name__)
-    app.extensions.update(gate=gate, metrics=metrics, held=_Held(note_held), take_turn=take_turn)
+    app.extensions.update(gate=gate, metrics=metrics, held=Held(note_held), take_turn=take_turn)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body + 1  # Werkzeug cuts a chunked body at its limit, in silence
     app.register_error_handler(Exception, _answer_error)
     _follow_requests(app, settings, metrics, worker)
@@ -128,7 +103,7 @@ def create_app(
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
-        return _json(200, _execution_parameters(settings, gate))
+        return _json(200, describe_execution(settings, gate.seats))
 
     if settings.metrics:
 
@@ -243,18 +218,6 @@ def _add_model_routes(app: Flask, store: ModelStore, office: Office) -> None:
         return _tell_machines(describe_models(store.names(), office.settings))
 
 
-class _Held:
-    """How many invocations there are, from their headers until their answers have been sent."""
-
-    def __init__(self, note: Callable[[int], object]) -> None:
-        self._note = note
-        self._count = 0
-
-    def change(self, by: int) -> None:
-        self._count += by
-        self._note(self._count)
-
-
 def _invoke(source: Source, office: Office) -> Response:
     """Answer one image; what it holds is given back when the answer has been sent, or nobody can be sent one."""
     account, held = office.ledger.account(), current_app.extensions["held"]
@@ -307,16 +270,6 @@ def _add_page(app: Flask, model: Future[Model], settings: ServeSettings) -> None
 
 def _describe(name: str, model_dir: Path) -> dict[str, str]:
     return {"modelName": name, "modelUrl": str(model_dir)}
-
-
-def _execution_parameters(settings: ServeSettings, gate: Gate) -> dict[str, int | str]:
-    """Advise batch transform, which wants concurrency times payload to stay within 100 MB."""
-    concurrency = settings.workers * gate.seats
-    return {
-        "MaxConcurrentTransforms": concurrency,
-        "BatchStrategy": "SINGLE_RECORD",
-        "MaxPayloadInMB": max(1, min(settings.max_body // 2**20, 100 // concurrency)),
-    }
 
 
 def _answer_error(error: Exception) -> Response:

@@ -11,8 +11,8 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 
 from container import artifacts
+from container.engines.conversion import conversion_memory
 from container.engines.costs import estimate_loaded
-from container.engines.openvino import conversion_memory
 from container.engines.protocol import Engine
 from container.errors import ClientError, RequestError
 from container.serving.clock import POLL_SECONDS, Clock

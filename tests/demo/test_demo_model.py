@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.engines.openvino import OpenVinoEngine, prepare_graph
+from container.engines.conversion import prepare_graph
+from container.engines.openvino import OpenVinoEngine
 from container.environment import cpu_count
 from container.errors import ClientError
 from container.metrics import ConfusionMatrix

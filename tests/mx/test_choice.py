@@ -14,7 +14,7 @@ import pytest
 
 from container.check import approve_int8, write_check
 from container.engines.choice import open_engine
-from container.engines.openvino import import_openvino
+from container.engines.graph import import_openvino
 from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
 from container.mx.export import export_onnx

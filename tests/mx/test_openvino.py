@@ -16,7 +16,9 @@ from PIL import Image
 
 from container.engines import costs, heads
 from container.engines import openvino as engines
-from container.engines.openvino import OpenVinoEngine, import_openvino, prepare_graph
+from container.engines.conversion import prepare_graph
+from container.engines.graph import import_openvino, read_model
+from container.engines.openvino import OpenVinoEngine
 from container.engines.protocol import Stop, Stopped, TooLarge
 from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
@@ -105,7 +107,7 @@ def test_tiles_give_the_answer_of_the_whole_image(tmp_path: Path, monkeypatch: p
 
 def test_the_engine_leaves_out_what_follows_the_coarse_logits(graph: Path) -> None:
     openvino = import_openvino()
-    model = engines._read_model(openvino, graph)
+    model = read_model(openvino, graph)
     kinds = [node.get_type_name() for node in model.get_ops()]
     assert "Convolution" in kinds and "TopK" not in kinds
     assert [output.get_any_name() for output in model.outputs] == ["coarse_logits"]
@@ -203,7 +205,8 @@ events = []
 sys.addaudithook(lambda event, arguments: events.append(event) if event.startswith(
     ("socket.connect", "socket.getaddrinfo", "urllib", "os.fork", "subprocess", "os.posix_spawn")) else None)
 import numpy as np
-from container.engines.openvino import OpenVinoEngine, prepare_graph
+from container.engines.conversion import prepare_graph
+from container.engines.openvino import OpenVinoEngine
 engine = OpenVinoEngine(prepare_graph(Path({str(graph.parent)!r}), "auto", Path("/")), threads=1)
 engine.warm()
 assert engine.mask(np.zeros((20, 30, 3), np.uint8)).shape == (20, 30)

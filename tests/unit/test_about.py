@@ -10,7 +10,8 @@ import pytest
 from container.classes import ClassEntry
 from container.serving.app import create_app
 from container.serving.models import Model, describe
-from tests.unit.test_serving import SETTINGS, FakeEngine, error_of
+from container.windows import Windows
+from tests.unit.test_serving import SETTINGS, FakeEngine, FakePlanner, error_of, loaded
 from tests.unit.test_serving_models import Disk, load
 
 MODEL: Future[Model] = Future()
@@ -41,6 +42,14 @@ def test_a_model_is_described(accept: str | None) -> None:
         "limits": {"body_bytes": 100_000, "pixels": 10_000, "response_bytes": 5_000, "seconds": 60},
     }
     assert "unused" not in answer.text  # the model's directory
+
+
+def test_windows_are_told() -> None:
+    engine = FakeEngine()
+    engine.planner = FakePlanner()
+    engine.planner.windows = Windows(480, 0.25)
+    answer = create_app(loaded(engine), SETTINGS).test_client().get("/")
+    assert answer.json["windows"] == {"side": 480, "overlap": 0.25}
 
 
 def test_another_form_is_406() -> None:

@@ -24,11 +24,14 @@ from container.serving.ledger import Ledger, Work
 from container.serving.models import Model, describe
 from container.serving.refusals import Overloaded
 from container.serving.settings import ServeSettings
+from container.windows import Windows
 from tests.conftest import wait_until
 
 
 class FakePlanner:
     """Takes 1000 bytes for each pixel, besides the answer."""
+
+    windows: Windows | None = None
 
     def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
         memory = 1000 * height * width + answer
