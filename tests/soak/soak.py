@@ -3,8 +3,8 @@
 A seeded mix of images of all sizes, answers of all forms, hostile bodies, clients that leave, slow readers and peers,
 while workers are killed and, as root, the directory for temporary files is full and the disk of two models slow.
 First an ordinary endpoint with two workers, then a multi-model endpoint. Printed are the outcomes by kind, latencies,
-memory and descriptors after a quarter of the time and at the end; the exit status is 1 when anything but 200, 400,
-413 and 503 came back, or memory or descriptors have grown.
+times in the queue, memory and descriptors after a quarter of the time and at the end; the exit status is 1 when
+anything but 200, 400, 413 and 503 came back, or memory or descriptors have grown.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
+import json
 import multiprocessing
 import os
 import random
@@ -121,6 +122,13 @@ def weigh(server: Server) -> tuple[int, int]:
     return megabytes, descriptors
 
 
+def queued(server: Server) -> list[float]:
+    """Return the seconds that those who were answered waited for a seat, for memory and for the engine."""
+    lines = [line for line in server.log.read_text(errors="replace").splitlines() if line.startswith("{")]
+    facts = [entry for entry in map(json.loads, lines) if entry["status"] == 200 and "queue_ms" in entry]
+    return [entry["queue_ms"] / 1000 for entry in facts]
+
+
 @contextlib.contextmanager
 def slow_peers(port: int, kinds: list[Peers]) -> Iterator[None]:
     """Have such connections within the block, from a process of their own."""
@@ -166,7 +174,7 @@ def soak(name: str, server: Server, paths: list[str], seconds: float, is_killed:
     print(f"{name}: {seconds:.0f} s, {killed} workers killed")
     for (kind, outcome), count in sorted(run.outcomes.items(), key=str):
         print(f"  {kind:14} {outcome!s:8} {count}")
-    for kind, values in run.seconds.items():
+    for kind, values in [*run.seconds.items(), ("in the queue", queued(server))]:
         print(f"  {kind:14} p50 {np.percentile(values, 50):.2f} s, p99 {np.percentile(values, 99):.2f} s")
     print(f"  memory {before[0]} → {after[0]} MB, descriptors {before[1]} → {after[1]}", flush=True)
     unexpected = {outcome for _, outcome in run.outcomes} - EXPECTED
