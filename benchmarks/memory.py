@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import os
 import random
 import re
 import sys
@@ -22,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.serving import Server, make_images, make_model
+from benchmarks.serving import Server, a_model, make_images
 
 CLIENTS = 8
 SIZES = [(64, 64), (120, 160), (480, 480), (480, 480), (900, 1200), (1200, 1600), (2600, 2500)]
@@ -39,10 +40,10 @@ def main() -> None:
     parser.add_argument("--models", type=int, nargs="+", default=[1, 12], help="of each server (%(default)s)")
     parser.add_argument("--model", type=Path, help="a model directory's parent, to measure no untrained FCN")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as proto:
-        root = arguments.model or Path(scratch)
-        if not arguments.model:
-            make_model(root, Path(proto))
+    if os.geteuid():
+        print("nothing is measured: only root may make memory cgroups")
+        return
+    with a_model(arguments.model) as (root, _):
         for count in arguments.models:
             for gigabytes in arguments.gigabytes:
                 print(measure(root, count, gigabytes * 2**30, arguments.seconds), flush=True)

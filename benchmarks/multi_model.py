@@ -22,7 +22,7 @@ from collections import Counter, OrderedDict
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.serving import PATIENCE, Server, make_images
+from benchmarks.serving import PATIENCE, Server, make_archive, make_images
 
 CLIENTS = 8
 _LOADED = re.compile(r" is ready after ([\d.]+) s")
@@ -64,18 +64,9 @@ def main() -> None:
 def _make_model(root: Path) -> int:
     """Write an archive with random weights; returns the megabytes that it takes once it is loaded."""
     from container.engines.openvino import OpenVinoEngine
-    from container.mx.export import export_onnx
-    from container.mx.network import SegmentationNetwork, initialize_weights
 
-    model = root / "model"
-    model.mkdir()
-    settings = {"num_classes": 5, "algorithm": "fcn", "backbone": "resnet-18"}
-    (model / "hyperparams.json").write_text(json.dumps(settings))
-    network = SegmentationNetwork("fcn", "resnet-18", 5)
-    initialize_weights(network)
-    network.save_parameters(str(model / "model_best.params"))
-    export_onnx(network, model / "model.onnx")
-    return OpenVinoEngine(model / "model.onnx", threads=1).memory // 2**20
+    make_archive(root, "resnet-18", 5)
+    return OpenVinoEngine(root / "model" / "model.onnx", threads=1).memory // 2**20
 
 
 def _load(server: Server, root: Path, count: int) -> None:

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import multiprocessing
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving import PATIENCE, Server, make_images, make_model
+from benchmarks.serving import PATIENCE, Server, a_model, make_images
 from benchmarks.slow_peers import KINDS, keep_open
 from container.environment import cpu_count
 
@@ -39,12 +38,9 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(["no one", *KINDS]), help="of slow peers (%(default)s)")
     parser.add_argument("--model", type=Path, help="a model directory's parent, to measure no untrained FCN")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as proto:
-        root = arguments.model or Path(scratch)
-        if not arguments.model:
-            make_model(root, Path(proto))
+    with a_model(arguments.model) as (root, proto):
         for name in arguments.servers.split(","):
-            compare(name, root, Path(proto), arguments.kinds.split(","), arguments.seconds, arguments.clients)
+            compare(name, root, proto, arguments.kinds.split(","), arguments.seconds, arguments.clients)
 
 
 def compare(name: str, root: Path, proto: Path, kinds: list[str], seconds: float, clients: int) -> None:

@@ -113,19 +113,33 @@ def make_model(root: Path, proto: Path) -> None:
     """Write an archive with random weights, and protobuf's classes for the peer."""
     from grpc_tools import protoc
 
+    source = ROOT / "tests" / "job"
+    protoc.main(["protoc", f"-I{source}", f"--python_out={proto}", "record.proto"])
+    make_archive(root, "resnet-50", 21)
+
+
+def make_archive(root: Path, backbone: str, classes: int) -> None:
+    """Write an fcn's archive with random weights."""
     from container.mx.export import export_onnx
     from container.mx.network import SegmentationNetwork, initialize_weights
 
-    source = ROOT / "tests" / "job"
-    protoc.main(["protoc", f"-I{source}", f"--python_out={proto}", "record.proto"])
     model = root / "model"
     model.mkdir()
-    settings = {"num_classes": 21, "algorithm": "fcn", "backbone": "resnet-50"}
+    settings = {"num_classes": classes, "algorithm": "fcn", "backbone": backbone}
     (model / "hyperparams.json").write_text(json.dumps(settings))
-    network = SegmentationNetwork("fcn", "resnet-50", 21)
+    network = SegmentationNetwork("fcn", backbone, classes)
     initialize_weights(network)
     network.save_parameters(str(model / "model_best.params"))
     export_onnx(network, model / "model.onnx")
+
+
+@contextlib.contextmanager
+def a_model(given: Path | None) -> Iterator[tuple[Path, Path]]:
+    """The given model directory's parent, or that of a model that is made, and protobuf's classes for the peer."""
+    with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as proto:
+        if given is None:
+            make_model(Path(root), Path(proto))
+        yield given or Path(root), Path(proto)
 
 
 def main() -> None:
@@ -139,10 +153,8 @@ def main() -> None:
     size, rounds = ((120, 160), 1) if arguments.quick else (arguments.size, arguments.rounds)
     concurrencies = CONCURRENCIES[:2] if arguments.quick else CONCURRENCIES
     images = make_images(8, *size)
-    with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as proto:
-        make_model(Path(root), Path(proto))
-        with running(Path(root), Path(proto)) as servers:
-            compare(servers, images, concurrencies, rounds, arguments.accept)
+    with a_model(None) as (root, proto), running(root, proto) as servers:
+        compare(servers, images, concurrencies, rounds, arguments.accept)
 
 
 def compare(

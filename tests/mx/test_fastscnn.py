@@ -47,13 +47,6 @@ def network() -> SegmentationNetwork:
 
 
 @pytest.fixture(scope="module")
-def graph(network: SegmentationNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("graph") / "model.onnx"
-    export_onnx(network, path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def model_dir(network: SegmentationNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     network.save_parameters(str(folder / "model_best.params"))

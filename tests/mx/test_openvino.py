@@ -38,13 +38,6 @@ def network() -> SegmentationNetwork:
 
 
 @pytest.fixture(scope="module")
-def graph(network: SegmentationNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("graph") / "model.onnx"
-    export_onnx(network, path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def engine(graph: Path) -> OpenVinoEngine:
     engine = OpenVinoEngine(graph, "float32", threads=2, slots=2)
     engine.warm()

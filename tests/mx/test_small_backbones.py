@@ -13,6 +13,7 @@ from container.engines import costs
 from container.engines.openvino import OpenVinoEngine
 from container.engines.quantize import quantize_onnx
 from container.mx.export import export_onnx
+from container.mx.network import SegmentationNetwork
 from tests.mx.test_export import PROGRAM, build_network, random_image
 from tests.mx.test_openvino import smooth_images
 
@@ -23,10 +24,8 @@ REACH = 5 + 16 + 28 + 56 + 112 + 8
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("graph") / "model.onnx"
-    export_onnx(build_network("fcn", "resnet-18"), path)
-    return path
+def network() -> SegmentationNetwork:
+    return build_network("fcn", "resnet-18")
 
 
 def test_tiles_give_the_answer_of_the_whole_image(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
