@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -52,6 +53,14 @@ class Division:
             return number // max(1, end - start) * batch_size + start, group
         start, end = self.bounds(len(group))
         return number + start, group[start:end]
+
+    def share(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Take this host's samples of a pass that is not made in batches: every `count`-th, all of a shard."""
+        return iter(samples) if self.sharded else itertools.islice(samples, self.index, None, self.count)
+
+    def share_size(self, count: int) -> int:
+        """Return how many of so many samples `share` takes."""
+        return count if self.sharded else len(range(self.index or 0, count, self.count))
 
     def shard_groups(
         self, samples: Sequence[Sample], batch_size: int, epoch: int, seed: int | None

@@ -16,13 +16,14 @@ from container.data.batches import Batch
 class Hosts:
     """The only host of its job.
 
-    `stop` ends the job once it is set: at the same point on every host, which is why a signal is not it.
+    `stop` ends the job once it is set: at the same point on every host, which is why a signal is not it. `asked` is set
+    as soon as this host knows that the job is to stop.
     """
 
     store: Any = None  # MXNet's key-value store that sums over hosts; None where there is one host
 
     def __init__(self, stop: threading.Event, names: Sequence[str] = ("algo-1",), name: str = "algo-1") -> None:
-        self.stop = stop
+        self.stop = self.asked = stop
         self.names = sorted(set(names))
         self.name = name
         self.index = self.names.index(name)

@@ -77,7 +77,7 @@ class Loader:
         self._rollover = Rollover(max(1, division.size(hyperparameters.mini_batch_size)))
         self._opening: list[Sample] = []
         self._strengths = settle_strengths(hyperparameters.augmentation)
-        self._class_counts: ClassCounts | None = None  # of an earlier start
+        self._class_counts: ClassCounts | None = None  # of an earlier start, or of all hosts
         self.training_passes = 0  # begun so far
 
     @property
@@ -101,8 +101,13 @@ class Loader:
         """How often each class occurs in the channel; None until all of it has been seen, by the audit or a pass."""
         return self._class_counts or (self._audit.class_counts(self._samples.channel) if self._audit else None)
 
+    @property
+    def counts_are_given(self) -> bool:
+        """Whether `class_counts` are those of `restore_class_counts`, not this loader's own."""
+        return self._class_counts is not None
+
     def restore_class_counts(self, counts: Mapping[str, Any] | None) -> None:
-        """Take over what an earlier start of the job has counted, so that it holds for what is left of a pass."""
+        """Take over what an earlier start of the job has counted, or all hosts together; it holds from now on."""
         if counts:
             self._class_counts = ClassCounts(counts["pixels"], counts["within"])
 
@@ -170,9 +175,12 @@ class Loader:
         )
 
     def pictures(
-        self, admit: Callable[[int], str | None], ahead: int, until: threading.Event
+        self, admit: Callable[[int], str | None], ahead: int, until: threading.Event, *, divided: bool = False
     ) -> Iterator[Picture | Skipped]:
-        """Make one pass over whole images, in a random order that the seed decides; see `container.data.pictures`."""
+        """Make one pass over whole images, in a random order that the seed decides; see `container.data.pictures`.
+
+        Of a `divided` pass this host makes its own part only.
+        """
         job, channel = self._hyperparameters, self._samples.channel
         order = np.random.default_rng((self._seed, _WHOLE))
         audit = self._audit if self._audit and self._audit.begin(channel) else None
@@ -190,7 +198,10 @@ class Loader:
                 audit.watch(channel, decoded.seen)
             return decoded.image, decoded.labels
 
-        yield from pictures(self._samples.epoch(order, until), decode, admit, ahead, self._workers, until)
+        samples = self._samples.epoch(order, until)
+        if divided:
+            samples = self.division.share(samples)
+        yield from pictures(samples, decode, admit, ahead, self._workers, until)
         if audit and not until.is_set():
             audit.end(channel)
 

@@ -88,7 +88,10 @@ def _restore_gradients(
         if found.keys() != places.keys():
             raise ValueError("gradients of another network are accumulated in it")
         gradients |= {(places[name], device): array for name, array in found.items()}
-    gathered.restore(numbers, gradients)
+    if trainer.is_first:
+        gathered.restore(numbers, gradients)
+    else:  # of what was gathered there is one, whatever the hosts
+        gathered.restore({"made": numbers["made"], "masses": []}, {})
 
 
 def _take(arrays: dict[str, mx.nd.NDArray], kind: str) -> dict[str, mx.nd.NDArray]:

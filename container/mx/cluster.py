@@ -70,7 +70,7 @@ class Cluster(Hosts):
     ) -> None:
         super().__init__(threading.Event(), environment.hosts, environment.current_host)
         self._job = job
-        self._requested = requested
+        self.asked = requested
         self._fail = fail
         self._environment = environment
         self._nodes: list[Node] = []
@@ -119,7 +119,7 @@ class Cluster(Hosts):
 
     def agree(self) -> bool:
         """Say whether any host was asked to stop."""
-        (asked,) = self.total(self._requested.is_set())
+        (asked,) = self.total(self.asked.is_set())
         if asked:
             self.stop.set()
         return bool(asked)
@@ -132,7 +132,7 @@ class Cluster(Hosts):
             own = batch or Batch.empty(crop, group + 1)
             group = own.group
             asked, going, images, labelled = self.total(
-                self._requested.is_set(), batch is not None, len(own), own.labelled
+                self.asked.is_set(), batch is not None, len(own), own.labelled
             )
             if asked:
                 self.stop.set()
@@ -176,7 +176,7 @@ class Cluster(Hosts):
     def _join(self) -> None:
         """Start this host's processes, and wait until those of all hosts have found each other."""
         began = time.monotonic()
-        meeting = Meeting(self.names, self.name, self._job, self._environment, self._requested)
+        meeting = Meeting(self.names, self.name, self._job, self._environment, self.asked)
         self._nodes = meeting.nodes
         meeting.prepare()
         created = self._caller.submit(functools.partial(mx.kv.create, _store_name(self._job.kvstore)))
@@ -192,7 +192,7 @@ class Cluster(Hosts):
         """Tell the other hosts that this one is asked to stop, and leave when one of them has failed or is gone."""
         told = False
         while not self._quiet.wait(_SLICE_SECONDS):
-            if self._requested.is_set() and not told:
+            if self.asked.is_set() and not told:
                 told = True
                 self._tell({"host": self.name, "kind": "stop", "reason": ""})
             for node in self._nodes:
@@ -218,7 +218,7 @@ class Cluster(Hosts):
         if host not in self.names or host == self.name:
             return
         if what == "stop":
-            self._requested.set()
+            self.asked.set()
         elif what in _KINDS:
             self._give_up(_KINDS[what](f"host {host} has failed, which ends the job: {reason}"))
 

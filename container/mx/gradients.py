@@ -38,11 +38,10 @@ class Accumulation:
         self.made += 1
         self.masses = [total + mass for total, mass in zip(self.masses, masses, strict=True)]
 
-    def finish(self, by_device: bool) -> None:
-        """Divide each device's gradient by its own mass, or by that of all of them."""
-        whole = sum(self.masses)
+    def finish(self, whole: float | None) -> None:
+        """Divide each device's gradient by the mass of all of them, on all hosts, or by its own where that is None."""
         for device, mass in enumerate(self.masses):
-            factor = self.nominal / ((mass if by_device else whole) or 1.0)
+            factor = self.nominal / ((mass if whole is None else whole) or 1.0)
             for parameter in self.parameters:
                 gradient = parameter.list_grad()[device]
                 gradient *= factor

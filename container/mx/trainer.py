@@ -25,7 +25,7 @@ from container.mx.losses import choose_criterion
 from container.mx.network import SegmentationNetwork, TrainingLoss
 from container.mx.optimizer import create_optimizer, steps_as_gluoncv
 from container.mx.room import weight_bytes
-from container.mx.unity import check_unity, is_statistic, mean_of, share_statistics
+from container.mx.unity import average_over_hosts, check_unity, is_statistic, mean_of, share_statistics
 
 
 class Trainer:
@@ -96,6 +96,11 @@ class Trainer:
         self._hosts.total(0)
 
     @property
+    def is_first(self) -> bool:
+        """Whether this is the first host's."""
+        return self._hosts.first
+
+    @property
     def updates(self) -> int:
         """How many steps have changed the weights."""
         return int(self.optimizer._optimizer.num_update)
@@ -120,7 +125,7 @@ class Trainer:
         images, labels = self._share(batch)
         self._images += len(batch)
         masses = [self._mass(part) for part in labels]
-        whole = (batch.labelled if batch.whole else self._mass(batch.labels)) or 1
+        whole = (batch.labelled if self._weighing is None else self._on_all_hosts(sum(masses))) or 1
         if self.accumulation:
             scales = [self.accumulation.nominal] * len(masses)
         else:
@@ -146,15 +151,21 @@ class Trainer:
         """Make the update that the steps since the last one are still owed, if any."""
         gathered = self.accumulation
         if gathered and gathered.made:
-            gathered.finish(by_device=self._as_gluoncv)
+            gathered.finish(None if self._as_gluoncv else self._on_all_hosts(sum(gathered.masses)))
             if self._mixed:  # a start that has made no step itself does not know the scale of what it took over
                 scaler = self.optimizer._amp_loss_scaler
                 self.optimizer._scale = self.optimizer._amp_original_scale / scaler.loss_scale
             self._update(self._batch_size * gathered.made if self._as_gluoncv else 1, learning_rate)
             gathered.clear()
 
+    def drop_gathered(self) -> None:
+        """Forget the gradients since the last update."""
+        if self.accumulation:
+            self.accumulation.clear()
+
     def forget(self) -> None:
         """Let the optimizer begin anew, as for weights that it has not seen."""
+        self._images = 0
         for updater in self.optimizer._updaters:
             updater.states.clear()
             updater.states_synced.clear()
@@ -162,8 +173,7 @@ class Trainer:
         inner.begin_num_update = inner.num_update = 0
         for counts in inner._all_index_update_counts.values():
             counts.clear()
-        if self.accumulation:
-            self.accumulation.clear()
+        self.drop_gathered()
 
     def _update(self, batch_size: int, learning_rate: float) -> None:
         """Let the optimizer update the weights by the gradients over `batch_size`."""
@@ -182,6 +192,10 @@ class Trainer:
         if self._weighing is None:
             return int((labels != IGNORE).sum())
         return float(self._weighing[labels.astype(np.uint8)].sum())
+
+    def _on_all_hosts(self, mass: float) -> float:
+        """Sum a mass over all hosts; every host calls it at the same point."""
+        return mass if self._hosts.count == 1 else float(self._hosts.sum(np.array([mass], np.float32))[0])
 
     def answering(self) -> contextlib.AbstractContextManager[None]:
         """Let the network answer as it is kept and served: by the averages of its weights, where there are some."""
@@ -202,7 +216,11 @@ class Trainer:
         Every host calls it at the same point.
         """
         (images,) = self._hosts.total(self._images)
-        share_statistics(self.network, self.devices, self._hosts, self._images, images)
+        share_statistics(self.network, self.devices)
+        parts = self._hosts, self._images, images
+        average_over_hosts([each.list_data() for name, each in self._statistics], *parts)
+        if self.averages:
+            average_over_hosts([[self.averages.arrays[name]] for name, _ in self._statistics], *parts)
         self._images = 0
 
     def evaluate(
@@ -254,6 +272,11 @@ class Trainer:
         self.set_own_weights(weights)
         if self.averages:
             self.averages.begin()
+
+    @property
+    def _statistics(self) -> list[tuple[str, gluon.Parameter]]:
+        parameters = self.network._collect_params_with_prefix()
+        return [(name, each) for name, each in parameters.items() if is_statistic(name)]
 
     def own_weights(self) -> dict[str, mx.nd.NDArray]:
         """Return the weights that are being trained, statistics as the mean of the devices'."""

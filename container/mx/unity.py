@@ -43,23 +43,28 @@ def check_unity(network: SegmentationNetwork, devices: list[mx.Context], hosts: 
             )
 
 
-def share_statistics(
-    network: SegmentationNetwork, devices: list[mx.Context], hosts: Hosts, here: int, images: int
-) -> None:
-    """Give all devices the mean of their running statistics, a host counting by its images: `here`, of all `images`.
+def share_statistics(network: SegmentationNetwork, devices: list[mx.Context]) -> None:
+    """Give all devices of this host the mean of their running statistics."""
+    mx.nd.waitall()  # with static allocation, statistics are written behind the engine's back
+    if len(devices) > 1:
+        for name, parameter in network._collect_params_with_prefix().items():
+            if is_statistic(name):
+                parameter.set_data(mean_of(parameter.list_data()))
+
+
+def average_over_hosts(statistics: list[list[mx.nd.NDArray]], hosts: Hosts, here: int, images: int) -> None:
+    """Set each statistic's copies to their mean over hosts, a host counting by its images: `here`, of all `images`.
 
     Every host calls it at the same point.
     """
-    mx.nd.waitall()  # with static allocation, statistics are written behind the engine's back
-    statistics = [each for name, each in network._collect_params_with_prefix().items() if is_statistic(name)]
-    for parameter in statistics if len(devices) > 1 else ():
-        parameter.set_data(mean_of(parameter.list_data()))
-    if hosts.count > 1 and images:
-        values = [each.data(devices[0]).asnumpy() for each in statistics]
-        means = hosts.sum(np.concatenate(values) * np.float32(here / images))
-        ends = np.cumsum([len(each) for each in values])
-        for parameter, mean in zip(statistics, np.split(means, ends[:-1]), strict=True):
-            parameter.set_data(mx.nd.array(mean))
+    if hosts.count == 1 or not images:
+        return
+    values = [copies[0].asnumpy() for copies in statistics]
+    means = hosts.sum(np.concatenate(values) * np.float32(here / images))
+    ends = np.cumsum([len(each) for each in values])
+    for copies, mean in zip(statistics, np.split(means, ends[:-1]), strict=True):
+        for copy in copies:
+            copy[:] = mean
 
 
 def is_statistic(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import time
@@ -25,6 +26,7 @@ from container.training.report.reporter import Reporter
 from container.training.schedule import EarlyStopping, learning_rate, warmed_up
 from container.training.second_try import SecondTry
 from container.training.telling import Teller
+from container.training.together import add_class_counts
 from container.training.validation import Validation
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +57,8 @@ class Fit:
         self._figures: dict[str, float] = {}  # of the epoch under way, for the report
         self._seed = job.seed or 0
         self._begun = False  # whether this process has made a step
-        self._weighed = False  # classes, by their counts
+        self._counted = False  # the classes' pixels
+        self._updated = progress  # as it was when no update was owed
 
     def run(self, train: Loader, validation: Loader) -> bool:
         """Train until the last epoch, an early stop or `stop`; best and last weights are on disk then.
@@ -64,7 +67,7 @@ class Fit:
         """
         progress = self._progress
         self._teller.log("LRScheduler setup: iters per epoch: %d, num_epochs %d", progress.iterations, self._job.epochs)
-        self._weigh_classes(train)
+        self._count_classes(train)
         try:
             try:
                 self._epochs(train, validation)
@@ -135,7 +138,7 @@ class Fit:
         progress.trained = True
         self._trainer.flush(self._step_rate(progress.iteration - 1))
         self._trainer.unite()
-        self._weigh_classes(train)
+        self._count_classes(train)
         self._expect(progress.iteration, progress.samples)
         mean = progress.loss / progress.iteration
         end = time.time()
@@ -152,6 +155,7 @@ class Fit:
         progress, epoch = self._progress, self._progress.epoch
         made = progress.iteration
         since, seen, pending = time.time(), 0, None
+        self._updated = dataclasses.replace(progress)
         batches = train.training_epoch(epoch, progress.groups)
         bar = tqdm(batches, f"epoch {epoch}", progress.iterations, leave=False, disable=None, initial=made)
         with contextlib.closing(batches), bar:
@@ -175,12 +179,15 @@ class Fit:
                     since, seen = now, 0
                 if self._stop.is_set():
                     break
-                if self._keeper.due:
+                if self._at_update(made) and self._keeper.due:
                     self._account(*pending)
                     pending = None
                     self._keeper.checkpoint(progress)
         if pending:
             self._account(*pending)
+        if self._stop.is_set() and not self._at_update(progress.iteration):
+            progress.return_to(self._updated)  # the steps since are made again; the weights are as they were
+            self._trainer.drop_gathered()
 
     def _step(self, batch: Batch, iteration: int) -> list[Any]:
         """Make step `iteration` of the epoch; steps that were not planned have the rate of the last that was."""
@@ -198,10 +205,17 @@ class Fit:
         rate = learning_rate(self._job, position) * warmed_up(self._job, self._progress.steps + iteration)
         return rate * self._second_try.factor
 
-    def _weigh_classes(self, train: Loader) -> None:
-        """Let the loss weigh classes as `_class_weights` says, as soon as it is known how often they occur."""
-        kind, counts = self._job.class_weights, train.class_counts
-        if not isinstance(kind, str) or self._weighed:
+    def _count_classes(self, train: Loader) -> None:
+        """Let the loss weigh classes as `_class_weights` says, as soon as it is known how often they occur.
+
+        What hosts have counted is added up, for the choice of rare crops too.
+        """
+        kind = self._job.class_weights
+        if self._counted or not (isinstance(kind, str) or self._job.rare_crops):
+            return
+        counts = add_class_counts(self._hosts, train, self._job.num_classes)
+        self._counted = counts is not None
+        if not isinstance(kind, str):
             return
         if counts is None:
             LOG.warning(
@@ -212,8 +226,14 @@ class Fit:
             return
         weights = counts.weights(kind)
         self._trainer.weigh_classes(weights)
-        self._weighed = True
         LOG.info("_class_weights=%s: %s", kind, ", ".join(f"{n}: {weight:.4g}" for n, weight in enumerate(weights)))
+
+    def _at_update(self, made: int) -> bool:
+        """Whether so many steps of an epoch are a moment for a checkpoint, which holds what one host has gathered.
+
+        With `_accumulate`, several hosts have gathered nothing only right after an update.
+        """
+        return self._hosts.count == 1 or made % self._job.accumulate == 0
 
     def _account(self, batch: Batch, losses: list[Any]) -> None:
         """Wait for a step and add it to the progress; raises Diverged when its loss is not finite."""
@@ -225,6 +245,8 @@ class Fit:
         progress.groups = batch.group + 1
         progress.samples += batch.size
         progress.loss += loss
+        if self._at_update(progress.iteration):
+            self._updated = dataclasses.replace(progress)
 
     def _expect(self, iterations: int, samples: int) -> None:
         """Plan the following epochs by what this one had; say so when it was not what was expected."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,19 @@ class Keeper:
     def last_is_best(self) -> None:
         """Let the best weights be the last ones too, where those of this moment are of no use."""
         if self._hosts.first:
-            self._trainer.load_weights(self.best_path)
-        self.last()
+            LOG.info("Serializing model to %s", self._last_path)
+            artifacts.copy_file(self.best_path, self._last_path)
 
     def return_to_best(self) -> None:
-        """Let the trainer go on from the best weights; no checkpoint counts as one of what follows."""
-        self._trainer.load_weights(self.best_path)
+        """Let all trainers go on from the best weights; no checkpoint counts as one of what follows."""
+        if self._hosts.count == 1:
+            self._trainer.load_weights(self.best_path)
+        else:
+            content = self._hosts.send(self.best_path.read_bytes)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / self.best_path.name
+                path.write_bytes(content)
+                self._trainer.load_weights(path)
         self.restart()
 
     def restart(self) -> None:

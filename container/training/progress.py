@@ -56,6 +56,11 @@ class Progress:
         again._reset()
         return again
 
+    def return_to(self, earlier: Progress) -> None:
+        """Stand again where `earlier`, of the same epoch, stands."""
+        self.iteration, self.groups = earlier.iteration, earlier.groups
+        self.samples, self.loss = earlier.samples, earlier.loss
+
     def begin_again(self) -> None:
         """Stand at the beginning of the epoch again, with a lower learning rate."""
         self.lowered = True

@@ -133,14 +133,19 @@ def score(
     num_classes: int,
     until: threading.Event,
     watch: Callable[[Picture, Array], None] | None = None,
+    *,
+    divided: bool = False,
 ) -> Score:
     """Score a channel's pictures in random order, until there are no more, or `until` is set.
 
-    `watch` is shown every picture that was scored, with its first mask.
+    If `divided`, only this host's. `watch` is shown every picture that was scored, with its first mask.
 
     A picture that is unreadable or does not fit is skipped; a stream that breaks ends the score where it is.
     """
-    found = Score([ConfusionMatrix(num_classes) for _ in range(scorer.models)], loader.count)
+    count = loader.count
+    if divided and count is not None:
+        count = loader.division.share_size(count)
+    found = Score([ConfusionMatrix(num_classes) for _ in range(scorer.models)], count)
     group: list[Picture] = []
 
     def answer() -> None:
@@ -151,7 +156,7 @@ def score(
         group.clear()
 
     try:
-        for picture in loader.pictures(scorer.admit, scorer.ahead, until):
+        for picture in loader.pictures(scorer.admit, scorer.ahead, until, divided=divided):
             if isinstance(picture, Skipped):
                 found.skip(picture)
                 continue
@@ -165,7 +170,7 @@ def score(
     except JobError as error:
         found.reason, found.failure = str(error), error
     seen = len(found.scored) + len(found.skipped)
-    if until.is_set() and seen != loader.count:
+    if until.is_set() and seen != count:
         found.cancelled = True  # a stream ends without a word when it is no longer wanted
     if not (found.reason or found.cancelled):
         found.total = seen

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from container.data.audit.audit import Audit
+from container.data.class_counts import ClassCounts
 from container.data.division import ALL, Division, divide_shards
 from container.data.hosts import Hosts
 from container.data.loader import Loader
@@ -34,7 +35,6 @@ def joined(
     if len(environment.hosts) == 1:
         yield Hosts(requested, environment.hosts, environment.current_host)
         return
-    _refuse_what_is_for_one_host(job)
     if job.mini_batch_size < len(environment.hosts):
         raise ClientError(
             f"mini_batch_size is {job.mini_batch_size}, for {len(environment.hosts)} instances together: raise it, or "
@@ -45,22 +45,6 @@ def joined(
 
     with Cluster(environment, job, requested, fail).joined() as hosts:
         yield hosts
-
-
-def _refuse_what_is_for_one_host(job: Hyperparameters) -> None:
-    """Raise ClientError for settings whose sums or states are not shared by the hosts."""
-    asked = {
-        "_class_weights": job.class_weights is not None,
-        "_accumulate": job.accumulate > 1,
-        "_ema": bool(job.ema),
-        "_on_divergence=retry": job.on_divergence == "retry",
-        "_validation=full": job.validation == "full",
-    }
-    if named := [name for name, is_asked in asked.items() if is_asked]:
-        raise ClientError(
-            f"with several instances there is no {', '.join(named)} yet: leave out what is named, or set "
-            "instance_count=1"
-        )
 
 
 def settle(job: Hyperparameters, hosts: Hosts) -> Hyperparameters:
@@ -112,6 +96,24 @@ def check_classes(hosts: Hosts, audit: Audit, sharded: Mapping[str, bool]) -> No
                 "there is nothing to learn or to score; see audit.json for the pixel values, and give a label map if "
                 "they are no class ids"
             )
+
+
+def add_class_counts(hosts: Hosts, train: Loader, num_classes: int) -> ClassCounts | None:
+    """Return how often each class occurs on all hosts, which every loader then knows; None until all have counted.
+
+    Where every host has counted all samples it is a multiple of that: only proportions matter.
+    """
+    own = train.class_counts
+    if hosts.count == 1 or train.counts_are_given:
+        return own
+    none = [0] * num_classes
+    numbers = [*own.pixels, *own.within] if own else [*none, *none]
+    missing, *sums = hosts.total(own is None and train.count != 0, *map(int, numbers))
+    if missing:
+        return None
+    found = ClassCounts(sums[:num_classes], sums[num_classes:])
+    train.restore_class_counts(found.as_dict())
+    return found
 
 
 def identify(hosts: Hosts, loaders: Mapping[str, Loader]) -> dict[str, dict[str, Any]]:

@@ -41,7 +41,7 @@ class Validation:
         start = time.time()
         if self._job.validation == "full":
             found = score_whole(
-                self._trainer, validation, self._job, self._hosts.stop, self._watch_whole if self._reporter else None
+                self._trainer, validation, self._job, self._hosts, self._watch_whole if self._reporter else None
             )
         else:
             found = self._trainer.evaluate(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 
+import numpy as np
+
 from container.arrays import Uint8Array
+from container.data.hosts import Hosts
 from container.data.loader import Loader
 from container.data.pictures import Picture
 from container.errors import ClientError
@@ -23,36 +25,40 @@ def score_whole(
     trainer: Trainer,
     loader: Loader,
     job: Hyperparameters,
-    stop: threading.Event,
+    hosts: Hosts,
     watch: Callable[[Picture, Uint8Array], None] | None = None,
 ) -> tuple[ConfusionMatrix, int] | None:
     """Score the network on every pixel of every image that fits into memory, and count them; None when stopped.
 
-    Raises what the channel's pass does, and ClientError when more images than `_max_bad_records` cannot be used, or
-    when none was scored.
+    Every host scores its part, and has the score of all. Raises what the channel's pass does, and ClientError when more
+    images than `_max_bad_records` cannot be used on a host, or when none was scored on any.
     """
     with trainer.answering(), without_autotuning():
-        scorer = MXNetScorer(trainer.network, trainer.devices, stop)
-        found = score(loader, scorer, job.num_classes, stop, watch)
-    if found.cancelled or stop.is_set():
+        scorer = MXNetScorer(trainer.network, trainer.devices, hosts.asked)
+        found = score(loader, scorer, job.num_classes, hosts.asked, watch, divided=True)
+    if not found.cancelled:
+        if found.failure:
+            raise found.failure
+        _judge_bad(found, job.max_bad_records)
+    if hosts.agree():
         return None
-    if found.failure:
-        raise found.failure
-    _judge(found, job.max_bad_records)
-    return found.confusions[0], len(found.scored)
-
-
-def _judge(found: Score, budget: int) -> None:
-    """Refuse a score of too few images; say so when it is not of all."""
-    bad = [skipped for skipped in found.skipped if not skipped.too_large]
-    if len(bad) > budget:
-        name, reason = bad[-1].name, bad[-1].reason
-        raise ClientError(reason if name in reason else f"{name}: {reason}; replace or remove it")
-    if not found.scored:
+    confusion = found.confusions[0]
+    scored, skipped, *counts = hosts.total(len(found.scored), len(found.skipped), *map(int, confusion.counts.flat))
+    confusion.counts[:] = np.reshape(counts, confusion.counts.shape)
+    if not scored:
         reason = f": {found.skipped[0].name}: {found.skipped[0].reason}" if found.skipped else ""
         raise ClientError(
             f"no validation image could be scored at its own size{reason}; use smaller ones, a larger instance, or "
             "_validation=crop"
         )
-    if found.skipped:
-        LOG.warning("this validation is of %d of %d images: see the warnings above", len(found.scored), found.total)
+    if skipped:
+        LOG.warning("this validation is of %d of %d images: see the warnings above", scored, scored + skipped)
+    return confusion, scored
+
+
+def _judge_bad(found: Score, budget: int) -> None:
+    """Refuse a score from which more images than the budget were left out for what they are."""
+    bad = [skipped for skipped in found.skipped if not skipped.too_large]
+    if len(bad) > budget:
+        name, reason = bad[-1].name, bad[-1].reason
+        raise ClientError(reason if name in reason else f"{name}: {reason}; replace or remove it")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from container.data.hosts import Hosts
 from container.data.loader import Loader
 from container.data.samples import open_samples
 from container.environment import Environment
@@ -52,7 +53,7 @@ def test_every_pixel_of_every_image_counts(root: Path) -> None:
     trainer, loader, job = opened(root)
     seen: dict[str, Any] = {}
     stop = threading.Event()
-    found = score_whole(trainer, loader, job, stop, lambda picture, mask: seen.update({picture.name: mask}))
+    found = score_whole(trainer, loader, job, Hosts(stop), lambda picture, mask: seen.update({picture.name: mask}))
     assert found is not None
     expected = np.zeros((3, 3), np.int64)
     for stem, image in images.items():
@@ -70,10 +71,10 @@ def test_a_damaged_image_counts_against_the_budget(root: Path, caplog: pytest.Lo
     (root / "input/data/validation/validation-1.jpg").write_bytes(b"no image")
     trainer, loader, job = opened(root)
     with pytest.raises(ClientError, match=r"validation-1\.jpg.*neither a JPEG nor a PNG image"):
-        score_whole(trainer, loader, job, threading.Event())
+        score_whole(trainer, loader, job, Hosts(threading.Event()))
     job = load({**Environment.read(root).hyperparameters, "_max_bad_records": 1})
     with caplog.at_level(logging.WARNING):
-        found = score_whole(trainer, loader, job, threading.Event())
+        found = score_whole(trainer, loader, job, Hosts(threading.Event()))
     assert found is not None and found[1] == 2
     assert "this validation is of 2 of 3 images" in caplog.text
 
@@ -85,16 +86,16 @@ def test_images_beyond_the_memory_are_left_out_by_name_and_none_at_all_is_an_err
     limit = 2000
     monkeypatch.setattr(MXNetScorer, "admit", lambda self, pixels: None if pixels <= limit else "do not fit")
     with caplog.at_level(logging.WARNING):
-        found = score_whole(trainer, loader, job, threading.Event())
+        found = score_whole(trainer, loader, job, Hosts(threading.Event()))
     assert found is not None and found[1] == 2
     assert "validation-1.jpg: 70×33 pixels do not fit" in caplog.text
     limit = 100
     with pytest.raises(ClientError, match=r"no validation image could be scored at its own size: .*_validation=crop"):
-        score_whole(trainer, loader, job, threading.Event())
+        score_whole(trainer, loader, job, Hosts(threading.Event()))
 
 
 def test_a_score_that_was_stopped_is_none(root: Path) -> None:
     trainer, loader, job = opened(root)
     stop = threading.Event()
-    assert score_whole(trainer, loader, job, stop, lambda picture, mask: stop.set()) is None
-    assert score_whole(trainer, loader, job, stop) is None
+    assert score_whole(trainer, loader, job, Hosts(stop), lambda picture, mask: stop.set()) is None
+    assert score_whole(trainer, loader, job, Hosts(stop)) is None
