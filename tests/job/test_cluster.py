@@ -54,15 +54,66 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_hosts_train_as_one(tmp_path: Path, alone: Path, hosts: int, devices: int) -> None:
     roots = cluster.lay_out(tmp_path, hosts, **STEPS)
     cluster.run(roots, devices)
-    expected, found = cluster.weights(alone), cluster.weights(roots[0])
-    for name, weight in expected.items():
-        np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=name)
-    first, *others = (json.loads((root / "output/data/report.json").read_text()) for root in (alone, roots[0]))
-    for name in ("train_loss", "mIOU", "pixel_accuracy"):
-        assert others[0]["epochs"][0][name] == pytest.approx(first["epochs"][0][name], rel=1e-5)
+    assert_equal_weights(roots[0], alone)
+    assert np.allclose(figures(roots[0]), figures(alone), rtol=1e-5)
     for root in roots[1:]:
         assert not [path for path in (root / "model").rglob("*") if path.is_file()]
         assert "#quality_metric" not in cluster.log(root) and "#metrics" not in cluster.log(root)
+
+
+def assert_equal_weights(root: Path, alone: Path) -> None:
+    for file in ("model_algo-1", "model_best.params"):
+        expected, found = cluster.weights(alone, file), cluster.weights(root, file)
+        for name, weight in expected.items():
+            np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=f"{file} {name}")
+
+
+def figures(root: Path) -> list[list[float]]:
+    """Every epoch's."""
+    epochs = json.loads((root / "output/data/report.json").read_text())["epochs"]
+    return [[entry[name] for name in ("train_loss", "mIOU", "pixel_accuracy")] for entry in epochs]
+
+
+ONE_BY_ONE = {
+    "accumulated": {"_accumulate": "2"},
+    "accumulated as GluonCV does": {"_accumulate": "2", "_gradient_scale": "gluoncv"},
+    "averaged": {"_ema": "0.5"},
+    "balanced": {"_class_weights": "balanced"},
+    "enet after the first pass": {"_class_weights": "enet", "_audit": "off", "_accumulate": "2"},
+    "given": {"_class_weights": "[0.2, 1.7]", "_loss": "ce+dice"},
+    "lovasz": {"_class_weights": "balanced", "_loss": "ce+lovasz", "_accumulate": "3"},
+    "ohem": {"_loss": "ohem", "_ema": "0.9", "_clip_norm": "0.5"},
+    "focal, adamw": {"_loss": "focal", "optimizer": "adamw", "_accumulate": "2"},
+    "whole": {"_validation": "full"},
+    "rare": {"_rare_crops": "0.9", "_class_weights": "balanced"},
+}
+TOGETHER = {"_class_weights": "balanced", "_loss": "ce+dice", "_accumulate": "2", "_ema": "0.5", "_validation": "full"}
+SWITCHES = [*ONE_BY_ONE.values(), TOGETHER] if ALL else [TOGETHER]
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda each: " ".join(each.values()))
+def test_switches_do_on_hosts_what_they_do_on_one(tmp_path: Path, switches: dict[str, str]) -> None:
+    settings = {**STEPS, "epochs": "2", "validation": 5, **switches}
+    by_device = "_gradient_scale" in switches  # then every device's mean counts alike: as many of them, wherever
+    (alone,) = cluster.lay_out(tmp_path / "alone", 1, **settings)
+    cluster.run([alone], devices=4 if by_device else 1)
+    for hosts, devices in [(2, 2)] if by_device else SHAPES:
+        roots = cluster.lay_out(tmp_path / f"{hosts} {devices}", hosts, **settings)
+        cluster.run(roots, devices)
+        assert_equal_weights(roots[0], alone)
+        assert np.allclose(figures(roots[0]), figures(alone), rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", ["1", "3", "3 5"] if ALL else ["3"])
+def test_hosts_that_diverge_go_back_together(tmp_path: Path, steps: str) -> None:
+    settings = {"train": 16, "mini_batch_size": "8", "epochs": "2", "_on_divergence": "retry"}  # two steps an epoch
+    (alone,) = cluster.lay_out(tmp_path / "alone", 1, **settings)
+    cluster.run([alone], devices=1, SPOILT_STEPS=steps)
+    roots = cluster.lay_out(tmp_path / "hosts", 2, **settings)
+    cluster.run(roots, devices=2, SPOILT_STEPS=steps)
+    told = [line for line in cluster.log(roots[0]).splitlines() if "IT GOES ON, ONCE" in line or "ENDS HERE" in line]
+    assert len(told) == len(steps.split())
+    assert_equal_weights(roots[0], alone)
 
 
 def process(starter: subprocess.Popen[str], role: str) -> int:
@@ -145,9 +196,7 @@ def test_a_stopped_job_leaves_a_model_and_goes_on_from_the_first_hosts_checkpoin
     cluster.run(roots, devices=1)
     for root in roots:
         assert "resuming from" in cluster.log(root)
-    expected, found = cluster.weights(alone), cluster.weights(roots[0])
-    for name, weight in expected.items():
-        np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert_equal_weights(roots[0], alone)
 
 
 def test_shards_make_equal_steps_and_a_host_without_data_takes_part(tmp_path: Path) -> None:
@@ -186,9 +235,7 @@ def test_a_stream_that_every_host_gets_trains_as_files_do(tmp_path: Path) -> Non
     feeders = [cluster.stream(root, slice(None), False) for root in roots]
     started = [cluster.start(root, 1, feeder) for root, feeder in zip(roots, feeders, strict=True)]
     assert [each.wait(PATIENCE) for each in started] == [0, 0], cluster.log(roots[0])
-    expected, found = cluster.weights(alone), cluster.weights(roots[0])
-    for name, weight in expected.items():
-        np.testing.assert_allclose(found[name], weight, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert_equal_weights(roots[0], alone)
 
 
 def test_a_host_that_has_no_address_or_does_not_come_is_named(tmp_path: Path) -> None:
