@@ -26,6 +26,7 @@ from tests.job import cluster
 
 ALL = os.environ.get("CLUSTER") == "all"
 STEPS = {"train": 20, "mini_batch_size": "4"}  # five
+TWICE_TWO = {"train": 16, "mini_batch_size": "8", "epochs": "2"}  # rounding errors grow with every step
 SHAPES = [(2, 1), (2, 2), (3, 1), (3, 2)] if ALL else [(2, 2)]
 DEADLINE = 30  # seconds from a host's end to that of all
 PATIENCE = 300  # seconds for what a busy machine delays
@@ -93,7 +94,7 @@ SWITCHES = [*ONE_BY_ONE.values(), TOGETHER] if ALL else [TOGETHER]
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=lambda each: " ".join(each.values()))
 def test_switches_do_on_hosts_what_they_do_on_one(tmp_path: Path, switches: dict[str, str]) -> None:
-    settings = {**STEPS, "epochs": "2", "validation": 5, **switches}
+    settings = {**TWICE_TWO, "validation": 5, **switches}
     by_device = "_gradient_scale" in switches  # then every device's mean counts alike: as many of them, wherever
     (alone,) = cluster.lay_out(tmp_path / "alone", 1, **settings)
     cluster.run([alone], devices=4 if by_device else 1)
@@ -106,7 +107,7 @@ def test_switches_do_on_hosts_what_they_do_on_one(tmp_path: Path, switches: dict
 
 @pytest.mark.parametrize("steps", ["1", "3", "3 5"] if ALL else ["3"])
 def test_hosts_that_diverge_go_back_together(tmp_path: Path, steps: str) -> None:
-    settings = {"train": 16, "mini_batch_size": "8", "epochs": "2", "_on_divergence": "retry"}  # two steps an epoch
+    settings = {**TWICE_TWO, "_on_divergence": "retry"}
     (alone,) = cluster.lay_out(tmp_path / "alone", 1, **settings)
     cluster.run([alone], devices=1, SPOILT_STEPS=steps)
     roots = cluster.lay_out(tmp_path / "hosts", 2, **settings)
