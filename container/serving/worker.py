@@ -37,17 +37,20 @@ _STATUSES = (
 _LINGER_SECONDS = 1
 _FAREWELL_SECONDS = 4  # after SIGTERM, for whoever has connected to say what they want
 _ACCEPTED_AT_ONCE = 64  # or whoever asks for /ping would stand behind all who have nothing to say
+_MISSED_SECONDS = 3  # after which a worker that does not run is not waited for
 _FRESH_SECONDS = 0.2  # for which a new connection counts as a request: by then its headers have come
 
 _THREADS = 64  # at most; as many as work at once, and one that loads a model
 
-# By worker's number, shared by all processes: whether its model is loaded, and how many requests it has.
+# By worker's number, shared by all processes: whether its model is loaded, how many requests it has, and the second, of
+# 256, in which it was last seen to run.
 _ready = mmap.mmap(-1, mmap.PAGESIZE)
 _held = mmap.mmap(-1, mmap.PAGESIZE)
+_seen = mmap.mmap(-1, mmap.PAGESIZE)
 
 
 class Worker(AsyncWorker):
-    """Accepts where it can serve: as long as another worker has a model, or a free seat, that it lacks, it does not."""
+    """Accepts where it can serve: as long as another worker has a model, or fewer requests, it does not."""
 
     def take_number(self, number: int) -> None:
         """Be the worker of this number, in gunicorn's master; the one that had it before is gone."""
@@ -84,6 +87,7 @@ class Worker(AsyncWorker):
         doors = [gevent.spawn(self._open_door, listener, crowd) for listener in listeners]
         while self.alive:
             self._tick()
+        _ready[self.number] = 0  # where only this worker ends, whoever comes is another's
         gevent.killall(doors)
         for listener in listeners:
             while self._may_accept() and self._accept(listener, crowd):
@@ -113,11 +117,12 @@ class Worker(AsyncWorker):
                     if heard.count > before:
                         _refuse(client, 408, "Request Timeout", f"no headers within {STALL_SECONDS - 1} s")
                     break
-                self._fresh.pop(client, None)
                 if not _ready[self.number]:
                     request.force_close()  # the next request may find another worker that is ready
                 if request.path != "/ping":
                     self._turnstile.take_turn()
+                self._fresh.pop(client, None)
+                self._publish()
                 self.handle_request(listener.getsockname(), request, client, addr)
         except (errors.NoMoreData, StopIteration):
             pass
@@ -155,6 +160,7 @@ class Worker(AsyncWorker):
             self.log.info("the server's first process has ended: so does this one")
             self.alive = False
         self.notify()
+        _seen[self.number] = int(time.monotonic()) % 256
         self._publish()
         self.wsgi.extensions["metrics"].measure()
         gevent.sleep(0.2)
@@ -183,12 +189,13 @@ class Worker(AsyncWorker):
         return True
 
     def _may_accept(self) -> bool:
-        mine, others = self.number, [number for number in range(self.cfg.workers) if number != self.number]
-        if not _ready[mine]:
-            return not any(_ready[other] for other in others)
+        now = int(time.monotonic())
+        others = [number for number in range(self.cfg.workers) if number != self.number and _ready[number]]
+        others = [number for number in others if (now - _seen[number]) % 256 <= _MISSED_SECONDS]
+        if not _ready[self.number]:
+            return not others
         self._publish()
-        seats = self.wsgi.extensions["gate"].seats
-        return _held[mine] < seats or not any(_ready[other] and _held[other] < seats for other in others)
+        return all(_held[self.number] <= _held[other] for other in others)
 
     def _note_held(self, count: int) -> None:
         self._invocations = count

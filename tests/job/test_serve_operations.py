@@ -273,6 +273,41 @@ def test_nobody_is_refused_while_another_worker_is_warm(root: Path, tmp_path: Pa
     assert 'requests_total{status="200"} 3.0' in told.splitlines()  # of workers that are gone, too
 
 
+def _send_half(half: socket.socket, body: bytes) -> None:
+    head = f"POST /invocations HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\nContent-Type: image/png\r\n"
+    half.sendall(f"{head}Connection: close\r\n\r\n".encode() + body[: len(body) // 2])
+
+
+def test_a_busy_worker_leaves_connections_to_an_idle_one_that_runs(root: Path, tmp_path: Path) -> None:
+    def lines() -> list[dict[str, object]]:  # written once the answer has been sent and the request is counted no more
+        written = [line for line in server.log.read_text().splitlines() if '"path": "/invocations"' in line]
+        return [json.loads(line) for line in written]
+
+    def invoke(count: int) -> None:
+        for _ in range(count):
+            before = len(lines())
+            assert server.invoke(body).status_code == 200
+            wait_until(functools.partial(lambda before: len(lines()) > before, before), PATIENCE)
+
+    with Server(root, tmp_path / "log", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+        wait_until(lambda: server.log.read_text().count("is ready after") == 2, PATIENCE, server.log.read_text)
+        body = noise(8, 8)
+        invoke(3)  # the line comes a moment before the worker counts as ready
+        with socket.create_connection(_address(server), timeout=PATIENCE) as half:
+            _send_half(half, body)
+            invoke(8)
+            half.sendall(body[len(body) // 2 :])
+            while half.recv(2**16):
+                pass
+        wait_until(lambda: len(lines()) == 12, PATIENCE)
+        *others, busy = [line["worker"] for line in lines()[3:]]
+        assert others == [1 - int(str(busy))] * 8
+        os.kill(children(server.process.pid)[0], signal.SIGSTOP)
+        with socket.create_connection(_address(server), timeout=PATIENCE) as half:
+            _send_half(half, body)
+            assert server.invoke(body).status_code == 200
+
+
 def test_an_engine_that_fails_three_times_in_a_row_is_started_anew(root: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAILING)
     with Server(root, tmp_path / "log", PYTHONPATH=str(tmp_path)) as server:
