@@ -68,6 +68,8 @@ print((kilobytes("VmHWM") - before) * 1024, plan.memory, engine.standing)
 """
     printed = subprocess.run([sys.executable, "-c", program], cwd=PROGRAM, check=True, capture_output=True, text=True)
     taken, stated, standing = map(int, printed.stdout.split())
-    assert 50e6 < taken < stated + standing
+    # without AVX-512 OpenVINO packs weights anew for sizes that it has not seen, and keeps them: docs/limits.md
+    packed = 0 if "avx512f" in Path("/proc/cpuinfo").read_text().split() else 2 * graph.stat().st_size
+    assert 50e6 < taken < stated + standing + packed
     measured = {"fcn": 123, "deeplab": 233, "fastscnn": 131}[algorithm]  # bytes a pixel at two million
     assert 600_000 * measured < stated + standing < 600_000 * measured * 1.7 + 3e6 * 5  # with a band of the head
