@@ -22,6 +22,7 @@ from typing import BinaryIO
 import numpy as np
 
 from container.arrays import Array, Uint8Array
+from container.engines.costs import estimate_loaded
 from container.engines.protocol import Engine, Plan, Planner, TooLarge
 from container.errors import AlgorithmError, Cancelled
 
@@ -37,7 +38,7 @@ _FIXED_BYTES = 2 * 10**8  # interpreter and libraries
 
 def base_memory(model: Path) -> int:
     """Return the bytes that such a process takes before its first image; `model` is its graph or parameter file."""
-    return _FIXED_BYTES + model.stat().st_size * 5 // 2
+    return _FIXED_BYTES + estimate_loaded(model.stat().st_size)
 
 
 class ChildEngine:

@@ -43,12 +43,13 @@ class OpenVinoEngine:
         seen = self.num_classes, tiles.reach(model), self.precision, find_decoder(model)
         costs = Costs.of(*seen, is_narrow=is_narrow(model), graph=size)
         self.planner = dataclasses.replace(costs, windows=read_windows(model, graph) if costs.reach is None else None)
-        self.standing = slots * STANDING
-        self.memory = self.planner.loaded
+        self.standing = slots * STANDING + costs.packed
+        self.memory = costs.loaded + costs.packed
         settings: dict[str, Any] = {
             "NUM_STREAMS": slots,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
+            "CPU_RUNTIME_CACHE_CAPACITY": 0,  # else every new size of an image costs some MB that are never given back
         }
         hint = "bf16" if self.precision == "bfloat16" else "f32"  # of what int8 leaves, too
         self._network = core.compile_model(model, "CPU", {**settings, "INFERENCE_PRECISION_HINT": hint})

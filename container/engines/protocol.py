@@ -71,8 +71,8 @@ class Engine(Protocol):
 
     num_classes: int
     precision: str
-    memory: int  # bytes that it takes once it is loaded
-    standing: int  # bytes that it comes to keep besides between two images, until `release`
+    memory: int  # bytes that it takes at most between two images, after `release`
+    standing: int  # bytes that it comes to keep between two images besides what it weighs once it is warm
 
     @property
     def planner(self) -> Planner:

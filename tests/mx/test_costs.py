@@ -32,8 +32,8 @@ open("/proc/self/clear_refs", "w").write("5")
 answer = getattr(engine, needs)(image)
 peak = megabytes("VmHWM") - before
 plan = engine.planner.plan(*image.shape[:2], 2**40, answer.nbytes if needs == "probabilities" else 0, needs)
-stated = plan.memory + engine.memory + engine.standing
-print(loaded, engine.planner.loaded / 2**20, peak, stated / 2**20)
+stated = plan.memory + engine.planner.loaded + engine.standing
+print(loaded, engine.planner.loaded / 2**20, peak, stated / 2**20, engine.planner.packed / 2**20)
 """
 
 
@@ -52,6 +52,6 @@ def test_model_and_image_take_what_is_stated(
     export_onnx(build_network(algorithm, backbone), tmp_path / "model.onnx")
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "model.onnx"), precision, needs, "640", "800"]
     printed = subprocess.run(command, cwd=PROGRAM, check=True, capture_output=True, text=True)
-    loaded, stated_loaded, peak, stated = map(float, printed.stdout.split())
+    loaded, stated_loaded, peak, stated, packed = map(float, printed.stdout.split())
     assert 0.8 * stated_loaded < loaded < 1.1 * stated_loaded
-    assert 0.8 * stated < peak < 1.05 * stated
+    assert 0.8 * (stated - packed) < peak < 1.05 * stated  # weights are packed anew for further sizes, not for one
