@@ -28,8 +28,8 @@ _BYTES_PER_PIXEL = {
 # of 11 to 198 MB.
 _LOADED = {"float32": (2.25, 0), "bfloat16": (1.56, 2**23), "int8": (2.5, 2**24)}
 _LEAST_LOADED = 20 * 2**20  # fastscnn's, with a graph of 5 MB or 1.5
-# What it comes to keep besides, per byte of its graph, once it has seen images of many sizes: OpenVINO packs weights anew
-# for other kernels. Measured over 60 sizes up to 400×400, after which it grows no more; without AVX-512, and with it.
+# What it comes to keep besides, per byte of its graph, once it has seen images of many sizes, for which OpenVINO packs
+# weights anew. Measured over 60 sizes up to 400×400, after which it grows no more; without AVX-512, and with it.
 _PACKED = {"float32": (2, 0.6), "bfloat16": (0.3, 0.3), "int8": (0, 0.1)}
 
 # Pixels that the network sees at once at least, and at most, where tiles are exact. In tiles of 8 million pixels an
@@ -63,7 +63,8 @@ def _has_avx512() -> bool:
 class Costs:
     """One model's: `reach` as in `tiles`, `bytes_per_pixel` of the network, `loaded` bytes of the model itself.
 
-    It comes to keep `packed` bytes more. Without a reach, large images are computed in `windows`, where the model's job says so.
+    It comes to keep `packed` bytes more. Without a reach, large images are computed in `windows`, where the model's job
+    says so.
     """
 
     num_classes: int
