@@ -1,4 +1,4 @@
-"""Several hosts that train one network, on MXNet's own parameter server: joining, summing, watching, leaving.
+"""Several hosts that train one network, on MXNet's own parameter server: joining, watching, leaving.
 
 Every host runs the training and a server, the first one MXNet's scheduler too, each in a process of its own. Servers
 only sum: the optimizer stays with the training, so all hosts hold equal weights.
@@ -9,21 +9,16 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import os
-import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any
 
 import mxnet as mx
-import numpy as np
-from mxnet.base import _LIB, check_call
 
 from container.arrays import Float32Array
 from container.data.batches import Batch
@@ -34,18 +29,11 @@ from container.hyperparameters import Hyperparameters
 from container.mx.meeting import Meeting, gone
 from container.mx.node import Node
 from container.mx.parameter_server import is_silent
+from container.mx.sums import Sums
 
 LOG = logging.getLogger(__name__)
 
-_Answer = TypeVar("_Answer")
-
 _SCHEDULER = 1  # its number among ps-lite's nodes
-_KEYS = 1_000_000  # ours begin here, below are the optimizer's parameters
-_DIGIT_BITS = 16  # servers add in float32, which holds 24: so 256 hosts can add digits without an error
-_DIGITS = 4
-_BYTES_A_NUMBER = 3  # of what the first host sends, for the same reason
-_PLACES = np.array([1, 2**8, 2**16], np.float32)
-_PIECE_BYTES = _BYTES_A_NUMBER * 2**20
 _SLICE_SECONDS = 0.5
 _LONGEST_REASON = 600  # characters of why a host has failed that the others are told
 _TELLING_SECONDS = 3  # for the other hosts to hear why this one ends
@@ -75,9 +63,7 @@ class Cluster(Hosts):
         self._environment = environment
         self._nodes: list[Node] = []
         self._hosts_by_rank: list[int] = []
-        self._keys: dict[tuple[Any, ...], int] = {}
-        self._caller = _Caller()
-        self._added: mx.nd.NDArray | None = None
+        self._sums = Sums()
         self._quiet = threading.Event()
         self._leaving = threading.Lock()
         self._watcher = threading.Thread(target=self._watch, name="watch hosts", daemon=True)
@@ -95,27 +81,13 @@ class Cluster(Hosts):
 
     def total(self, *numbers: int) -> list[int]:
         """Sum each of `numbers` over all hosts."""
-        values = np.array(numbers, np.uint64)
-        mask = np.uint64(2**_DIGIT_BITS - 1)
-        digits = [(values >> np.uint64(_DIGIT_BITS * place)) & mask for place in range(_DIGITS)]
-        sums = self._wait(lambda: self._sum(np.concatenate(digits).astype(np.float32)))
-        places = sums.astype(np.int64).reshape(_DIGITS, -1)
-        return [sum(int(digit) << _DIGIT_BITS * place for place, digit in enumerate(each)) for each in places.T]
+        return self._sums.of_integers(numbers)
 
     def send(self, data: Callable[[], bytes]) -> bytes:
         """Return the first host's `data`."""
         content = data() if self.first else b""
         (size,) = self.total(len(content))
-        pieces = []
-        for start in range(0, size, _PIECE_BYTES):
-            piece = np.zeros(_PIECE_BYTES, np.uint8)
-            if self.first:
-                part = content[start : start + _PIECE_BYTES]
-                piece[: len(part)] = np.frombuffer(part, np.uint8)
-            numbers = piece.reshape(-1, _BYTES_A_NUMBER) @ _PLACES
-            sums = self._wait(functools.partial(self._sum, numbers)).astype("<u4")  # the others' zeros change nothing
-            pieces.append(sums.view(np.uint8).reshape(-1, 4)[:, :_BYTES_A_NUMBER].tobytes())
-        return b"".join(pieces)[:size]
+        return self._sums.of_bytes(content, size)
 
     def agree(self) -> bool:
         """Say whether any host was asked to stop."""
@@ -143,35 +115,11 @@ class Cluster(Hosts):
 
     def sum(self, values: Float32Array) -> Float32Array:
         """Sum an array over all hosts."""
-        return self._wait(lambda: self._sum(values))
+        return self._sums.of_array(values)
 
     def add(self, arrays: list[Any]) -> list[Any]:
         """Sum arrays of one number over devices and hosts."""
-        if self._added is not None:  # the server would take a second array of one host for another host's
-            self._added.wait_to_read()
-        self._added = mx.nd.empty(arrays[0].shape, dtype=arrays[0].dtype)
-        self.store.pushpull(self._key("add", arrays[0]), arrays, out=self._added)
-        return [self._added]
-
-    def _sum(self, values: Float32Array) -> Float32Array:
-        """Sum an array over all hosts, in the thread that makes the calls."""
-        array = mx.nd.array(values, dtype=values.dtype)
-        result = mx.nd.empty(array.shape, dtype=array.dtype)
-        self.store.pushpull(self._key("sum", array), array, out=result)
-        total: Float32Array = result.asnumpy()
-        return total
-
-    def _key(self, use: str, like: mx.nd.NDArray) -> int:
-        """Return the store's key for arrays of one kind, which every host asks for in the same order."""
-        kind = (use, like.shape, like.dtype)
-        if kind not in self._keys:
-            self._keys[kind] = _KEYS + len(self._keys)
-            self.store.init(self._keys[kind], mx.nd.zeros(like.shape, dtype=like.dtype))
-        return self._keys[kind]
-
-    def _wait(self, call: Callable[[], _Answer]) -> _Answer:
-        """Make a call that waits for other hosts, so that this one still hears signals."""
-        return self._caller.submit(call).result()
+        return [self._sums.of_devices(arrays)]
 
     def _join(self) -> None:
         """Start this host's processes, and wait until those of all hosts have found each other."""
@@ -179,9 +127,9 @@ class Cluster(Hosts):
         meeting = Meeting(self.names, self.name, self._job, self._environment, self.asked)
         self._nodes = meeting.nodes
         meeting.prepare()
-        created = self._caller.submit(functools.partial(mx.kv.create, _store_name(self._job.kvstore)))
+        created = self._sums.make_store(_store_name(self._job.kvstore))
         meeting.wait(created.done)
-        self.store = created.result()
+        self.store = self._sums.store = created.result()
         if self.first:
             self._nodes[0].order("watch")
         self._watcher.start()
@@ -265,10 +213,7 @@ class Cluster(Hosts):
             for node in self._nodes:
                 node.order("quiet")
                 node.await_news("quiet", _LEAVING_SECONDS)
-            self._sum(np.zeros(1, np.float32))  # no process watches any more
-            mx.nd.waitall()
-            handle, self.store.handle = self.store.handle, None
-            check_call(_LIB.MXKVStoreFree(handle))
+            self._sums.close()
             for node in self._nodes:
                 node.leave()
             finished.set()
@@ -284,28 +229,6 @@ class Cluster(Hosts):
     def _kill(self) -> None:
         for node in self._nodes:
             node.kill()
-
-
-class _Caller(threading.Thread):
-    """Makes calls one after the other, so that whoever waits for one hears signals; may be left in the midst of one."""
-
-    def __init__(self) -> None:
-        super().__init__(name="call", daemon=True)
-        self._calls: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue()
-        self.start()
-
-    def submit(self, call: Callable[[], _Answer]) -> Future[_Answer]:
-        future: Future[_Answer] = Future()
-        self._calls.put((call, future))
-        return future
-
-    def run(self) -> None:
-        while True:
-            call, future = self._calls.get()
-            try:
-                future.set_result(call())
-            except BaseException as error:
-                future.set_exception(error)
 
 
 def _store_name(kvstore: str) -> str:
