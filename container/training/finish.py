@@ -9,7 +9,7 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,11 @@ from container.check import CHECK, approve_int8, write_check
 from container.classes import ClassEntry, called, describe_classes
 from container.data.loader import Loader
 from container.data.pictures import Picture
-from container.engines.child import ChildEngine, base_memory
-from container.environment import Environment, cpu_count, memory_available
+from container.environment import Environment
 from container.errors import Cancelled, ClientError, JobError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.export import export_onnx
-from container.mx.scoring import MXNetScorer, without_autotuning
 from container.mx.trainer import Trainer
 from container.training.int8 import allowed_seconds, reason_against
 from container.training.quantizing import quantize
@@ -34,7 +32,8 @@ from container.training.report.gallery import Gallery
 from container.training.report.report import Report
 from container.training.report.reporter import Reporter
 from container.training.report.statistics import STATISTICS, write_statistics
-from container.training.scoring import ChildScorer, Score, Scorer, score
+from container.training.scorers import open_children, open_scorer
+from container.training.scoring import Score, score
 from container.training.until import Until
 
 LOG = logging.getLogger(__name__)
@@ -44,7 +43,6 @@ _LEAST_SECONDS = 300  # for the scores
 _EPOCHS = 2  # whose time the scores may take
 _ENOUGH = 50  # validation images, where there is no time for all, on which an int8 graph is approved
 _TIMING_SECONDS = 60  # for the one image that says how long the others take
-_MEMORY_SHARE = 0.9  # of what is available: libraries and the interpreter take a little, too
 _STOPPED = "the job was stopped first"
 _TIME_UP = "the time was up first; _report_minutes gives it more"
 
@@ -147,7 +145,7 @@ class Finish:
         gallery = Gallery(self._job.num_classes, self._reporter.images_root) if self._reporter else None
         watch = functools.partial(_watch, gallery) if gallery else None
         until, begun = Until(self._stop, self._share()), time.monotonic()
-        with self._opened_scorer(until) as scorer:
+        with open_scorer(self._trainer.network, self._environment.model_dir, until) as scorer:
             start = time.monotonic()
             found = score(self._loaders[channel], scorer, self._job.num_classes, until, watch)
             name = scorer.name
@@ -226,7 +224,7 @@ class Finish:
         if self._image_seconds is not None:
             return self._image_seconds
         until = Until(self._stop, _TIMING_SECONDS)
-        with self._children("openvino", [self._graph], until) as scorer:
+        with open_children("openvino", [self._graph], until) as scorer:
             for picture in self._loaders["validation"].pictures(scorer.admit, scorer.ahead, until):
                 if isinstance(picture, Picture):
                     start = time.monotonic()
@@ -237,7 +235,7 @@ class Finish:
     def _compare(self, int8_graph: Path, until: Until) -> Score:
         """Score both graphs on the same validation images."""
         graphs = [self._graph, int8_graph]
-        with self._children("openvino", graphs, until) as scorer:
+        with open_children("openvino", graphs, until) as scorer:
             found = score(self._loaders["validation"], scorer, self._job.num_classes, until)
         self._settle(found)
         return found
@@ -255,41 +253,6 @@ class Finish:
         if self._stop.is_set():
             raise Cancelled
         found.reason = "the time was up, so these images are a sample; _report_minutes gives it more"
-
-    @contextlib.contextmanager
-    def _opened_scorer(self, until: Until) -> Iterator[Scorer]:
-        """Choose what answers: on GPUs the network, one picture per device; on CPUs the graph."""
-        network = self._trainer.network
-        devices = next(iter(network.collect_params().values())).list_ctx()
-        if _are_gpus(devices):
-            with without_autotuning():
-                yield MXNetScorer(network, devices, until)
-            return
-        sources = {"openvino": self._graph}
-        if not self._graph.is_file():
-            LOG.warning("without %s MXNet scores, which takes twice the time and memory", self._graph.name)
-            sources = {"mxnet": self._environment.model_dir}
-        for name, source in sources.items():
-            with self._children(name, [source], until) as scorer:
-                yield scorer
-
-    @contextlib.contextmanager
-    def _children(self, name: str, sources: list[Path], until: Until) -> Iterator[Scorer]:
-        """Open a model per source, each in a process of its own; together they have the memory that is available."""
-        files = [source / artifacts.BEST_WEIGHTS if source.is_dir() else source for source in sources]
-        memory = int(memory_available() * _MEMORY_SHARE) - sum(map(base_memory, files))
-        with contextlib.ExitStack() as opened:
-            engines = [
-                opened.enter_context(
-                    contextlib.closing(ChildEngine(source, threads=cpu_count(), memory=max(0, memory), until=until))
-                )
-                for source in sources
-            ]
-            yield ChildScorer(name, engines)
-
-
-def _are_gpus(devices: list[Any]) -> bool:
-    return bool(devices[0].device_type == "gpu")
 
 
 def _list_scores(confusion: ConfusionMatrix, classes: Mapping[int, ClassEntry]) -> str:

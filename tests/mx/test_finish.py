@@ -27,7 +27,7 @@ from container.mx.network import SegmentationNetwork
 from container.mx.scoring import MXNetScorer
 from container.mx.trainer import Trainer
 from container.training import finish as module
-from container.training import quantizing
+from container.training import quantizing, scorers
 from container.training.finish import Finish
 from container.training.scoring import ChildScorer
 from container.training.until import Until
@@ -126,7 +126,7 @@ def test_gpus_have_a_picture_each_and_tune_nothing(
         return answers(scorer, images)
 
     monkeypatch.delenv("MXNET_CUDNN_AUTOTUNE_DEFAULT", raising=False)
-    monkeypatch.setattr(module, "_are_gpus", lambda devices: True)
+    monkeypatch.setattr(scorers, "_are_gpus", lambda devices: True)
     monkeypatch.setattr(MXNetScorer, "answers", record)
     job = make_finish()
     job.finish._trainer.network.collect_params().reset_ctx([mx.cpu(0), mx.cpu(1)])
