@@ -6,7 +6,8 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from container.engines import heads, tiles
+from container import tiles
+from container.engines import heads
 from container.engines.protocol import Plan, TooLarge
 from container.windows import Windows
 
@@ -108,10 +109,11 @@ class Costs:
             return Plan(at_once, pixels, passing=at_once - kept)
         if self.reach is None:
             raise _too_large(width, height, at_once, room)
-        least = max(kept, self._memory(min(_TILE[0], pixels), pixels, needs) + answer)
+        smallest = max(_TILE[0], tiles.least(self.reach))
+        least = max(kept, self._memory(min(smallest, pixels), pixels, needs) + answer)
         if least > room:
             raise _too_large(width, height, least, room)
-        tile = min(_TILE[1], _TILE[0] + (room - least) // self.bytes_per_pixel)
+        tile = min(_TILE[1], smallest + (room - least) // self.bytes_per_pixel)
         memory = max(kept, self._memory(tile, pixels, needs) + answer)
         return Plan(memory, tiles.count(height, width, self.reach, tile), tile, passing=memory - kept)
 

@@ -13,6 +13,11 @@ import numpy as np
 from container.errors import ClientError, last_line
 from container.windows import Windows
 
+_WINDOWED = ("Convolution", "MaxPool")
+_LOCAL = (
+    *("Parameter", "Result", "Constant", "Convert", "ShapeOf", "Broadcast", "Reshape", "Concat", "Transpose"),
+    *("Add", "Subtract", "Multiply", "Relu", "FakeQuantize"),
+)
 _METADATA = (["framework", "window"], ["framework", "overlap"])  # where OpenVINO puts ONNX's
 _NARROW = 512  # channels of the widest layer of the small backbones
 
@@ -100,3 +105,22 @@ def foreign(graph: Path, error: Exception) -> ClientError:
     """Return the error for a file that is no graph of `container.mx.export`, or not a whole one."""
     reason = "it has no tensor coarse_logits" if isinstance(error, StopIteration) else last_line(error)
     return ClientError(f"{graph} is not a graph that train wrote: {reason}")
+
+
+def reach(model: Any) -> int | None:
+    """Return how many pixels to each side an OpenVINO model's answer depends on; None when on all of them."""
+    seen: dict[str, tuple[int, int]] = {}  # by node: the stride, and the reach in the image's pixels
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind not in _WINDOWED + _LOCAL:
+            return None
+        sources = [source.get_source_output().get_node().get_name() for source in node.inputs()]
+        stride = max((seen[source][0] for source in sources), default=1)
+        far = max((seen[source][1] for source in sources), default=0)
+        if kind in _WINDOWED:
+            settings = node.get_attributes()
+            kernel = settings["kernel"] if kind == "MaxPool" else list(node.input(1).get_shape())[2:]
+            far += stride * (kernel[0] // 2) * settings["dilations"][0]
+            stride *= settings["strides"][0]
+        seen[node.get_name()] = (stride, far)
+    return max(far for _, far in seen.values())

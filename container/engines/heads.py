@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from container.arrays import Array, Float32Array
+from container.tiles import places
 
 BAND_VALUES = 2**24  # scores that are resized at once: 64 MB
 
@@ -22,15 +23,12 @@ def resize(head: Any, logits: Float32Array, size: tuple[int, ...]) -> Iterator[t
     Each is the slice of its rows and the answer for them, which is valid until the next.
     """
     height, width = size
-    places = np.arange(height) * ((logits.shape[2] - 1) / max(height - 1, 1))
-    above = places.astype(np.int32)
-    below = np.minimum(above + 1, logits.shape[2] - 1)
-    shares = (places - above).astype(np.float32)[:, None]
+    above, below, shares = places(height, logits.shape[2])
     step = max(1, BAND_VALUES // (logits.shape[1] * width))
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
         extent = np.array([rows.stop - rows.start, width])
-        inputs = [logits, above[rows], below[rows], shares[rows], extent]
+        inputs = [logits, above[rows], below[rows], shares[rows, None], extent]
         yield rows, head.infer(inputs, share_inputs=True, share_outputs=True)[0][0]
 
 

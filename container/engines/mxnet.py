@@ -13,15 +13,18 @@ import mxnet as mx
 import numpy as np
 from mxnet.contrib import amp
 
-from container import artifacts
-from container.arrays import Array, Uint8Array
+from container import artifacts, tiles
+from container.arrays import Array, Float32Array, Uint8Array
 from container.engines.protocol import Plan, Stop, TooLarge
 from container.errors import ClientError
+from container.mx import tiling
 from container.mx.architectures import create_network
 from container.mx.fastscnn import answer_any_size
 from container.mx.memory import image_bytes
 from container.mx.network import load_weights
 from container.windows import Windows, likeliest
+
+Bands = Iterator[tuple[slice, Float32Array]]  # slices of rows, and (num_classes, rows, W)
 
 _WARM_SIZE = 240
 
@@ -31,20 +34,30 @@ _COPIES = 2  # of the weights, in the host's memory
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """What an image costs; `device` are the bytes of a GPU's memory that images may take, None on a CPU."""
+    """What an image costs; `device` are the bytes of a GPU's memory that images may take, None on a CPU.
+
+    Large images are computed in `windows`, or with a `reach`, as in `container.tiles`, in tiles.
+    """
 
     algorithm: str
     num_classes: int
+    reach: int | None = None
     device: int | None = None
     windows: Windows | None = None
 
     def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
         """Return how to compute an image within `room` bytes; raises TooLarge when it cannot be."""
         pixels = seen = at_once = height * width
-        host = pixels * _IMAGE_BYTES + answer
+        host, tile = pixels * _IMAGE_BYTES + answer, None
         if self.windows and self.windows.divide(height, width):
             seen, at_once = self.windows.pixels(height, width), self.windows.largest(height, width)
             host += self.windows.memory(self.num_classes, height, width)
+        elif self.reach is not None:
+            beside = tiling.host_bytes(self.num_classes, pixels)
+            memory = (room - host, beside) if self.device is None else (self.device, 0)
+            if tile := tiling.tile_pixels(self.algorithm, self.num_classes, self.reach, pixels, *memory):
+                at_once, host = min(tile, pixels), host + beside
+                seen = tiles.count(height, width, self.reach, tile)
         network = image_bytes(self.algorithm, self.num_classes, at_once)
         if self.device is None:
             host += network
@@ -52,7 +65,7 @@ class Costs:
             raise _too_large(width, height, network, f"{self.device // 2**20} MB of the GPU")
         if host > room:
             raise _too_large(width, height, host, f"{room // 2**20} MB")
-        return Plan(host, seen)
+        return Plan(host, seen, tile)
 
 
 def _too_large(width: int, height: int, needed: int, allowed: str) -> TooLarge:
@@ -87,20 +100,21 @@ class MXNetEngine:
             self._network = amp.convert_hybrid_block(self._network, "float16", ctx=self._device)
         self._network.hybridize(static_alloc=True)
         self._lock = threading.Lock()
-        self.planner = Costs(self._algorithm, self.num_classes, windows=artifacts.read_windows(model_dir))
+        far = tiling.reach(self._network) if self.precision == "float32" else None  # what was converted has no parts
+        self.planner = Costs(self._algorithm, self.num_classes, far, windows=artifacts.read_windows(model_dir))
         self.standing = 0
         self.memory = _COPIES * (model_dir / artifacts.BEST_WEIGHTS).stat().st_size
 
     def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
-        What has begun is not stopped, but between two windows: MXNet offers no way.
+        What has begun is not stopped, but between two windows or tiles: MXNet offers no way.
         """
         answer: Array
         with self._turn(stop):
-            if windows := self._windows(image):
+            if bands := self._windows_of(image, stop) or self._tiles_of(image, plan, stop):
                 answer = np.empty(image.shape[:2], np.uint8)
-                for rows, band in windows.blend(partial(self._scores, stop=stop), image, self.num_classes):
+                for rows, band in bands:
                     answer[rows] = likeliest(band)
             else:
                 answer = self._logits(image).argmax(axis=1).astype("uint8").asnumpy()[0]
@@ -109,11 +123,15 @@ class MXNetEngine:
     def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         with self._turn(stop):
-            if not (windows := self._windows(image)):
-                return self._scores(image)
             answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
-            for rows, band in windows.blend(partial(self._scores, stop=stop), image, self.num_classes):
-                answer[:, rows] = band
+            if windows := self._windows_of(image, stop):
+                for rows, band in windows:
+                    answer[:, rows] = band
+            elif parts := self._tiles_of(image, plan, stop):
+                for rows, band in parts:
+                    answer[:, rows] = mx.nd.array(band).softmax(axis=0).asnumpy()
+            else:
+                return self._scores(image)
         return answer
 
     def warm(self) -> None:
@@ -133,10 +151,18 @@ class MXNetEngine:
                 stop.check()
             yield
 
-    def _windows(self, image: Uint8Array) -> Windows | None:
-        """Return the windows that divide the image, if any do."""
+    def _windows_of(self, image: Uint8Array, stop: Stop | None) -> Bands | None:
+        """Return the probabilities of an image that windows divide."""
         windows = self.planner.windows
-        return windows if windows and windows.divide(*image.shape[:2]) else None
+        if not windows or not windows.divide(*image.shape[:2]):
+            return None
+        return windows.blend(partial(self._scores, stop=stop), image, self.num_classes)
+
+    def _tiles_of(self, image: Uint8Array, plan: Plan | None, stop: Stop | None) -> Bands | None:
+        """Return the logits of an image that its plan divides into tiles."""
+        if not plan or not plan.tile or image.shape[0] * image.shape[1] <= plan.tile:
+            return None
+        return tiling.compute(self._network, image, self._device, plan.tile, lambda _: stop.check() if stop else None)
 
     def _scores(self, image: Uint8Array, stop: Stop | None = None) -> Array:
         if stop:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from container import tiles
 from container.arrays import Array, Float32Array, Uint8Array
-from container.engines import heads, tiles
+from container.engines import heads
 from container.engines.costs import STANDING, Costs
-from container.engines.graph import find_decoder, foreign, import_openvino, is_narrow, read_model, read_windows
+from container.engines.graph import find_decoder, foreign, import_openvino, is_narrow, reach, read_model, read_windows
 from container.engines.protocol import Plan, Stop
 from container.errors import ClientError
 from container.windows import Windows, likeliest
@@ -40,7 +41,7 @@ class OpenVinoEngine:
         model = read_model(openvino, graph)
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
         size = graph.stat().st_size
-        seen = self.num_classes, tiles.reach(model), self.precision, find_decoder(model)
+        seen = self.num_classes, reach(model), self.precision, find_decoder(model)
         costs = Costs.of(*seen, is_narrow=is_narrow(model), graph=size)
         self.planner = dataclasses.replace(costs, windows=read_windows(model, graph) if costs.reach is None else None)
         self.standing = slots * STANDING + costs.packed
@@ -95,7 +96,7 @@ class OpenVinoEngine:
         Raises ClientError when the graph does not answer as one that train wrote.
         """
         image = np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8)
-        expected = (1, self.num_classes, _WARM_SIZE // tiles.STRIDE, _WARM_SIZE // tiles.STRIDE)
+        expected = (1, self.num_classes, *tiles.coarse_size(_WARM_SIZE, _WARM_SIZE))
         try:
             with self._slot(image, None, "mask") as slot:
                 shape = self._coarse_logits(slot, image, None, Stop()).shape
@@ -130,11 +131,11 @@ class OpenVinoEngine:
 
     def _coarse_logits(self, slot: _Slot, image: Uint8Array, plan: Plan | None, stop: Stop) -> Array:
         """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
-        reach, tile_pixels = self.planner.reach, plan.tile if plan else self.planner.usual_tile
-        if reach is None or tile_pixels is None or image.shape[0] * image.shape[1] <= tile_pixels:
+        far, tile_pixels = self.planner.reach, plan.tile if plan else self.planner.usual_tile
+        if far is None or tile_pixels is None or image.shape[0] * image.shape[1] <= tile_pixels:
             return _infer(slot.network, image, stop)
-        logits = np.empty((1, self.num_classes, *(-(-side // tiles.STRIDE) for side in image.shape[:2])), np.float32)
-        for tile in tiles.split(image.shape[0], image.shape[1], reach, tile_pixels):
+        logits = np.empty((1, self.num_classes, *tiles.coarse_size(*image.shape[:2])), np.float32)
+        for tile in tiles.split(image.shape[0], image.shape[1], far, tile_pixels):
             whole, part = (slice(None), slice(None), *tile.outer), (slice(None), slice(None), *tile.inner)
             logits[whole] = _infer(slot.network, image[tile.image], stop)[part]
         return logits

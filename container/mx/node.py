@@ -15,6 +15,7 @@ from pathlib import Path
 _LEAVING_SECONDS = 5
 # how ps-lite's scheduler, asked to say everything, tells that a process has come
 _REGISTERED = re.compile(r"ADD_NODE.* node={ role=(?:worker|server),.*? ip=([\d.]+), port=(\d+)")
+_NO_MESSAGE = "failed to parse string into protobuf"  # how ps-lite ends of what is none of its own
 
 
 class Node:
@@ -69,6 +70,8 @@ class Node:
             return None
         how = f"by signal {-code}{' (out of memory?)' if code == -9 else ''}" if code < 0 else f"with status {code}"
         told = f": {self._last_line}" if self._last_line else ""
+        if _NO_MESSAGE in self._last_line:
+            told = ": something that is no host of this job has sent to its port; let in the job's hosts only"
         return f"the {self._role} process beside this host's training ended {how}{told}. Start the job again"
 
     def leave(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from container.arrays import Array, Uint8Array
 from container.environment import memory_available
 from container.errors import Cancelled
+from container.mx import tiling
 from container.mx.memory import image_bytes
 from container.mx.network import SegmentationNetwork
 from container.windows import likeliest
@@ -54,13 +55,18 @@ class MXNetScorer:
         self._devices = devices
         self._until = until
         self._memory = _free_memory(devices)
+        self._on_host = devices[0].device_type == "cpu"  # where images are put together in the same memory
+        self._reach = tiling.reach(network)
 
     def admit(self, pixels: int) -> str | None:
         """Say why an image of so many pixels cannot be scored; None when it can."""
-        num_classes, windows = self._network.num_classes, self._network.windows
-        needed = image_bytes(self._network.algorithm, num_classes, min(pixels, windows.side**2) if windows else pixels)
-        if windows and self._devices[0].device_type == "cpu":  # else the windows are blended in another memory
+        num_classes, windows, tile = self._network.num_classes, self._network.windows, self._tile(pixels)
+        largest = windows.side**2 if windows else tile
+        needed = image_bytes(self._network.algorithm, num_classes, min(pixels, largest) if largest else pixels)
+        if windows and self._on_host:
             needed += windows.memory(num_classes, 1, pixels)  # no form of so many pixels takes more
+        elif tile and self._on_host:
+            needed += tiling.host_bytes(num_classes, pixels)
         if needed <= self._memory:
             return None
         return f"need about {needed // 2**20} MB of a device's memory, {self._memory // 2**20} MB are there"
@@ -68,11 +74,10 @@ class MXNetScorer:
     def answers(self, images: list[Uint8Array]) -> list[tuple[Array, ...] | MemoryError]:
         """Return each image's mask, uint8 (H, W), or the error of a device whose memory ran out.
 
-        The images, no more than `at_once`, are computed at the same time, but for those that windows divide. Raises
-        Cancelled once `until` is set, without waiting for the devices.
+        The images, no more than `at_once`, are computed at the same time, but for those that windows or tiles divide.
+        Raises Cancelled once `until` is set, without waiting for the devices.
         """
-        windows = self._network.windows
-        divided = [windows is not None and windows.divide(*image.shape[:2]) for image in images]
+        divided = [self._divides(image) for image in images]
         masks = {
             number: self._logits(image, device).argmax(axis=1).astype("uint8")
             for number, (image, device) in enumerate(zip(images, self._devices, strict=False))
@@ -80,7 +85,7 @@ class MXNetScorer:
         }
         self._wait(list(masks.values()))
         answers: list[tuple[Array, ...] | MemoryError] = [
-            _read(masks[number]) if number in masks else self._blend(image, self._devices[number])
+            _read(masks[number]) if number in masks else self._put_together(image, self._devices[number])
             for number, image in enumerate(images)
         ]
         for image, device in zip(images, self._devices, strict=False):
@@ -91,9 +96,22 @@ class MXNetScorer:
     def _logits(self, image: Uint8Array, device: mx.Context) -> mx.nd.NDArray:
         return self._network(mx.nd.array(image[None], dtype="uint8", ctx=device))
 
-    def _blend(self, image: Uint8Array, device: mx.Context) -> tuple[Array, ...] | MemoryError:
-        """Compute an image window by window."""
-        assert self._network.windows
+    def _divides(self, image: Uint8Array) -> bool:
+        """Say whether an image is computed in windows or tiles."""
+        if windows := self._network.windows:
+            return windows.divide(*image.shape[:2])
+        return self._tile(image.shape[0] * image.shape[1]) is not None
+
+    def _tile(self, pixels: int) -> int | None:
+        """Return how many pixels a tile of an image has, None when it is not computed in tiles."""
+        if self._reach is None:
+            return None
+        network = self._network.algorithm, self._network.num_classes, self._reach
+        beside = tiling.host_bytes(self._network.num_classes, pixels) if self._on_host else 0
+        return tiling.tile_pixels(*network, pixels, self._memory, beside)
+
+    def _put_together(self, image: Uint8Array, device: mx.Context) -> tuple[Array, ...] | MemoryError:
+        """Compute an image window by window, or tile by tile."""
 
         def scores(window: Uint8Array) -> Array:
             found = self._logits(window, device).astype("float32").softmax(axis=1)
@@ -102,8 +120,14 @@ class MXNetScorer:
             return scores
 
         mask = np.empty(image.shape[:2], np.uint8)
+        if windows := self._network.windows:
+            bands = windows.blend(scores, image, self._network.num_classes)
+        else:
+            tile = self._tile(image.shape[0] * image.shape[1])
+            assert tile
+            bands = tiling.compute(self._network, image, device, tile, lambda answer: self._wait([answer]))
         try:
-            for rows, band in self._network.windows.blend(scores, image, self._network.num_classes):
+            for rows, band in bands:
                 mask[rows] = likeliest(band)
         except mx.MXNetError as error:
             return _ran_out(error)

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+
+import numpy as np
+
+from container.arrays import Array, Float32Array
 
 STRIDE = 8
-
-_WINDOWED = ("Convolution", "MaxPool")
-_LOCAL = (
-    *("Parameter", "Result", "Constant", "Convert", "ShapeOf", "Broadcast", "Reshape", "Concat", "Transpose"),
-    *("Add", "Subtract", "Multiply", "Relu", "FakeQuantize"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,25 +25,6 @@ class Tile:
     image: tuple[slice, slice]
     inner: tuple[slice, slice]
     outer: tuple[slice, slice]
-
-
-def reach(model: Any) -> int | None:
-    """Return how many pixels to each side an OpenVINO model's answer depends on; None when on all of them."""
-    seen: dict[str, tuple[int, int]] = {}  # by node: the stride, and the reach in the image's pixels
-    for node in model.get_ordered_ops():
-        kind = node.get_type_name()
-        if kind not in _WINDOWED + _LOCAL:
-            return None
-        sources = [source.get_source_output().get_node().get_name() for source in node.inputs()]
-        stride = max((seen[source][0] for source in sources), default=1)
-        far = max((seen[source][1] for source in sources), default=0)
-        if kind in _WINDOWED:
-            settings = node.get_attributes()
-            kernel = settings["kernel"] if kind == "MaxPool" else list(node.input(1).get_shape())[2:]
-            far += stride * (kernel[0] // 2) * settings["dilations"][0]
-            stride *= settings["strides"][0]
-        seen[node.get_name()] = (stride, far)
-    return max(far for _, far in seen.values())
 
 
 def split(height: int, width: int, far: int, max_pixels: int) -> Iterator[Tile]:
@@ -64,6 +42,11 @@ def split(height: int, width: int, far: int, max_pixels: int) -> Iterator[Tile]:
             yield Tile(*zip(down, across, strict=True))
 
 
+def least(far: int) -> int:
+    """Return how many pixels a tile should have at least, of which a quarter count when all sides have neighbours."""
+    return (4 * far) ** 2
+
+
 def count(height: int, width: int, far: int, max_pixels: int) -> int:
     """Return how many pixels the network sees in all tiles, those in several of them more than once."""
     areas = ([cut.stop - cut.start for cut in tile.image] for tile in split(height, width, far, max_pixels))
@@ -78,3 +61,18 @@ def _cuts(length: int, size: int, count: int, far: int) -> Iterator[tuple[slice,
         stop = min(length, (last - 1) * STRIDE + far + 1)
         inner = slice(first - start // STRIDE, last - start // STRIDE)
         yield slice(start, stop), inner, slice(first, last)
+
+
+def coarse_size(height: int, width: int) -> tuple[int, int]:
+    """Return the height and width of a network's answer, at an eighth of its image's."""
+    return -(-height // STRIDE), -(-width // STRIDE)
+
+
+def places(length: int, coarse: int) -> tuple[Array, Array, Float32Array]:
+    """Return where an axis of `length` pixels lies on one of `coarse`, corners aligned.
+
+    For each pixel: the values before and after it, int32, and how far it is from the first to the second.
+    """
+    found = np.arange(length) * ((coarse - 1) / max(length - 1, 1))
+    before = found.astype(np.int32)
+    return before, np.minimum(before + 1, coarse - 1), (found - before).astype(np.float32)

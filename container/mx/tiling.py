@@ -1,0 +1,89 @@
+"""Large images in tiles, where MXNet answers: fcn's answer to the whole image, in the memory of a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import nn
+
+from container import tiles
+from container.arrays import Float32Array, Uint8Array
+from container.mx.memory import image_bytes
+from container.mx.network import SegmentationNetwork
+
+LEAST_PIXELS = 1_000_000  # of a tile
+_BAND_VALUES = 2**24  # scores that are interpolated at once: 64 MB
+
+
+def reach(network: SegmentationNetwork) -> int | None:
+    """Return how many pixels to each side the main head's answer depends on; None when on all of them."""
+    if network.algorithm != "fcn":
+        return None
+    stride, far = 1, 0
+    for settings in _windowed(network):
+        far += stride * (settings["kernel"][0] // 2) * settings.get("dilate", (1,))[0]
+        stride *= settings["stride"][0]
+    return far
+
+
+def _windowed(block: mx.gluon.Block) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Give the settings of the layers that see a pixel's neighbours, in the order in which they work."""
+    for name, child in block._children.items():
+        if isinstance(child, (nn.Conv2D, nn.MaxPool2D)):
+            yield child._kwargs
+        elif name not in ("downsample", "auxlayer"):  # the first is beside a block's convolutions, and sees less
+            yield from _windowed(child)
+
+
+def tile_pixels(algorithm: str, num_classes: int, far: int, pixels: int, memory: int, beside: int = 0) -> int | None:
+    """Return how many pixels a tile of an image may have; None when the whole image fits.
+
+    The device has `memory` bytes, of which tiles leave `beside` to what they are put together in. The smallest tile may
+    take more than there is.
+    """
+    if image_bytes(algorithm, num_classes, pixels) <= memory:
+        return None
+    fixed = image_bytes(algorithm, num_classes, 0)
+    each = (image_bytes(algorithm, num_classes, 2**20) - fixed) / 2**20
+    return max(LEAST_PIXELS, tiles.least(far), int((memory - beside - fixed) / each))
+
+
+def host_bytes(num_classes: int, pixels: int) -> int:
+    """Return about how many bytes an image of so many pixels takes beside the device, where it is put together."""
+    return num_classes * pixels // tiles.STRIDE**2 * 4 + 4 * 4 * _BAND_VALUES
+
+
+def compute(
+    network: SegmentationNetwork,
+    image: Uint8Array,
+    device: mx.Context,
+    max_pixels: int,
+    wait: Callable[[mx.nd.NDArray], None] = lambda answer: None,
+) -> Iterator[tuple[slice, Float32Array]]:
+    """Give the logits of an image (H, W, 3) at its own size, band by band of rows.
+
+    The network sees at most about `max_pixels` at once; `wait` is called with each tile's answer, before it is read.
+    Each band is the slice of its rows and its logits (num_classes, rows, W). Raises MXNetError when the device's memory
+    runs out.
+    """
+    far = reach(network)
+    assert far is not None
+    height, width = image.shape[:2]
+    coarse = np.empty((network.num_classes, *tiles.coarse_size(height, width)), np.float32)
+    for tile in tiles.split(height, width, far, max_pixels):
+        part = mx.nd.array(image[tile.image][None], dtype="uint8", ctx=device)
+        answer = network.decode(mx.nd, network.encode(mx.nd, part)[-1]).astype("float32")
+        wait(answer)
+        whole, inner = (slice(None), *tile.outer), (0, slice(None), *tile.inner)
+        coarse[whole] = answer.asnumpy()[inner]
+    above, below, down = tiles.places(height, coarse.shape[1])
+    left, right, across = tiles.places(width, coarse.shape[2])
+    step = max(1, _BAND_VALUES // (len(coarse) * width))
+    for start in range(0, height, step):
+        rows = slice(start, min(start + step, height))
+        upper = coarse[:, above[rows]]
+        band = upper + (coarse[:, below[rows]] - upper) * down[rows, None]
+        first = band[:, :, left]
+        yield rows, first + (band[:, :, right] - first) * across
