@@ -4,8 +4,8 @@
     python examples/sdk3_train.py IMAGE s3://BUCKET/PREFIX --role ROLE
     python examples/sdk3_train.py semantic-segmentation:cpu DIRECTORY          (with Docker, without an account)
 
-DATA holds train, train_annotation, validation and validation_annotation. NAME=VALUE changes hyperparameters. No
-`source_code`: the image has its own program.
+DATA holds train, train_annotation, validation and validation_annotation. NAME=VALUE changes hyperparameters;
+--instances 2 trains on two. No `source_code`: the image has its own program.
 """
 
 import argparse
@@ -37,6 +37,7 @@ parser.add_argument("image")
 parser.add_argument("data")
 parser.add_argument("--role", help="execution role on SageMaker")
 parser.add_argument("--output", default="output", help="where a job on this machine puts its archives")
+parser.add_argument("--instances", type=int, default=1, help="machines that train together (default: 1)")
 parser.add_argument("hyperparameters", nargs="*", metavar="NAME=VALUE")
 arguments = parser.parse_intermixed_args()
 data = arguments.data.rstrip("/")
@@ -61,7 +62,7 @@ trainer = ModelTrainer(
     },
     compute=Compute(
         instance_type="local_cpu" if local else "ml.g5.xlarge",
-        instance_count=1,
+        instance_count=arguments.instances,
         volume_size_in_gb=50,
         enable_managed_spot_training=True,
     ),
