@@ -181,7 +181,7 @@ image = np.zeros((int(height), int(width), 3), np.uint8)
 before = megabytes("VmRSS")
 answer = getattr(engine, needs)(image)
 plan = engine.planner.plan(*image.shape[:2], 2**40, answer.nbytes if needs == "probabilities" else 0, needs)
-print(megabytes("VmHWM") - before, (plan.memory + engine.standing) / 2**20)
+print(megabytes("VmHWM") - before, (plan.memory + engine.standing) / 2**20, engine.planner.packed / 2**20)
 """
 
 
@@ -192,5 +192,5 @@ def test_windows_take_what_is_stated(needs: str, tmp_path: Path) -> None:
     export_onnx(network, tmp_path / "model.onnx")
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "model.onnx"), needs, "800", "1200"]
     printed = subprocess.run(command, cwd=PROGRAM, check=True, capture_output=True, text=True)
-    taken, stated = map(float, printed.stdout.split())
-    assert 0.4 * stated < taken < stated
+    taken, stated, packed = map(float, printed.stdout.split())
+    assert 0.4 * (stated - packed) < taken < stated  # weights are packed anew for further sizes, not for one
