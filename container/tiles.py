@@ -6,11 +6,11 @@ A decoder with global pooling (psp, deeplab) sees the whole image: its answers c
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from container.arrays import Array, Float32Array
+from container.arrays import Array, Float32Array, Uint8Array
 
 STRIDE = 8
 
@@ -29,7 +29,7 @@ class Tile:
 
 def split(height: int, width: int, far: int, max_pixels: int) -> Iterator[Tile]:
     """Cut an image into as few tiles as fit into `max_pixels`, the `far` pixels around each of them included."""
-    sizes = -(-height // STRIDE), -(-width // STRIDE)
+    sizes = coarse_size(height, width)
     counts = [1, 1]
     while True:
         sides = [-(-size // count) * STRIDE + 2 * far * (count > 1) for size, count in zip(sizes, counts, strict=True)]
@@ -66,6 +66,20 @@ def _cuts(length: int, size: int, count: int, far: int) -> Iterator[tuple[slice,
 def coarse_size(height: int, width: int) -> tuple[int, int]:
     """Return the height and width of a network's answer, at an eighth of its image's."""
     return -(-height // STRIDE), -(-width // STRIDE)
+
+
+def assemble(
+    compute: Callable[[Uint8Array], Array], image: Uint8Array, num_classes: int, far: int, max_pixels: int
+) -> Float32Array:
+    """Return the logits of an image (H, W, 3) from those of its tiles: float32 (1, num_classes, h, w), at an eighth.
+
+    `compute` returns those of a tile: uint8 (h, w, 3) to float32 (1, num_classes, h / 8, w / 8).
+    """
+    logits = np.empty((1, num_classes, *coarse_size(*image.shape[:2])), np.float32)
+    for tile in split(image.shape[0], image.shape[1], far, max_pixels):
+        whole, part = (slice(None), slice(None), *tile.outer), (slice(None), slice(None), *tile.inner)
+        logits[whole] = compute(image[tile.image])[part]
+    return logits
 
 
 def places(length: int, coarse: int) -> tuple[Array, Array, Float32Array]:

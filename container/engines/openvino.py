@@ -134,11 +134,7 @@ class OpenVinoEngine:
         far, tile_pixels = self.planner.reach, plan.tile if plan else self.planner.usual_tile
         if far is None or tile_pixels is None or image.shape[0] * image.shape[1] <= tile_pixels:
             return _infer(slot.network, image, stop)
-        logits = np.empty((1, self.num_classes, *tiles.coarse_size(*image.shape[:2])), np.float32)
-        for tile in tiles.split(image.shape[0], image.shape[1], far, tile_pixels):
-            whole, part = (slice(None), slice(None), *tile.outer), (slice(None), slice(None), *tile.inner)
-            logits[whole] = _infer(slot.network, image[tile.image], stop)[part]
-        return logits
+        return tiles.assemble(partial(_infer, slot.network, stop=stop), image, self.num_classes, far, tile_pixels)
 
     @contextlib.contextmanager
     def _slot(self, image: Uint8Array, plan: Plan | None, needs: str) -> Iterator[_Slot]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import mxnet as mx
-import numpy as np
 from mxnet.gluon import nn
 
 from container import tiles
-from container.arrays import Float32Array, Uint8Array
+from container.arrays import Array, Float32Array, Uint8Array
 from container.mx.memory import image_bytes
 from container.mx.network import SegmentationNetwork
 
@@ -70,14 +69,16 @@ def compute(
     """
     far = reach(network)
     assert far is not None
-    height, width = image.shape[:2]
-    coarse = np.empty((network.num_classes, *tiles.coarse_size(height, width)), np.float32)
-    for tile in tiles.split(height, width, far, max_pixels):
-        part = mx.nd.array(image[tile.image][None], dtype="uint8", ctx=device)
-        answer = network.decode(mx.nd, network.encode(mx.nd, part)[-1]).astype("float32")
+
+    def logits_of(tile: Uint8Array) -> Array:
+        images = mx.nd.array(tile[None], dtype="uint8", ctx=device)
+        answer = network.decode(mx.nd, network.encode(mx.nd, images)[-1]).astype("float32")
         wait(answer)
-        whole, inner = (slice(None), *tile.outer), (0, slice(None), *tile.inner)
-        coarse[whole] = answer.asnumpy()[inner]
+        logits: Array = answer.asnumpy()
+        return logits
+
+    height, width = image.shape[:2]
+    coarse = tiles.assemble(logits_of, image, network.num_classes, far, max_pixels)[0]
     above, below, down = tiles.places(height, coarse.shape[1])
     left, right, across = tiles.places(width, coarse.shape[2])
     step = max(1, _BAND_VALUES // (len(coarse) * width))

@@ -24,6 +24,8 @@ from container.mx.network import SegmentationNetwork, load_weights
 from tests.conftest import wait_until
 from tests.job import cluster
 
+pytestmark = pytest.mark.usefixtures("ended")
+
 ALL = os.environ.get("CLUSTER") == "all"
 STEPS = {"train": 20, "mini_batch_size": "4"}  # five
 TWICE_TWO = {"train": 16, "mini_batch_size": "8", "epochs": "2"}  # rounding errors grow with every step
@@ -31,15 +33,6 @@ ROUNDING = 3e-5  # found: 1.4e-5
 SHAPES = [(2, 1), (2, 2), (3, 1), (3, 2)] if ALL else [(2, 2)]
 DEADLINE = 30  # seconds from a host's end to that of all
 PATIENCE = 300  # seconds for what a busy machine delays
-
-
-@pytest.fixture(autouse=True)
-def ended() -> Iterator[None]:
-    """Leave no process of a test that has failed."""
-    yield
-    for each in cluster.STARTED:
-        each.kill()
-    cluster.STARTED.clear()
 
 
 @pytest.fixture(scope="module")

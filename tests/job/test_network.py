@@ -25,16 +25,9 @@ from tests.job import cluster
 from tests.job.network import Network, network, tell_hosts
 from tests.job.test_cluster import ALL, DEADLINE, PATIENCE, STEPS, assert_equal_weights, await_log
 
+pytestmark = pytest.mark.usefixtures("ended")
+
 whole = pytest.mark.skipif(not ALL, reason="CLUSTER=all")
-
-
-@pytest.fixture(autouse=True)
-def ended() -> Iterator[None]:
-    """Leave no process of a test that has failed."""
-    yield
-    for each in cluster.STARTED:
-        each.kill()
-    cluster.STARTED.clear()
 
 
 @pytest.fixture
