@@ -155,23 +155,37 @@ def _python(command: list[str], environment: dict[str, str] | None = None) -> li
 
 
 def _print_table(known: dict[str, Any], names: list[str], seeds: list[int]) -> None:
-    """Print each run's full-size mIOU, what it gains over plain by seed, the rarest class's IoU, and its time."""
-    heads = [("mIOU", 7), ("spread", 7), ("gain over plain, by seed", 26)]
-    heads += [("worst IoU", 10), ("s/epoch", 8), ("ratio", 6)]
+    """Print each run's full-size mIOU, what it gains over plain of the same seed, its worst class's IoU, and its time.
+
+    A gain is the mean over the seeds, with its standard error where there are several.
+    """
+    heads = [("mIOU by seed", 8 * len(seeds)), ("gain over plain", 18), ("worst IoU", 10), ("s/epoch", 8), ("ratio", 6)]
     print(f"{'':28} {' '.join(f'{head:>{width}}' for head, width in heads)}")
     plain = [known.get(f"plain {seed}") for seed in seeds]
     for name in names:
         runs = [known[f"{name} {seed}"] for seed in seeds]
-        scores = [run["mIOU"] for run in runs]
-        gains = [f"{run['mIOU'] - base['mIOU']:+.4f}" for run, base in zip(runs, plain, strict=True) if base]
-        worst = statistics.median(min(value for value in run["iou"] if value is not None) for run in runs)
-        seconds = statistics.median(statistics.median(run["seconds"][1:] or run["seconds"]) for run in runs)
-        base_seconds = [statistics.median(base["seconds"][1:] or base["seconds"]) for base in plain if base]
-        ratio = f"{seconds / statistics.median(base_seconds):6.2f}" if base_seconds else ""
-        print(
-            f"{name:28} {statistics.median(scores):7.4f} {max(scores) - min(scores):7.4f} {' '.join(gains):>26} "
-            f"{worst:10.4f} {seconds:8.2f} {ratio}"
-        )
+        pairs = [(run, base) for run, base in zip(runs, plain, strict=True) if base]
+        scores = "".join(f"{run['mIOU']:8.4f}" for run in runs)
+        worst = statistics.mean(min(value for value in run["iou"] if value is not None) for run in runs)
+        seconds = statistics.median(map(_epoch_seconds, runs))
+        print(f"{name:28} {scores} {_gain(pairs):>18} {worst:10.4f} {seconds:8.2f} {_slower(pairs):>6}")
+
+
+def _gain(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    gains = [run["mIOU"] - base["mIOU"] for run, base in pairs]
+    if len(gains) < 2:
+        return f"{gains[0]:+.4f}" if gains else ""
+    return f"{statistics.mean(gains):+.4f} ± {statistics.stdev(gains) / len(gains) ** 0.5:.4f}"
+
+
+def _slower(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    ratios = [_epoch_seconds(run) / _epoch_seconds(base) for run, base in pairs]
+    return f"{statistics.median(ratios):.2f}" if ratios else ""
+
+
+def _epoch_seconds(run: dict[str, Any]) -> float:
+    """Return an epoch's median time; the first, which builds the graph, is left out where there are others."""
+    return float(statistics.median(run["seconds"][1:] or run["seconds"]))
 
 
 if __name__ == "__main__":
