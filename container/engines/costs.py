@@ -29,9 +29,12 @@ _BYTES_PER_PIXEL = {
 # of 11 to 198 MB.
 _LOADED = {"float32": (2.25, 0), "bfloat16": (1.56, 2**23), "int8": (2.5, 2**24)}
 _LEAST_LOADED = 20 * 2**20  # fastscnn's, with a graph of 5 MB or 1.5
-# What it comes to keep besides, per byte of its graph, once it has seen images of many sizes, for which OpenVINO packs
-# weights anew. Measured over 60 sizes up to 400×400, after which it grows no more; without AVX-512, and with it.
-_PACKED = {"float32": (2, 0.6), "bfloat16": (0.3, 0.3), "int8": (0, 0.1)}
+# What it comes to keep besides once it has seen images of many sizes, for which OpenVINO packs weights anew: per byte
+# of its graph without AVX-512 and with it; without it, whatever the graph; and for pyramid pooling.
+# Measured over 140 sizes up to 400×400, after some sixty of which it grows no more.
+_PACKED = {"float32": (2.3, 0.6), "bfloat16": (0.3, 0.3), "int8": (0, 0.1)}
+_PACKED_BESIDES = 12 * 2**20
+_PACKED_PYRAMID = 44 * 2**20
 
 # Pixels that the network sees at once at least, and at most, where tiles are exact. In tiles of 8 million pixels an
 # image of 12 million is computed in 1.11 times the pixels; between two tiles it can be given up.
@@ -44,12 +47,14 @@ _BAND_BYTES = {"mask": 5, "probabilities": 12}  # per score of a band, interpola
 def estimate_loaded(weights: int) -> int:
     """Return what a model with weights of so many bytes takes at most that is loaded."""
     each, besides = _LOADED["float32"]
-    return int(each * weights) + besides + _packed("float32", weights)
+    return int(each * weights) + besides + _packed("float32", "psp", weights)
 
 
-def _packed(precision: str, graph: int) -> int:
+def _packed(precision: str, decoder: str, graph: int) -> int:
     """Return what a model with a graph of so many bytes comes to keep besides, on this processor."""
-    return int(_PACKED[precision][_has_avx512()] * graph)
+    has_avx512 = _has_avx512()
+    besides = (0 if has_avx512 else _PACKED_BESIDES) + (_PACKED_PYRAMID if decoder == "psp" else 0)
+    return int(_PACKED[precision][has_avx512] * graph) + besides
 
 
 @functools.cache
@@ -84,7 +89,7 @@ class Costs:
         each, besides = _LOADED[precision]
         per_pixel = _BYTES_PER_PIXEL[network][_PRECISIONS.index(precision)]
         loaded = max(_LEAST_LOADED, int(each * graph) + besides)
-        return cls(num_classes, reach, per_pixel, loaded, _packed(precision, graph))
+        return cls(num_classes, reach, per_pixel, loaded, _packed(precision, decoder, graph))
 
     @property
     def usual_tile(self) -> int:
