@@ -81,7 +81,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--crop-size", type=int, default=128)
     parser.add_argument("--base-size", type=int, default=192)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=0.05, help="of sgd (%(default)s)")
+    parser.add_argument("--optimizer", default="sgd", help="of our runs; GluonCV's script has sgd (%(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=0.05, help="of --optimizer (%(default)s)")
     parser.add_argument("--adamw-rate", type=float, default=0.0005, help="learning rate of adamw (%(default)s)")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--only", help="names of runs, by commas: gluoncv, plain, and the switches as printed")
@@ -121,6 +122,7 @@ def _settings(seed: int, changes: dict[str, Any], arguments: argparse.Namespace)
         "crop_size": arguments.crop_size,
         "base_size": arguments.base_size,
         "mini_batch_size": arguments.batch_size,
+        "optimizer": arguments.optimizer,
         "learning_rate": arguments.learning_rate,
         "_seed": seed,
         "_quantize": False,
