@@ -59,6 +59,7 @@ def job_factory(root: Path) -> JobFactory:
                 write_pair(root, channel, f"{channel}-{number}", rng)
         values = {
             "num_classes": "2",
+            "backbone": "resnet-18",
             "num_training_samples": str(train),
             "crop_size": "32",
             "base_size": "48",

@@ -10,6 +10,7 @@ from PIL import Image
 
 NUM_CLASSES = 4  # ground, blocks, discs, and small crosses: the rare ones
 _WIDTH, _HEIGHT = 192, 144
+_COLOURS = {1: (150, 115, 90), 2: (90, 115, 150), 3: (115, 150, 90)}  # on average; a shape's lies within 35 of it
 _LEAST_SHARE = 0.0042  # of the rare class: the last cross makes about 0.005 of it
 
 
@@ -27,7 +28,7 @@ def draw_set(folder: Path, train: int = 64, validation: int = 24) -> None:
 
 
 def _draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one picture: shapes of uncertain colours on a noisy ground, every class told apart by its form."""
+    """Draw one picture: shapes on a noisy ground, whose classes are told apart by form, and less surely by colour."""
     labels = np.zeros((_HEIGHT, _WIDTH), np.uint8)
     image = np.full((_HEIGHT, _WIDTH, 3), rng.integers(60, 120, 3), np.float32)
     for label, count in ((1, 3), (2, 3)):
@@ -40,7 +41,7 @@ def _draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
             else:
                 cv2.circle(shape, centre, size, 1, -1)
             labels[shape == 1] = label
-            image[shape == 1] = rng.integers(90, 200, 3)
+            image[shape == 1] = _COLOURS[label] + rng.integers(-35, 36, 3)
     wanted = _LEAST_SHARE * labels.size
     while (labels == 3).sum() < wanted:
         x, y, arm = int(rng.integers(8, _WIDTH - 8)), int(rng.integers(8, _HEIGHT - 8)), int(rng.integers(3, 6))
@@ -48,5 +49,5 @@ def _draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         cv2.line(shape, (x - arm, y), (x + arm, y), 1, 2)
         cv2.line(shape, (x, y - arm), (x, y + arm), 1, 2)
         labels[shape == 1] = 3
-        image[shape == 1] = rng.integers(90, 200, 3)
+        image[shape == 1] = _COLOURS[3] + rng.integers(-35, 36, 3)
     return (image + rng.normal(0, 12, image.shape)).clip(0, 255).astype(np.uint8), labels

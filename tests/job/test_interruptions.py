@@ -73,7 +73,7 @@ def test_a_stopped_job_leaves_a_model_and_goes_on(tmp_path: Path, undisturbed: P
     if PHASES.index(phase) < 3 and NOTHING in log:
         assert not list((root / "model").glob("*"))
     else:
-        load_weights(SegmentationNetwork("fcn", "resnet-50", 2), root / "model/model_best.params", [mx.cpu()])
+        load_weights(SegmentationNetwork("fcn", "resnet-18", 2), root / "model/model_best.params", [mx.cpu()])
         assert (root / "model/hyperparams.json").is_file()
     forget_machine(root)
     run(root)

@@ -114,7 +114,7 @@ def test_the_model_directory_holds_what_becomes_the_archive(finished: tuple[Path
     settings = json.loads((root / "model/hyperparams.json").read_text())
     assert (settings["num_classes"], settings["algorithm"], settings["crop_size"]) == (2, "fcn", 32)
     for name in ("model_best.params", "model_algo-1"):
-        load_weights(SegmentationNetwork("fcn", "resnet-50", 2), root / "model" / name, [mx.cpu()])
+        load_weights(SegmentationNetwork("fcn", "resnet-18", 2), root / "model" / name, [mx.cpu()])
 
 
 def test_the_report_counts_every_labelled_pixel(finished: tuple[Path, str, str]) -> None:
@@ -129,7 +129,7 @@ def test_the_archive_says_what_its_model_answers(finished: tuple[Path, str, str]
     root, out, _ = finished
     check = read_check(root / "model")
     assert check and check.int8 == ""
-    network = SegmentationNetwork("fcn", "resnet-50", 2)
+    network = SegmentationNetwork("fcn", "resnet-18", 2)
     load_weights(network, root / "model/model_best.params", [mx.cpu()])
     logits = network(mx.nd.array(check.picture[None], dtype="uint8"))
     np.testing.assert_array_equal(check.mask, logits.argmax(axis=1).asnumpy()[0])
@@ -163,7 +163,7 @@ def test_sigterm_leaves_the_weights_and_a_clean_exit(make_job: JobFactory) -> No
     assert process.returncode == 0, out + err
     assert "stopping on request" in out
     for name in ("model_best.params", "model_algo-1"):
-        load_weights(SegmentationNetwork("fcn", "resnet-50", 2), root / "model" / name, [mx.cpu()])
+        load_weights(SegmentationNetwork("fcn", "resnet-18", 2), root / "model" / name, [mx.cpu()])
     assert not (root / "output/failure").exists()
 
 
@@ -198,7 +198,7 @@ def test_faults_of_the_user_come_before_the_framework_is_imported(make_job: JobF
 
 
 def test_missing_pretrained_weights_name_file_variable_and_way_out(make_job: JobFactory, tmp_path: Path) -> None:
-    reason = failure(make_job(use_pretrained_model="True"), PRETRAINED_DIR=str(tmp_path / "weights"))
+    reason = failure(make_job(backbone=None, use_pretrained_model="True"), PRETRAINED_DIR=str(tmp_path / "weights"))
     assert reason.startswith(
         "ClientError: the ImageNet weights of resnet-50 are missing: give the job a channel pretrained"
     )
