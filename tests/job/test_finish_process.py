@@ -35,7 +35,7 @@ def test_sigterm_while_scores_are_made_leaves_model_and_report(make_job: JobFact
 
 
 def test_a_disk_that_is_too_small_is_named_before_the_first_epoch(make_job: JobFactory, small_disk: SmallDisk) -> None:
-    root = make_job()
+    root = make_job(backbone="resnet-50")
     with small_disk(root / "model", 300 * 2**20):
         reason = failure(root)
     assert reason.startswith(

@@ -41,7 +41,7 @@ HISTORY = [{"epoch": 0, "train_loss": 1.5, "mIOU": 0.25, "pixel_accuracy": 0.5}]
 
 @pytest.fixture(scope="module")
 def network() -> SegmentationNetwork:
-    network = build_network("fcn")
+    network = build_network("fcn", "resnet-18")
     network.hybridize()
     return network
 
