@@ -172,7 +172,7 @@ def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Cont
         needed = network._collect_params_with_prefix()
         missing = [name for name in needed if name not in saved and not name.startswith("auxlayer.")]
         if missing:
-            raise ValueError(f"it lacks {missing[0]} and {len(missing) - 1} more")
+            raise ValueError(f"it lacks {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
         network.load_parameters(str(path), ctx=devices, allow_missing=True, cast_dtype=True)
     except Exception as error:  # MXNetError, AssertionError, ValueError, by what differs
         raise ClientError(
