@@ -11,7 +11,7 @@ from PIL import Image
 NUM_CLASSES = 4  # ground, blocks, discs, and small crosses: the rare ones
 _WIDTH, _HEIGHT = 192, 144
 _COLOURS = {1: (150, 115, 90), 2: (90, 115, 150), 3: (115, 150, 90)}  # on average; a shape's lies within 35 of it
-_LEAST_SHARE = 0.0042  # of the rare class: the last cross makes about 0.005 of it
+_LEAST_SHARE = 0.0032  # of the rare class: the last cross makes about 0.005 of it
 
 
 def draw_set(folder: Path, train: int = 64, validation: int = 24) -> None:
@@ -44,10 +44,10 @@ def _draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
             image[shape == 1] = _COLOURS[label] + rng.integers(-35, 36, 3)
     wanted = _LEAST_SHARE * labels.size
     while (labels == 3).sum() < wanted:
-        x, y, arm = int(rng.integers(8, _WIDTH - 8)), int(rng.integers(8, _HEIGHT - 8)), int(rng.integers(3, 6))
+        x, y, arm = int(rng.integers(9, _WIDTH - 9)), int(rng.integers(9, _HEIGHT - 9)), int(rng.integers(5, 9))
         shape = np.zeros_like(labels)
-        cv2.line(shape, (x - arm, y), (x + arm, y), 1, 2)
-        cv2.line(shape, (x, y - arm), (x, y + arm), 1, 2)
+        cv2.line(shape, (x - arm, y), (x + arm, y), 1, 3)
+        cv2.line(shape, (x, y - arm), (x, y + arm), 1, 3)
         labels[shape == 1] = 3
         image[shape == 1] = _COLOURS[3] + rng.integers(-35, 36, 3)
     return (image + rng.normal(0, 12, image.shape)).clip(0, 255).astype(np.uint8), labels
