@@ -79,23 +79,25 @@ def rotated_crop(
     What comes in at the corners is the image around the region; where there is none, the mean colour, labelled 255.
     """
     turn = math.radians(degrees)
+    smaller = min(1.0, scale)  # is done first, by area; larger in one with the turn, however small the region
     reach = (abs(math.sin(turn)) + 1 - abs(math.cos(turn))) * crop_size / scale
     outer, before, after, sizes = [], [], [], []
     for axis, part in enumerate(span):
         around = slice(max(0, part.start - math.ceil(reach)), min(labels.shape[axis], part.stop + math.ceil(reach)))
         length = part.stop - part.start
         place = (anchor[axis] + 0.5) if anchor else part.start + length / 2
-        size = max(1, round((around.stop - around.start) * scale))
+        size = max(1, round((around.stop - around.start) * smaller))
         outer.append(around)
         sizes.append(size)
         before.append((place - around.start) * size / (around.stop - around.start) - 0.5)
         after.append((place - part.start) * scale - 0.5 + max(0.0, crop_size - length * scale) / 2)
-    matrix: Array = cv2.getRotationMatrix2D((before[1], before[0]), degrees, 1.0)
+    matrix: Array = cv2.getRotationMatrix2D((before[1], before[0]), degrees, scale / smaller)
     matrix[0, 2] += after[1] - before[1]
     matrix[1, 2] += after[0] - before[0]
-    target, smaller = (sizes[1], sizes[0]), cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    pixels = cv2.resize(image[tuple(outer)], target, interpolation=smaller)
-    classes = cv2.resize(labels[tuple(outer)], target, interpolation=cv2.INTER_NEAREST_EXACT)
+    pixels, classes = image[tuple(outer)], labels[tuple(outer)]
+    if scale < 1:
+        pixels = cv2.resize(pixels, (sizes[1], sizes[0]), interpolation=cv2.INTER_AREA)
+        classes = cv2.resize(classes, (sizes[1], sizes[0]), interpolation=cv2.INTER_NEAREST_EXACT)
     square = (crop_size, crop_size)
     return (
         cv2.warpAffine(pixels, matrix, square, flags=cv2.INTER_LINEAR, borderValue=MEAN_COLOUR),

@@ -84,11 +84,13 @@ class _Pixels:
     def hardest(self, share: float) -> Any:
         """The weighted mean over each image's hardest pixels, https://arxiv.org/abs/1604.03540, by the image's mass."""
         F = self._F
-        hardness = F.BlockGrad(F.where(self._labelled, self._losses, -F.ones_like(self._losses)))
-        last = F.maximum(F.ceil(F.sum(self._labelled, axis=1) * share), 1) - 1
+        counting = self._masses > 0  # a class of weight 0 would fill the share, and be learnt no better
+        hardness = F.BlockGrad(F.where(counting, self._losses, -F.ones_like(self._losses)))
+        last = F.maximum(F.ceil(F.sum(counting, axis=1) * share), 1) - 1
         limit = F.pick(F.sort(hardness, axis=1, is_ascend=False), last, axis=1, keepdims=True)
         kept = self._masses * F.broadcast_greater_equal(hardness, limit)
-        total = F.maximum(F.sum(kept, axis=1), _TINY)
+        total = F.sum(kept, axis=1)
+        total = F.where(total > 0, total, F.ones_like(total))
         return F.sum(F.sum(self._losses * kept, axis=1) / total * F.sum(self._masses, axis=1))
 
     def with_dice(self) -> Any:

@@ -78,11 +78,14 @@ class Trainer:
         return [parameter for parameter in self.optimizer._params if parameter.grad_req != "null"]
 
     def weigh_classes(self, weights: Sequence[float]) -> None:
-        """Let the next steps' loss weigh classes so; for a job with `_class_weights` only."""
+        """Let the next steps' loss weigh classes so; for a job with `_class_weights` only.
+
+        Only their proportions matter: the largest becomes 1, so that float32 holds them.
+        """
         table = np.zeros(256)
-        table[: len(weights)] = weights
+        table[: len(weights)] = np.array(weights) / max(weights)
         self._weighing = table
-        self._loss.class_weights.set_data(mx.nd.array(weights, dtype="float32"))
+        self._loss.class_weights.set_data(mx.nd.array(table[: len(weights)], dtype="float32"))
 
     def _begin_as_one(self) -> None:
         """Give all hosts the weights of one of them.
