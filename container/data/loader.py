@@ -216,9 +216,11 @@ class Loader:
         job = self._hyperparameters
         bad = BadRecords(job.max_bad_records)
         channel = self._samples.channel
-        audit = self._audit if self._audit and not skip and self._audit.begin(channel) else None
+        watching = self._audit if self._audit and not skip and self._audit.begin(channel) else None
+        carried = len(self._opening)  # samples that open this pass, and that it will bring again
 
         def transform(sample: Sample, number: int) -> Pair | None:
+            audit = watching if number >= carried else None
             try:
                 decoded = decode_sample(
                     sample, self.label_map, job.num_classes, job.exif_orientation, digest=audit is not None
@@ -238,10 +240,10 @@ class Loader:
             side = None if self.division.alone else job.crop
             yield from batches(read, transform, self._workers, self._stop, skip, part, side)
         except ClientError as error:
-            if audit:
-                audit.give_up(channel, error)
+            if watching:
+                watching.give_up(channel, error)
             raise
-        if audit and not self._stop.is_set():
+        if watching and not self._stop.is_set():
             for sample in self._rollover.kept:  # read, but left for the next pass
-                transform(sample, 0)
-            audit.end(channel)
+                transform(sample, carried)
+            watching.end(channel)

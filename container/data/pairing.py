@@ -43,6 +43,10 @@ class FileSample:
         """Read both files; raises OSError that names the one which cannot be read."""
         return _read(self.image), _read(self.annotation)
 
+    def read_annotation(self) -> bytes:
+        """Read the annotation alone; raises OSError that names it."""
+        return _read(self.annotation)
+
     def read_heads(self) -> Iterator[tuple[Path, bytes]]:
         """Read the first bytes of both files, which say format and size of nearly every picture."""
         for path in (self.image, self.annotation):

@@ -219,8 +219,8 @@ class Fit:
             return
         if counts is None:
             LOG.warning(
-                "_class_weights=%s begins after the first pass, which counts the classes: _audit=full counts them "
-                "before it, in File mode",
+                "_class_weights=%s begins after the first pass, which counts the classes of a stream: those of "
+                "channels in File mode are counted before it",
                 kind,
             )
             return

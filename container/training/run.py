@@ -69,6 +69,8 @@ def _run(environment: Environment, job: Hyperparameters, hosts: Hosts, requested
     audit.run(mode, requested)
     if not hosts.agree() and mode == "full":
         check_classes(hosts, audit, {name: sharded[name] and samples[name].listed() is not None for name in used})
+    if job.rare_crops or isinstance(job.class_weights, str):
+        audit.count_classes("train", requested)
     divisions = divide(hosts, environment.channels, samples, job)
     loaders = {channel: Loader(samples[channel], job, requested, audit, divisions[channel]) for channel in used}
     data = identify(hosts, loaders)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from container import artifacts
 from container.data.audit.errors import find_errors
-from container.data.audit.examine import examine_pairs
+from container.data.audit.examine import count_classes, examine_pairs
 from container.data.audit.faults import Fault, raise_faults
 from container.data.audit.table import draw_table, summarize
 from container.data.audit.warnings import find_warnings
@@ -91,6 +91,7 @@ class Audit:
             channel: Findings(channel, each.label_map, job.num_classes, job.crop) for channel, each in samples.items()
         }
         self._modes: dict[str, str] = {}
+        self._counted: dict[str, ClassCounts] = {}  # beforehand
         self._errors = list(unopened)
         self._told: set[str] = set()
         self._pending = set(samples)
@@ -117,6 +118,15 @@ class Audit:
             complete = mode == "full" and not self._sharded
             self._conclude(list(self._modes), f"audit ({mode}, {seconds:.1f} s)", complete)
 
+    def count_classes(self, channel: str, stop: threading.Event) -> None:
+        """Count a File channel's classes before the first pass, where `run` has not opened all of its pairs."""
+        samples = self._samples[channel]
+        if channel in self._pending and isinstance(samples, FileSamples):
+            start = time.monotonic()
+            self._counted[channel] = count_classes(samples, self._job, stop)
+            told = len(samples.pairs), channel, time.monotonic() - start
+            LOG.info("counted the classes of the %d annotations of channel %s in %.1f s", *told)
+
     def labels(self, channel: str) -> list[int]:
         """Count the pixels of each class that were seen in a channel."""
         return [int(count) for count in self._findings[channel].labels[: self._job.num_classes]]
@@ -130,8 +140,10 @@ class Audit:
         return True
 
     def class_counts(self, channel: str) -> ClassCounts | None:
-        """Return how often each class occurs in a channel; None until all of it has been seen."""
-        return None if channel in self._pending else self._findings[channel].class_counts
+        """Return how often each class occurs in a channel; None until all of its annotations have been seen."""
+        if channel in self._pending:
+            return self._counted.get(channel)
+        return self._findings[channel].class_counts
 
     def watch(self, channel: str, seen: Seen) -> None:
         """Take in a pair of a first pass."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from tqdm import tqdm
 
+from container.arrays import Array
+from container.codecs.images import DecodeError, decode_annotation
+from container.data.class_counts import ClassCounts
 from container.data.findings import BadSample, Findings
 from container.data.pairing import FileSample
 from container.data.samples import FileSamples, check_headers, examine_sample
 from container.environment import cpu_count
+from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 
 _CHUNK = 8  # pairs per task: handing over each alone would cost as much as small pictures do
@@ -61,6 +66,30 @@ def examine_pairs(
     ):
         for done in _results(pool, do, chunks):
             bar.update(done)
+
+
+def count_classes(samples: FileSamples, job: Hyperparameters, stop: threading.Event) -> ClassCounts:
+    """Count how often each class occurs, from all annotations and nothing else.
+
+    One that cannot be read counts for nothing: the pass that trains on it says so. Ends early once `stop` is set.
+    """
+
+    def count(sample: FileSample) -> Array:
+        labels = np.zeros(256, np.int64)
+        if not stop.is_set():
+            with contextlib.suppress(OSError, ClientError, DecodeError):
+                annotation = decode_annotation(sample.read_annotation())
+                reading = samples.label_map.interpret(annotation, job.num_classes, sample.colour_map)
+                labels = np.bincount(reading.labels, reading.counts, 256).astype(np.int64)
+        return labels[: job.num_classes]
+
+    pixels, within = np.zeros(job.num_classes, np.int64), np.zeros(job.num_classes, np.int64)
+    with ThreadPoolExecutor(cpu_count(), thread_name_prefix="count") as pool:
+        for start in range(0, len(samples.pairs), _CHUNK * _AHEAD):
+            for own in pool.map(count, samples.pairs[start : start + _CHUNK * _AHEAD]):
+                pixels += own
+                within += (own > 0) * own.sum()
+    return ClassCounts(pixels.tolist(), within.tolist())
 
 
 def _spread(size: int, count: int) -> set[int]:
