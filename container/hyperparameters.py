@@ -186,7 +186,25 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> list[str]:
             reason += " with lr_scheduler=step"
         return [f"{name} {reason}" for name in missing if repr(name) in error.message]
     name = str(error.absolute_path[0])
+    if isinstance(error.instance, dict) and (parts := _describe_parts(error, name)):
+        return parts
     return [f"{name} must be {describe_range(schema['properties'][name])}, not {error.instance!r}"]
+
+
+def _describe_parts(error: ValidationError, name: str) -> list[str]:
+    """Say which values of an object of JSON are wrong, and what would be right."""
+    found = []
+    for part in error.context or ():
+        if part.validator == "additionalProperties":
+            found += [
+                _unknown(key, part.schema).replace(key, f"{key} of {name}", 1)
+                for key in error.instance
+                if key not in part.schema["properties"]
+            ]
+        elif part.path:
+            entry = part.schema if part.schema["type"] != "array" else {"x-range": "[smallest, largest]"}
+            found.append(f"{part.path[0]} of {name} must be {describe_range(entry)}, not {part.instance!r}")
+    return found
 
 
 def _misnamed(values: Mapping[str, Any]) -> list[str]:

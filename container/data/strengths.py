@@ -16,6 +16,7 @@ from container.data.reading import IGNORE
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean (.485, .456, .406) × 255
 
 _MOST_HOLES = 8
+_MOST_CROPS = 8  # sides of a crop that the region which is turned has at most
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R BT.601
 
 
@@ -79,25 +80,27 @@ def rotated_crop(
     What comes in at the corners is the image around the region; where there is none, the mean colour, labelled 255.
     """
     turn = math.radians(degrees)
-    smaller = min(1.0, scale)  # is done first, by area; larger in one with the turn, however small the region
-    reach = (abs(math.sin(turn)) + 1 - abs(math.cos(turn))) * crop_size / scale
-    outer, before, after, sizes = [], [], [], []
-    for axis, part in enumerate(span):
-        around = slice(max(0, part.start - math.ceil(reach)), min(labels.shape[axis], part.stop + math.ceil(reach)))
+    turn = math.radians(degrees)
+    reach = math.ceil((abs(math.sin(turn)) + 1 - abs(math.cos(turn))) * crop_size / scale)
+    outer = [
+        slice(max(0, part.start - reach), min(labels.shape[axis], part.stop + reach)) for axis, part in enumerate(span)
+    ]
+    longest = max(around.stop - around.start for around in outer)
+    first = min(scale, _MOST_CROPS * crop_size / longest)  # a few pixels enlarged to a crop would be a huge picture
+    before, after, sizes = [], [], []
+    for axis, (part, around) in enumerate(zip(span, outer, strict=True)):
         length = part.stop - part.start
         place = (anchor[axis] + 0.5) if anchor else part.start + length / 2
-        size = max(1, round((around.stop - around.start) * smaller))
-        outer.append(around)
+        size = max(1, round((around.stop - around.start) * first))
         sizes.append(size)
         before.append((place - around.start) * size / (around.stop - around.start) - 0.5)
         after.append((place - part.start) * scale - 0.5 + max(0.0, crop_size - length * scale) / 2)
-    matrix: Array = cv2.getRotationMatrix2D((before[1], before[0]), degrees, scale / smaller)
+    matrix: Array = cv2.getRotationMatrix2D((before[1], before[0]), degrees, scale / first)
     matrix[0, 2] += after[1] - before[1]
     matrix[1, 2] += after[0] - before[0]
-    pixels, classes = image[tuple(outer)], labels[tuple(outer)]
-    if scale < 1:
-        pixels = cv2.resize(pixels, (sizes[1], sizes[0]), interpolation=cv2.INTER_AREA)
-        classes = cv2.resize(classes, (sizes[1], sizes[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+    target, smaller = (sizes[1], sizes[0]), cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    pixels = cv2.resize(image[tuple(outer)], target, interpolation=smaller)
+    classes = cv2.resize(labels[tuple(outer)], target, interpolation=cv2.INTER_NEAREST_EXACT)
     square = (crop_size, crop_size)
     return (
         cv2.warpAffine(pixels, matrix, square, flags=cv2.INTER_LINEAR, borderValue=MEAN_COLOUR),

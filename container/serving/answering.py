@@ -124,7 +124,7 @@ def answer(request: Request, source: Source, office: Office, account: Account, c
     del body, bodies
     if several:
         record.facts.update(images=len(images))
-    _check_together(images, compressed, card, clock, settings)
+    _check_together(images, wish, compressed, card, clock, settings)
     answers: list[list[Buffer]] = []
     with contextlib.ExitStack() as seated:
         with record.phase("queue"):
@@ -200,7 +200,9 @@ def _check_image(
     return _Image(body, height, width, wish.plan(card, size, height, width, room), size)
 
 
-def _check_together(images: list[_Image], compressed: bool, card: Card, clock: Clock, settings: ServeSettings) -> None:
+def _check_together(
+    images: list[_Image], wish: _Wish, compressed: bool, card: Card, clock: Clock, settings: ServeSettings
+) -> None:
     """Refuse images that are too large together, or would take too long even if they were alone."""
     pixels = sum(image.height * image.width for image in images)
     if pixels > settings.max_pixels:
@@ -213,6 +215,8 @@ def _check_together(images: list[_Image], compressed: bool, card: Card, clock: C
             what, remedy = f"{images[0].width}×{images[0].height} pixels", "scale the image down"
         else:
             what, remedy = f"the images' {pixels} pixels", "send them in several requests"
+        if wish.views:
+            what, remedy = f"{what} with tta", f"{remedy}, or ask without tta"
         raise RequestError(413, f"{what} take about {seconds:.0f} s, {limit}; {remedy}")
     if not compressed:
         _check_length(sum(image.size for image in images), settings)

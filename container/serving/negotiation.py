@@ -10,14 +10,21 @@ from werkzeug.http import parse_accept_header, parse_options_header
 
 from container.codecs.answers import ENCODERS
 from container.codecs.probabilities import Compression
+from container.engines.tta import WAYS
 from container.errors import RequestError
 
 # a word that no slash follows is no media range
+_NO_VALUE = re.compile(r";\s*tta\s*=?\s*(?=[;,]|$)", re.IGNORECASE)  # which the parser would pass over
 _BARE_LIST = re.compile(r"(;\s*tta=)([\w-]+(?:\s*,\s*[\w-]+(?![\w/*+.-]))+)", re.IGNORECASE)
 
 
 def read_accept(header: str) -> MIMEAccept:
-    """Read an Accept header, in which `tta=flip,scales` needs no quotes, though a comma would end the media range."""
+    """Read an Accept header, in which `tta=flip,scales` needs no quotes, though a comma would end the media range.
+
+    Raises RequestError 406 for a `tta` without a value.
+    """
+    if _NO_VALUE.search(header):
+        raise RequestError(406, f"Accept: tta has no value: give {', '.join(WAYS[:-1])} or {WAYS[-1]}, or leave it out")
     accept: MIMEAccept = parse_accept_header(_BARE_LIST.sub(r'\1"\2"', header), MIMEAccept)
     return accept
 

@@ -107,6 +107,7 @@ def train(
     from container.training.fit import Fit
     from container.training.keeper import Keeper
     from container.training.report.reporter import Reporter
+    from container.training.schedule import explain_schedule
 
     if hosts.stop.is_set():
         return False
@@ -125,6 +126,7 @@ def train(
         return Fit(trainer, job, hosts, keeper, progress).run(loaders["train"], loaders["validation"])
     explain_optimizer(job, all_devices)
     explain_loss(job)
+    explain_schedule(job)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     reporter = Reporter(environment, job, loaders, _list_devices(hosts, devices))
     reporter.seconds["preparation"] = time.monotonic() - began

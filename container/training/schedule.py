@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 from container.hyperparameters import Hyperparameters
+
+LOG = logging.getLogger(__name__)
 
 _POLY_POWER = 0.9
 
@@ -28,6 +31,34 @@ def learning_rate(hyperparameters: Hyperparameters, position: float) -> float:
 def warmed_up(hyperparameters: Hyperparameters, step: int) -> float:
     """Return the share of the learning rate that step `step` of the job, counted from 0, has: 1 after the warm-up."""
     return min(1.0, (step + 1) / max(1, hyperparameters.warmup_iterations))
+
+
+def explain_schedule(job: Hyperparameters) -> None:
+    """Log, once a job, which settings cannot do what they say in a job as short as this one."""
+    iterations = max(1, job.num_training_samples // job.mini_batch_size)
+    if job.warmup_iterations > iterations * job.epochs:
+        LOG.warning(
+            "_warmup_iterations=%d is more than the %d iterations of all %d epochs: learning_rate is never reached; "
+            "lower it",
+            job.warmup_iterations,
+            iterations * job.epochs,
+            job.epochs,
+        )
+    if job.accumulate > iterations:
+        LOG.warning(
+            "_accumulate=%d is more than the %d iterations of an epoch, at whose end an update is made all the same; "
+            "lower it",
+            job.accumulate,
+            iterations,
+        )
+    scores, needed = (job.epochs - 1) // job.validation_interval, max(1, job.early_stopping_patience) + 1
+    if job.early_stopping and scores < needed:
+        LOG.warning(
+            "early_stopping has no effect: there are %d scores before the last epoch, and it takes %d to see that they "
+            "no longer improve; raise epochs, or lower early_stopping_patience or _validation_interval",
+            scores,
+            needed,
+        )
 
 
 class EarlyStopping:

@@ -51,6 +51,7 @@ def reference(loss: str, logits: np.ndarray, labels: np.ndarray, weights: list[f
             total += (mass * (1 - right) ** 1.5 * entropy).sum()
             continue
         if loss == "ohem":
+            mass, entropy = mass[mass > 0], entropy[mass > 0]
             kept = np.argsort(-entropy)[: int(np.ceil(0.3 * len(entropy)))]
             total += (mass * entropy)[kept].sum() / mass[kept].sum() * mass.sum()
             continue
@@ -92,7 +93,9 @@ def evaluate(loss: str, logits: np.ndarray, labels: np.ndarray, weights: list[fl
     return float(value.asscalar()), answers.grad.asnumpy()
 
 
-@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], WEIGHTS], ids=["equal", "weighted"])
+@pytest.mark.parametrize(
+    "weights", [[1.0, 1.0, 1.0], WEIGHTS, [0.0, 1.0, 4.0]], ids=["equal", "weighted", "one of no weight"]
+)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_loss_is_the_published_one(loss: str, weights: list[float]) -> None:
     for seed in range(3):

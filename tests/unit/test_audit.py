@@ -16,7 +16,9 @@ from PIL import Image
 
 from container.data import repeats
 from container.data.audit.audit import Audit
+from container.data.class_counts import ClassCounts
 from container.data.loader import Loader
+from container.data.samples import open_samples
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import load
@@ -552,3 +554,28 @@ def test_a_channel_that_is_all_void_gets_no_map_that_changes_nothing(make_job: J
         "no pixel of channel validation_annotation is labelled, so nothing could be scored; the pixel values are "
         "255 (100.0 %, ignored)"
     )
+
+
+def test_what_a_pass_carries_over_from_an_earlier_start_is_counted_once(make_job: JobFactory) -> None:
+    root = make_job(train=5)
+    loader = first_pass(root)
+    loader.restore_carried([{"listed": "train-3.jpg"}], root / "carried")
+    assert [len(batch) for batch in loader.training_epoch(1)] == [2, 2, 2]  # the one carried over, and all five
+    assert report(root)["channels"]["train"]["pairs"] == 5
+    assert report(root)["channels"]["train"]["classes"][1]["pixels"] == sum(
+        int((np.asarray(Image.open(path)) == 1).sum())
+        for path in (root / "input/data/train_annotation").iterdir()
+    )
+
+
+def test_classes_of_files_can_be_counted_before_the_first_pass(make_job: JobFactory) -> None:
+    root = make_job(train=5)
+    repaint(root, "train", halves(0, 1))
+    (root / "input/data/train_annotation/train-4.png").write_bytes(b"no image")
+    environment = Environment.read(root)
+    job = load(environment.hyperparameters)
+    audit = Audit(job, {"train": open_samples(environment, "train", job)}, environment.output_data_dir)
+    assert audit.class_counts("train") is None
+    audit.count_classes("train", threading.Event())
+    # four annotations of 40 × 48, a quarter of the first class
+    assert audit.class_counts("train") == ClassCounts([4 * 480, 4 * 1440], [4 * 1920] * 2)

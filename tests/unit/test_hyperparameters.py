@@ -90,7 +90,7 @@ def test_defaults_are_the_built_ins() -> None:
     assert (job.on_divergence, job.validation, job.validation_interval) == ("stop", "crop", 1)
 
 
-WEIGHTS = "_class_weights must be balanced, enet, or a JSON list of num_classes numbers ≥ 0"
+WEIGHTS = "_class_weights must be balanced, enet, or a JSON list of num_classes numbers from 0 to 1000000"
 NOT_WEIGHTS = "_class_weights must be numbers, not NaN, and one of them more than 0"
 STRENGTHS = (
     "_augmentation must be default, strong, or a JSON object of colour, rotation, vertical_flip, scale and dropout"
@@ -140,8 +140,11 @@ STRENGTHS = (
         ("_class_weights", [*[1] * 20, -1], f"{WEIGHTS}, not {[*[1] * 20, -1]}"),
         ("_class_weights", [*[1] * 20, 10**400], f"{WEIGHTS}, not {[*[1] * 20, 10**400]}"),
         ("_class_weights", [*[1] * 20, "2"], f"{WEIGHTS}, not {[*[1] * 20, '2']}"),
-        ("_augmentation", '{"color": 1}', f"{STRENGTHS}, not {{'color': 1}}"),
-        ("_augmentation", {"rotation": 181}, f"{STRENGTHS}, not {{'rotation': 181}}"),
+        ("_augmentation", "weak", f"{STRENGTHS}, not 'weak'"),
+        ("_augmentation", '{"color": 1}', "color of _augmentation is unknown (did you mean colour?)"),
+        ("_augmentation", {"rotation": 181}, "rotation of _augmentation must be 0 ≤ number ≤ 180, not 181"),
+        ("_augmentation", '{"scale": [1]}', "scale of _augmentation must be [smallest, largest], not [1]"),
+        ("_augmentation", {"scale": [1, 11]}, "scale of _augmentation must be 0.1 ≤ number ≤ 10, not 11"),
         ("_augmentation", '{"scale": [2, 1]}', "scale of _augmentation must be [smallest, largest], not [2, 1]"),
         ("_augmentation", '{"colour": NaN}', "the strengths of _augmentation must be numbers, not NaN"),
         ("_augmentation", '{"scale": [NaN, 1]}', "the strengths of _augmentation must be numbers, not NaN"),

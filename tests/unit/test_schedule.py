@@ -6,7 +6,7 @@ import pytest
 
 from container.hyperparameters import load
 from container.metrics import notice_line
-from container.training.schedule import EarlyStopping, learning_rate, warmed_up
+from container.training.schedule import EarlyStopping, explain_schedule, learning_rate, warmed_up
 
 REQUIRED = {"num_classes": 21, "num_training_samples": 1464}
 
@@ -71,3 +71,21 @@ def test_the_rate_rises_linearly_during_the_warm_up() -> None:
     job = load({"num_classes": 2, "num_training_samples": 4, "_warmup_iterations": 4})
     assert [warmed_up(job, step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
     assert warmed_up(load({"num_classes": 2, "num_training_samples": 4}), 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"_warmup_iterations": 920}, "_warmup_iterations=920 is more than the 910 iterations of all 10 epochs"),
+        ({"_accumulate": 92}, "_accumulate=92 is more than the 91 iterations of an epoch"),
+        ({"early_stopping": True, "_validation_interval": 3}, "early_stopping has no effect: there are 3 scores"),
+        ({"_warmup_iterations": 910, "_accumulate": 91, "early_stopping": True}, ""),
+        ({"_validation_interval": 20}, ""),
+    ],
+)
+def test_what_a_job_is_too_short_for_is_told(
+    changes: dict[str, object], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    explain_schedule(load({**REQUIRED, **changes}))
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message[: len(told)] for message in messages] == ([told] if told else [])

@@ -132,3 +132,11 @@ def test_a_crop_lies_about_its_pixel_as_nearly_as_the_borders_allow() -> None:
         crop_labels = random_crop(image, labels, 100, 20, rng, Strengths(scale=(1, 1)), (50, 50))[1]
         ((row, column),) = np.argwhere(crop_labels == 1).tolist()
         assert row == 10 and column in (9, 10)  # mirrored or not
+
+
+def test_one_pixel_is_enlarged_and_turned_at_no_more_cost_than_the_crop() -> None:
+    """Enlarged first, it would have 40,000 pixels a side, more than OpenCV takes."""
+    strengths = Strengths(rotation=15, scale=(10, 10))
+    image, labels = np.full((1, 1, 3), 9, np.uint8), np.ones((1, 1), np.uint8)
+    crop, crop_labels = random_crop(image, labels, 4000, 240, np.random.default_rng(0), strengths)
+    assert crop.shape == (240, 240, 3) and set(np.unique(crop_labels)) <= {1, 255}

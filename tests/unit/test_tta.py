@@ -171,6 +171,13 @@ def test_another_way_is_refused_with_those_there_are(value: str) -> None:
     assert error_of(answer) == f"Accept: image/png: tta must be flip, scales or flip,scales, not {value!r}"
 
 
+@pytest.mark.parametrize("header", ["image/png; tta=", "image/png;tta", "image/png; TTA= , */*"])
+def test_no_way_is_refused_and_not_passed_over(header: str) -> None:
+    answer, called = ask(header)
+    assert (answer.status_code, called) == (406, 0), answer.text
+    assert error_of(answer).startswith("Accept: tta has no value: give flip, scales or flip,scales, or leave it out")
+
+
 def test_what_only_fits_without_it_is_told_so() -> None:
     body = picture(80, 60)
     engine = Counting()
