@@ -1,8 +1,8 @@
-"""Take the backbone out of a model of ours, as a file for `--pretrained`: backbone_of MODEL.params BACKBONE.params."""
+"""Take the backbone out of a model of ours, as a file for `--pretrained`."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import mxnet as mx
 
@@ -10,9 +10,13 @@ _OTHERS = ("head.", "auxlayer.")
 
 
 def main() -> None:
-    """Write argv[2] from argv[1]."""
-    weights = mx.nd.load(sys.argv[1])
-    mx.nd.save(sys.argv[2], {name: array for name, array in weights.items() if not name.startswith(_OTHERS)})
+    """Write the one file from the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="parameter file of a model")
+    parser.add_argument("backbone", help="parameter file to write")
+    given = parser.parse_args()
+    weights = mx.nd.load(given.model)
+    mx.nd.save(given.backbone, {name: array for name, array in weights.items() if not name.startswith(_OTHERS)})
 
 
 if __name__ == "__main__":
