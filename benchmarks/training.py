@@ -66,7 +66,7 @@ def main() -> None:
         return
     runs = RUNS
     if "avx512bw" not in Path("/proc/cpuinfo").read_text().split():
-        print("this processor lacks AVX-512, without which jobs train in float32: bfloat16 is left out", file=sys.stderr)
+        print("bfloat16 is left out: without AVX-512 jobs train in float32", file=sys.stderr)
         runs = [run for run in RUNS if run.precision == "float32"]
     found: dict[Run, list[dict[str, float]]] = {run: [] for run in runs}
     with tempfile.TemporaryDirectory() as scratch:
