@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks.peers.job_tree import lay_out
 from benchmarks.peers.rare_class import NUM_CLASSES, draw_set
+from container.environment import processor_has
 
 _WARM = 2  # steps
 
@@ -65,7 +66,7 @@ def main() -> None:
         print(json.dumps(_ours(Run(**json.loads(arguments.one)), arguments)))
         return
     runs = RUNS
-    if "avx512bw" not in Path("/proc/cpuinfo").read_text().split():
+    if not processor_has("avx512bw"):
         print("bfloat16 is left out: without AVX-512 jobs train in float32", file=sys.stderr)
         runs = [run for run in RUNS if run.precision == "float32"]
     found: dict[Run, list[dict[str, float]]] = {run: [] for run in runs}

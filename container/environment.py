@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -111,6 +112,15 @@ def cpu_count() -> int:
         if quota is not None:
             granted = min(granted, max(1, round(quota)))
     return granted
+
+
+@functools.cache
+def processor_has(feature: str) -> bool:
+    """Say whether the processor has a feature, under /proc/cpuinfo's name; False where there is no such file."""
+    try:
+        return feature in Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
 
 
 def memory_limit() -> int:

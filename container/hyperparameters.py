@@ -112,6 +112,11 @@ class Hyperparameters:
         """Epochs of `lr_scheduler_step`, ascending."""
         return sorted(int(epoch) for epoch in (self.lr_scheduler_step or "").split(",") if epoch.strip())
 
+    @property
+    def counts_classes(self) -> bool:
+        """Whether loss or crops depend on how often classes occur."""
+        return bool(self.rare_crops) or isinstance(self.class_weights, str)
+
     def as_dict(self) -> dict[str, Any]:
         """Values under the schema's own names, without those that were not set."""
         return {
@@ -196,14 +201,10 @@ def _describe_parts(error: ValidationError, name: str) -> list[str]:
     found = []
     for part in error.context or ():
         if part.validator == "additionalProperties":
-            found += [
-                _unknown(key, part.schema).replace(key, f"{key} of {name}", 1)
-                for key in error.instance
-                if key not in part.schema["properties"]
-            ]
+            known = part.schema["properties"]
+            found += [_unknown(key, part.schema, f" of {name}") for key in error.instance if key not in known]
         elif part.path:
-            entry = part.schema if part.schema["type"] != "array" else {"x-range": "[smallest, largest]"}
-            found.append(f"{part.path[0]} of {name} must be {describe_range(entry)}, not {part.instance!r}")
+            found.append(f"{part.path[0]} of {name} must be {describe_range(part.schema)}, not {part.instance!r}")
     return found
 
 
@@ -251,9 +252,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _unknown(name: str, schema: Mapping[str, Any]) -> str:
+def _unknown(name: str, schema: Mapping[str, Any], owner: str = "") -> str:
     near = difflib.get_close_matches(name, schema["properties"], n=1)
-    return f"{name} is unknown" + (f" (did you mean {near[0]}?)" if near else "")
+    return f"{name}{owner} is unknown" + (f" (did you mean {near[0]}?)" if near else "")
 
 
 if __name__ == "__main__":

@@ -103,9 +103,8 @@ class Findings:
 
     def add(self, seen: Seen) -> None:
         """Count a pair."""
-        counts = seen.reading.counts
-        present = np.flatnonzero(counts)
-        labels = np.bincount(seen.reading.labels[present], counts[present], 256).astype(np.int64)
+        present = np.flatnonzero(seen.reading.counts)
+        labels = seen.reading.label_counts
         with self._lock:
             self.opened += 1
             self._count_values(seen.reading, present)

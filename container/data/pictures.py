@@ -35,6 +35,10 @@ class Skipped:
     reason: str
     too_large: bool = False  # it may be sound
 
+    def __str__(self) -> str:
+        """Name the picture and the reason; most reasons name it themselves."""
+        return self.reason if self.name in self.reason else f"{self.name}: {self.reason}"
+
 
 def pictures(
     samples: Iterable[Sample],

@@ -55,6 +55,11 @@ class Reading:
         return np.bincount(self.places.ravel(), minlength=len(self.values))
 
     @property
+    def label_counts(self) -> Array:
+        """Pixels of each label, int64 (256,)."""
+        return np.bincount(self.labels, self.counts, 256).astype(np.int64)
+
+    @property
     def ignored(self) -> int:
         """How many pixels are ignored because the map does not name their value."""
         return int(self.counts[self.unnamed].sum()) if self.unnamed.any() else 0

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from pathlib import Path
 
 from container import tiles
 from container.engines import heads
 from container.engines.protocol import Plan, TooLarge
+from container.environment import processor_has
 from container.windows import Windows
 
 STANDING = 2**26  # bytes that a slot may keep between two images; what took more is given back
@@ -52,17 +51,9 @@ def estimate_loaded(weights: int) -> int:
 
 def _packed(precision: str, decoder: str, graph: int) -> int:
     """Return what a model with a graph of so many bytes comes to keep besides, on this processor."""
-    has_avx512 = _has_avx512()
+    has_avx512 = processor_has("avx512f")
     besides = (0 if has_avx512 else _PACKED_BESIDES) + (_PACKED_PYRAMID if decoder == "psp" else 0)
     return int(_PACKED[precision][has_avx512] * graph) + besides
-
-
-@functools.cache
-def _has_avx512() -> bool:
-    try:
-        return "avx512f" in Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from container.engines.protocol import Engine, Plan, Planner, Stop
 from container.windows import likeliest
 
 WAYS = ("flip", "scales", "flip,scales")  # what can be asked for
+WAYS_LISTED = f"{', '.join(WAYS[:-1])} or {WAYS[-1]}"
 
 _SCALES = (0.75, 1.0, 1.25)
 _BYTES_BESIDE = 16  # per pixel: the image, a class's scores as they are resized, the mask before it is narrowed
@@ -29,7 +30,7 @@ class Views:
         """Read one of WAYS, in any order; raises ValueError that names them."""
         asked = [word.strip() for word in text.split(",")]
         if sorted(asked) not in [sorted(way.split(",")) for way in WAYS]:
-            raise ValueError(f"tta must be {', '.join(WAYS[:-1])} or {WAYS[-1]}, not {text[:50]!r}")
+            raise ValueError(f"tta must be {WAYS_LISTED}, not {text[:50]!r}")
         return cls("flip" in asked, _SCALES if "scales" in asked else (1.0,))
 
     def plan(self, planner: Planner, num_classes: int, size: tuple[int, int], room: int, answer: int = 0) -> Plan:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from pathlib import Path
 
 import mxnet as mx
 from mxnet.contrib import amp
 
+from container.environment import processor_has
 from container.errors import PlatformError, last_line
 from container.hyperparameters import Hyperparameters
 from container.mx.gpu_faults import explain_gpu_fault
@@ -47,7 +47,7 @@ def settle_precision(job: Hyperparameters, devices: list[mx.Context]) -> Hyperpa
     if job.precision_dtype == "float32":
         return job
     on_gpu = devices[0].device_type == "gpu"
-    if not on_gpu and "avx512bw" not in Path("/proc/cpuinfo").read_text():
+    if not on_gpu and not processor_has("avx512bw"):
         LOG.warning("precision_dtype=float16 needs a GPU or a CPU with AVX-512: training in float32")
         return dataclasses.replace(job, precision_dtype="float32")
     amp.init("float16" if on_gpu else "bfloat16")

@@ -10,11 +10,11 @@ from werkzeug.http import parse_accept_header, parse_options_header
 
 from container.codecs.answers import ENCODERS
 from container.codecs.probabilities import Compression
-from container.engines.tta import WAYS
+from container.engines.tta import WAYS_LISTED
 from container.errors import RequestError
 
-# a word that no slash follows is no media range
 _NO_VALUE = re.compile(r";\s*tta\s*=?\s*(?=[;,]|$)", re.IGNORECASE)  # which the parser would pass over
+# a word that no slash follows is no media range
 _BARE_LIST = re.compile(r"(;\s*tta=)([\w-]+(?:\s*,\s*[\w-]+(?![\w/*+.-]))+)", re.IGNORECASE)
 
 
@@ -24,7 +24,7 @@ def read_accept(header: str) -> MIMEAccept:
     Raises RequestError 406 for a `tta` without a value.
     """
     if _NO_VALUE.search(header):
-        raise RequestError(406, f"Accept: tta has no value: give {', '.join(WAYS[:-1])} or {WAYS[-1]}, or leave it out")
+        raise RequestError(406, f"Accept: tta has no value: give {WAYS_LISTED}, or leave it out")
     accept: MIMEAccept = parse_accept_header(_BARE_LIST.sub(r'\1"\2"', header), MIMEAccept)
     return accept
 

@@ -211,7 +211,7 @@ class Fit:
         What hosts have counted is added up, for the choice of rare crops too.
         """
         kind = self._job.class_weights
-        if self._counted or not (isinstance(kind, str) or self._job.rare_crops):
+        if self._counted or not self._job.counts_classes:
             return
         counts = add_class_counts(self._hosts, train, self._job.num_classes)
         self._counted = counts is not None

@@ -29,6 +29,7 @@ from container.hyperparameters import Hyperparameters
 from container.training.checkpoints import Checkpoint, Checkpoints
 from container.training.progress import Identity, Progress
 from container.training.resume import check_identity, find_checkpoint, hand_over, settle_seed
+from container.training.schedule import explain_schedule
 from container.training.together import check_classes, count_samples, divide, identify, joined, sent, settle
 
 LOG = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def _run(environment: Environment, job: Hyperparameters, hosts: Hosts, requested
     audit.run(mode, requested)
     if not hosts.agree() and mode == "full":
         check_classes(hosts, audit, {name: sharded[name] and samples[name].listed() is not None for name in used})
-    if job.rare_crops or isinstance(job.class_weights, str):
+    if job.counts_classes and not (checkpoint and checkpoint.class_counts):
         audit.count_classes("train", requested)
     divisions = divide(hosts, environment.channels, samples, job)
     loaders = {channel: Loader(samples[channel], job, requested, audit, divisions[channel]) for channel in used}
@@ -107,7 +108,6 @@ def train(
     from container.training.fit import Fit
     from container.training.keeper import Keeper
     from container.training.report.reporter import Reporter
-    from container.training.schedule import explain_schedule
 
     if hosts.stop.is_set():
         return False
@@ -126,7 +126,7 @@ def train(
         return Fit(trainer, job, hosts, keeper, progress).run(loaders["train"], loaders["validation"])
     explain_optimizer(job, all_devices)
     explain_loss(job)
-    explain_schedule(job)
+    explain_schedule(job, progress.iterations)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     reporter = Reporter(environment, job, loaders, _list_devices(hosts, devices))
     reporter.seconds["preparation"] = time.monotonic() - began

@@ -33,9 +33,8 @@ def warmed_up(hyperparameters: Hyperparameters, step: int) -> float:
     return min(1.0, (step + 1) / max(1, hyperparameters.warmup_iterations))
 
 
-def explain_schedule(job: Hyperparameters) -> None:
-    """Log, once a job, which settings cannot do what they say in a job as short as this one."""
-    iterations = max(1, job.num_training_samples // job.mini_batch_size)
+def explain_schedule(job: Hyperparameters, iterations: int) -> None:
+    """Log, once a job, which settings cannot do what they say in epochs of so many iterations."""
     if job.warmup_iterations > iterations * job.epochs:
         LOG.warning(
             "_warmup_iterations=%d is more than the %d iterations of all %d epochs: learning_rate is never reached; "

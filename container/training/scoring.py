@@ -101,7 +101,7 @@ class Score:
         """Pass over a picture, and say so."""
         self.skipped.append(skipped)
         if len(self.skipped) <= _TOLD:
-            LOG.warning("not scored: %s: %s", skipped.name, skipped.reason.removeprefix(f"{skipped.name}: "))
+            LOG.warning("not scored: %s", skipped)
         if len(self.skipped) == _TOLD:
             LOG.warning("further pictures that cannot be scored are named in the report only")
 

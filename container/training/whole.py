@@ -46,7 +46,7 @@ def score_whole(
     scored, skipped, *counts = hosts.total(len(found.scored), len(found.skipped), *map(int, confusion.counts.flat))
     confusion.counts[:] = np.reshape(counts, confusion.counts.shape)
     if not scored:
-        reason = f": {found.skipped[0].name}: {found.skipped[0].reason}" if found.skipped else ""
+        reason = f": {found.skipped[0]}" if found.skipped else ""
         raise ClientError(
             f"no validation image could be scored at its own size{reason}; use smaller ones, a larger instance, or "
             "_validation=crop"

@@ -18,10 +18,10 @@ from container.data import repeats
 from container.data.audit.audit import Audit
 from container.data.class_counts import ClassCounts
 from container.data.loader import Loader
-from container.data.samples import open_samples
+from container.data.samples import Samples
 from container.environment import Environment
 from container.errors import ClientError
-from container.hyperparameters import load
+from container.hyperparameters import Hyperparameters, load
 from container.training import run
 from tests.conftest import JobFactory
 
@@ -371,14 +371,19 @@ def test_fastfile_is_audited_fast_unless_the_job_says_otherwise(make_job: JobFac
     assert audit(root)["channels"]["train"]["mode"] == "full"
 
 
-def first_pass(root: Path, mode: str = "off") -> Loader:
-    """Open the channel train of a job that has been audited so."""
+def opened(root: Path) -> tuple[Hyperparameters, Samples, Audit]:
+    """Open the channel train of a job for an audit."""
     environment = Environment.read(root)
     job = load(environment.hyperparameters)
-    samples = {"train": run.open_samples(environment, "train", job)}
-    audit = Audit(job, samples, environment.output_data_dir)
+    samples = run.open_samples(environment, "train", job)
+    return job, samples, Audit(job, {"train": samples}, environment.output_data_dir)
+
+
+def first_pass(root: Path, mode: str = "off") -> Loader:
+    """Open the channel train of a job that has been audited so."""
+    job, samples, audit = opened(root)
     audit.run(mode, threading.Event())
-    return Loader(samples["train"], job, threading.Event(), audit)
+    return Loader(samples, job, threading.Event(), audit)
 
 
 def test_without_an_audit_the_first_pass_is_judged_at_its_end(make_job: JobFactory) -> None:
@@ -572,9 +577,7 @@ def test_classes_of_files_can_be_counted_before_the_first_pass(make_job: JobFact
     root = make_job(train=5)
     repaint(root, "train", halves(0, 1))
     (root / "input/data/train_annotation/train-4.png").write_bytes(b"no image")
-    environment = Environment.read(root)
-    job = load(environment.hyperparameters)
-    audit = Audit(job, {"train": open_samples(environment, "train", job)}, environment.output_data_dir)
+    _, _, audit = opened(root)
     assert audit.class_counts("train") is None
     audit.count_classes("train", threading.Event())
     # four annotations of 40 × 48, a quarter of the first class

@@ -86,6 +86,6 @@ def test_the_rate_rises_linearly_during_the_warm_up() -> None:
 def test_what_a_job_is_too_short_for_is_told(
     changes: dict[str, object], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    explain_schedule(load({**REQUIRED, **changes}))
+    explain_schedule(load({**REQUIRED, **changes}), 91)
     messages = [record.getMessage() for record in caplog.records]
     assert [message[: len(told)] for message in messages] == ([told] if told else [])

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -23,6 +24,8 @@ from container.hyperparameters import Hyperparameters
 _CHUNK = 8  # pairs per task: handing over each alone would cost as much as small pictures do
 _AHEAD = 32  # tasks that wait
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _Chunk = Sequence[tuple[Callable[[FileSample], None], FileSample]]
 
 
@@ -79,16 +82,14 @@ def count_classes(samples: FileSamples, job: Hyperparameters, stop: threading.Ev
         if not stop.is_set():
             with contextlib.suppress(OSError, ClientError, DecodeError):
                 annotation = decode_annotation(sample.read_annotation())
-                reading = samples.label_map.interpret(annotation, job.num_classes, sample.colour_map)
-                labels = np.bincount(reading.labels, reading.counts, 256).astype(np.int64)
+                labels = samples.label_map.interpret(annotation, job.num_classes, sample.colour_map).label_counts
         return labels[: job.num_classes]
 
     pixels, within = np.zeros(job.num_classes, np.int64), np.zeros(job.num_classes, np.int64)
     with ThreadPoolExecutor(cpu_count(), thread_name_prefix="count") as pool:
-        for start in range(0, len(samples.pairs), _CHUNK * _AHEAD):
-            for own in pool.map(count, samples.pairs[start : start + _CHUNK * _AHEAD]):
-                pixels += own
-                within += (own > 0) * own.sum()
+        for own in _results(pool, count, samples.pairs, _CHUNK * _AHEAD):
+            pixels += own
+            within += (own > 0) * own.sum()
     return ClassCounts(pixels.tolist(), within.tolist())
 
 
@@ -97,7 +98,9 @@ def _spread(size: int, count: int) -> set[int]:
     return {round(place) for place in np.linspace(0, size - 1, min(size, count)).tolist()}
 
 
-def _results(pool: ThreadPoolExecutor, do: Callable[[_Chunk], int], items: Sequence[_Chunk]) -> Iterator[int]:
-    """Do the work in the pool's threads, with a bounded number of tasks waiting."""
-    for start in range(0, len(items), _AHEAD):
-        yield from pool.map(do, items[start : start + _AHEAD])
+def _results(
+    pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Sequence[_Item], ahead: int = _AHEAD
+) -> Iterator[_Result]:
+    """Do the work in the pool's threads, with at most so many tasks waiting."""
+    for start in range(0, len(items), ahead):
+        yield from pool.map(do, items[start : start + ahead])
