@@ -57,8 +57,7 @@ class Trainer:
         self._loss.hybridize(static_alloc=static, static_shape=static)
         trained = _trained(network, aux_weight > 0)
         self.optimizer = create_optimizer(trained, hyperparameters, devices, self._hosts.store)
-        if self._hosts.store is not None:
-            self._begin_as_one()
+        self._begin_as_one()
         self._mixed = hyperparameters.precision_dtype == "float16"
         if self._mixed:
             amp.init_trainer(self.optimizer)
@@ -88,10 +87,10 @@ class Trainer:
         self._loss.class_weights.set_data(mx.nd.array(table[: len(weights)], dtype="float32"))
 
     def _begin_as_one(self) -> None:
-        """Give all hosts the weights of one of them.
+        """Give all devices and hosts the weights of one of them.
 
-        MXNet would do so in the first step, without waiting: a gradient that another host has sent by then would come
-        as the weight.
+        MXNet would do so within the first step: what each device's statistics gathered in it would be lost, and a
+        gradient that another host has sent by then would come as the weight.
         """
         self.optimizer._init_kvstore()
         self.optimizer._init_params()

@@ -51,10 +51,14 @@ stop = stop_on_sigterm()
 from container.training.job import main
 sys.exit(main(stop))
 """
-# several CPU contexts, and nothing by which parts of a batch tell from the whole: batch statistics, dropout
-EXACT = """
-import mxnet as mx, container.mx.devices as devices, container.mx.start as start
+# several CPU contexts
+CONTEXTS = """
+import mxnet as mx, container.mx.devices as devices
 devices.choose_devices = lambda: [mx.cpu(number) for number in range(DEVICES)]
+"""
+# nothing by which parts of a batch tell from the whole: batch statistics, dropout
+EXACT = """
+import container.mx.start as start
 start._norm = lambda job, devices: {"norm_kwargs": {"use_global_stats": True}}
 dropout = mx.gluon.nn.Dropout.__init__
 mx.gluon.nn.Dropout.__init__ = lambda self, rate, **settings: dropout(self, 0.0, **settings)
@@ -100,7 +104,7 @@ if (root / "sharded").exists():
 def start(root: Path, devices: int = 0, feeder: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
     """Start a host on one thread; with `devices`, on so many CPU contexts and with `EXACT`."""
     head, tail = PLAIN.rsplit("sys.exit", 1)
-    exact = f"DEVICES = {devices}{EXACT}{SPOILT}" if devices else ""
+    exact = f"DEVICES = {devices}{CONTEXTS}{EXACT}{SPOILT}" if devices else ""
     process = subprocess.Popen(
         [*feeder, sys.executable, "-c", f"{head}{STREAMED}{exact}sys.exit{tail}"],
         cwd=PROGRAM,

@@ -18,6 +18,7 @@ import mxnet as mx
 import numpy as np
 
 from tests.conftest import PROGRAM, job_factory
+from tests.job.cluster import CONTEXTS, PLAIN
 
 SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 TIMES = ("_seconds", "_throughput")
@@ -30,11 +31,14 @@ def lay_out(root: Path, **changes: Any) -> Path:
     return job_factory(root)(train=5, validation=2, **{**SETTINGS, **changes})
 
 
-def start(root: Path, *wrapper: str) -> subprocess.Popen[str]:
-    """Start the job on one thread: there, equal work gives equal weights."""
+def start(root: Path, *wrapper: str, devices: int = 1) -> subprocess.Popen[str]:
+    """Start the job on one thread, and on so many CPU contexts: there, equal work gives equal weights."""
+    head, tail = PLAIN.rsplit("sys.exit", 1)
+    several = ["-c", f"{head}DEVICES = {devices}{CONTEXTS}sys.exit{tail}"]
+    program = [str(PROGRAM / "train")] if devices == 1 else several
     variables = {"SAGEMAKER_BASE_DIR": str(root), "OMP_NUM_THREADS": "1", "TRAINING_JOB_NAME": "job"}
     return subprocess.Popen(
-        [*wrapper, sys.executable, str(PROGRAM / "train")],
+        [*wrapper, sys.executable, *program],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -49,8 +53,8 @@ def finish(process: subprocess.Popen[str]) -> str:
     return log
 
 
-def run(root: Path) -> str:
-    return finish(start(root))
+def run(root: Path, devices: int = 1) -> str:
+    return finish(start(root, devices=devices))
 
 
 def interrupt(process: subprocess.Popen[str], lines: int, seconds: float, number: int = signal.SIGKILL) -> str:

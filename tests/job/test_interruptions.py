@@ -81,6 +81,17 @@ def test_a_stopped_job_leaves_a_model_and_goes_on(tmp_path: Path, undisturbed: P
     shutil.rmtree(root)
 
 
+def test_a_killed_job_on_two_devices_goes_on_as_one_network(tmp_path: Path) -> None:
+    settings = {"_ema": "0.9", "_report_minutes": "0", "_quantize": "False"}
+    undisturbed = lay_out(tmp_path / "undisturbed", **settings)
+    run(undisturbed, devices=2)
+    root = lay_out(tmp_path / "job", **settings)
+    interrupt_at(start(root, devices=2), "checkpoints/1-1 written", signal.SIGKILL)
+    forget_machine(root)
+    assert "resuming from" in run(root, devices=2)
+    assert differences(root, undisturbed) == []
+
+
 @pytest.mark.parametrize("first_process", [False, True], ids=["a process", "process 1"])
 def test_sigterm_is_heard_from_the_first_line_on(tmp_path: Path, first_process: bool) -> None:
     """Once Python runs the program's first line, and at moments of the third of a second in which it imports."""

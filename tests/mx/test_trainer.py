@@ -201,3 +201,15 @@ def test_a_job_hears_what_its_optimizer_makes_of_its_settings(
     with caplog.at_level(logging.INFO):
         explain_optimizer(tiny.tiny_job(**settings), devices=2)
     assert caplog.text.count(told) == 1
+
+
+@pytest.mark.parametrize("kvstore", ["device", "local"])
+def test_each_device_gathers_statistics_of_its_own_images_from_the_first_step_on(kvstore: str) -> None:
+    whole = tiny.batch(4)
+    two = tiny.tiny_trainer(TWO, tiny.tiny_job(_kvstore=kvstore))
+    tiny.train(two, [whole])
+    for device, part in enumerate((slice(0, 2), slice(2, 4))):
+        alone = tiny.tiny_trainer(ONE, tiny.tiny_job())
+        tiny.train(alone, [Batch(whole.images[part], whole.labels[part])])
+        for name in ("stem.1.running_mean", "stem.1.running_var"):
+            np.testing.assert_allclose(tiny.copies(two)[name][device], tiny.copies(alone)[name][0], rtol=1e-5)
