@@ -13,7 +13,7 @@ from jsonschema.exceptions import ValidationError
 from sagemaker_training import params
 
 from container.errors import ClientError
-from container.schema import convert, describe_range, read_schema, reason_against
+from container.schema import convert, describe_range, lacking, read_schema, reason_against
 from container.windows import Windows
 
 LOG = logging.getLogger(__name__)
@@ -113,6 +113,11 @@ class Hyperparameters:
         return sorted(int(epoch) for epoch in (self.lr_scheduler_step or "").split(",") if epoch.strip())
 
     @property
+    def sets_rate(self) -> bool:
+        """Whether the learning rate has an effect: adadelta finds its own step sizes."""
+        return self.optimizer != "adadelta"
+
+    @property
     def counts_classes(self) -> bool:
         """Whether loss or crops depend on how often classes occur."""
         return bool(self.rare_crops) or isinstance(self.class_weights, str)
@@ -159,7 +164,9 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
             if name in values:
                 LOG.warning("%s has no effect: %s %s", name, settled["algorithm"], reason)
             settled[name] = None
-    if "_overlap" in values and settled["_window"] is None:
+        elif values.get(name, entry.get("default")) != entry.get("default") and (reason := lacking(entry, settled)):
+            LOG.warning("%s has no effect: %s", name, reason)
+    if "_overlap" in values and "_window" not in values:
         LOG.warning("_overlap has no effect without _window")
     return Hyperparameters(
         **{name.lstrip("_"): value for name, value in settled.items() if not properties[name].get("x-no-effect")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,7 @@ def describe_range(entry: Mapping[str, Any]) -> str:
     if "x-range" in entry:
         return str(entry["x-range"])
     if "enum" in entry:
-        *choices, last = map(str, entry["enum"])
-        return ", ".join(choices) + " or " + last
+        return _one_of(entry["enum"])
     if "pattern" in entry:
         return "comma-separated integers"
     if entry["type"] == "object":
@@ -111,6 +110,19 @@ def describe_range(entry: Mapping[str, Any]) -> str:
 def reason_against(entry: Mapping[str, Any], algorithm: str) -> str:
     """Say why a hyperparameter has no effect with this algorithm; an empty text when it has."""
     return str(entry.get("x-not-with", {}).get(algorithm, ""))
+
+
+def lacking(entry: Mapping[str, Any], settled: Mapping[str, Any]) -> str:
+    """Say which other hyperparameter keeps this one from having an effect, by its value; an empty text when none."""
+    for name, values in entry.get("x-only-with", {}).items():
+        if settled[name] not in values:
+            return f"it belongs to {name}={_one_of(values)}, and {name} is {settled[name]}"
+    return ""
+
+
+def _one_of(values: Sequence[Any]) -> str:
+    *others, last = map(str, values)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def allows(entry: Mapping[str, Any], value: Any) -> bool:

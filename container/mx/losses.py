@@ -7,7 +7,6 @@ image alone and counts by the image's mass: on any number of devices, and howeve
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,6 @@ from container.data.reading import IGNORE
 from container.hyperparameters import Hyperparameters
 
 Criterion = Callable[[Any, Any, Any, Any], Any]  # F, logits, labels, class weights or None → sum, shape (1,)
-
-LOG = logging.getLogger(__name__)
 
 _TINY = 1e-7  # below float32's last place beside 1
 
@@ -37,16 +34,6 @@ def choose_criterion(job: Hyperparameters) -> Criterion | None:
     if job.loss == "ce+lovasz":
         return lambda F, logits, labels, weights: _Pixels(F, logits, labels, weights).with_lovasz()
     return lambda F, logits, labels, weights: _Pixels(F, logits, labels, weights).cross_entropy()
-
-
-def explain_loss(job: Hyperparameters) -> None:
-    """Log, once a job, which settings have no effect on its loss."""
-    for name, value, default, needed in (
-        ("_focal_gamma", job.focal_gamma, 2, "focal"),
-        ("_ohem_share", job.ohem_share, 0.25, "ohem"),
-    ):
-        if value != default and job.loss != needed:
-            LOG.warning("%s has no effect: it belongs to _loss=%s, and _loss is %s", name, needed, job.loss)
 
 
 def cross_entropy(F: Any, logits: Any, labels: Any) -> Any:

@@ -58,7 +58,7 @@ def steps_as_gluoncv(hyperparameters: Hyperparameters) -> bool:
 
 def explain_optimizer(job: Hyperparameters, devices: int) -> None:
     """Log, once a job, what the optimizer makes of settings that do not act as one would think."""
-    if job.optimizer == "adadelta":
+    if not job.sets_rate:
         LOG.warning("adadelta sets its own step sizes: learning_rate and lr_scheduler have no effect on it")
     if job.optimizer == "rmsprop" and job.rmsprop_centered:
         LOG.info("rmsprop in its centred form: gamma1=%s, and gamma2=%s as momentum", job.gamma1, job.gamma2)

@@ -67,7 +67,7 @@ class Fit:
         """
         progress = self._progress
         self._teller.log("LRScheduler setup: iters per epoch: %d, num_epochs %d", progress.iterations, self._job.epochs)
-        self._count_classes(train)
+        self._count_classes(train, self._job.epochs - progress.epoch)
         try:
             try:
                 self._epochs(train, validation)
@@ -138,7 +138,7 @@ class Fit:
         progress.trained = True
         self._trainer.flush(self._step_rate(progress.iteration - 1))
         self._trainer.unite()
-        self._count_classes(train)
+        self._count_classes(train, self._job.epochs - progress.epoch - 1)
         self._expect(progress.iteration, progress.samples)
         mean = progress.loss / progress.iteration
         end = time.time()
@@ -205,10 +205,10 @@ class Fit:
         rate = learning_rate(self._job, position) * warmed_up(self._job, self._progress.steps + iteration)
         return rate * self._second_try.factor
 
-    def _count_classes(self, train: Loader) -> None:
+    def _count_classes(self, train: Loader, epochs: int) -> None:
         """Let the loss weigh classes as `_class_weights` says, as soon as it is known how often they occur.
 
-        What hosts have counted is added up, for the choice of rare crops too.
+        What hosts have counted is added up, for the choice of rare crops too. `epochs` are still to come.
         """
         kind = self._job.class_weights
         if self._counted or not self._job.counts_classes:
@@ -219,10 +219,12 @@ class Fit:
             return
         if counts is None:
             LOG.warning(
-                "_class_weights=%s begins after the first pass, which counts the classes of a stream: those of "
-                "channels in File mode are counted before it",
+                "_class_weights=%s %s: it counts the classes of a stream; those of channels in File mode are counted "
+                "before it, and a list of weights needs no count",
                 kind,
+                "begins after the first pass" if epochs > 1 else "has no effect in the only pass",
             )
+        if counts is None or epochs < 1:
             return
         weights = counts.weights(kind)
         self._trainer.weigh_classes(weights)

@@ -99,7 +99,6 @@ def train(
     Returns False when it was stopped before anything was trained; then it has left no model.
     """
     from container.mx.devices import choose_devices, settle_precision
-    from container.mx.losses import explain_loss
     from container.mx.optimizer import explain_optimizer
     from container.mx.room import check_room
     from container.mx.start import start_network
@@ -125,7 +124,6 @@ def train(
     if not hosts.first:
         return Fit(trainer, job, hosts, keeper, progress).run(loaders["train"], loaders["validation"])
     explain_optimizer(job, all_devices)
-    explain_loss(job)
     explain_schedule(job, progress.iterations)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     reporter = Reporter(environment, job, loaders, _list_devices(hosts, devices))

@@ -35,7 +35,7 @@ def warmed_up(hyperparameters: Hyperparameters, step: int) -> float:
 
 def explain_schedule(job: Hyperparameters, iterations: int) -> None:
     """Log, once a job, which settings cannot do what they say in epochs of so many iterations."""
-    if job.warmup_iterations > iterations * job.epochs:
+    if job.warmup_iterations > iterations * job.epochs and job.sets_rate:
         LOG.warning(
             "_warmup_iterations=%d is more than the %d iterations of all %d epochs: learning_rate is never reached; "
             "lower it",
@@ -51,7 +51,16 @@ def explain_schedule(job: Hyperparameters, iterations: int) -> None:
             iterations,
         )
     scores, needed = (job.epochs - 1) // job.validation_interval, max(1, job.early_stopping_patience) + 1
-    if job.early_stopping and scores < needed:
+    least = job.early_stopping_min_epochs
+    if job.early_stopping and scores * job.validation_interval < least:
+        LOG.warning(
+            "early_stopping has no effect: the last score before the last epoch is that of epoch %d of %d, and "
+            "early_stopping_min_epochs is %d; raise epochs, or lower early_stopping_min_epochs",
+            scores * job.validation_interval,
+            job.epochs,
+            least,
+        )
+    elif job.early_stopping and scores < needed:
         LOG.warning(
             "early_stopping has no effect: there are %d scores before the last epoch, and it takes %d to see that they "
             "no longer improve; raise epochs, or lower early_stopping_patience or _validation_interval",

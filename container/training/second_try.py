@@ -33,15 +33,20 @@ class SecondTry:
         """What the learning rate is multiplied with."""
         return RETRY_FACTOR if self._progress.lowered else 1.0
 
+    @property
+    def _wanted(self) -> bool:
+        job = self._job
+        return job.on_divergence == "retry" and job.sets_rate and not self._progress.lowered
+
     def prepare(self) -> None:
         """Remember, before an epoch, the weights that it begins with, where the job may have to return to them."""
-        if self._job.on_divergence == "retry" and not self._progress.lowered:
+        if self._wanted:
             self._return = None if self._progress.best else self._trainer.copy_weights()
 
     def begin(self, error: Diverged, train: Loader) -> None:
         """Go back to the best weights, once, with a lower learning rate; raises the error where that is not wanted."""
         progress = self._progress
-        if self._job.on_divergence != "retry" or progress.lowered:
+        if not self._wanted:
             raise error
         epoch = progress.epoch
         if best := progress.best:
@@ -70,7 +75,10 @@ class SecondTry:
         """Keep the best model of a job that diverged late; raises ClientError when there is none."""
         epoch, best = self._progress.epoch, self._progress.best
         rate = f"{self._job.learning_rate}" + (f" times {RETRY_FACTOR}" if self._progress.lowered else "")
-        told = f"training diverged in epoch {epoch} ({error}): lower learning_rate, which is {rate}"
+        remedy = f"lower learning_rate, which is {rate}"
+        if not self._job.sets_rate:
+            remedy = "take another optimizer than adadelta, which has no learning rate to lower"
+        told = f"training diverged in epoch {epoch} ({error}): {remedy}"
         if best is None:
             raise ClientError(told) from error
         LOG.error("%s. THE JOB ENDS HERE, with the best weights, those of epoch %d, as its model", told, best["epoch"])

@@ -641,3 +641,31 @@ def test_a_stream_is_counted_once_and_resumed_with_its_counts(
     assert "begins after the first pass" not in caplog.text and "_class_weights=balanced: 0: " in caplog.text
     assert resumed.first_pixels == expected.first_pixels[2:]
     assert_same(root, resumed, undisturbed, expected)
+
+
+def test_weights_that_no_step_would_have_are_not_announced(
+    tmp_path: Path, start: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_samples = story.open_samples
+    monkeypatch.setattr(story, "open_samples", lambda *arguments: Stream(open_samples(*arguments)))
+    with caplog.at_level(logging.INFO):
+        start(lay_out(tmp_path, epochs="1", _class_weights="balanced"))
+    assert "_class_weights=balanced has no effect in the only pass" in caplog.text
+    assert "_class_weights=balanced: 0: " not in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(story, "open_samples", open_samples)
+    with caplog.at_level(logging.INFO):
+        start(lay_out(tmp_path / "files", epochs="1", _class_weights="balanced"))
+    assert "_class_weights=balanced: 0: " in caplog.text  # counted before the pass
+
+
+def test_a_retry_that_would_change_nothing_is_not_made(
+    tmp_path: Path, start: Callable[..., Outcome], networks: list[TinyNetwork], caplog: pytest.LogCaptureFixture
+) -> None:
+    def each(number: int, outcome: Outcome) -> None:
+        networks[-1].head[1].weight.data()[:] = math.nan
+
+    told = r"^training diverged in epoch 0 \(the loss is nan\): take another optimizer than adadelta"
+    with pytest.raises(ClientError, match=told):
+        start(lay_out(tmp_path, optimizer="adadelta", _on_divergence="retry"), each)
+    assert "IT GOES ON" not in caplog.text

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mxnet import autograd, gluon
 
-from container.mx.losses import choose_criterion, explain_loss
+from container.mx.losses import choose_criterion
 from tests.mx import tiny
 
 WEIGHTS = [0.5, 1.0, 4.0]
@@ -171,19 +171,3 @@ def test_weights_that_come_later_count_from_then_on() -> None:
     given = tiny.tiny_trainer(tiny.cpus(2), tiny.tiny_job(_class_weights=[0, 0, 3]))
     given.set_own_weights(later.own_weights())
     assert tiny.train(later, [tiny.batch(4)], 1) == pytest.approx(tiny.train(given, [tiny.batch(4)], 1), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ({}, ""),
-        ({"_loss": "focal", "_focal_gamma": 1}, ""),
-        ({"_focal_gamma": 1}, "_focal_gamma has no effect: it belongs to _loss=focal, and _loss is ce"),
-        ({"_ohem_share": 1}, "_ohem_share has no effect: it belongs to _loss=ohem, and _loss is ce"),
-    ],
-)
-def test_a_setting_of_another_loss_is_said_to_have_no_effect(
-    caplog: pytest.LogCaptureFixture, settings: dict[str, Any], told: str
-) -> None:
-    explain_loss(tiny.tiny_job(**settings))
-    assert [record.getMessage() for record in caplog.records] == ([told] if told else [])

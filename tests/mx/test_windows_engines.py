@@ -155,7 +155,7 @@ def test_graphs_say_what_their_windows_are(network: SegmentationNetwork, model_d
 
 
 def test_fcn_needs_no_windows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    job = load({"num_classes": 2, "num_training_samples": 1, "_window": "256"})
+    job = load({"num_classes": 2, "num_training_samples": 1, "_window": "256", "_overlap": "0.5"})
     assert job.windows is None
     assert caplog.messages == ["_window has no effect: fcn computes large images in tiles, exactly"]
     caplog.clear()

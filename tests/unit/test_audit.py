@@ -582,3 +582,16 @@ def test_classes_of_files_can_be_counted_before_the_first_pass(make_job: JobFact
     audit.count_classes("train", threading.Event())
     # four annotations of 40 × 48, a quarter of the first class
     assert audit.class_counts("train") == ClassCounts([4 * 480, 4 * 1440], [4 * 1920] * 2)
+
+
+def test_samples_that_will_be_skipped_are_not_counted(make_job: JobFactory) -> None:
+    root = make_job(train=5, _max_bad_records="2")
+    repaint(root, "train", halves(0, 1))
+    (root / "input/data/train/train-0.jpg").write_bytes(b"no image")
+    path = root / "input/data/train_annotation/train-1.png"
+    beyond = np.asarray(Image.open(path)).copy()
+    beyond[0, 0] = 9
+    Image.fromarray(beyond).save(path)
+    _, _, audit = opened(root)
+    audit.count_classes("train", threading.Event())
+    assert audit.class_counts("train") == ClassCounts([3 * 480, 3 * 1440], [3 * 1920] * 2)

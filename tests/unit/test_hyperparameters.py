@@ -229,3 +229,43 @@ def test_what_has_no_effect_is_accepted_and_said_once(caplog: pytest.LogCaptureF
 
 def test_the_audits_default_is_left_to_the_input_mode() -> None:
     assert (load(REQUIRED).audit, load(REQUIRED).exif_orientation) == (None, "auto")
+
+
+STEPPED = "optimizer=sgd, adam, rmsprop, nag, adagrad or adamw"
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed", "there"),
+    [
+        ({"_focal_gamma": 1}, "_loss=focal", "_loss is ce"),
+        ({"_ohem_share": 1}, "_loss=ohem", "_loss is ce"),
+        ({"momentum": 0.5, "optimizer": "adam"}, "optimizer=sgd or nag", "optimizer is adam"),
+        ({"weight_decay": 0.1, "optimizer": "nag"}, "optimizer=sgd or adamw", "optimizer is nag"),
+        ({"gamma1": 0.5}, "optimizer=rmsprop", "optimizer is sgd"),
+        ({"lr_scheduler_step": "3"}, "lr_scheduler=step", "lr_scheduler is poly"),
+        ({"early_stopping_patience": 2}, "early_stopping=True", "early_stopping is False"),
+        ({"_on_divergence": "retry", "optimizer": "adadelta"}, STEPPED, "optimizer is adadelta"),
+        ({"_quantize_tolerance": 0.5, "_quantize": "False"}, "_quantize=auto or True", "_quantize is False"),
+    ],
+)
+def test_a_setting_that_another_makes_idle_is_said_to_have_no_effect(
+    caplog: pytest.LogCaptureFixture, settings: dict[str, Any], needed: str, there: str
+) -> None:
+    load({**REQUIRED, **settings})
+    assert caplog.messages == [f"{next(iter(settings))} has no effect: it belongs to {needed}, and {there}"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_loss": "focal", "_focal_gamma": 1},
+        {"optimizer": "adam", "momentum": 0.9},  # the default
+        {"optimizer": "nag", "momentum": 0.5},
+        {"_quantize": True, "_quantize_tolerance": 0.5},
+    ],
+)
+def test_a_setting_that_acts_or_changes_nothing_is_not_told(
+    caplog: pytest.LogCaptureFixture, settings: dict[str, Any]
+) -> None:
+    load({**REQUIRED, **settings})
+    assert not caplog.messages

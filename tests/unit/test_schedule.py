@@ -79,6 +79,10 @@ def test_the_rate_rises_linearly_during_the_warm_up() -> None:
         ({"_warmup_iterations": 920}, "_warmup_iterations=920 is more than the 910 iterations of all 10 epochs"),
         ({"_accumulate": 92}, "_accumulate=92 is more than the 91 iterations of an epoch"),
         ({"early_stopping": True, "_validation_interval": 3}, "early_stopping has no effect: there are 3 scores"),
+        ({"early_stopping": True, "early_stopping_min_epochs": 10}, "early_stopping has no effect: the last score"),
+        ({"early_stopping": True, "early_stopping_min_epochs": 9}, ""),
+        ({"early_stopping_min_epochs": 10}, ""),
+        ({"_warmup_iterations": 920, "optimizer": "adadelta"}, ""),
         ({"_warmup_iterations": 910, "_accumulate": 91, "early_stopping": True}, ""),
         ({"_validation_interval": 20}, ""),
     ],
@@ -86,6 +90,8 @@ def test_the_rate_rises_linearly_during_the_warm_up() -> None:
 def test_what_a_job_is_too_short_for_is_told(
     changes: dict[str, object], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    explain_schedule(load({**REQUIRED, **changes}), 91)
+    job = load({**REQUIRED, **changes})
+    caplog.clear()
+    explain_schedule(job, 91)
     messages = [record.getMessage() for record in caplog.records]
     assert [message[: len(told)] for message in messages] == ([told] if told else [])

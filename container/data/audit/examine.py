@@ -72,17 +72,23 @@ def examine_pairs(
 
 
 def count_classes(samples: FileSamples, job: Hyperparameters, stop: threading.Event) -> ClassCounts:
-    """Count how often each class occurs, from all annotations and nothing else.
+    """Count how often each class occurs, from all annotations.
 
-    One that cannot be read counts for nothing: the pass that trains on it says so. Ends early once `stop` is set.
+    With `_max_bad_records` photographs are opened, too: samples that training will skip count for nothing. Without,
+    one such ends the job; the pass that comes upon it says so. Ends early once `stop` is set.
     """
+
+    def read(sample: FileSample) -> Array:
+        if job.max_bad_records:
+            return examine_sample(sample, samples.label_map, job.num_classes, job.exif_orientation).reading.label_counts
+        annotation = decode_annotation(sample.read_annotation())
+        return samples.label_map.interpret(annotation, job.num_classes, sample.colour_map).label_counts
 
     def count(sample: FileSample) -> Array:
         labels = np.zeros(256, np.int64)
         if not stop.is_set():
             with contextlib.suppress(OSError, ClientError, DecodeError):
-                annotation = decode_annotation(sample.read_annotation())
-                labels = samples.label_map.interpret(annotation, job.num_classes, sample.colour_map).label_counts
+                labels = read(sample)
         return labels[: job.num_classes]
 
     pixels, within = np.zeros(job.num_classes, np.int64), np.zeros(job.num_classes, np.int64)
