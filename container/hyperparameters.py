@@ -164,7 +164,7 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
             if name in values:
                 LOG.warning("%s has no effect: %s %s", name, settled["algorithm"], reason)
             settled[name] = None
-        elif values.get(name, entry.get("default")) != entry.get("default") and (reason := lacking(entry, settled)):
+        elif settled[name] != defaults[name] and (reason := lacking(entry, settled)):
             LOG.warning("%s has no effect: %s", name, reason)
     if "_overlap" in values and "_window" not in values:
         LOG.warning("_overlap has no effect without _window")

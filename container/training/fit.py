@@ -224,11 +224,10 @@ class Fit:
                 kind,
                 "begins after the first pass" if epochs > 1 else "has no effect in the only pass",
             )
-        if counts is None or epochs < 1:
-            return
-        weights = counts.weights(kind)
-        self._trainer.weigh_classes(weights)
-        LOG.info("_class_weights=%s: %s", kind, ", ".join(f"{n}: {weight:.4g}" for n, weight in enumerate(weights)))
+        elif epochs > 0:
+            weights = counts.weights(kind)
+            self._trainer.weigh_classes(weights)
+            LOG.info("_class_weights=%s: %s", kind, ", ".join(f"{n}: {weight:.4g}" for n, weight in enumerate(weights)))
 
     def _at_update(self, made: int) -> bool:
         """Whether so many steps of an epoch are a moment for a checkpoint, which holds what one host has gathered.

@@ -51,14 +51,14 @@ def explain_schedule(job: Hyperparameters, iterations: int) -> None:
             iterations,
         )
     scores, needed = (job.epochs - 1) // job.validation_interval, max(1, job.early_stopping_patience) + 1
-    least = job.early_stopping_min_epochs
-    if job.early_stopping and scores * job.validation_interval < least:
+    last = scores * job.validation_interval
+    if job.early_stopping and last < job.early_stopping_min_epochs:
         LOG.warning(
             "early_stopping has no effect: the last score before the last epoch is that of epoch %d of %d, and "
             "early_stopping_min_epochs is %d; raise epochs, or lower early_stopping_min_epochs",
-            scores * job.validation_interval,
+            last,
             job.epochs,
-            least,
+            job.early_stopping_min_epochs,
         )
     elif job.early_stopping and scores < needed:
         LOG.warning(

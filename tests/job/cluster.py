@@ -44,17 +44,11 @@ def address(root: Path) -> str:
 
 
 STARTED: list[subprocess.Popen[str]] = []
-PLAIN = f"""
+BEGINNING = f"""
 import sys; sys.path.insert(0, {str(PROGRAM)!r})
 from container.training.stopping import stop_on_sigterm
 stop = stop_on_sigterm()
 from container.training.job import main
-sys.exit(main(stop))
-"""
-# several CPU contexts
-CONTEXTS = """
-import mxnet as mx, container.mx.devices as devices
-devices.choose_devices = lambda: [mx.cpu(number) for number in range(DEVICES)]
 """
 # nothing by which parts of a batch tell from the whole: batch statistics, dropout
 EXACT = """
@@ -101,12 +95,24 @@ if (root / "sharded").exists():
 """
 
 
+def program(*changes: str) -> str:
+    """The program `train` with changes to it, lines of Python each."""
+    return "".join((BEGINNING, *changes, "sys.exit(main(stop))"))
+
+
+def on_contexts(count: int) -> str:
+    """Let the program train on so many CPU contexts."""
+    return f"""
+import mxnet as mx, container.mx.devices as devices
+devices.choose_devices = lambda: [mx.cpu(number) for number in range({count})]
+"""
+
+
 def start(root: Path, devices: int = 0, feeder: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
     """Start a host on one thread; with `devices`, on so many CPU contexts and with `EXACT`."""
-    head, tail = PLAIN.rsplit("sys.exit", 1)
-    exact = f"DEVICES = {devices}{CONTEXTS}{EXACT}{SPOILT}" if devices else ""
+    exact = [on_contexts(devices), EXACT, SPOILT] if devices else []
     process = subprocess.Popen(
-        [*feeder, sys.executable, "-c", f"{head}{STREAMED}{exact}sys.exit{tail}"],
+        [*feeder, sys.executable, "-c", program(STREAMED, *exact)],
         cwd=PROGRAM,
         stdout=(root / "log").open("w"),
         stderr=subprocess.STDOUT,

@@ -18,7 +18,7 @@ import mxnet as mx
 import numpy as np
 
 from tests.conftest import PROGRAM, job_factory
-from tests.job.cluster import CONTEXTS, PLAIN
+from tests.job.cluster import on_contexts, program
 
 SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 TIMES = ("_seconds", "_throughput")
@@ -33,12 +33,10 @@ def lay_out(root: Path, **changes: Any) -> Path:
 
 def start(root: Path, *wrapper: str, devices: int = 1) -> subprocess.Popen[str]:
     """Start the job on one thread, and on so many CPU contexts: there, equal work gives equal weights."""
-    head, tail = PLAIN.rsplit("sys.exit", 1)
-    several = ["-c", f"{head}DEVICES = {devices}{CONTEXTS}sys.exit{tail}"]
-    program = [str(PROGRAM / "train")] if devices == 1 else several
+    train = [str(PROGRAM / "train")] if devices == 1 else ["-c", program(on_contexts(devices))]
     variables = {"SAGEMAKER_BASE_DIR": str(root), "OMP_NUM_THREADS": "1", "TRAINING_JOB_NAME": "job"}
     return subprocess.Popen(
-        [*wrapper, sys.executable, *program],
+        [*wrapper, sys.executable, *train],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -601,11 +601,16 @@ class Stream:
             yield PipeSample(sample.name, *sample.read())
 
 
+def stream_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let jobs take their channels for streams."""
+    open_samples = story.open_samples
+    monkeypatch.setattr(story, "open_samples", lambda *arguments: Stream(open_samples(*arguments)))
+
+
 def test_a_stream_is_resumed_at_the_beginning_of_its_pass_with_what_was_left_over(
     tmp_path: Path, start: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    open_samples = story.open_samples
-    monkeypatch.setattr(story, "open_samples", lambda *arguments: Stream(open_samples(*arguments)))
+    stream_samples(monkeypatch)
     undisturbed = lay_out(tmp_path / "undisturbed")
     expected = start(undisturbed)
     root = lay_out(tmp_path / "job", _checkpoint_minutes="0")
@@ -628,8 +633,7 @@ def test_a_stream_is_resumed_at_the_beginning_of_its_pass_with_what_was_left_ove
 def test_a_stream_is_counted_once_and_resumed_with_its_counts(
     tmp_path: Path, start: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    open_samples = story.open_samples
-    monkeypatch.setattr(story, "open_samples", lambda *arguments: Stream(open_samples(*arguments)))
+    stream_samples(monkeypatch)
     settings = {**RECIPE, "_checkpoint_minutes": "0", "_augmentation": "default", "_rare_crops": "1"}
     undisturbed, root = (lay_out(tmp_path / name, **settings) for name in ("undisturbed", "job"))
     expected = start(undisturbed)
@@ -646,26 +650,22 @@ def test_a_stream_is_counted_once_and_resumed_with_its_counts(
 def test_weights_that_no_step_would_have_are_not_announced(
     tmp_path: Path, start: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    open_samples = story.open_samples
-    monkeypatch.setattr(story, "open_samples", lambda *arguments: Stream(open_samples(*arguments)))
-    with caplog.at_level(logging.INFO):
-        start(lay_out(tmp_path, epochs="1", _class_weights="balanced"))
+    settings = {"epochs": "1", "_class_weights": "balanced"}
+    with caplog.at_level(logging.INFO), monkeypatch.context() as patched:
+        stream_samples(patched)
+        start(lay_out(tmp_path, **settings))
     assert "_class_weights=balanced has no effect in the only pass" in caplog.text
     assert "_class_weights=balanced: 0: " not in caplog.text
     caplog.clear()
-    monkeypatch.setattr(story, "open_samples", open_samples)
     with caplog.at_level(logging.INFO):
-        start(lay_out(tmp_path / "files", epochs="1", _class_weights="balanced"))
+        start(lay_out(tmp_path / "files", **settings))
     assert "_class_weights=balanced: 0: " in caplog.text  # counted before the pass
 
 
 def test_a_retry_that_would_change_nothing_is_not_made(
     tmp_path: Path, start: Callable[..., Outcome], networks: list[TinyNetwork], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def each(number: int, outcome: Outcome) -> None:
-        networks[-1].head[1].weight.data()[:] = math.nan
-
     told = r"^training diverged in epoch 0 \(the loss is nan\): take another optimizer than adadelta"
     with pytest.raises(ClientError, match=told):
-        start(lay_out(tmp_path, optimizer="adadelta", _on_divergence="retry"), each)
+        start(lay_out(tmp_path, optimizer="adadelta", _on_divergence="retry"), spoil_at(1, networks))
     assert "IT GOES ON" not in caplog.text
