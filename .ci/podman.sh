@@ -42,10 +42,10 @@ bootstrap() {
     rm -rf "$root"
 }
 
-if ! type podman runc debootstrap > /dev/null; then
+if ! type podman runc debootstrap docker-registry > /dev/null; then
     apt-get update -qq >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        podman runc debootstrap netavark aardvark-dns iptables ca-certificates > "$work/apt.log"
+        podman runc debootstrap netavark aardvark-dns iptables ca-certificates docker-registry > "$work/apt.log"
 fi
 configure
 export CONTAINERS_CONF=$work/containers.conf

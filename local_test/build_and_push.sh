@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Push a built image to Amazon ECR: build_and_push.sh [--dry-run] REGION NAME [IMAGE]
 #
-# Builds IMAGE (semantic-segmentation:gpu; :cpu is the other one) unless it is there, creates the repository NAME if
-# needed, and prints the address to give to an Estimator. --dry-run prints the commands instead; it needs no account.
+# Builds IMAGE (default: semantic-segmentation:gpu, or semantic-segmentation:cpu) if it does not exist, creates the repository
+# NAME if it does not exist, pushes, checks the manifest in the registry, and prints the image URI. --dry-run prints the commands
+# and needs no account. REGISTRY=localhost:5000 pushes to a registry on this machine, without AWS.
 set -euo pipefail
 
 usage() {
@@ -41,30 +42,56 @@ run() {
     fi
 }
 
+# Stop with the reason and the fix if SageMaker AI cannot use the pushed image.
+check_manifest() {
+    local problem
+    if ! problem=$(python3 local_test/check_manifest.py "$image_uri" 2>&1); then
+        echo "$0: $problem" >&2
+        exit 1
+    fi
+}
+
+password=
 if [ -n "$dry_run" ]; then
     engine=docker account=123456789012
 else
-    engine=$(container_engine)
-    command -v aws > /dev/null || { echo "$0: the AWS command line is missing: install awscli" >&2; exit 1; }
+    engine=$(container_engine buildah)
+    command -v python3 > /dev/null || { echo "$0: python3 is missing. Install Python 3." >&2; exit 1; }
+fi
+if [ -z "${REGISTRY:-}" ] && [ -z "$dry_run" ]; then
+    command -v aws > /dev/null || { echo "$0: the AWS CLI is missing. Install awscli." >&2; exit 1; }
     account=$(aws sts get-caller-identity --query Account --output text)
 fi
 domain=amazonaws.com
 case $region in cn-*) domain=amazonaws.com.cn ;; esac
-registry=$account.dkr.ecr.$region.$domain
-address=$registry/$name:$tag
+registry=${REGISTRY:-$account.dkr.ecr.$region.$domain}
+image_uri=$registry/$name:$tag
 
-if [ -n "$dry_run" ] || ! "$engine" image inspect "$image" > /dev/null 2>&1; then
+if [ -n "$dry_run" ] || ! "$engine" inspect --type image "$image" > /dev/null 2>&1; then
     run local_test/build_image.sh "$dockerfile" "$image"
 fi
-if [ -n "$dry_run" ] || ! aws ecr describe-repositories --region "$region" --repository-names "$name" > /dev/null 2>&1; then
-    run aws ecr create-repository --region "$region" --repository-name "$name" \
-        --image-scanning-configuration scanOnPush=true
+if [ -z "${REGISTRY:-}" ]; then
+    if [ -n "$dry_run" ] || ! aws ecr describe-repositories --region "$region" --repository-names "$name" > /dev/null 2>&1; then
+        run aws ecr create-repository --region "$region" --repository-name "$name" \
+            --image-scanning-configuration scanOnPush=true
+    fi
+    if [ -n "$dry_run" ]; then
+        echo "aws ecr get-login-password --region $region | $engine login --username AWS --password-stdin $registry"
+    else
+        password=$(aws ecr get-login-password --region "$region")
+        "$engine" login --username AWS --password-stdin "$registry" <<< "$password"
+    fi
 fi
-if [ -n "$dry_run" ]; then
-    echo "aws ecr get-login-password --region $region | $engine login --username AWS --password-stdin $registry"
-else
-    aws ecr get-login-password --region "$region" | "$engine" login --username AWS --password-stdin "$registry"
+run "$engine" tag "$image" "$image_uri"
+push=(push)
+if [ -z "$dry_run" ] && engine_supports "$engine" push --format; then
+    push+=(--format v2s2) # podman and buildah: an image from before may have an OCI manifest
 fi
-run "$engine" tag "$image" "$address"
-run "$engine" push "$address"
-echo "image_uri=$address"
+case $registry in
+    localhost:* | 127.*) if [ -z "$dry_run" ] && engine_supports "$engine" push --tls-verify; then push+=(--tls-verify=false); fi ;;
+esac
+run "$engine" "${push[@]}" "$image_uri"
+if [ -z "$dry_run" ]; then
+    check_manifest <<< "$password"
+fi
+echo "image_uri=$image_uri"

@@ -23,7 +23,15 @@ engine=$(container_engine buildah)
 revision=$(git describe --always --dirty --abbrev=12 2> /dev/null || echo unknown)
 version=$(sed -n 's/^## \([0-9.]*\) .*/\1/p' CHANGELOG.md | head -n 1)
 pretrained=${PRETRAINED:-resnet-50,resnet-101}
-options=(--build-arg "PRETRAINED=$pretrained" --build-arg "REVISION=$revision" --build-arg "VERSION=$version")
+# SageMaker AI accepts only linux/amd64 images with a Docker manifest. podman and buildah write OCI manifests by default. BuildKit
+# adds attestations, which turn the manifest into an OCI index, and its default media types depend on the image store.
+options=(--platform linux/amd64)
+if engine_supports "$engine" build --format; then
+    options+=(--format docker)
+elif engine_supports "$engine" build --provenance; then
+    options+=(--provenance=false --sbom=false --output "type=docker,oci-mediatypes=false")
+fi
+options+=(--build-arg "PRETRAINED=$pretrained" --build-arg "REVISION=$revision" --build-arg "VERSION=$version")
 for name in PRETRAINED_MIRROR BASE_IMAGE http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
     if [ -n "${!name:-}" ]; then
         options+=(--build-arg "$name=${!name}")

@@ -13,3 +13,8 @@ container_engine() {
     echo "$0: no container engine answers: start docker, or install podman" >&2
     return 1
 }
+
+# Succeed if a command of the engine has an option: engine_supports ENGINE COMMAND OPTION
+engine_supports() {
+    [[ $("$1" "$2" --help 2>&1) == *" $3 "* ]]
+}

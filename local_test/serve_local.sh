@@ -22,7 +22,7 @@ if [ "$SERVE_UI" = 1 ]; then
     echo "$0: once the model is loaded, try it at http://localhost:$port/" >&2
 fi
 if [ -n "$image" ]; then
-    exec "$(container_engine)" run --rm -p "$port:8080" -e SERVE_UI -v "$test_dir/serve/model:/opt/ml/model:ro" "$image" serve
+    exec "$(container_engine)" run --rm -p "$port:8080" -e SERVE_UI -v "$test_dir/serve/model:/opt/ml/model:ro,z" "$image" serve
 fi
 need_environment
 export SAGEMAKER_BASE_DIR=$test_dir/serve SAGEMAKER_BIND_TO_PORT=$port

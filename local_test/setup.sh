@@ -16,7 +16,9 @@ find_python() {
 }
 
 if [ "$(uname -sm)" != "Linux x86_64" ]; then
-    echo "setup: MXNet 1.9.1 comes for Linux on x86_64 only, this is $(uname -sm): use the images" >&2
+    echo "setup: MXNet 1.9.1 exists only for Linux on x86-64. This machine is $(uname -sm). Do one of the following:" >&2
+    echo "  (1) Use a Linux machine with an x86-64 processor. Graviton and Apple Silicon are not supported." >&2
+    echo "  (2) Build the container image with make image-cpu. It is always for linux/amd64: Docker Desktop emulates that." >&2
     exit 1
 fi
 if ! python=$(find_python ", ensurepip, venv"); then

@@ -23,7 +23,7 @@ rm -rf "$test_dir/model" "$test_dir/output" "$test_dir/model.tar.gz"
 mkdir -p "$test_dir/model" "$test_dir/output/data"
 
 if [ -n "$image" ]; then
-    job=("$(container_engine)" run --rm -v "$test_dir:/opt/ml" "$image" train)
+    job=("$(container_engine)" run --rm -v "$test_dir:/opt/ml:z" "$image" train)
 else
     job=(env "SAGEMAKER_BASE_DIR=$test_dir" "$python" train)
 fi

@@ -14,7 +14,7 @@ CHECK = "MXNetError: CUDA: Check failed: e == cudaSuccess || e == cudaErrorCudar
 @pytest.mark.parametrize(
     ("text", "kind", "said"),
     [
-        ("no kernel image is available for execution on the device", ClientError, "not for Hopper or later (p5)"),
+        ("no kernel image is available for execution on the device", ClientError, "excludes P2 (3.7), and Hopper"),
         ("device kernel image is invalid", ClientError, "compute capability 5.0 to 8.9"),
         ("the provided PTX was compiled with an unsupported toolchain.", ClientError, "compute capability"),
         ("out of memory", ClientError, "lower mini_batch_size or crop_size"),

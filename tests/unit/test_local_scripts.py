@@ -118,10 +118,10 @@ def test_image_is_run_as_the_platform_runs_it(tree: Path) -> None:
     job = put_input(tree)
     answer = run(tree, "train_local.sh", "my-image:1", **engine(tree))
     assert answer.returncode == 0, answer.stderr
-    assert (tree / "call").read_text().split() == ["run", "--rm", "-v", f"{job}:/opt/ml", "my-image:1", "train"]
+    assert (tree / "call").read_text().split() == ["run", "--rm", "-v", f"{job}:/opt/ml:z", "my-image:1", "train"]
     answer = run(tree, "serve_local.sh", "my-image:1", PORT="9001", **engine(tree))
     assert answer.returncode == 0, answer.stderr
-    mount = f"{job}/serve/model:/opt/ml/model:ro"
+    mount = f"{job}/serve/model:/opt/ml/model:ro,z"
     options = ["-p", "9001:8080", "-e", "SERVE_UI", "-v", mount]
     assert (tree / "call").read_text().split() == ["run", "--rm", *options, "my-image:1", "serve"]
 
@@ -252,6 +252,7 @@ class Setup:
 
     def add(self, name: str, script: str) -> None:
         path = self.root / "bin" / name
+        path.unlink(missing_ok=True)  # it can be a link to the tool of this machine
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
@@ -295,3 +296,11 @@ def test_setup_takes_the_python_it_is_given(setup: Setup) -> None:
     answer = setup.run(PYTHON="/no/python")
     assert answer.returncode == 1
     assert "no Python 3.10 or 3.11 found as /no/python" in answer.stderr
+
+
+def test_setup_on_arm64_names_the_container_image(setup: Setup) -> None:
+    setup.add("uname", "echo Darwin arm64")
+    done = setup.run()
+    assert done.returncode == 1
+    assert "exists only for Linux on x86-64. This machine is Darwin arm64." in done.stderr
+    assert "make image-cpu" in done.stderr and "linux/amd64" in done.stderr
