@@ -19,7 +19,8 @@ _MARK = re.compile(r"(?m)^<!-- rendered by: (?P<command>.+) -->\n(?P<rendered>(?
 
 def pages() -> list[Path]:
     """List the pages that a person reads."""
-    return [*sorted(PROGRAM.glob("*.md")), *sorted((PROGRAM / "docs").glob("*.md")), PROGRAM / "pretrained/README.md"]
+    folders = (".", "docs", "benchmarks")
+    return [*(page for name in folders for page in sorted((PROGRAM / name).glob("*.md"))), PROGRAM / "pretrained/README.md"]
 
 
 def render(text: str) -> str:
