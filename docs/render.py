@@ -20,7 +20,8 @@ _MARK = re.compile(r"(?m)^<!-- rendered by: (?P<command>.+) -->\n(?P<rendered>(?
 def pages() -> list[Path]:
     """List the pages that a person reads."""
     folders = (".", "docs", "benchmarks")
-    return [*(page for name in folders for page in sorted((PROGRAM / name).glob("*.md"))), PROGRAM / "pretrained/README.md"]
+    found = [page for name in folders for page in sorted((PROGRAM / name).glob("*.md"))]
+    return [*found, PROGRAM / "pretrained/README.md"]
 
 
 def render(text: str) -> str:

@@ -30,7 +30,7 @@ def test_the_licence_is_whole() -> None:
 
 
 def test_what_only_the_cuda_image_ships_is_named() -> None:
-    rows = table_after(PROGRAM / "THIRD-PARTY.md", "## In the CUDA image, besides")
+    rows = table_after(PROGRAM / "THIRD-PARTY.md", "## Also in the CUDA image")
     told = {name for row in rows for name in row[0].split(", ")}
     lock = PROGRAM / "requirements"
     assert told == names(lock / "gpu.txt") - names(lock / "cpu.txt") - REMOVED
