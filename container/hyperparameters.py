@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -173,17 +174,15 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
     )
 
 
-def markdown_table() -> str:
-    """Render the schema as the README's table of hyperparameters."""
-    rows = ["| name | type, range | default | tunable | meaning |", "| --- | --- | --- | --- | --- |"]
+def markdown_table(group: str) -> str:
+    """Render the hyperparameters of one `x-group` as a table, for the page on hyperparameters."""
+    rows = ["| name | type, range | default | tunable | description |", "| --- | --- | --- | --- | --- |"]
     schema = read_schema()
     for name, entry in schema["properties"].items():
-        default = "required" if name in schema["required"] else entry.get("default", "–")
-        notes = " *Ours, not the built-in's.*" if entry.get("x-extension") else ""
-        rows.append(
-            f"| `{name}` | {describe_range(entry)} | {default} | {'yes' if entry.get('x-tunable') else ''} "
-            f"| {entry['description']}{notes} |"
-        )
+        if entry["x-group"] == group:
+            default = "required" if name in schema["required"] else entry.get("default", "–")
+            tunable = "yes" if entry.get("x-tunable") else ""
+            rows.append(f"| `{name}` | {describe_range(entry)} | {default} | {tunable} | {entry['description']} |")
     return "\n".join(rows)
 
 
@@ -265,4 +264,4 @@ def _unknown(name: str, schema: Mapping[str, Any], owner: str = "") -> str:
 
 
 if __name__ == "__main__":
-    print(markdown_table())
+    print(markdown_table(sys.argv[1]))
