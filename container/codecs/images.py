@@ -68,6 +68,12 @@ class Annotation:
     levels: int = 256
 
     @property
+    def bits(self) -> int:
+        """Bit depth of `pixels`: 1, 2, 4, 8 or 16."""
+        assert self.pixels is not None
+        return self.levels.bit_length() - 1 if self.pixels.dtype == np.uint8 else 16
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Height and width."""
         array = self.colours if self.pixels is None else self.pixels
