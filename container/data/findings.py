@@ -38,6 +38,7 @@ class Seen:
     is_ambiguous: bool = False  # it was not, though its size would be right either way
     notes: tuple[str, ...] = ()
     digest: bytes | None = None
+    sample_counts: Array | None = None  # of a 16-bit image: how often each sample occurs, (65536,)
 
 
 class BadSample(ClientError):
@@ -103,6 +104,8 @@ class Findings:
         self.repaired: list[str] = []  # whose ids contradicted Ground Truth's colours
         self.palettes: dict[int, dict[int, list[str]]] = {}  # names by palette index and the colour shown for it
         self.depths: dict[int, Depth] = {}  # gray annotations by bits
+        self.deep: list[str] = []  # images of 16 bits
+        self.sample_counts: Array = np.zeros(0, np.int64)  # how often each of their samples occurs, (65536,)
         self._lock = threading.Lock()
 
     def add(self, seen: Seen) -> None:
@@ -120,6 +123,9 @@ class Findings:
             self._note_palette(seen, present)
             if (bits := seen.reading.bits) is not None:
                 self.depths.setdefault(bits, Depth()).add(seen.name, seen.reading, _VALUES)
+            if seen.sample_counts is not None:
+                self.deep.append(seen.name)
+                self.sample_counts = seen.sample_counts + (self.sample_counts if len(self.deep) > 1 else 0)
             self.notes += [f"{seen.name}: {note}" for note in seen.notes]
             if seen.digest:
                 self.digests.setdefault(seen.digest, []).append(seen.name)
@@ -149,7 +155,7 @@ class Findings:
         """Put names in order, which come as the threads are done."""
         for names in (self.unlabelled, self.mostly_ignored, self.turned, self.unturned, self.small, self.notes):
             names.sort()
-        for names in (self.repaired, *self.digests.values()):
+        for names in (self.deep, self.repaired, *self.digests.values()):
             names.sort()
         for colours in self.palettes.values():
             for names in colours.values():

@@ -17,7 +17,7 @@ from container.data.audit.errors import find_errors, find_mixed_depths
 from container.data.audit.examine import count_classes, examine_pairs
 from container.data.audit.faults import Fault, raise_faults
 from container.data.audit.table import draw_table, summarize
-from container.data.audit.warnings import find_warnings
+from container.data.audit.warnings import find_warnings, odd_range
 from container.data.class_counts import ClassCounts
 from container.data.class_names import known_classes
 from container.data.depths import Depths
@@ -185,7 +185,10 @@ class Audit:
         if not complete:  # a sample shows what is broken, not what is absent
             self._errors = [fault for fault in self._errors if fault.kind not in ("classes", "label map")]
         is_all = judged.keys() == self._samples.keys()
-        warnings = find_warnings(judged, names, self._job, self._stop, is_all) if complete else []
+        if complete:
+            warnings = find_warnings(judged, names, self._job, self._stop, is_all)
+        else:
+            warnings = list(odd_range(judged, self._job, is_all=False))  # it is better known before the first epoch
         warnings += self._unknown_classes()
         self._write(judged, names, warnings)
         LOG.info("%s: %s", title, summarize(self._errors, warnings, self._path))

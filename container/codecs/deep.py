@@ -1,0 +1,41 @@
+"""16-bit samples of PNG images, and their scaling to 8 bits."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from container.arrays import Array, Uint8Array
+from container.codecs.pieces import Pieces
+from container.image_range import Range
+
+_BAND = 2**20  # samples that are scaled at a time
+
+
+def decode_samples(picture: Pieces) -> Array:
+    """Decode a valid 16-bit PNG to uint16 gray (H, W) or RGB (H, W, 3); alpha is dropped."""
+    samples = cv2.imdecode(np.frombuffer(b"".join(picture), np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples.ndim == 3:
+        samples = samples[:, :, 2::-1]
+    return samples
+
+
+def scale_table(image_range: Range | None) -> Uint8Array:
+    """Return the 8-bit value of each 16-bit sample, (65536,): without a range its high byte, else rounded half up."""
+    values = np.arange(2**16)
+    if image_range is None:
+        return (values >> 8).astype(np.uint8)
+    low, high = image_range
+    width = high - low
+    return ((2 * 255 * (values.clip(low, high) - low) + width) // (2 * width)).astype(np.uint8)
+
+
+def to_rgb(samples: Array, image_range: Range | None) -> Uint8Array:
+    """Scale samples (H, W) or (H, W, 3) to uint8 RGB (H, W, 3); samples beyond the range are clipped."""
+    table = scale_table(image_range)
+    image = np.empty((*samples.shape[:2], 3), np.uint8)
+    rows = max(1, _BAND // (samples.size // len(samples)))
+    for start in range(0, len(samples), rows):
+        band = table[samples[start : start + rows]]
+        image[start : start + rows] = band if band.ndim == 3 else band[:, :, None]
+    return image
