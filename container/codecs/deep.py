@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 
@@ -30,12 +32,25 @@ def scale_table(image_range: Range | None) -> Uint8Array:
     return ((2 * 255 * (values.clip(low, high) - low) + width) // (2 * width)).astype(np.uint8)
 
 
+def count_samples(samples: Array) -> Array:
+    """Return how often each value occurs, int64 (65536,)."""
+    counts = np.zeros(2**16, np.int64)
+    for band in _bands(samples):
+        counts += np.bincount(samples[band].ravel(), minlength=2**16)
+    return counts
+
+
 def to_rgb(samples: Array, image_range: Range | None) -> Uint8Array:
     """Scale samples (H, W) or (H, W, 3) to uint8 RGB (H, W, 3); samples beyond the range are clipped."""
     table = scale_table(image_range)
     image = np.empty((*samples.shape[:2], 3), np.uint8)
-    rows = max(1, _BAND // (samples.size // len(samples)))
-    for start in range(0, len(samples), rows):
-        band = table[samples[start : start + rows]]
-        image[start : start + rows] = band if band.ndim == 3 else band[:, :, None]
+    for band in _bands(samples):
+        scaled = table[samples[band]]
+        image[band] = scaled if scaled.ndim == 3 else scaled[:, :, None]
     return image
+
+
+def _bands(samples: Array) -> Iterator[slice]:
+    """Cut into bands of rows: NumPy makes 8 bytes of each sample that is an index."""
+    rows = max(1, _BAND // (samples.size // len(samples)))
+    return (slice(start, start + rows) for start in range(0, len(samples), rows))

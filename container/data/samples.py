@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from container.arrays import Uint8Array
+from container.codecs.deep import count_samples
 from container.codecs.images import (
     CutOff,
     DecodeError,
@@ -176,8 +177,8 @@ def examine_sample(sample: Sample, label_map: LabelMap, num_classes: int, exif_o
 def _see_deep(seen: Seen, encoded_image: bytes, header: Header, *, warn: Warn | None = None) -> Seen:
     """Add what the samples of a 16-bit image show; raises DecodeError."""
     samples = decode_deep(encoded_image, header, warn=warn)
-    counts = np.bincount(samples.ravel(), minlength=2**16)
-    return dataclasses.replace(seen, digest=digest_pixels(b"R", header.shape(), samples), sample_counts=counts)
+    digest = digest_pixels(b"R", header.shape(), samples)
+    return dataclasses.replace(seen, digest=digest, sample_counts=count_samples(samples))
 
 
 def _read_pair(

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from container.artifacts import read_image_range
+from container.codecs.deep import count_samples
 from container.codecs.images import DecodeError, decode_image
 from container.data.loader import Loader
 from container.engines.quantize import read_images
@@ -79,6 +80,12 @@ def test_a_range_does_not_change_8_bit_images() -> None:
 def test_a_large_image_is_scaled_in_every_row() -> None:
     samples = RNG.integers(0, 4096, (1500, 1000))
     assert np.array_equal(decode_image(deep(samples), image_range=(0, 4095)), scaled(samples, 0, 4095))
+
+
+@pytest.mark.parametrize("shape", [(1500, 1000), (1, 2_000_000), (700, 800, 3), (3, 1)])
+def test_samples_are_counted_in_every_row(shape: tuple[int, ...]) -> None:
+    samples = RNG.integers(0, 2**16, shape).astype(np.uint16)
+    assert np.array_equal(count_samples(samples), np.bincount(samples.ravel(), minlength=2**16))
 
 
 def test_a_scaled_image_is_rotated_by_its_exif_orientation() -> None:
