@@ -23,9 +23,10 @@ How = Literal["alike", "numbers", "shades", "either"]
 
 DEPTHS = (1, 2, 4, 8, 16)
 
+_BY_NUMBERS: tuple[How, ...] = ("either", "numbers")
 _WIDE = 257  # from 8 bits to 16: white is 65,535
 _LISTED = 3  # names within the message
-_ENTRIES = 32  # of a map that the message contains
+_ENTRIES = 24  # of a map in the message, of which FailureReason shows 1,024 characters
 RESAVE = "Save all annotations with 8 bits, for example with Pillow: Image.open(path).convert('L').save(path)"
 
 
@@ -42,7 +43,10 @@ def choose(numbers: Reading, shades: Reading | None, scale: float | None) -> Rea
     present = (numbers.counts > 0) & (numbers.values != 0)
     if shades is None or not present.any():
         return dataclasses.replace(numbers, how="numbers" if shades is None else "alike")
-    is_same = np.array_equal(numbers.labels[present], shades.labels[present])
+    is_same = all(
+        np.array_equal(one[present], other[present])
+        for one, other in ((numbers.labels, shades.labels), (numbers.wrong, shades.wrong))
+    )
     fits = _fits(numbers, present, scale), _fits(shades, present, scale)
     if fits == (False, True):
         return dataclasses.replace(shades, how="alike" if is_same else "shades")
@@ -76,32 +80,46 @@ class Depth:
 Depths = Mapping[int, Depth]
 
 
-def find_mixed(depths: Depths) -> tuple[int, list[str], list[int]] | None:
-    """Return a depth that can mean two things in a channel, its unclear annotations, and the depths that say so.
+def find_mixed(ours: Depths, theirs: Depths, is_all: bool) -> tuple[int, list[str], list[int]] | None:
+    """Return a depth that can mean two things, its unclear annotations, and the depths that contradict it.
 
-    One depth alone is read by its numbers. Numbers of less than 8 bits that fit no other way do not contradict.
+    `theirs` are those of the same channel, or of another one that the same label map reads. `is_all`: all annotations
+    have been read.
     """
-    for bits, depth in sorted(depths.items()):
-        if names := depth.names.get("either"):
-            others = [
-                other
-                for other, each in sorted(depths.items())
-                if any(how != "numbers" or other >= 8 for how in list(each.names) if other != bits or how == "shades")
-            ]
-            if others:
-                return bits, names, others
-        elif {"numbers", "shades"} <= depth.names.keys():
-            return bits, depth.names["shades"], [bits]
+    for bits, depth in sorted(ours.items()):
+        for how in _BY_NUMBERS:
+            if names := depth.names.get(how, []):
+                there = sorted(theirs.items())
+                others = [each for each, its in there if _contradicts(how, bits, each, its, ours is theirs, is_all)]
+                if others:
+                    return bits, names, others
     return None
 
 
+def _contradicts(how: How, bits: int, other: int, each: Depth, is_same_channel: bool, is_all: bool) -> bool:
+    """Return whether annotations of another depth (or of this one) show that some may not be read by numbers.
+
+    Two depths of class IDs in one channel are an error if both readings fit: each white may be the white of the other.
+    In another channel, only the same shade is. What fits by numbers alone is contradicted by less than 8 bits that are
+    read by shades, and by 8 bits of nothing but its shades.
+    """
+    if "shades" in each.names and (max(bits, other) < 8 or bits == other):
+        return True
+    if bits == other or not each.names:
+        return False
+    if how == "either" and is_same_channel:
+        return True
+    shades = set(_shades({other: each})) - {0}
+    steps = set(range(0, 256, max(1, 255 // (2**bits - 1))))
+    if how == "either":
+        return bool(shades & steps)
+    return is_all and bits < 8 <= other and bool(shades) and shades <= steps
+
+
 def summarize(depths: Depths) -> list[int]:
-    """Return two numbers per bit depth, 0 or 1: whether an annotation is unclear, and whether one can contradict it."""
-    numbers = []
-    for bits in DEPTHS:
-        names = depths[bits].names if bits in depths else {}
-        numbers += ["either" in names, bool(names) and (bits >= 8 or names.keys() != {"numbers"})]
-    return list(map(int, numbers))
+    """Return two numbers per bit depth, 0 or 1: whether an annotation is unclear, and whether there is one."""
+    found = [depths[bits].names if bits in depths else {} for bits in DEPTHS]
+    return [int(flag) for names in found for flag in ("either" in names, bool(names))]
 
 
 def find_mixed_hosts(rows: Iterable[list[int]]) -> tuple[int, list[int]] | None:
@@ -112,19 +130,6 @@ def find_mixed_hosts(rows: Iterable[list[int]]) -> tuple[int, list[int]] | None:
     for bits in unclear:
         if contradicting := [other for other in others if other != bits]:
             return bits, contradicting
-    return None
-
-
-def find_difference(ours: Depths, theirs: Depths) -> tuple[int, list[str], list[int]] | None:
-    """Return what `find_mixed` does, if another channel stores the same shade of gray in another depth."""
-    for bits, depth in sorted(ours.items()):
-        if names := depth.names.get("either"):
-            whites = set(_shades({bits: depth})) - {0}
-            others = [
-                other for other in sorted(theirs) if other != bits and whites & set(_shades({other: theirs[other]}))
-            ]
-            if others:
-                return bits, names, others
     return None
 
 

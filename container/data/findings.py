@@ -204,6 +204,9 @@ class Findings:
             "unusable": len(self.bad),
             "height": self.heights,
             "width": self.widths,
+            "gray_annotations": {  # by bits, without those that are all black
+                f"{bits} bit": sum(map(len, depth.names.values())) for bits, depth in sorted(self.depths.items())
+            },
             "ignored_share": self.share(self.labels[IGNORE]),
             "classes": [
                 {

@@ -40,7 +40,7 @@ class LabelMap:
         self.labels: dict[int, int] = {}  # by pixel value
         self.colours: dict[int, int] | None = None  # labels by 0xrrggbb
         self.names: dict[int, str] = {}
-        self._tables: dict[int, Meaning] = {}  # of all 8-bit ids, by num_classes
+        self._tables: dict[tuple[int, int], Meaning] = {}  # of all shades of gray, by num_classes and bits
         try:
             self._read(dict(self.content))
         except (TypeError, ValueError, AttributeError) as error:
@@ -115,7 +115,7 @@ class LabelMap:
             ids = colour_map.repair(annotation.palette)
             return Reading(pixels, values, *self._labels_of(ids, num_classes), repaired=ids != values)
         bits = None if annotation.palette is not None else 8
-        return Reading(pixels, values, *self._table(num_classes), bits=bits)
+        return Reading(pixels, values, *self._table(num_classes, values, 8), bits=bits)
 
     def _by_gray(self, annotation: Annotation, num_classes: int) -> Reading:
         """Read gray of 1, 2, 4 or 16 bits: by its numbers, or by its shades if only those fit this map."""
@@ -127,20 +127,21 @@ class LabelMap:
             meaning = self._labels_of(values, num_classes)
             shades = shades_of(values, bits)
         else:
-            values, meaning = np.arange(256), self._table(num_classes)
-            shades = np.arange(256)
+            values, shades = np.arange(256), np.arange(256)
             shades[: 2**bits] = shades_of(values[: 2**bits], bits)
+            meaning = self._table(num_classes, values, 8)
         by_numbers = Reading(places, values, *meaning, bits=bits)
         if shades is None:
             return choose(by_numbers, None, self.scale)
-        by_shades = Reading(places, shades, *self._labels_of(shades, num_classes), bits=bits, numbers=values)
+        meaning = self._labels_of(shades, num_classes) if bits == 16 else self._table(num_classes, shades, bits)
+        by_shades = Reading(places, shades, *meaning, bits=bits, numbers=values)
         return choose(by_numbers, by_shades, self.scale)
 
-    def _table(self, num_classes: int) -> Meaning:
-        """Return what each 8-bit value means."""
-        if num_classes not in self._tables:
-            self._tables[num_classes] = self._labels_of(np.arange(256), num_classes)
-        return self._tables[num_classes]
+    def _table(self, num_classes: int, shades: Array, bits: int) -> Meaning:
+        """Return what each shade means that `bits` can store."""
+        if (num_classes, bits) not in self._tables:
+            self._tables[num_classes, bits] = self._labels_of(shades, num_classes)
+        return self._tables[num_classes, bits]
 
     def _read(self, content: dict[str, Any]) -> None:
         self.names = _read_names(content.pop("names", {}))

@@ -160,7 +160,7 @@ def test_the_label_map_decides_what_one_depth_means(
         ),
         (None, 2, [gray(1, 0, 1), palette(1, 0, 1), palette(8, 0, 1)], [4 * 44, 16, 0]),
         (None, 2, [gray(1, 0, 1), gray(8, 0)], [2 * 44 + 2 * 48, 8, 0]),
-        (None, 4, [gray(1, 0, 1), gray(2, 0, 1, 2)], [2 * 44 + 2 * 40, 16, 8, 0, 0]),
+        (None, 4, [gray(2, 0, 1, 2, 3), gray(8, 0, 1, 255)], [2 * 36 + 2 * 40, 16, 8, 8, 8]),
     ],
 )
 def test_depths_that_the_map_explains_are_read_together(
@@ -209,6 +209,9 @@ MIXED = [
     ({"map": {"0": 0, "1": 1, "255": 255}}, 2, [gray(1, 0, 1), gray(8, 0, 1, 255)]),
     (None, 4, [gray(2, 0, 3), gray(8, 0, 1, 2, 3)]),
     (None, 4, [gray(1, 0, 1), gray(2, 0, 3)]),
+    (None, 4, [gray(1, 0, 1), gray(2, 0, 1, 2)]),
+    (None, 4, [gray(2, 0, 1, 2, 3), gray(8, 0, 255)]),
+    (None, 4, [gray(2, 0, 1, 2, 3), gray(4, 0, 15)]),
     (None, 16, [gray(4, 0, 15), gray(8, 0, 15, 255)]),
     (None, 3, [gray(1, 0, 1), gray(16, 0, 1, 2)]),
     ({"map": {"0": 0, "1": 65535}}, 2, [gray(16, 0, 65535), gray(8, 0, 255)]),

@@ -147,7 +147,9 @@ def warning(root: Path) -> str:
 def test_images_that_lose_their_gray_levels_are_named_with_the_range_to_set(make_job: JobFactory) -> None:
     root = job(make_job, 300, 3700)
     message = warning(root)
-    assert message.startswith("channels train and validation: 6 images have 16 bits, with values from 300 to 3700, ")
+    assert message.startswith(
+        "6 of 6 images of channels train and validation have 16 bits, with values from 300 to 3700, "
+    )
     # 300 is in high byte 1, 3700 in high byte 14
     assert message.endswith(
         " gray levels. The model sees 14 levels of them, because 16-bit values keep their high byte. Set "
@@ -202,6 +204,13 @@ def test_a_range_that_clips_or_has_no_effect_is_reported(make_job: JobFactory) -
     assert "The model sees 17 levels of them, with _image_range=0,65535. Set _image_range=0,4095 to" in (
         warning(job(make_job, 0, 4000, _image_range="0,65535"))
     )
+
+
+def test_images_of_8_bits_among_those_that_are_scaled_are_reported(make_job: JobFactory) -> None:
+    root = job(make_job, 0, 4095, _image_range="0,4095")
+    next((root / "input/data/train").glob("*.png")).write_bytes(save(Image.new("L", (WIDTH, HEIGHT), 9)))
+    message = warning(root)
+    assert message.startswith("5 of 6 images of channels train and validation have 16 bits") and "the others" in message
 
 
 def test_a_range_without_16_bit_images_has_no_effect(make_job: JobFactory) -> None:

@@ -153,7 +153,7 @@ class Audit:
     def watch(self, channel: str, seen: Seen) -> None:
         """Take in a pair of a first pass; raises BadSample when bit depths contradict each other: it cannot go on."""
         self._findings[channel].add(seen)
-        if seen.reading.bits is not None and (fault := find_mixed_depths(self._findings)):
+        if seen.reading.bits is not None and (fault := find_mixed_depths(self._findings, is_all=False)):
             raise BadSample(fault.message, "label")
 
     def watch_bad(self, channel: str, error: BadSample) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from container.data.audit.faults import Fault, list_values
 from container.data.colours import FILES, suggest_map
-from container.data.depths import describe, find_difference, find_mixed, suggest_shades
+from container.data.depths import describe, find_mixed, suggest_shades
 from container.data.findings import Bad, Findings, Kind
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE
@@ -37,18 +37,18 @@ def find_errors(
             faults += group_bad_pairs(findings, budget, known)
         if findings.usable and (fault := _unused_map(findings, known) or _too_few_classes(findings, known)):
             faults.append(fault)
-    mixed = find_mixed_depths(known)
+    mixed = find_mixed_depths(known, is_all=True)
     return ([mixed] if mixed else []) + faults + list(_contradicting_names(known))
 
 
-def find_mixed_depths(known: Mapping[str, Findings]) -> Fault | None:
+def find_mixed_depths(known: Mapping[str, Findings], is_all: bool) -> Fault | None:
     """Return the error of gray annotations whose bit depths contradict each other, in a channel or in two."""
     for findings in known.values():
-        if mixed := find_mixed(findings.depths):
+        if mixed := find_mixed(findings.depths, findings.depths, is_all):
             return _mixed_depths(f"channel {findings.channel} has", mixed, findings, known)
     for findings in known.values():
         for other in _alike(findings, known):
-            if other is not findings and (mixed := find_difference(findings.depths, other.depths)):
+            if other is not findings and (mixed := find_mixed(findings.depths, other.depths, is_all)):
                 return _mixed_depths(f"channels {findings.channel} and {other.channel} have", mixed, findings, known)
     return None
 

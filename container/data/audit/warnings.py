@@ -162,7 +162,8 @@ def odd_range(channels: Mapping[str, Findings], job: Hyperparameters, is_all: bo
     levels, kept = np.count_nonzero(counts), _kept_levels(counts, job.scaled_range)
     better = _suggest_range(counts)
     low, high = (int(place) for place in np.flatnonzero(counts)[[0, -1]])
-    told = f"{_listed(deep)}: {len(names)} images have 16 bits, with values from {low} to {high}"
+    opened = sum(findings.usable for findings in channels.values())
+    told = f"{len(names)} of {opened} images of {_listed(channels)} have 16 bits, with values from {low} to {high}"
     inner = counts[1:-1]  # 0 and 65535 often mean that there is no data
     if kept <= _FEW_LEVELS and levels > 2 * kept and 2 * _kept_levels(counts, better) > 3 * kept:
         reason = f"with {given}" if job.image_range else "because 16-bit values keep their high byte"
@@ -182,6 +183,13 @@ def odd_range(channels: Mapping[str, Findings], job: Hyperparameters, is_all: bo
                 f"set _image_range={better[0]},{better[1]}.",
                 names,
             )
+    if job.scaled_range and len(names) < opened:
+        yield Fault(
+            "range",
+            f"{told}, which {given} scales. It does not change the others, which have 8 bits. Convert them to 16 bits "
+            "if they show the same objects at another brightness.",
+            names,
+        )
 
 
 def _kept_levels(counts: Array, image_range: Range | None) -> int:
