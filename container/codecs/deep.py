@@ -8,15 +8,18 @@ import cv2
 import numpy as np
 
 from container.arrays import Array, Uint8Array
-from container.codecs.pieces import Pieces
+from container.codecs import png
+from container.codecs.header import damaged
 from container.image_range import Range
 
 _BAND = 2**20  # samples that are scaled at a time
 
 
-def decode_samples(picture: Pieces) -> Array:
-    """Decode a valid 16-bit PNG to uint16 gray (H, W) or RGB (H, W, 3); alpha is dropped."""
-    samples = cv2.imdecode(np.frombuffer(b"".join(picture), np.uint8), cv2.IMREAD_UNCHANGED)
+def decode_samples(data: bytes) -> Array:
+    """Decode a valid 16-bit PNG to uint16 gray (H, W) or RGB (H, W, 3); alpha is dropped. Raises DecodeError."""
+    samples = cv2.imdecode(np.frombuffer(png.repack(data), np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None:
+        raise damaged("PNG", "its 16-bit samples cannot be decoded")
     if samples.ndim == 3:
         samples = samples[:, :, 2::-1]
     return samples

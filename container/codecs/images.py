@@ -118,7 +118,7 @@ def decode_deep(data: bytes, header: Header, *, warn: Warn | None = None) -> Arr
     if image.mode.startswith("I"):
         return np.asarray(image).astype(np.uint16)
     del image  # Pillow has the high bytes only, but it finds each fault
-    return deep.decode_samples(png.picture(data)[0])
+    return deep.decode_samples(data)
 
 
 def decode_reduced(data: bytes, header: Header, *, warn: Warn | None = None) -> Array:

@@ -27,7 +27,10 @@ _BY_NUMBERS: tuple[How, ...] = ("either", "numbers")
 _WIDE = 257  # from 8 bits to 16: white is 65,535
 _LISTED = 3  # names within the message
 _ENTRIES = 24  # of a map in the message, of which FailureReason shows 1,024 characters
-RESAVE = "Save all annotations with 8 bits, for example with Pillow: Image.open(path).convert('L').save(path)"
+RESAVE = (
+    "Save these annotations with 8 bits and the pixel value that white means, for example 255 with Pillow: "
+    "Image.open(path).convert('L').save(path)"
+)
 
 
 def shades_of(numbers: Array, bits: int) -> Array | None:

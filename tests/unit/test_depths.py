@@ -183,8 +183,8 @@ def test_a_mixed_channel_is_refused_with_its_files_and_a_map_of_colors(make_job:
         f"The annotations of these images have 1 bit: {train}/train-1.jpg, {train}/train-3.jpg. Do one of the "
         'following: (1) Put {"colors": {"#000000": 0, "#010101": 1, "#020202": 2, "#ffffff": 255}}, with the label of '
         'white as "#ffffff" (255: ignored), into label_map/<channel>_label_map.json for each of the channels train, '
-        "validation (and test). (2) Save all annotations with 8 bits, for example with Pillow: "
-        "Image.open(path).convert('L').save(path)"
+        "validation (and test). (2) Save these annotations with 8 bits and the pixel value that white means, for "
+        "example 255 with Pillow: Image.open(path).convert('L').save(path)"
     )
     assert list(error.details) == [f"{train}/train-1.jpg", f"{train}/train-3.jpg"]
     (content,) = suggestions(error)
@@ -237,7 +237,7 @@ def test_depths_that_nothing_explains_are_refused(
         with_map(root, content)
     error = refusal(root)
     assert re.search(r"^channel train has gray annotations of .* bits?, and white in .* can mean pixel", error.message)
-    assert "/input/data/train/train-0.jpg" in error.message and "Save all annotations with 8 bits" in error.message
+    assert "/input/data/train/train-0.jpg" in error.message and "Save these annotations with 8 bits" in error.message
 
 
 @pytest.mark.parametrize(("content", "num_classes", "annotations"), MIXED + ALONE)

@@ -88,6 +88,20 @@ def test_samples_are_counted_in_every_row(shape: tuple[int, ...]) -> None:
     assert np.array_equal(count_samples(samples), np.bincount(samples.ravel(), minlength=2**16))
 
 
+def test_one_large_chunk_and_interlaced_rows_are_read(capfd: pytest.CaptureFixture[str]) -> None:
+    """libpng warns about chunks of more than 8 MB."""
+    samples = RNG.integers(0, 2**16, (1300, 1200, 3))
+    assert np.array_equal(decode_image(deep(samples), image_range=(0, 65535)), scaled(samples, 0, 65535))
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    small = samples[:11, :13]
+    rows = b"".join(
+        b"\0" + row.astype(">u2").tobytes() for x, y, right, down in passes for row in small[y::down, x::right]
+    )
+    data = png(13, 11, 16, 2, rows, interlaced=True)
+    assert np.array_equal(decode_image(data, image_range=(0, 65535)), scaled(small, 0, 65535))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_scaled_image_is_rotated_by_its_exif_orientation() -> None:
     samples = RNG.integers(0, 4096, (4, 6))
     data = deep(samples, before=chunk(b"eXIf", exif(6)))
