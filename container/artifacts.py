@@ -15,6 +15,7 @@ from typing import Any
 
 from container import disk
 from container.errors import ClientError, last_line, printable
+from container.image_range import Range, parse_range
 from container.json_files import parse_object
 from container.parameter_file import check_parameter_file
 from container.schema import allows, convert, describe_range, read_schema, reason_against
@@ -168,6 +169,17 @@ def read_windows(model_dir: Path, source: str = "") -> Windows | None:
     if found["_window"] is None or reason_against(read_schema()["properties"]["_window"], found["algorithm"]):
         return None
     return Windows(found["_window"], found["_overlap"])
+
+
+def read_image_range(model_dir: Path, source: str = "") -> Range | None:
+    """Read which samples of 16-bit images become 0 and 255. None: they keep their high byte. Raises ClientError."""
+    source = source or str(model_dir)
+    text = _read_settings(model_dir, source, ("_image_range",))["_image_range"]
+    try:
+        return parse_range(text) if text else None
+    except ValueError as error:
+        name = f"{HYPERPARAMETERS} of {source}"
+        raise ClientError(f"{name} does not describe a model", [f"_image_range: {error}"]) from error
 
 
 def _read_settings(model_dir: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:

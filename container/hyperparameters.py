@@ -14,7 +14,8 @@ from jsonschema.exceptions import ValidationError
 from sagemaker_training import params
 
 from container.errors import ClientError
-from container.schema import convert, describe_range, lacking, read_schema, reason_against
+from container.image_range import Range, parse_range
+from container.schema import allows, convert, describe_range, lacking, read_schema, reason_against
 from container.windows import Windows
 
 LOG = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Hyperparameters:
     freeze_batchnorm: bool
     audit: str | None  # by the input mode when None
     exif_orientation: str
+    image_range: str | None
     window: int | None
     overlap: float
     class_names: Mapping[str, str] | None  # by class id in decimal
@@ -102,6 +104,11 @@ class Hyperparameters:
     def windows(self) -> Windows | None:
         """The windows in which large images are computed; None when at once."""
         return Windows(self.window, self.overlap) if self.window else None
+
+    @property
+    def scaled_range(self) -> Range | None:
+        """The samples of 16-bit images that become 0 and 255; None if samples keep their high byte."""
+        return parse_range(self.image_range) if self.image_range else None
 
     @property
     def named_classes(self) -> dict[int, str]:
@@ -151,7 +158,7 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
     faults = [fault for error in Draft202012Validator(schema).iter_errors(values) for fault in _describe(error, schema)]
     if streamed and "num_training_samples" not in values:
         faults.append("num_training_samples is required in Pipe mode")
-    faults += [*_misnamed(values), *_misweighted(values), *_misscaled(values)]
+    faults += [*_misnamed(values), *_misweighted(values), *_misscaled(values), *_misranged(values)]
     if faults:
         faults.sort()
         raise ClientError(f"{len(faults)} hyperparameter{'s are' if len(faults) > 1 else ' is'} not valid", faults)
@@ -251,6 +258,18 @@ def _misscaled(values: Mapping[str, Any]) -> list[str]:
         numbers += scale
     if any(number != number for number in numbers):
         return ["the strengths of _augmentation must be numbers, not NaN"]
+    return []
+
+
+def _misranged(values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with `_image_range` that the schema cannot check."""
+    text: Any = values.get("_image_range")
+    if not allows(read_schema()["properties"]["_image_range"], text):
+        return []
+    try:
+        parse_range(text)
+    except ValueError as error:
+        return [f"_image_range {error}"]
     return []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,11 @@ def _one_of(values: Sequence[Any]) -> str:
 
 
 def allows(entry: Mapping[str, Any], value: Any) -> bool:
-    """Say whether a converted value is one that its entry, an enum or a range of numbers, allows."""
+    """Say whether a converted value is one that its entry, an enum, a pattern or a range of numbers, allows."""
     if "enum" in entry:
         return value in entry["enum"]
+    if "pattern" in entry:
+        return isinstance(value, str) and re.search(entry["pattern"], value) is not None
     if type(value) is not int and (entry["type"] == "integer" or type(value) is not float):
         return False
     low, high = entry.get("minimum", -math.inf), entry.get("maximum", math.inf)

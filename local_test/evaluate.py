@@ -28,6 +28,7 @@ from container.engines.conversion import prepare_graph
 from container.engines.openvino import PRECISIONS, OpenVinoEngine
 from container.environment import Channel, cpu_count
 from container.errors import ClientError, JobError, printable
+from container.image_range import Range
 from container.metrics import ConfusionMatrix
 from container.training.report.content import Content, Rival
 from container.training.report.facts import versions
@@ -55,6 +56,7 @@ class Model:
     engine: OpenVinoEngine
     classes: dict[int, ClassEntry]
     settings: dict[str, Any]
+    image_range: Range | None = None
 
 
 def main() -> None:
@@ -114,12 +116,15 @@ class _Evaluation:
         """Score; a pair that cannot be used is passed over by name."""
         for sample in tqdm(self._samples.pairs, "scoring", leave=False, disable=None):
             try:
-                pair = decode_sample(sample, self._samples.label_map, self._num_classes)
+                ranges = {model.image_range for model in self._models}  # each model sees what its job showed it
+                label_map, classes = self._samples.label_map, self._num_classes
+                pairs = {each: decode_sample(sample, label_map, classes, image_range=each) for each in ranges}
             except ClientError as error:
                 self._skipped.append(error.message)
                 LOG.warning("passed over: %s", printable(error.message))
                 continue
             for model, confusion, gallery in zip(self._models, self._confusions, self._galleries, strict=True):
+                pair = pairs[model.image_range]
                 mask = model.engine.mask(pair.image)
                 confusion.update(pair.labels, mask)
                 gallery.add(sample.name, pair.image, pair.labels, mask)
@@ -196,7 +201,8 @@ def _opened(source: Path, precision: str) -> Iterator[Model]:
                 f"{source}: {artifacts.HYPERPARAMETERS} describes {settings['num_classes']} classes, its graph has "
                 f"{engine.num_classes}: they are of different jobs"
             )
-        yield Model(str(source), engine, read_classes(directory), settings)
+        image_range = artifacts.read_image_range(directory, str(source))
+        yield Model(str(source), engine, read_classes(directory), settings, image_range)
 
 
 def _open_samples(arguments: argparse.Namespace, num_classes: int) -> FileSamples:

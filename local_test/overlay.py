@@ -49,6 +49,9 @@ def draw_overlay(photo: Image.Image, mask: Image.Image, classes: Sequence[str] =
     size = (photo.width * scale, photo.height * scale)
     ids = np.asarray(mask.resize(size, Image.Resampling.NEAREST))
     colours = np.array(palette(), np.uint8).reshape(256, 3)[ids]
+    if photo.mode.startswith("I"):  # 16-bit gray, of which Pillow makes white
+        samples = np.asarray(photo).astype(np.float64)
+        photo = Image.fromarray((255 * (samples - samples.min()) / max(1, np.ptp(samples))).astype(np.uint8))
     pixels = np.asarray(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC))
     blended = np.where((ids > 0)[:, :, None], pixels // 2 + colours // 2, pixels)
     shown = [int(label) for label in np.unique(ids)]

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from container.arrays import Array, Uint8Array
-from container.codecs import jpeg, png, strict
+from container.codecs import deep, jpeg, png, strict
 from container.codecs.header import (
     CutOff,
     DecodeError,
@@ -25,6 +25,7 @@ from container.codecs.header import (
 )
 from container.codecs.pieces import Pieces
 from container.codecs.sniff import describe
+from container.image_range import Range
 
 __all__ = [
     "Annotation",
@@ -35,6 +36,7 @@ __all__ = [
     "Orientation",
     "TooManyPixels",
     "decode_annotation",
+    "decode_deep",
     "decode_image",
     "decode_reduced",
     "describe",
@@ -68,6 +70,12 @@ class Annotation:
     levels: int = 256
 
     @property
+    def bits(self) -> int:
+        """Bit depth of `pixels`: 1, 2, 4, 8 or 16."""
+        assert self.pixels is not None
+        return self.levels.bit_length() - 1 if self.pixels.dtype == np.uint8 else 16
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Height and width."""
         array = self.colours if self.pixels is None else self.pixels
@@ -82,22 +90,35 @@ def decode_image(
     orientation: Orientation = "ignore",
     warn: Warn | None = None,
     header: Header | None = None,
+    image_range: Range | None = None,
 ) -> Array:
     """Decode JPEG or PNG of any mode to uint8 RGB, shape (H, W, 3).
 
-    Grey, palette and CMYK become RGB, alpha is dropped, 16-bit samples keep their high byte. The EXIF orientation
-    is ignored unless it is to be applied: an annotation's pixels are in file order. `warn` is told of a picture that
-    is whole although its end mark is missing; `header` is what `read_header` has said already. Raises DecodeError or
-    TooManyPixels.
+    Grey, palette and CMYK become RGB, alpha is dropped. 16-bit samples keep their high byte, unless `image_range` says
+    which of them become 0 and 255. The EXIF orientation is ignored unless it is to be applied: an annotation's pixels
+    are in file order. `warn` is told of a picture that is whole although its end mark is missing; `header` is what
+    `read_header` has said already. Raises DecodeError or TooManyPixels.
     """
     header = header or read_header(data, max_pixels)
-    image = _load(data, header, warn)
+    if image_range and header.bits == 16:
+        image = Image.fromarray(deep.to_rgb(decode_deep(data, header, warn=warn), image_range))
+    else:
+        image = _load(data, header, warn)
     if orientation == "apply" and header.orientation in _TURNS:
         image = image.transpose(_TURNS[header.orientation])
     if image.mode.startswith("I"):
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def decode_deep(data: bytes, header: Header, *, warn: Warn | None = None) -> Array:
+    """Decode a 16-bit PNG in the order of the file: uint16 gray (H, W) or RGB (H, W, 3); raises DecodeError."""
+    image = _load(data, header, warn)
+    if image.mode.startswith("I"):
+        return np.asarray(image).astype(np.uint16)
+    del image  # Pillow has the high bytes only, but it finds each fault
+    return deep.decode_samples(data)
 
 
 def decode_reduced(data: bytes, header: Header, *, warn: Warn | None = None) -> Array:

@@ -11,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from container.arrays import Array, Uint8Array
+from container.codecs.images import Annotation
 from container.data.class_counts import ClassCounts
 from container.data.colours import colour_codes
+from container.data.depths import Depth
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE, Reading, UnmappedColours
 from container.errors import ClientError
@@ -36,6 +38,7 @@ class Seen:
     is_ambiguous: bool = False  # it was not, though its size would be right either way
     notes: tuple[str, ...] = ()
     digest: bytes | None = None
+    sample_counts: Array | None = None  # of a 16-bit image: how often each sample occurs, (65536,)
 
 
 class BadSample(ClientError):
@@ -55,6 +58,7 @@ class BadSample(ClientError):
         super().__init__(message)
         self.kind = kind
         self.values = reading.count_values() if reading else {}
+        self.bits = reading.bits if reading else None
         self.wrong = reading.count_values(reading.wrong) if reading else {}
         self.colours = colours or {}
 
@@ -99,6 +103,9 @@ class Findings:
         self.digests: dict[bytes, list[str]] = {}
         self.repaired: list[str] = []  # whose ids contradicted Ground Truth's colours
         self.palettes: dict[int, dict[int, list[str]]] = {}  # names by palette index and the colour shown for it
+        self.depths: dict[int, Depth] = {}  # gray annotations by bits
+        self.deep: list[str] = []  # images of 16 bits
+        self.sample_counts: Array = np.zeros(0, np.int64)  # how often each of their samples occurs, (65536,)
         self._lock = threading.Lock()
 
     def add(self, seen: Seen) -> None:
@@ -114,6 +121,11 @@ class Findings:
             self._note_sizes(seen)
             self._note_labels(seen, int(labels[IGNORE]))
             self._note_palette(seen, present)
+            if (bits := seen.reading.bits) is not None:
+                self.depths.setdefault(bits, Depth()).add(seen.name, seen.reading, _VALUES)
+            if seen.sample_counts is not None:
+                self.deep.append(seen.name)
+                self.sample_counts = seen.sample_counts + (self.sample_counts if len(self.deep) > 1 else 0)
             self.notes += [f"{seen.name}: {note}" for note in seen.notes]
             if seen.digest:
                 self.digests.setdefault(seen.digest, []).append(seen.name)
@@ -123,6 +135,8 @@ class Findings:
         with self._lock:
             self.opened += 1
             self.bad.append(Bad(error.kind, error.message))
+            if error.bits is not None:
+                self.depths.setdefault(error.bits, Depth()).values.update(error.values)
             for counter, found in (
                 (self.bad_values, error.values),
                 (self.wrong, error.wrong),
@@ -141,10 +155,13 @@ class Findings:
         """Put names in order, which come as the threads are done."""
         for names in (self.unlabelled, self.mostly_ignored, self.turned, self.unturned, self.small, self.notes):
             names.sort()
-        for names in (self.repaired, *self.digests.values()):
+        for names in (self.deep, self.repaired, *self.digests.values()):
             names.sort()
         for colours in self.palettes.values():
             for names in colours.values():
+                names.sort()
+        for depth in self.depths.values():
+            for names in depth.names.values():
                 names.sort()
         self.bad.sort(key=lambda bad: bad.message)
 
@@ -163,6 +180,18 @@ class Findings:
         """Classes that have pixels."""
         return [int(label) for label in np.flatnonzero(self.labels[: self.num_classes])]
 
+    def labels_under(self, label_map: LabelMap) -> set[int]:
+        """Return the labels that another label map would give the annotations seen; raises ClientError if it cannot."""
+        found: set[int] = set()
+        for bits, depth in self.depths.items():
+            stored = np.array([sorted(depth.values)], np.int32 if bits == 16 else np.uint8)
+            reading = label_map.interpret(Annotation(stored, levels=2 ** min(bits, 8)), self.num_classes)
+            found.update(np.flatnonzero(reading.label_counts).tolist())
+        others = {*self.values, *self.bad_values} if not self.depths else self.bad_values
+        if label_map.colours is None and not self.is_colour:
+            found.update(label_map.label_of(value, self.num_classes) for value in others)
+        return found
+
     def share(self, pixels: int | np.integer[Any]) -> float:
         """Return the share of all pixels of usable pairs, 0 to 1."""
         return float(pixels) / max(1, int(self.labels.sum()))
@@ -175,6 +204,9 @@ class Findings:
             "unusable": len(self.bad),
             "height": self.heights,
             "width": self.widths,
+            "gray_annotations": {  # by bits, without those that are all black
+                f"{bits} bit": sum(map(len, depth.names.values())) for bits, depth in sorted(self.depths.items())
+            },
             "ignored_share": self.share(self.labels[IGNORE]),
             "classes": [
                 {

@@ -13,6 +13,7 @@ import numpy as np
 from container.arrays import Array
 from container.codecs.images import Annotation
 from container.data.colours import Colour, ColourMap, colour_code, colour_codes, count_colours, parse_colour
+from container.data.depths import choose, shades_of
 from container.data.reading import IGNORE, Meaning, Reading, UnmappedColours, read_colours, settle
 from container.errors import ClientError
 
@@ -39,7 +40,7 @@ class LabelMap:
         self.labels: dict[int, int] = {}  # by pixel value
         self.colours: dict[int, int] | None = None  # labels by 0xrrggbb
         self.names: dict[int, str] = {}
-        self._tables: dict[int, Meaning] = {}  # of all 8-bit ids, by num_classes
+        self._tables: dict[tuple[int, int], Meaning] = {}  # of all shades of gray, by num_classes and bits
         try:
             self._read(dict(self.content))
         except (TypeError, ValueError, AttributeError) as error:
@@ -107,16 +108,40 @@ class LabelMap:
             return read_colours(codes, known, labels, unnamed, wrong)
         pixels = annotation.pixels
         assert pixels is not None  # an annotation has one or the other
-        if pixels.dtype != np.uint8:
-            values, places = np.unique(pixels, return_inverse=True)
-            return Reading(places.reshape(pixels.shape), values, *self._labels_of(values, num_classes))
+        if annotation.palette is None and annotation.bits != 8:
+            return self._by_gray(annotation, num_classes)
         values = np.arange(256)
         if colour_map is not None and annotation.palette is not None:
             ids = colour_map.repair(annotation.palette)
             return Reading(pixels, values, *self._labels_of(ids, num_classes), repaired=ids != values)
-        if num_classes not in self._tables:
-            self._tables[num_classes] = self._labels_of(values, num_classes)
-        return Reading(pixels, values, *self._tables[num_classes])
+        bits = None if annotation.palette is not None else 8
+        return Reading(pixels, values, *self._table(num_classes, values, 8), bits=bits)
+
+    def _by_gray(self, annotation: Annotation, num_classes: int) -> Reading:
+        """Read gray of 1, 2, 4 or 16 bits: by its numbers, or by its shades if only those fit this map."""
+        bits, places = annotation.bits, annotation.pixels
+        assert places is not None
+        if bits == 16:
+            values, found = np.unique(places, return_inverse=True)
+            places = found.reshape(places.shape)
+            meaning = self._labels_of(values, num_classes)
+            shades = shades_of(values, bits)
+        else:
+            values, shades = np.arange(256), np.arange(256)
+            shades[: 2**bits] = shades_of(values[: 2**bits], bits)
+            meaning = self._table(num_classes, values, 8)
+        by_numbers = Reading(places, values, *meaning, bits=bits)
+        if shades is None:
+            return choose(by_numbers, None, self.scale)
+        meaning = self._labels_of(shades, num_classes) if bits == 16 else self._table(num_classes, shades, bits)
+        by_shades = Reading(places, shades, *meaning, bits=bits, numbers=values)
+        return choose(by_numbers, by_shades, self.scale)
+
+    def _table(self, num_classes: int, shades: Array, bits: int) -> Meaning:
+        """Return what each shade means that `bits` can store."""
+        if (num_classes, bits) not in self._tables:
+            self._tables[num_classes, bits] = self._labels_of(shades, num_classes)
+        return self._tables[num_classes, bits]
 
     def _read(self, content: dict[str, Any]) -> None:
         self.names = _read_names(content.pop("names", {}))
@@ -163,18 +188,25 @@ class LabelMap:
         if annotation.colours is not None:
             return read_colours(colour_codes(annotation.colours), known, *meaning)
         assert annotation.pixels is not None
-        if annotation.pixels.dtype != np.uint8:
-            raise ClientError(
-                f"{self.source} maps colours, but the annotation is 16-bit grey: give a map of its values"
-            )
-        values = np.full(256, -1)
-        shades = annotation.palette if annotation.palette is not None else _greys(annotation.levels)
-        values[: len(shades)] = colour_codes(shades)
+        values, places = np.full(256, -1), annotation.pixels
+        if annotation.palette is not None:
+            values[: len(annotation.palette)] = colour_codes(annotation.palette)
+        else:
+            numbers = np.arange(annotation.levels)
+            if annotation.bits == 16:
+                numbers, places = np.unique(places, return_inverse=True)
+                places = places.reshape(annotation.shape)
+            shades = shades_of(numbers, annotation.bits)
+            if shades is None:
+                raise ClientError(
+                    f"{self.source} maps colors, but the annotation is 16-bit gray with values that are not shades of "
+                    'gray in 8 bits. Give a label map of its values, as in {"map": {"<label>": <pixel value>}}'
+                )
+            values = np.full(max(256, len(shades)), -1)
+            values[: len(shades)] = shades * 0x010101
         shown = read_colours(values.clip(0), known, *meaning)
-        places = np.where(values < 0, len(known), shown.places)
-        return Reading(
-            annotation.pixels, values, shown.labels[places], shown.unnamed[places], shown.wrong[places], is_colour=True
-        )
+        found = np.where(values < 0, len(known), shown.places)
+        return Reading(places, values, shown.labels[found], shown.unnamed[found], shown.wrong[found], is_colour=True)
 
     def _labels_of(self, values: Array, num_classes: int) -> Meaning:
         """Return labels (uint8), unnamed and wrong of ids."""
@@ -190,11 +222,6 @@ class LabelMap:
     def label_of(self, value: int, num_classes: int) -> int:
         """Return the label of one id, 255 when it is ignored or no class."""
         return int(self._labels_of(np.array([value]), num_classes)[0][0])
-
-
-def _greys(levels: int) -> Array:
-    """Return the colours of a greyscale picture's values."""
-    return np.repeat((np.arange(levels) * 255 // (levels - 1)).astype(np.uint8)[:, None], 3, axis=1)
 
 
 def _whole(value: object) -> int:

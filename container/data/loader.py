@@ -188,7 +188,12 @@ class Loader:
         def decode(sample: Sample) -> Pair:
             try:
                 decoded = decode_sample(
-                    sample, self.label_map, job.num_classes, job.exif_orientation, digest=audit is not None
+                    sample,
+                    self.label_map,
+                    job.num_classes,
+                    job.exif_orientation,
+                    digest=audit is not None,
+                    image_range=job.scaled_range,
                 )
             except BadSample as error:
                 if audit:
@@ -223,7 +228,12 @@ class Loader:
             audit = watching if number >= carried else None
             try:
                 decoded = decode_sample(
-                    sample, self.label_map, job.num_classes, job.exif_orientation, digest=audit is not None
+                    sample,
+                    self.label_map,
+                    job.num_classes,
+                    job.exif_orientation,
+                    digest=audit is not None,
+                    image_range=job.scaled_range,
                 )
             except BadSample as error:
                 if not audit:

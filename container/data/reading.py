@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -35,7 +36,8 @@ class Reading:
 
     `places`, integer (H, W), are indices into the other arrays, (n,): `values`, the ids or colours (0xrrggbb, −1: any
     other) that pixels can have; `labels`, uint8, 255 = ignore; `unnamed`: the map says nothing of the value; `wrong`:
-    its label is no class.
+    its label is no class. `bits` is the depth of a gray annotation, `how` says which of its meanings was chosen, see
+    `container.data.depths`, and `numbers` are what is stored for `values`, if that differs.
     """
 
     places: Array
@@ -45,6 +47,14 @@ class Reading:
     wrong: Array
     is_colour: bool = False
     repaired: Array | None = None  # bool (n,): Ground Truth's colours give another id than the pixel's
+    bits: int | None = None
+    how: Literal["alike", "numbers", "shades", "either"] = "alike"
+    numbers: Array | None = None
+
+    @property
+    def stored(self) -> Array:
+        """The numbers in the file, int64 (n,)."""
+        return self.values if self.numbers is None else self.numbers
 
     @functools.cached_property
     def counts(self) -> Array:

@@ -12,12 +12,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from container.arrays import Uint8Array
+from container.codecs.deep import count_samples
 from container.codecs.images import (
     CutOff,
     DecodeError,
     Header,
     Orientation,
+    Warn,
     decode_annotation,
+    decode_deep,
     decode_image,
     decode_reduced,
     read_header,
@@ -32,6 +35,7 @@ from container.data.repeats import digest_pixels
 from container.environment import Environment
 from container.errors import ClientError, JobError, PlatformError
 from container.hyperparameters import Hyperparameters
+from container.image_range import Range
 
 _MAX_PIXELS = 2**28
 
@@ -117,9 +121,14 @@ def open_samples(
 
 
 def decode_sample(
-    sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str = "auto", digest: bool = False
+    sample: Sample,
+    label_map: LabelMap,
+    num_classes: int,
+    exif_orientation: str = "auto",
+    digest: bool = False,
+    image_range: Range | None = None,
 ) -> Decoded:
-    """Decode a pair to uint8 RGB (H, W, 3) and uint8 labels (H, W).
+    """Decode a pair to uint8 RGB (H, W, 3) and uint8 labels (H, W); `image_range` is for 16-bit images.
 
     `exif_orientation`: "apply" turns the photograph as its EXIF data say, "ignore" keeps it in file order, "auto" turns
     it where only then its size is the annotation's. `digest`: whether what was seen is to hold one of the image's
@@ -128,15 +137,16 @@ def decode_sample(
     seen, encoded_image, header, turn = _read_pair(sample, label_map, num_classes, exif_orientation)
     notes: list[str] = []
     try:
-        image = decode_image(encoded_image, orientation=turn, warn=notes.append, header=header)
+        image = decode_image(encoded_image, orientation=turn, warn=notes.append, header=header, image_range=image_range)
     except DecodeError as error:
         raise _unreadable(sample, error) from error
     _check_labels(seen, num_classes)
-    found = None
-    if digest:  # of the pixels as they are stored
+    seen = dataclasses.replace(seen, notes=(*seen.notes, *notes))
+    if digest and header.bits == 16:
+        seen = _see_deep(seen, encoded_image, header)
+    elif digest:  # of the pixels as they are stored
         stored = decode_image(encoded_image, header=header) if turn == "apply" and header.orientation != 1 else image
-        found = digest_pixels(b"R", header.shape(), stored)
-    seen = dataclasses.replace(seen, notes=(*seen.notes, *notes), digest=found)
+        seen = dataclasses.replace(seen, digest=digest_pixels(b"R", header.shape(), stored))
     return Decoded(image, seen.reading.image(), seen.reading.ignored, seen)
 
 
@@ -147,9 +157,13 @@ def examine_sample(sample: Sample, label_map: LabelMap, num_classes: int, exif_o
     """
     seen, encoded_image, header, _ = _read_pair(sample, label_map, num_classes, exif_orientation)
     notes: list[str] = []
+    digest: bytes | None
     try:
         if header.format == "JPEG":
             digest = digest_pixels(b"J", header.shape(), decode_reduced(encoded_image, header, warn=notes.append))
+        elif header.bits == 16:
+            seen = _see_deep(seen, encoded_image, header, warn=notes.append)
+            digest = seen.digest
         else:
             image = decode_image(encoded_image, warn=notes.append, header=header)
             digest = digest_pixels(b"R", header.shape(), image)
@@ -158,6 +172,13 @@ def examine_sample(sample: Sample, label_map: LabelMap, num_classes: int, exif_o
     seen = dataclasses.replace(seen, notes=(*seen.notes, *notes), digest=digest)
     _check_labels(seen, num_classes)
     return seen
+
+
+def _see_deep(seen: Seen, encoded_image: bytes, header: Header, *, warn: Warn | None = None) -> Seen:
+    """Add what the samples of a 16-bit image show; raises DecodeError."""
+    samples = decode_deep(encoded_image, header, warn=warn)
+    digest = digest_pixels(b"R", header.shape(), samples)
+    return dataclasses.replace(seen, digest=digest, sample_counts=count_samples(samples))
 
 
 def _read_pair(

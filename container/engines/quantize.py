@@ -23,6 +23,7 @@ from container.codecs.images import DecodeError as ImageError
 from container.codecs.images import decode_image
 from container.engines.conversion import prepare_graph
 from container.errors import ClientError
+from container.image_range import Range
 
 _LONG_SIDE = 520  # base_size's default: about the scale of what the network was trained on, and quick
 
@@ -76,15 +77,17 @@ class _Reader(CalibrationDataReader):
         return None if image is None else {"image": image[None]}
 
 
-def read_images(folder: Path, count: int) -> Iterator[Array]:
+def read_images(folder: Path, count: int, image_range: Range | None = None) -> Iterator[Array]:
     """Give up to `count` images below `folder`, spread over all of them, large ones scaled down.
+
+    `image_range` is for 16-bit images.
 
     Raises ClientError that names the first file which is no image.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     for path in paths[:: max(1, len(paths) // count)][:count]:
         try:
-            image = decode_image(path.read_bytes())
+            image = decode_image(path.read_bytes(), image_range=image_range)
         except (ImageError, OSError) as error:
             raise ClientError(f"{path}: {error}") from error
         scale = min(1.0, _LONG_SIDE / max(image.shape[:2]))
@@ -103,7 +106,8 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             source = prepare_graph(arguments.model_dir, "auto", Path(scratch))
-            quantize_onnx(source, target, read_images(arguments.images, max(1, arguments.count)))
+            image_range = artifacts.read_image_range(arguments.model_dir)
+            quantize_onnx(source, target, read_images(arguments.images, max(1, arguments.count), image_range))
     except ClientError as error:
         raise SystemExit(f"ClientError: {error}") from error
     print(target)

@@ -89,5 +89,9 @@ def _load_earlier(network: SegmentationNetwork, environment: Environment, job: H
         return load_network(network, job, bare, str(bare))
     with opened_model(folder) as model:
         settings = artifacts.read_model_settings(model.directory, model.source)
+        earlier = artifacts.read_image_range(model.directory, model.source)
+        if earlier and earlier != job.scaled_range:
+            told = model.source, *earlier, job.image_range or "not set"
+            LOG.warning("%s was trained with _image_range=%d,%d, which is %s in this job. Set the same range.", *told)
         path = model.directory / artifacts.BEST_WEIGHTS
         return load_network(network, job, path, f"{path.name} of {model.source}", settings)

@@ -20,6 +20,7 @@ def describe_model(card: Card, settings: ServeSettings) -> dict[str, Any]:
     return {
         "model": {key: card.network[key] for key in ("algorithm", "backbone") if key in card.network},
         **({"windows": dataclasses.asdict(windows)} if windows else {}),
+        **({"image_range": list(card.image_range)} if card.image_range else {}),
         "num_classes": card.num_classes,
         "classes": [named.get(label, {"id": label}) for label in range(card.num_classes)],
         "engine": settings.engine,

@@ -257,7 +257,7 @@ def _compute(
     compute = wish.computer(engine)
     before = record.seconds(*_LEARNT)
     with record.phase("decode"), _refusing_unusable_images():
-        decode = functools.partial(decode_image, orientation=settings.exif_orientation)
+        decode = functools.partial(decode_image, orientation=settings.exif_orientation, image_range=card.image_range)
         pixels = native.run(lambda: decode(image.body, settings.max_pixels), clock)
     with contextlib.ExitStack() as lane:
         with record.phase("queue"):

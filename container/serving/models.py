@@ -19,6 +19,7 @@ from container.classes import ClassEntry, read_classes
 from container.engines.choice import open_engine
 from container.engines.protocol import Engine, Planner
 from container.errors import ClientError
+from container.image_range import Range
 from container.serving.clock import Clock
 from container.serving.ledger import Account, Ledger, Work
 from container.serving.settings import ServeSettings
@@ -40,6 +41,7 @@ class Card:
     planner: Planner
     memory: int  # bytes that it takes while it is loaded
     standing: int  # bytes that it comes to keep besides once images come
+    image_range: Range | None = None  # samples of 16-bit images that become 0 and 255
     speed: Speed = dataclasses.field(default_factory=Speed)
 
 
@@ -98,7 +100,7 @@ def open_model(model_dir: Path, settings: ServeSettings) -> Model:
     if engine.num_classes != num_classes:
         described = f"{artifacts.HYPERPARAMETERS} describes {num_classes} classes"
         raise ClientError(f"{model_dir}: {described}, its graph has {engine.num_classes}: they are of different jobs")
-    model = describe(engine, read_classes(model_dir), network)
+    model = describe(engine, read_classes(model_dir), network, artifacts.read_image_range(model_dir))
     for side in _WARM_SIDES:
         begin = time.monotonic()
         engine.mask(np.zeros((side, side, 3), np.uint8))
@@ -110,8 +112,11 @@ def open_model(model_dir: Path, settings: ServeSettings) -> Model:
 
 
 def describe(
-    engine: Engine, classes: Mapping[int, ClassEntry], network: Mapping[str, Any] = MappingProxyType({})
+    engine: Engine,
+    classes: Mapping[int, ClassEntry],
+    network: Mapping[str, Any] = MappingProxyType({}),
+    image_range: Range | None = None,
 ) -> Model:
     """Return the engine with its card, which knows no speed yet."""
-    memory, standing = engine.memory, engine.standing
-    return Model(engine, Card(engine.num_classes, engine.precision, classes, network, engine.planner, memory, standing))
+    costs = engine.planner, engine.memory, engine.standing
+    return Model(engine, Card(engine.num_classes, engine.precision, classes, network, *costs, image_range))

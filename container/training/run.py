@@ -30,7 +30,16 @@ from container.training.checkpoints import Checkpoint, Checkpoints
 from container.training.progress import Identity, Progress
 from container.training.resume import check_identity, find_checkpoint, hand_over, settle_seed
 from container.training.schedule import explain_schedule
-from container.training.together import check_classes, count_samples, divide, identify, joined, sent, settle
+from container.training.together import (
+    check_classes,
+    check_depths,
+    count_samples,
+    divide,
+    identify,
+    joined,
+    sent,
+    settle,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -69,7 +78,9 @@ def _run(environment: Environment, job: Hyperparameters, hosts: Hosts, requested
     mode = _audit_mode(environment, job)
     audit.run(mode, requested)
     if not hosts.agree() and mode == "full":
-        check_classes(hosts, audit, {name: sharded[name] and samples[name].listed() is not None for name in used})
+        shards = {name: sharded[name] and samples[name].listed() is not None for name in used}
+        check_depths(hosts, audit, shards)
+        check_classes(hosts, audit, shards)
     if job.counts_classes and not (checkpoint and checkpoint.class_counts):
         audit.count_classes("train", requested)
     divisions = divide(hosts, environment.channels, samples, job)

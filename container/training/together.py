@@ -17,6 +17,7 @@ from typing import Any
 
 from container.data.audit.audit import Audit
 from container.data.class_counts import ClassCounts
+from container.data.depths import RESAVE, explain, find_mixed_hosts, summarize
 from container.data.division import ALL, Division, divide_shards
 from container.data.hosts import Hosts
 from container.data.loader import Loader
@@ -96,6 +97,13 @@ def check_classes(hosts: Hosts, audit: Audit, sharded: Mapping[str, bool]) -> No
                 "there is nothing to learn or to score; see audit.json for the pixel values, and give a label map if "
                 "they are no class ids"
             )
+
+
+def check_depths(hosts: Hosts, audit: Audit, sharded: Mapping[str, bool]) -> None:
+    """Raise ClientError when shards have gray annotations whose bit depths contradict each other; one shard may not."""
+    for channel, is_sharded in sharded.items():
+        if is_sharded and (mixed := find_mixed_hosts(hosts.collect(*summarize(audit.depths(channel))))):
+            raise ClientError(f"{explain(f'channel {channel} has, on different hosts,', *mixed)}. {RESAVE}")
 
 
 def add_class_counts(hosts: Hosts, train: Loader, num_classes: int) -> ClassCounts | None:

@@ -63,6 +63,21 @@ def test_training_starts_from_the_archives_weights(
         np.testing.assert_array_equal(parameter.data().asnumpy(), saved[name].asnumpy())
 
 
+def test_another_range_of_16_bit_images_is_a_warning(
+    tmp_path: Path, earlier: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = pack(tmp_path / "model", earlier, {"num_classes": "2", "_image_range": "0,4095"})
+    for image_range, told in (("0,1023", "0,1023"), (None, "not set"), ("0, 4095", None)):
+        caplog.clear()
+        changes = {"_image_range": image_range} if image_range else {}
+        start_network(environment(tmp_path / "model"), job(**changes), [mx.cpu()])
+        assert caplog.messages == (
+            [f"{path} was trained with _image_range=0,4095, which is {told} in this job. Set the same range."]
+            if told
+            else []
+        )
+
+
 def refused(channel: Path, **changes: Any) -> str:
     with pytest.raises(ClientError) as caught:
         start_network(environment(channel), job(**changes), [mx.cpu()])

@@ -117,7 +117,7 @@ def test_grey_values_are_colours_too() -> None:
     assert labels_of(label_map, Annotation(np.array([[0, 255, 85]], np.uint8)), 2) == ([[0, 1, 255]], 0)
     assert labels_of(label_map, Annotation(np.array([[0, 1]], np.uint8), levels=2), 2) == ([[0, 1]], 0)
     assert labels_of(label_map, Annotation(np.array([[0, 1, 3]], np.uint8), levels=4), 2) == ([[0, 255, 1]], 0)
-    with pytest.raises(ClientError, match="maps colours, but the annotation is 16-bit grey"):
+    with pytest.raises(ClientError, match="maps colors, but the annotation is 16-bit gray with values that are not"):
         label_map.interpret(Annotation(np.array([[0, 300]], np.int32)), 2)
 
 

@@ -13,13 +13,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from container import artifacts
-from container.data.audit.errors import find_errors
+from container.data.audit.errors import find_errors, find_mixed_depths
 from container.data.audit.examine import count_classes, examine_pairs
 from container.data.audit.faults import Fault, raise_faults
 from container.data.audit.table import draw_table, summarize
-from container.data.audit.warnings import find_warnings
+from container.data.audit.warnings import find_warnings, odd_range
 from container.data.class_counts import ClassCounts
 from container.data.class_names import known_classes
+from container.data.depths import Depths
 from container.data.findings import BadSample, Findings, Seen
 from container.data.samples import FileSamples, Samples
 from container.errors import ClientError, printable
@@ -131,6 +132,10 @@ class Audit:
         """Count the pixels of each class that were seen in a channel."""
         return [int(count) for count in self._findings[channel].labels[: self._job.num_classes]]
 
+    def depths(self, channel: str) -> Depths:
+        """Return the gray annotations that were seen in a channel, by their bit depths."""
+        return self._findings[channel].depths
+
     def begin(self, channel: str) -> bool:
         """Say whether a pass that begins has to be watched: the first over a channel that no audit has seen whole."""
         if channel not in self._pending:
@@ -146,8 +151,10 @@ class Audit:
         return self._findings[channel].class_counts
 
     def watch(self, channel: str, seen: Seen) -> None:
-        """Take in a pair of a first pass."""
+        """Take in a pair of a first pass; raises BadSample when bit depths contradict each other: it cannot go on."""
         self._findings[channel].add(seen)
+        if seen.reading.bits is not None and (fault := find_mixed_depths(self._findings, is_all=False)):
+            raise BadSample(fault.message, "label")
 
     def watch_bad(self, channel: str, error: BadSample) -> bool:
         """Take in an unusable pair of a first pass; returns whether the pass may go on."""
@@ -178,7 +185,10 @@ class Audit:
         if not complete:  # a sample shows what is broken, not what is absent
             self._errors = [fault for fault in self._errors if fault.kind not in ("classes", "label map")]
         is_all = judged.keys() == self._samples.keys()
-        warnings = find_warnings(judged, names, self._job, self._stop, is_all) if complete else []
+        if complete:
+            warnings = find_warnings(judged, names, self._job, self._stop, is_all)
+        else:
+            warnings = list(odd_range(judged, self._job, is_all=False))  # it is better known before the first epoch
         warnings += self._unknown_classes()
         self._write(judged, names, warnings)
         LOG.info("%s: %s", title, summarize(self._errors, warnings, self._path))

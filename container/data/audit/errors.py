@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 
 from container.data.audit.faults import Fault, list_values
 from container.data.colours import FILES, suggest_map
+from container.data.depths import describe, find_mixed, suggest_shades
 from container.data.findings import Bad, Findings, Kind
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE
+from container.errors import ClientError
 
 _REASONS: Mapping[Kind, str] = {
     "unreadable": "pairs that cannot be read: replace or remove them",
@@ -35,7 +37,46 @@ def find_errors(
             faults += group_bad_pairs(findings, budget, known)
         if findings.usable and (fault := _unused_map(findings, known) or _too_few_classes(findings, known)):
             faults.append(fault)
-    return faults + list(_contradicting_names(known))
+    mixed = find_mixed_depths(known, is_all=True)
+    return ([mixed] if mixed else []) + faults + list(_contradicting_names(known))
+
+
+def find_mixed_depths(known: Mapping[str, Findings], is_all: bool) -> Fault | None:
+    """Return the error of gray annotations whose bit depths contradict each other, in a channel or in two."""
+    for findings in known.values():
+        if mixed := find_mixed(findings.depths, findings.depths, is_all):
+            return _mixed_depths(f"channel {findings.channel} has", mixed, findings, known)
+    for findings in known.values():
+        for other in _alike(findings, known):
+            if other is not findings and (mixed := find_mixed(findings.depths, other.depths, is_all)):
+                return _mixed_depths(f"channels {findings.channel} and {other.channel} have", mixed, findings, known)
+    return None
+
+
+def _mixed_depths(
+    where: str, mixed: tuple[int, list[str], list[int]], findings: Findings, known: Mapping[str, Findings]
+) -> Fault:
+    label_map, num_classes, alike = findings.label_map, findings.num_classes, _alike(findings, known)
+    classes = {value: label for value in range(256) if (label := label_map.label_of(value, num_classes)) < num_classes}
+    suggestion = suggest_shades([each.depths for each in alike], classes, num_classes)
+    return Fault("depth", *describe(mixed, where, suggestion if _works(suggestion, alike) else None))
+
+
+def _alike(findings: Findings, known: Mapping[str, Findings]) -> list[Findings]:
+    """Return the findings on all channels that the same label map reads."""
+    return [each for each in known.values() if each.label_map.content == findings.label_map.content]
+
+
+def _works(suggestion: str | None, channels: list[Findings]) -> bool:
+    """Return whether a label map is one under which each channel has labeled pixels, and two classes occur."""
+    if suggestion is None:
+        return False
+    try:
+        label_map = LabelMap(json.loads(suggestion))
+        labels = [each.labels_under(label_map) - {IGNORE} for each in channels if each.opened]
+    except ClientError:
+        return False
+    return bool(labels) and all(labels) and len(set.union(*labels)) > 1
 
 
 def group_bad_pairs(findings: Findings, budget: int, known: Mapping[str, Findings]) -> Iterator[Fault]:
@@ -98,7 +139,7 @@ def _unused_map(findings: Findings, known: Mapping[str, Findings]) -> Fault | No
         f"be ignored; there are {list_values(findings)}"
     )
     turned = label_map.turned_round(findings.num_classes)
-    if turned and LabelMap(turned).labels.keys() & findings.values.keys():
+    if turned and _works(json.dumps(turned), _alike(findings, known)):
         message += f"; keys are labels and values are pixels: turned round it fits, {json.dumps(turned)}"
     elif label_map.colours is not None and findings.is_colour:
         message += f"; {suggest_map({k: n for k, n in findings.values.items() if k >= 0}, findings.num_classes)}"
@@ -123,7 +164,7 @@ def _too_few_classes(findings: Findings, known: Mapping[str, Findings]) -> Fault
         message = "no pixel of channel train_annotation is labelled: there is nothing to learn"
     message += f"; the pixel values are {list_values(findings)}"
     turned = findings.label_map.turned_round(findings.num_classes)
-    if turned and len(LabelMap(turned).labels.keys() & findings.values.keys()) > 1:
+    if turned and _works(json.dumps(turned), _alike(findings, known)):
         message += f"; keys are labels and values are pixels: turned round the label map fits, {json.dumps(turned)}"
     elif suggestion := _suggest_values(findings, known):
         message += f"; if each of them is a class, put {suggestion} into {FILES}"
@@ -147,12 +188,15 @@ def _contradicting_names(channels: Mapping[str, Findings]) -> Iterator[Fault]:
 
 def _suggest_values(findings: Findings, known: Mapping[str, Findings]) -> str | None:
     """Write the map that makes a class of each value of all channels, of 255 only where there is but one other."""
-    alike = [each for each in known.values() if each.label_map.content == findings.label_map.content]
+    alike = _alike(findings, known)
+    if any(each.is_colour for each in alike):
+        return None
     values = sorted({value for each in alike for value in (*each.values, *each.bad_values)})
     others = [value for value in values if value != IGNORE]
     chosen = others if len(others) > 1 else values
-    if any(each.is_colour for each in alike) or not 1 < len(chosen) <= findings.num_classes:
+    suggestion: str | None = json.dumps({"map": {str(label): value for label, value in enumerate(chosen)}})
+    if findings.label_map.scale == 1 and chosen == list(range(len(chosen))):  # which is how they are read already
         return None
-    if chosen == list(range(len(chosen))):  # which is how they are read already
-        return None
-    return json.dumps({"map": {str(label): value for label, value in enumerate(chosen)}})
+    if len(chosen) > findings.num_classes:  # the numbers of several depths may be the same shades
+        suggestion = suggest_shades([each.depths for each in alike], {}, findings.num_classes)
+    return suggestion if _works(suggestion, alike) else None

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
+
+from container.arrays import Array
+from container.codecs.deep import scale_table
 from container.data.audit.errors import group_bad_pairs
 from container.data.audit.faults import LISTED, Fault, list_values, percent
 from container.data.findings import Findings
 from container.data.reading import IGNORE
 from container.data.repeats import find_repeats
 from container.hyperparameters import Hyperparameters
+from container.image_range import Range
 
 _RARE = 0.001  # of the labelled pixels
+_NOTABLE = 1e-4  # of the values of 16-bit images
+_FEW_LEVELS = 128  # of the 256 that 8 bits have
+_MUCH_CLIPPED = 0.01  # of the values of 16-bit images
 
 
 def find_warnings(
@@ -32,7 +40,7 @@ def find_warnings(
     if "train" in channels:
         found += _other_count(channels["train"], job)
         found += _unseen_classes(channels, names, is_all)
-    found += _contradicting_maps(channels)
+    found += [*_contradicting_maps(channels), *odd_range(channels, job, is_all)]
     return found + list(_repeated_images(channels, stop))
 
 
@@ -139,6 +147,75 @@ def _odd_pictures(findings: Findings) -> Iterator[Fault]:
         yield Fault(
             "notes", f"channel {channel}: {len(findings.notes)} files are used though odd", tuple(findings.notes)
         )
+
+
+def odd_range(channels: Mapping[str, Findings], job: Hyperparameters, is_all: bool) -> Iterator[Fault]:
+    """Tell of 16-bit images that lose most of their gray levels, or of a range that does not fit them."""
+    deep = {channel: findings for channel, findings in channels.items() if findings.deep}
+    names = tuple(name for findings in deep.values() for name in findings.deep)
+    given = f"_image_range={job.image_range}"
+    if not deep:
+        if job.image_range and is_all:
+            yield Fault("range", f"{given} has no effect: no image of the channels has 16 bits. Remove it.")
+        return
+    counts = np.sum([findings.sample_counts for findings in deep.values()], axis=0)
+    levels, kept = np.count_nonzero(counts), _kept_levels(counts, job.scaled_range)
+    better = _suggest_range(counts)
+    low, high = (int(place) for place in np.flatnonzero(counts)[[0, -1]])
+    opened = sum(findings.usable for findings in channels.values())
+    told = f"{len(names)} of {opened} images of {_listed(channels)} have 16 bits, with values from {low} to {high}"
+    inner = counts[1:-1]  # 0 and 65535 often mean that there is no data
+    if kept <= _FEW_LEVELS and levels > 2 * kept and 2 * _kept_levels(counts, better) > 3 * kept:
+        reason = f"with {given}" if job.image_range else "because 16-bit values keep their high byte"
+        yield Fault(
+            "range",
+            f"{told}, {levels:,} gray levels. The model sees {kept} levels of them, {reason}. Set "
+            f"_image_range={better[0]},{better[1]} to scale this range to 8 bits, in the job and on the endpoint.",
+            names,
+        )
+    elif job.scaled_range:
+        bottom, top = job.scaled_range
+        clipped = (inner[: max(0, bottom - 1)].sum() + inner[top:].sum()) / max(1, inner.sum())
+        if clipped > _MUCH_CLIPPED:
+            yield Fault(
+                "range",
+                f"{told}, and {percent(clipped)} of the values are outside of {given} and are clipped. To keep them, "
+                f"set _image_range={better[0]},{better[1]}.",
+                names,
+            )
+    if job.scaled_range and len(names) < opened:
+        yield Fault(
+            "range",
+            f"{told}, which {given} scales. It does not change the others, which have 8 bits. Convert them to 16 bits "
+            "if they show the same objects at another brightness.",
+            names,
+        )
+
+
+def _kept_levels(counts: Array, image_range: Range | None) -> int:
+    """Return how many 8-bit levels with a notable share of the values remain."""
+    remaining = np.bincount(scale_table(image_range), counts, 256)
+    return int(np.count_nonzero(remaining > _NOTABLE * counts.sum()))
+
+
+def _suggest_range(counts: Array) -> Range:
+    """Return the range of the values, but for the most extreme; of 0 to 2^k − 1, if they fill half of that.
+
+    `counts` are those of each 16-bit sample. 0 and 65535 often mean that there is no data: others decide, if any.
+    """
+    inner = counts.copy()
+    inner[[0, -1]] = 0
+    cumulated = np.cumsum(inner if inner.any() else counts)
+    low, high = (int(place) for place in np.searchsorted(cumulated, cumulated[-1] * np.array([_NOTABLE, 1 - _NOTABLE])))
+    full = 2 ** max(8, high.bit_length()) - 1
+    if 2 * (high - low) >= full:
+        return 0, full
+    return (low, high) if low < high else (max(0, high - 1), max(1, high))
+
+
+def _listed(channels: Iterable[str]) -> str:
+    names = list(channels)
+    return f"channel{'s' if names[1:] else ''} {' and '.join(names)}"
 
 
 def _unseen_classes(channels: Mapping[str, Findings], names: Mapping[int, str], is_all: bool) -> Iterator[Fault]:
