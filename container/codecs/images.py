@@ -27,6 +27,7 @@ from container.codecs.pieces import Pieces
 from container.codecs.sniff import describe
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "Annotation",
     "CutOff",
     "DecodeError",
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 Warn = Callable[[str], object]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")  # in lower case; each file is read by its content
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
