@@ -34,6 +34,10 @@ from container.errors import ClientError, JobError, PlatformError
 from container.hyperparameters import Hyperparameters
 
 _MAX_PIXELS = 2**28
+_TRANSPARENT = (
+    'some pixels are transparent and are read by their color: to ignore them, add "transparent": 255 to the colors of '
+    "the label map"
+)
 
 
 class Sample(Protocol):
@@ -179,6 +183,8 @@ def _read_pair(
         annotation = decode_annotation(encoded_annotation, warn=notes.append)
     except DecodeError as error:
         raise bad_annotation(error, name, "unreadable") from error
+    if annotation.alpha is not None and not label_map.names_transparent:
+        notes.append(_TRANSPARENT)
     turn: Orientation = "apply" if exif_orientation == "apply" else "ignore"
     size = annotation.shape
     if exif_orientation == "auto" and header.shape() != size == header.shape("apply"):
