@@ -116,7 +116,7 @@ def open_samples(
     images = environment.channels[channel]
     if images.input_mode == "Pipe":
         buffer = ShuffleBuffer(job.shuffle_buffer, job.shuffle_buffer_mb * 2**20)
-        return PipeSamples(images, label_map, buffer, environment.pipe_timeout, colour_maps)
+        return PipeSamples(images, label_map, buffer, environment.pipe_timeout, colour_maps, job.num_classes)
     return FileSamples(channel, find_pairs(environment.channels, channel), label_map)
 
 
