@@ -90,6 +90,7 @@ class Findings:
         self.exchanged: dict[str, set[int]] = {}  # the unknown colors of pairs with red and blue exchanged, by name
         self.straight: Counter[int] = Counter()  # the unknown colors of the other pairs that have a color of the map
         self.is_colour = False
+        self.is_stream = False
         self.labels = np.zeros(256, np.int64)  # pixels by label
         self.images = np.zeros(256, np.int64)  # images by label
         self.within = np.zeros(256, np.int64)  # by label, pixels labelled with a class in the images that have it

@@ -165,32 +165,40 @@ def _check_contents(
     if len(firsts) < len(pairs) or len(seconds) < len(pairs) or len(pairs) < 2:
         return
     if all(first == second for first, second in pairs):
-        raise _no_images(channel, "the same as their annotations")
-    if any(content.is_photo or content.fit < 1 for content in (*firsts, *seconds)):
+        raise _no_images(channel, "are the same as their annotations")
+    if any(content.is_photo for content in (*firsts, *seconds)):
         return
     values = frozenset.union(*(first.values for first in firsts))
-    shown = ", ".join(
-        f"#{value:06x}" if firsts[0].annotation.colours is not None else str(value) for value in sorted(values)[:5]
-    )
-    if _are_surely_annotations(
-        [first.annotation for first in firsts], [second.annotation for second in seconds], values
+    shown = _list_values(firsts[0], values)
+    fits = all(content.fit == 1 for content in (*firsts, *seconds))
+    if (fits or values == frozenset.union(*(second.values for second in seconds))) and _are_annotations(
+        [first.annotation for first in firsts], [second.annotation for second in seconds], values, fits
     ):
-        raise _no_images(channel, f"like annotations: their only pixel values are {shown}")
-    LOG.warning(
-        "channel %s: the first images have only the pixel values %s, which the label map names, too. If they are "
-        "annotations, the stream holds no images. %s",
-        channel,
-        shown,
-        _MANIFEST,
-    )
+        raise _no_images(channel, f"look like annotations: their only pixel values are {shown}")
+    if fits:
+        LOG.warning(
+            "channel %s: the first images have only the pixel values %s, which the label map names, too. If they are "
+            "annotations, the stream holds no images. %s",
+            channel,
+            shown,
+            _MANIFEST,
+        )
 
 
-def _are_surely_annotations(
-    images: Sequence[Annotation], annotations: Sequence[Annotation], values: frozenset[int]
+def _list_values(content: _Content, values: frozenset[int]) -> str:
+    is_color = content.annotation.colours is not None
+    return ", ".join(f"#{value:06x}" if is_color else str(value) for value in sorted(values)[:5])
+
+
+def _are_annotations(
+    images: Sequence[Annotation], annotations: Sequence[Annotation], values: frozenset[int], fits: bool
 ) -> bool:
-    """Tell whether images that the label map explains completely cannot be photographs or scans."""
+    """Tell whether images cannot be photographs or scans.
+
+    Their `values` are few. Either the label map explains all of them, or they are also those of the annotations.
+    """
     if all(image.colours is not None for image in images):
-        return len(values) > 1
+        return len(values) > 1 and (fits or all(annotation.colours is not None for annotation in annotations))
     if any(image.colours is not None for image in images):
         return False
     if any(image.palette is not None for image in images):
@@ -200,7 +208,9 @@ def _are_surely_annotations(
             and np.array_equal(image.palette, annotation.palette)
             for image, annotation in zip(images, annotations, strict=True)
         )
-    return 0 < max(values - {255}, default=0) <= _DARK and all(image.levels == 256 for image in images)
+    brightest = max(values - {255}, default=0)
+    is_dark = 0 < brightest <= _DARK or (brightest > 0 and not fits)
+    return is_dark and all(image.levels == 256 and image.palette is None for image in (*images, *annotations))
 
 
 def _judge(record: bytes, color_map: ColourMap | None, *, label_map: LabelMap, num_classes: int) -> _Content | None:
@@ -271,6 +281,6 @@ def _no_annotations(channel: str, layout: Layout, seen: str, is_swapped: bool, i
 
 def _no_images(channel: str, seen: str) -> ClientError:
     return ClientError(
-        f"channel {channel}: the images, records 1 and 3, are {seen}. If the stream is an S3 prefix of annotations, or "
+        f"channel {channel}: the images, records 1 and 3, {seen}. If the stream is an S3 prefix of annotations, or "
         f"AttributeNames lists annotations only, it has no images. {_MANIFEST}"
     )

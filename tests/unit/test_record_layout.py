@@ -152,6 +152,8 @@ CORRECT: list[tuple[tuple[Maker, ...], dict[str, object] | None, int]] = [
     *(((image, palette_mask), None, 2) for image in (photo, png_photo, gray_photo, drawing)),
     *(((image, white_mask), BLACK_AND_WHITE, 2) for image in (photo, png_photo, gray_photo, scan, drawing)),
     *(((image, color_mask), COLORS, 2) for image in (photo, png_photo, gray_photo, scan, drawing)),
+    *(((image, lambda number: encode(128 * ids(number))), None, 2) for image in (photo, gray_photo, scan, drawing)),
+    *(((image, color_mask), None, 2) for image in (photo, png_photo, gray_photo, drawing)),
     ((large_photo, soft_mask), BLACK_AND_WHITE, 2),
     ((large_photo, soft_mask), {"scale": 128}, 2),
     ((gray_photo, dark_photo), None, 21),  # values that are classes, though rough
@@ -220,6 +222,8 @@ WRONG: list[tuple[tuple[Maker, ...], dict[str, object] | None, str]] = [
     ((mask,), None, NO_IMAGES),
     ((palette_mask,), None, NO_IMAGES),
     ((color_mask,), COLORS, NO_IMAGES),
+    ((color_mask,), None, NO_IMAGES),
+    ((lambda number: encode(128 * ids(number)),), None, NO_IMAGES),
     ((lambda number: mask(1),), None, NO_IMAGES),
     ((lambda number: white_mask(1),), BLACK_AND_WHITE, NO_IMAGES),
     ((photo, mask, photo), None, THREE),

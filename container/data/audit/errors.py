@@ -13,6 +13,7 @@ from container.data.colours import FILES, color_name
 from container.data.findings import Bad, Findings, Kind
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE
+from container.data.record_layout import REMEDY
 
 _REASONS: Mapping[Kind, str] = {
     "unreadable": "pairs that cannot be read: replace or remove them",
@@ -21,6 +22,7 @@ _REASONS: Mapping[Kind, str] = {
     "colour": "annotations whose colours cannot be read",
 }
 _LISTED_COLORS = 5
+_MOST_WRONG = 64  # pixel values, beyond which the annotations of a stream can be images
 _SMOOTH = 16  # values beyond twice the classes, from which on they look like the shades of smoothed edges
 
 
@@ -54,15 +56,18 @@ def group_bad_pairs(findings: Findings, budget: int, known: Mapping[str, Finding
     )
     for kind in sorted(kinds, key=lambda kind: -len(kinds[kind])):
         mine = kinds[kind]
+        is_order = kind in ("unreadable", "size", "same") or len(findings.wrong) > _MOST_WRONG
+        is_most = findings.is_stream and is_order and 2 * len(mine) > findings.opened
+        ending = skipped + (f". In a stream, this can be the order of the attributes: {REMEDY}" if is_most else "")
         advice = _advise_values(findings, known) if kind == "label" else ""
         if kind == "colour" and findings.bad_colours:
             advice = _advise_colors(findings, known)
         if len(mine) == 1:
-            yield Fault(kind, mine[0].message + advice + skipped)
+            yield Fault(kind, mine[0].message + advice + ending)
         else:
             reason = _describe(kind, findings, known) + advice
             details = tuple(bad.message for bad in mine)
-            yield Fault(kind, f"channel {findings.channel} has {len(mine)} {reason}{skipped}", details)
+            yield Fault(kind, f"channel {findings.channel} has {len(mine)} {reason}{ending}", details)
 
 
 def _describe(kind: Kind, findings: Findings, known: Mapping[str, Findings]) -> str:
