@@ -27,7 +27,6 @@ from container.codecs.pieces import Pieces
 from container.codecs.sniff import describe
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "Annotation",
     "CutOff",
     "DecodeError",

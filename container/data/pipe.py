@@ -165,6 +165,8 @@ def _read_ahead(records: Iterator[bytes], count: int) -> tuple[list[bytes], Iter
     failure: Exception | None = None
     try:
         opening.extend(itertools.islice(records, count))
+    except Unwanted:
+        raise
     except Exception as error:
         failure = error
 

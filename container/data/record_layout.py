@@ -50,9 +50,11 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class _Content:
-    """What a PNG shows: whether it looks like a photograph, its share of explained pixels, and its distinct values."""
+    """What is kept of a PNG: whether it looks like a photograph, its share of explained pixels, its distinct values."""
 
-    annotation: Annotation
+    is_color: bool
+    palette: bytes | None
+    levels: int
     is_photo: bool
     fit: float
     values: frozenset[int]
@@ -172,7 +174,7 @@ def _check_contents(
     shown = _list_values(firsts[0], values)
     fits = all(content.fit == 1 for content in (*firsts, *seconds))
     if (fits or values == frozenset.union(*(second.values for second in seconds))) and _are_annotations(
-        [first.annotation for first in firsts], [second.annotation for second in seconds], values, fits
+        firsts, seconds, values, fits
     ):
         raise _no_images(channel, f"look like annotations: their only pixel values are {shown}")
     if fits:
@@ -186,28 +188,23 @@ def _check_contents(
 
 
 def _list_values(content: _Content, values: frozenset[int]) -> str:
-    is_color = content.annotation.colours is not None
-    return ", ".join(f"#{value:06x}" if is_color else str(value) for value in sorted(values)[:5])
+    return ", ".join(f"#{value:06x}" if content.is_color else str(value) for value in sorted(values)[:5])
 
 
 def _are_annotations(
-    images: Sequence[Annotation], annotations: Sequence[Annotation], values: frozenset[int], fits: bool
+    images: Sequence[_Content], annotations: Sequence[_Content], values: frozenset[int], fits: bool
 ) -> bool:
     """Tell whether images cannot be photographs or scans.
 
     Their `values` are few. Either the label map explains all of them, or they are also those of the annotations.
     """
-    if all(image.colours is not None for image in images):
-        return len(values) > 1 and (fits or all(annotation.colours is not None for annotation in annotations))
-    if any(image.colours is not None for image in images):
+    if all(image.is_color for image in images):
+        return len(values) > 1 and (fits or all(annotation.is_color for annotation in annotations))
+    if any(image.is_color for image in images):
         return False
     if any(image.palette is not None for image in images):
-        return all(
-            image.palette is not None
-            and annotation.palette is not None
-            and np.array_equal(image.palette, annotation.palette)
-            for image, annotation in zip(images, annotations, strict=True)
-        )
+        palettes = [(image.palette, annotation.palette) for image, annotation in zip(images, annotations, strict=True)]
+        return all(palette is not None and palette == other for palette, other in palettes)
     brightest = max(values - {255}, default=0)
     is_dark = 0 < brightest <= _DARK or (brightest > 0 and not fits)
     return is_dark and all(image.levels == 256 and image.palette is None for image in (*images, *annotations))
@@ -220,15 +217,9 @@ def _judge(record: bytes, color_map: ColourMap | None, *, label_map: LabelMap, n
         if header.format != "PNG" or header.width * header.height > _MAX_PIXELS:
             return None
         annotation = decode_annotation(record)
-        reading = label_map.interpret(annotation, num_classes, color_map)
-        explained = ~reading.unnamed & ~reading.wrong
-        if label_map.scale not in (None, 1) and not reading.is_colour:
-            explained &= (reading.values % label_map.scale == 0) | (reading.values == 255)
-        fit = float(reading.counts[explained].sum()) / max(1, int(reading.counts.sum()))
     except DecodeError:
         return None
-    except ClientError:  # colors that no label map names
-        fit = 0.0
+    fit = _fit(annotation, color_map, label_map, num_classes)
     pixels = colour_codes(annotation.colours) if annotation.colours is not None else annotation.pixels
     assert pixels is not None
     rows = pixels[:: max(1, pixels.size // _SAMPLED)]
@@ -238,7 +229,23 @@ def _judge(record: bytes, color_map: ColourMap | None, *, label_map: LabelMap, n
     if annotation.pixels is not None and annotation.pixels.dtype != np.uint8:
         most = _MOST_DEEP
     roughness = float((rows[:, 1:] != rows[:, :-1]).mean()) if rows.shape[1] > 1 else 0.0
-    return _Content(annotation, len(values) > most and roughness > _ROUGH, fit, values)
+    palette = None if annotation.palette is None else annotation.palette.tobytes()
+    is_photo = len(values) > most and roughness > _ROUGH
+    return _Content(annotation.colours is not None, palette, annotation.levels, is_photo, fit, values)
+
+
+def _fit(annotation: Annotation, color_map: ColourMap | None, label_map: LabelMap, num_classes: int) -> float:
+    """Return the share of the pixels whose values the label map explains."""
+    if annotation.colours is not None and label_map.colours is None and color_map is None:
+        return 0.0
+    try:
+        reading = label_map.interpret(annotation, num_classes, color_map)
+    except ClientError:
+        return 0.0
+    explained = ~reading.unnamed & ~reading.wrong
+    if label_map.scale not in (None, 1) and not reading.is_colour:
+        explained &= (reading.values % label_map.scale == 0) | (reading.values == 255)
+    return float(reading.counts[explained].sum()) / max(1, int(reading.counts.sum()))
 
 
 def _color_map(sample: Sequence[bytes], layout: Layout) -> ColourMap | None:
