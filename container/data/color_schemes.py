@@ -122,8 +122,8 @@ def _find_smooth_edges(colors: Mapping[int, int], num_classes: int) -> str:
 def _number_colors(colors: Mapping[int, int], num_classes: int, has_transparent: bool) -> str:
     """Number the colors by their pixels."""
     frequent = _by_frequency(colors)
-    if has_transparent and len(frequent) == 1:  # then the transparent pixels are a class
-        entries = {TRANSPARENT: 0, frequent[0]: 1}
+    if has_transparent and (len(frequent) == 1 or len(frequent) == num_classes - 1):  # transparent pixels are a class
+        entries = {TRANSPARENT: 0, **{code: label for label, code in enumerate(frequent, 1)}}
         return f"Put {write_colors(entries)}, with the IDs that you mean, into {FILES}"
     classes = [code for code in frequent if code != _VOC_BORDER or len(frequent) <= num_classes]
     listed = (classes + [code for code in frequent if code not in classes])[: num_classes + _SPARE]

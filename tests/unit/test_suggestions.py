@@ -161,6 +161,17 @@ def test_white_on_transparent_gives_two_classes(make_job: JobFactory) -> None:
     assert np.array_equal(labels_of(root)[0], stripes(0, 1))
 
 
+def test_a_transparent_background_is_a_class_where_one_is_missing(make_job: JobFactory) -> None:
+    def painter(number: int) -> Image.Image:
+        image = voc(stripes(0, 15, 15, 2)).convert("RGBA")
+        image.putalpha(Image.fromarray(np.where(stripes(0, 15, 15, 2), 255, 0).astype(np.uint8)))
+        return image
+
+    root = job(make_job, painter, 3)
+    label_maps(root, suggestion(refusal(root)))
+    assert np.array_equal(labels_of(root)[0], stripes(0, 1, 1, 2))
+
+
 def test_transparent_pixels_that_count_by_color_are_pointed_out(make_job: JobFactory) -> None:
     root = job(make_job, lambda number: transparent(stripes(1, 0, 2), "LA"), 3)
     label_maps(root, {"colors": {"#000000": 0, "#010101": 1, "#020202": 2}})
@@ -260,6 +271,14 @@ def test_zero_as_no_data_is_among_the_fixes(make_job: JobFactory) -> None:
     assert np.array_equal(labels_of(root)[0], np.where(painted_ids == 0, 255, painted_ids - 1))
 
 
+def test_ids_that_begin_at_one_keep_their_order_though_some_are_missing(make_job: JobFactory) -> None:
+    root = job(make_job, lambda number: Image.fromarray(stripes(1, 2, 7)), 7)
+    error = refusal(root)
+    assert "if class IDs begin at 1" in error.message
+    label_maps(root, suggestion(error))
+    assert np.array_equal(labels_of(root)[0], stripes(0, 1, 6))
+
+
 def test_label_ids_of_cityscapes_get_their_train_ids(make_job: JobFactory) -> None:
     root = job(make_job, lambda number: Image.fromarray(stripes(7, 1, 8, 26, 33, 3)), 19)
     error = refusal(root)
@@ -277,6 +296,7 @@ def test_label_ids_of_cityscapes_get_their_train_ids(make_job: JobFactory) -> No
         ([0, 1001, 1002, 2001], 3, [0, 1, 1, 2]),  # KITTI-MOTS
         ([7, 26000, 26001, 24000], 34, [7, 26, 26, 24]),  # Cityscapes
         ([512, 513, 1024, 1025], 5, [2, 2, 4, 4]),  # Mapillary
+        ([256, 257, 512, 513], 3, [1, 1, 2, 2]),
     ],
 )
 def test_sixteen_bit_ids_of_class_and_instance_are_divided(

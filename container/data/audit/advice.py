@@ -29,14 +29,14 @@ def advise_known_values(values: Collection[int], num_classes: int) -> str:
 
 def _instances(ids: list[int], num_classes: int) -> str:
     """Recognize 16-bit values that are a class and an instance."""
-    large = {divisor: [value for value in ids if value >= divisor] for divisor in _DIVISORS}
-    if max(ids) <= _IGNORE or not all(large.values()):
+    large = {divisor: [value for value in ids if value >= divisor] for divisor in _DIVISORS if ids[-1] >= divisor}
+    if not large:
         return ""
-    divisor = min(_DIVISORS, key=lambda divisor: max(value % divisor for value in large[divisor]) / divisor)
+    divisor = min(large, key=lambda divisor: max(value % divisor for value in large[divisor]) / divisor)
     classes: dict[int, list[int]] = {}
     for value in ids:
         classes.setdefault(value // divisor if value >= divisor else value, []).append(value)
-    if max(classes) > 255 or len(classes) == len(ids) > 2:
+    if max(classes) > _IGNORE or len(classes) == len(ids):
         return ""
     kind = f"; these values look like class × {divisor} + instance"
     if max(classes) >= num_classes:
@@ -58,10 +58,12 @@ def _cityscapes(ids: list[int], num_classes: int) -> str:
 
 
 def _no_data(ids: list[int], num_classes: int) -> str:
-    """Recognize class IDs that begin at 1, with 0 for pixels without data."""
-    if ids[0] != 0 or ids[-1] != num_classes:
+    """Recognize class IDs that begin at 1, with 0 for pixels without data, or without 0."""
+    if ids[0] > 1 or ids[-1] != num_classes:
         return ""
     entries = {str(value - 1): value for value in range(1, num_classes + 1)}
+    if ids[0] == 1:
+        return f"; if class IDs begin at 1, put {json.dumps({'map': entries})} into {FILES}"
     return (
         f'; if 0 means "no data" or "not labeled", put {json.dumps({"map": entries})} into {FILES}, which ignores 0; '
         f"if 0 is a class, set num_classes to {num_classes + 1}"

@@ -120,7 +120,7 @@ def _advise_values(findings: Findings, known: Mapping[str, Findings]) -> str:
     alike = [each for each in known.values() if each.label_map.content == findings.label_map.content]
     values = {value for each in alike for value in (*each.values, *each.bad_values)}
     advice = advise_known_values(values, findings.num_classes)
-    if advice and not findings.is_colour and findings.label_map.scale is not None:
+    if advice and not findings.is_colour and findings.label_map.scale == 1:
         return advice
     if suggestion := _suggest_values(findings, known):
         return f" such as {suggestion}"
