@@ -68,7 +68,9 @@ def _find_instances(colors: Mapping[int, int], num_classes: int, images: Mapping
                 f"with Pillow{_raise_classes(ids, num_classes)}"
             )
     alone = [code for code in codes if images.get(code) == 1]
-    is_certain = count > 1 if len(codes) > num_classes else count > 3 and len(codes) >= 3 * count
+    is_certain = count > 1
+    if len(codes) <= num_classes:  # as classes can have
+        is_certain = count > 3 and len(alone) == len(codes) >= 3 * count
     is_smooth = len(colors) > _MOST_SEGMENTS * count
     pixels = sum(colors[code] for code in alone)
     if len(alone) < _FEW or not is_certain or is_smooth or 2 * pixels < sum(colors[code] for code in codes):
@@ -97,7 +99,7 @@ def _find_ids(colors: Mapping[int, int], num_classes: int, has_transparent: bool
             raised = _raise_classes(set(ids.values()), num_classes)
             return f"{where}. Put {_write(dict(sorted(ids.items())), has_transparent)} into {FILES}{raised}"
     voc = {colour_code(color): index for index, color in enumerate(_voc())}
-    is_voc = num_classes >= _VOC_CLASSES - 1 and all(code in voc or code == _VOC_BORDER for code in colors)
+    is_voc = colors and num_classes >= _VOC_CLASSES - 1 and all(code in voc or code == _VOC_BORDER for code in colors)
     if is_voc and max(voc.get(code, 0) for code in colors) < num_classes:
         entries = {code: voc.get(code, 255) for code in sorted(colors, key=lambda code: voc.get(code, 255))}
         return f"The colors are those of Pascal VOC. Put {_write(entries, has_transparent)} into {FILES}"

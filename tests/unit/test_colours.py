@@ -9,7 +9,7 @@ import pytest
 
 from container.codecs.images import Annotation
 from container.data.color_schemes import suggest_map
-from container.data.colours import ColourMap, ColourMaps, read_colour_map
+from container.data.colours import TRANSPARENT, ColourMap, ColourMaps, read_colour_map
 from container.data.labels import LabelMap
 from container.errors import ClientError
 
@@ -112,3 +112,7 @@ def test_a_label_map_goes_on_from_ground_truths_ids() -> None:
 def test_unreadable_metadata_are_named(record: bytes) -> None:
     with pytest.raises(ClientError, match=r"^record 3: the label's metadata is not readable"):
         read_colour_map(record, "record 3")
+
+
+def test_annotations_that_are_all_transparent_get_a_sentence() -> None:
+    assert '"transparent": 255' in suggest_map({TRANSPARENT: 9}, 21)
