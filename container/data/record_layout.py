@@ -55,6 +55,7 @@ class _Content:
     is_color: bool
     palette: bytes | None
     levels: int
+    is_rough: bool
     is_photo: bool
     fit: float
     values: frozenset[int]
@@ -139,7 +140,9 @@ def _check_period(opening: Sequence[bytes], contents: Sequence[_Content | None],
         "J" if record.startswith(_JPEG) else "X" if content is None else "F" if content.is_photo else "M"
         for record, content in zip(opening, contents, strict=False)
     ]
-    if "X" in kinds or all(kind == kinds[place % 2] for place, kind in enumerate(kinds)):
+    if "X" in kinds or (set(kinds[1::2]) == {"M"} and "M" not in kinds[::2]):
+        return
+    if all(kind == kinds[place % 2] for place, kind in enumerate(kinds)):
         return
     for period, needed in ((3, 6), (4, 12)):
         if len(kinds) >= needed and all(kind == kinds[place % period] for place, kind in enumerate(kinds)):
@@ -168,9 +171,9 @@ def _check_contents(
         return
     if all(first == second for first, second in pairs):
         raise _no_images(channel, "are the same as their annotations")
-    if any(content.is_photo for content in (*firsts, *seconds)):
-        return
     values = frozenset.union(*(first.values for first in firsts))
+    if len(values) < 2 or any(first.is_rough for first in firsts) or any(second.is_photo for second in seconds):
+        return
     shown = _list_values(firsts[0], values)
     fits = all(content.fit == 1 for content in (*firsts, *seconds))
     if (fits or values == frozenset.union(*(second.values for second in seconds))) and _are_annotations(
@@ -199,7 +202,7 @@ def _are_annotations(
     Their `values` are few. Either the label map explains all of them, or they are also those of the annotations.
     """
     if all(image.is_color for image in images):
-        return len(values) > 1 and (fits or all(annotation.is_color for annotation in annotations))
+        return fits or all(annotation.is_color for annotation in annotations)
     if any(image.is_color for image in images):
         return False
     if any(image.palette is not None for image in images):
@@ -230,8 +233,9 @@ def _judge(record: bytes, color_map: ColourMap | None, *, label_map: LabelMap, n
         most = _MOST_DEEP
     roughness = float((rows[:, 1:] != rows[:, :-1]).mean()) if rows.shape[1] > 1 else 0.0
     palette = None if annotation.palette is None else annotation.palette.tobytes()
-    is_photo = len(values) > most and roughness > _ROUGH
-    return _Content(annotation.colours is not None, palette, annotation.levels, is_photo, fit, values)
+    is_rough = roughness > _ROUGH
+    is_photo = is_rough and len(values) > most
+    return _Content(annotation.colours is not None, palette, annotation.levels, is_rough, is_photo, fit, values)
 
 
 def _fit(annotation: Annotation, color_map: ColourMap | None, label_map: LabelMap, num_classes: int) -> float:

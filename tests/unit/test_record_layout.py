@@ -157,6 +157,8 @@ CORRECT: list[tuple[tuple[Maker, ...], dict[str, object] | None, int]] = [
     ((large_photo, soft_mask), BLACK_AND_WHITE, 2),
     ((large_photo, soft_mask), {"scale": 128}, 2),
     ((gray_photo, dark_photo), None, 21),  # values that are classes, though rough
+    ((dark_photo, mask), None, 21),
+    ((lambda number: encode(np.full((48, 64), 16, np.uint8)), mask), None, 21),  # a video that begins with black
     ((gray_photo, lambda number: gray_photo(number + 50)), None, 256),
     ((photo, instances), None, 96),
 ]
@@ -270,6 +272,12 @@ def test_two_prefixes_in_one_stream_begin_with_images_alone() -> None:
         layout([*map(photo, range(20)), *map(mask, range(20))][:OPENING])
     with pytest.raises(ClientError, match=NO_IMAGES):
         layout([*map(mask, range(20)), *map(photo, range(20))][:OPENING])
+
+
+@pytest.mark.parametrize("others", [(photo,), (photo, photo), (gray_photo, photo), (drawing, photo, photo)])
+def test_images_of_several_kinds_are_a_correct_stream(others: tuple[Maker, ...]) -> None:
+    images = itertools.cycle([png_photo, *others])
+    assert layout([record for number in range(6) for record in (next(images)(number), mask(number))]) == Layout()
 
 
 def test_images_and_annotations_in_alphabetical_order_are_a_correct_stream() -> None:
