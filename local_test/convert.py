@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from container.codecs.images import IMAGE_SUFFIXES
+
 CHANNELS = ("train", "validation")
-_IMAGES = (".jpg", ".jpeg", ".png")
 _VOC_LISTS = {"train": "train", "validation": "val"}
 _LISTED = 20
 
@@ -22,7 +23,7 @@ class ConvertError(ValueError):
 
 def pair_directories(data: Path, channel: str) -> list[tuple[Path, Path]]:
     """Match the images of `channel` with the PNGs of `channel`_annotation by stem; raises ConvertError."""
-    images = _list(data / channel, _IMAGES)
+    images = _list(data / channel, IMAGE_SUFFIXES)
     annotations = _list(data / f"{channel}_annotation", (".png",))
     unpaired = sorted(images.keys() ^ annotations.keys())
     if unpaired or not images:

@@ -45,6 +45,8 @@ __all__ = [
 
 Warn = Callable[[str], object]
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")  # in lower case; each file is read by its content
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -61,13 +63,15 @@ class Annotation:
     """An annotation's values as its file has them: either numbers or colours.
 
     `pixels` are uint8 or int32 (H, W), class ids or palette indices, with the uint8 RGB `palette` (n, 3) of mode P,
-    or the number of grey `levels` of the others; `colours` are uint8 RGB (H, W, 3).
+    or the number of grey `levels` of the others; `colours` are uint8 RGB (H, W, 3). `alpha` is uint8 (H, W), or
+    None if all pixels are opaque.
     """
 
     pixels: Array | None
     palette: Uint8Array | None = None
     colours: Uint8Array | None = None
     levels: int = 256
+    alpha: Uint8Array | None = None
 
     @property
     def bits(self) -> int:
@@ -139,10 +143,10 @@ def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None
     if header.format != "PNG":
         raise DecodeError(f"an annotation must be a PNG, this is {header.format}")
     image = _load(data, header, warn)
-    if warn and image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema() != (255, 255):
-        warn("some pixels are transparent: they count by the colour beneath")
     if image.mode in ("RGB", "RGBA", "LA"):
-        return Annotation(None, colours=np.asarray(image.convert("RGB")))
+        alpha = None if image.mode == "RGB" else np.asarray(image.getchannel("A"))
+        is_opaque = alpha is None or bool((alpha == 255).all())
+        return Annotation(None, colours=np.asarray(image.convert("RGB")), alpha=None if is_opaque else alpha)
     pixels = np.asarray(image)
     if image.mode == "L" and header.bits < 8:
         pixels = pixels // (255 // (2**header.bits - 1))  # Pillow stretches to 255

@@ -23,17 +23,34 @@ Colour = tuple[int, int, int]
 
 FILES = "label_map/<channel>_label_map.json for each of the channels train, validation (and test)"
 
+TRANSPARENT = 1 << 24  # the code of pixels whose alpha is 0, where a label map names them
+ALPHA = 2 << 24  # plus alpha: the code of pixels in an annotation that has values in its alpha channel alone
+
 _COUNTED = 1024  # colours of one picture
-_SPARE = 16  # colours beyond the classes that a suggestion lists as ignored
 _ONE_LABELLING = "train on images that were labelled with the same classes in the same order"
 
 
 def parse_colour(text: str) -> Colour:
     """Parse `#804080`, with or without `#`; raises ValueError."""
     if not re.fullmatch("#?[0-9a-fA-F]{6}", text.strip()):
-        raise ValueError(f"{text!r} is no colour: write #rrggbb")
+        raise ValueError(f"{text!r} is no colour: write #rrggbb, or transparent")
     red, green, blue = bytes.fromhex(text.strip().lstrip("#"))
     return red, green, blue
+
+
+def color_key(text: str) -> int:
+    """Parse a color of a label map, or `transparent`, to its code; raises ValueError."""
+    return TRANSPARENT if text.strip().lower() == "transparent" else colour_code(parse_colour(text))
+
+
+def color_name(code: int) -> str:
+    """Write a code as `#rrggbb`, or `transparent`."""
+    return "transparent" if code == TRANSPARENT else f"#{code:06x}"
+
+
+def split_code(code: int) -> Colour:
+    """Return red, green and blue of 0xrrggbb."""
+    return code >> 16 & 255, code >> 8 & 255, code & 255
 
 
 def colour_code(colour: Colour) -> int:
@@ -57,7 +74,7 @@ def colour_places(codes: Array, known: tuple[int, ...]) -> Array:
 @functools.lru_cache(maxsize=4)
 def _places(known: tuple[int, ...]) -> Array:
     """One entry for every colour there is (16 MB): a look-up per pixel, however many colours are known."""
-    table = np.full(2**24, len(known), np.uint8 if len(known) < 256 else np.uint16)
+    table = np.full(TRANSPARENT + 1, len(known), np.uint8 if len(known) < 256 else np.uint16)
     table[list(known)] = np.arange(len(known))
     return table
 
@@ -67,27 +84,6 @@ def count_colours(codes: Array) -> dict[int, int]:
     values, counts = np.unique(codes, return_counts=True)
     most = np.argsort(-counts, kind="stable")[:_COUNTED]
     return dict(zip(values[most].tolist(), counts[most].tolist(), strict=True))
-
-
-def suggest_map(colours: Mapping[int, int], num_classes: int) -> str:
-    """Write the label map to paste for annotations whose colours (0xrrggbb: pixels) nothing explains."""
-    frequent = sorted(colours, key=lambda code: (-colours[code], code))
-    greys = {code: code & 255 for code in frequent if code == (code & 255) * 0x010101}
-    ids = [grey for grey in greys.values() if grey < num_classes]
-    if len(ids) > 1 and all(greys.get(code, 254) in (*ids, 255) for code in frequent):  # ids, saved as RGB
-        entries = {f"#{code:06x}": greys[code] for code in sorted(frequent)}
-    else:
-        listed = frequent[: num_classes + _SPARE]
-        entries = {f"#{code:06x}": label if label < num_classes else 255 for label, code in enumerate(listed)}
-    told = f"put {json.dumps({'colors': entries})}, with the ids you mean, into {FILES}"
-    if len(frequent) > 4 * num_classes + _SPARE:
-        told += (
-            f"; there are {len(frequent)} colours or more for {num_classes} classes: if edges were smoothed, or the "
-            "mask was a JPEG once, export it anew"
-        )
-    elif len(frequent) > num_classes:
-        told += f"; num_classes is {num_classes}, so the rarest of {len(frequent)} colours stand there as 255, ignored"
-    return told
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 from container.arrays import Array, Uint8Array
 from container.codecs.images import Annotation
 from container.data.class_counts import ClassCounts
-from container.data.colours import colour_codes
+from container.data.color_schemes import exchange, find_exchanged
+from container.data.colours import ALPHA, TRANSPARENT, color_name, colour_codes
 from container.data.depths import Depth
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE, Reading, UnmappedColours
@@ -22,6 +23,7 @@ from container.errors import ClientError
 Kind = Literal["unreadable", "same", "size", "colour", "label"]
 
 _MOSTLY = 0.5  # of an annotation's pixels ignored
+_SHOWN = 5  # colors of one annotation in its message
 _VALUES = 2**17  # distinct pixel values or colours that are told apart: all of 16 bits
 
 
@@ -88,7 +90,11 @@ class Findings:
         self.bad_values: Counter[int] = Counter()  # pixels of unusable pairs by their values
         self.wrong: Counter[int] = Counter()  # and of those, the values that are no class
         self.bad_colours: Counter[int] = Counter()  # pixels of unusable pairs by colours that nothing explains
+        self.bad_colour_images: Counter[int] = Counter()  # and the number of such pairs by color
+        self.exchanged: dict[str, set[int]] = {}  # the unknown colors of pairs with red and blue exchanged, by name
+        self.straight: Counter[int] = Counter()  # the unknown colors of the other pairs that have a color of the map
         self.is_colour = False
+        self.is_stream = False
         self.labels = np.zeros(256, np.int64)  # pixels by label
         self.images = np.zeros(256, np.int64)  # images by label
         self.within = np.zeros(256, np.int64)  # by label, pixels labelled with a class in the images that have it
@@ -112,9 +118,11 @@ class Findings:
         """Count a pair."""
         present = np.flatnonzero(seen.reading.counts)
         labels = seen.reading.label_counts
+        others = seen.reading.count_others()
         with self._lock:
             self.opened += 1
-            self._count_values(seen.reading, present)
+            self._count_values(seen.reading, present, others)
+            self._note_exchange(seen, present, others)
             self.labels += labels
             self.images += labels > 0
             self.within += (labels > 0) * labels[: self.num_classes].sum()
@@ -137,6 +145,7 @@ class Findings:
             self.bad.append(Bad(error.kind, error.message))
             if error.bits is not None:
                 self.depths.setdefault(error.bits, Depth()).values.update(error.values)
+            self.bad_colour_images.update(error.colours.keys())
             for counter, found in (
                 (self.bad_values, error.values),
                 (self.wrong, error.wrong),
@@ -225,12 +234,15 @@ class Findings:
         """Write a pixel value, or a colour."""
         if not self.is_colour:
             return str(value)
-        return f"#{value:06x}" if value >= 0 else "other colours"
+        return color_name(value) if value >= 0 else "other colors"
 
-    def _count_values(self, reading: Reading, present: Array) -> None:
+    def _count_values(self, reading: Reading, present: Array, others: Mapping[int, int]) -> None:
         self.is_colour |= reading.is_colour
         columns = (reading.values, reading.counts, reading.labels, reading.unnamed)
         for value, pixels, label, unnamed in zip(*(column[present].tolist() for column in columns), strict=True):
+            if value < 0:
+                self._count_others(others, pixels)
+                continue
             if value not in self.values and len(self.values) >= _VALUES:
                 continue
             self.values[value] += pixels
@@ -238,6 +250,29 @@ class Findings:
                 self.unnamed[value] += pixels
             if label == IGNORE:
                 self.ignored.add(value)
+
+    def _count_others(self, others: Mapping[int, int], pixels: int) -> None:
+        """Count the colors that the map does not name, and what is left of their `pixels` as −1."""
+        kept = {code: count for code, count in others.items() if code in self.values or len(self.values) < _VALUES}
+        rest = pixels - sum(kept.values())
+        found = {**kept, -1: rest} if rest else kept
+        self.values.update(found)
+        self.unnamed.update(found)
+        self.ignored.update(found)
+
+    def _note_exchange(self, seen: Seen, present: Array, others: Mapping[int, int]) -> None:
+        """Note whether the colors of a pair fit the label map with red and blue exchanged."""
+        named = self.label_map.colours
+        if named is None:
+            return
+        counts = seen.reading.counts
+        shown = {int(seen.reading.values[place]): int(counts[place]) for place in present}
+        unknown = {**others, **{code: n for code, n in shown.items() if code >= 0 and code not in named}}
+        known = {code: n for code, n in shown.items() if code in named and code != TRANSPARENT}
+        if find_exchanged(unknown, known, named):
+            self.exchanged[seen.name] = set(unknown)
+        elif any(exchange(code) != code for code in known):
+            self.straight.update(unknown.keys() or {-1})
 
     def _note_sizes(self, seen: Seen) -> None:
         for extremes, side in ((self.heights, seen.height), (self.widths, seen.width)):
@@ -268,5 +303,9 @@ class Findings:
 
 def bad_annotation(error: Exception, name: str, kind: Kind, reading: Reading | None = None) -> BadSample:
     """Make the error of a pair from what was found wrong with its annotation."""
-    colours = error.colours if isinstance(error, UnmappedColours) else None
-    return BadSample(f"annotation of {name}: {error}", kind, reading, colours)
+    if not isinstance(error, UnmappedColours):
+        return BadSample(f"annotation of {name}: {error}", kind, reading)
+    listed = sorted((code for code in error.colours if code < ALPHA), key=lambda code: -error.colours[code])
+    shown = ", ".join(map(color_name, listed[:_SHOWN])) + (f" and {len(listed) - _SHOWN} more" * (len(listed) > _SHOWN))
+    message = f"annotation of {name}: it is in colors, not class IDs" + (f" ({shown})" if shown else "")
+    return BadSample(message, kind, reading, error.colours)

@@ -12,7 +12,16 @@ import numpy as np
 
 from container.arrays import Array
 from container.codecs.images import Annotation
-from container.data.colours import Colour, ColourMap, colour_code, colour_codes, count_colours, parse_colour
+from container.data.colours import (
+    ALPHA,
+    TRANSPARENT,
+    Colour,
+    ColourMap,
+    color_key,
+    colour_codes,
+    count_colours,
+    split_code,
+)
 from container.data.depths import choose, shades_of
 from container.data.reading import IGNORE, Meaning, Reading, UnmappedColours, read_colours, settle
 from container.errors import ClientError
@@ -28,8 +37,9 @@ class LabelMap:
 
     `{"scale": s}`: label = floor(pixel / s). `{"map": {"<label>": pixel}}`: the key is the training label, the value is
     the pixel, or a list of them. `{"colors": {"#rrggbb": label}}`: by colour, for annotations in RGB, RGBA or grey, or
-    with a palette. What the map does not name is ignored. Pixel 255 is ignored unless the map names it, or the scale
-    makes a class of it. `names` of the labels may stand beside each. Numbers may be strings.
+    with a palette; the key `transparent` is for the pixels of RGBA and LA whose alpha is 0. What the map does not name
+    is ignored. Pixel 255 is ignored unless the map names it, or the scale makes a class of it. `names` of the labels
+    may stand beside each. Numbers may be strings.
     https://docs.aws.amazon.com/sagemaker/latest/dg/semantic-segmentation.html
     """
 
@@ -85,11 +95,17 @@ class LabelMap:
         return turned | ({"names": {str(label): name for label, name in self.names.items()}} if self.names else {})
 
     @property
+    def names_transparent(self) -> bool:
+        """Whether the map gives transparent pixels a label."""
+        return self.colours is not None and TRANSPARENT in self.colours
+
+    @property
     def class_colours(self) -> dict[int, Colour]:
         """Colour of each label that has one: the first that is mapped to it."""
         found: dict[int, Colour] = {}
         for code, label in (self.colours or {}).items():
-            found.setdefault(label, (code >> 16, code >> 8 & 255, code & 255))
+            if code != TRANSPARENT:
+                found.setdefault(label, split_code(code))
         return found
 
     def interpret(self, annotation: Annotation, num_classes: int, colour_map: ColourMap | None = None) -> Reading:
@@ -102,7 +118,7 @@ class LabelMap:
         if annotation.colours is not None:
             codes = colour_codes(annotation.colours)
             if colour_map is None:
-                raise UnmappedColours(count_colours(codes), num_classes)
+                raise UnmappedColours(_count_unmapped(codes, annotation.alpha), num_classes)
             known, ids = colour_map.as_arrays()
             labels, unnamed, wrong = self._labels_of(ids, num_classes)
             return read_colours(codes, known, labels, unnamed, wrong)
@@ -174,7 +190,7 @@ class LabelMap:
     def _read_colours(self, entries: Mapping[str, Any]) -> None:
         self.colours = {}
         for text, entry in entries.items():
-            code, label = colour_code(parse_colour(text)), _label(entry)
+            code, label = color_key(text), _label(entry)
             if self.colours.setdefault(code, label) != label:
                 raise ValueError(f"colour {text} is mapped to two labels, {self.colours[code]} and {label}")
         if not self.colours:
@@ -186,7 +202,10 @@ class LabelMap:
         labels = np.array(list(self.colours.values()), np.int64)
         meaning = settle(labels, np.zeros(len(labels), bool), num_classes)
         if annotation.colours is not None:
-            return read_colours(colour_codes(annotation.colours), known, *meaning)
+            codes = colour_codes(annotation.colours)
+            if annotation.alpha is not None and self.names_transparent:
+                codes[annotation.alpha == 0] = TRANSPARENT
+            return read_colours(codes, known, *meaning)
         assert annotation.pixels is not None
         values, places = np.full(256, -1), annotation.pixels
         if annotation.palette is not None:
@@ -222,6 +241,18 @@ class LabelMap:
     def label_of(self, value: int, num_classes: int) -> int:
         """Return the label of one id, 255 when it is ignored or no class."""
         return int(self._labels_of(np.array([value]), num_classes)[0][0])
+
+
+def _count_unmapped(codes: Array, alpha: Array | None) -> dict[int, int]:
+    """Count the pixels by color, those whose alpha is 0 as TRANSPARENT; by alpha if only alpha can be class IDs."""
+    if alpha is None:
+        return count_colours(codes)
+    values = np.unique(alpha)
+    shown = codes[alpha > 0]
+    partial = values[(values > 0) & (values < IGNORE)]
+    if len(partial) and partial.max() < IGNORE / 2 and (shown == shown[0]).all():
+        return count_colours(ALPHA + alpha.astype(np.int32))
+    return count_colours(np.where(alpha == 0, TRANSPARENT, codes))
 
 
 def _whole(value: object) -> int:

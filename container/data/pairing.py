@@ -12,18 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePath
 
+from container.codecs.images import IMAGE_SUFFIXES
 from container.data.colours import ColourMap
 from container.environment import Channel
 from container.errors import ClientError, printable
 
 LOG = logging.getLogger(__name__)
 
-_IMAGES = (".jpg", ".jpeg", ".png")
 _ANNOTATIONS = (".png",)
 _HEAD_BYTES = 4096
 _STRAYS = 20  # that get a line of their own
+_DATE_DIGITS = 6  # a directory whose name has so many digits can be named after a date
 
 Files = dict[PurePath, Path]  # files by their path below the channel, without suffix, in Unicode's form NFC
+Skips = dict[PurePath, str]  # the same keys: why the file is skipped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,22 +75,30 @@ def find_pairs(channels: Mapping[str, Channel], channel: str) -> list[FileSample
     counts.
     """
     annotation = f"{channel}_annotation"
-    images = _own_files(channels, channel, _IMAGES)
-    annotations = _own_files(channels, annotation, _ANNOTATIONS)
+    images, skipped_images = _own_files(channels, channel, IMAGE_SUFFIXES)
+    annotations, skipped_annotations = _own_files(channels, annotation, _ANNOTATIONS)
+    skips = skipped_images, skipped_annotations
     shards = channels[channel].sharded, channels[annotation].sharded
     if (not images and shards[0]) or (not annotations and shards[1]):
         images, annotations = _within_shards(images, annotations, shards)
-        return _match(channel, images, annotations, "path", shards)
+        return _match(channel, images, annotations, "path", shards, skips)
     if not images:
-        raise ClientError(f"channel {channel} holds no image: put .jpg, .jpeg or .png files there")
+        raise ClientError(
+            f"channel {channel} holds no image: put .jpg, .jpeg or .png files there", list(skips[0].values())
+        )
     if not annotations:
-        raise ClientError(f"channel {annotation} holds no annotation: put .png files there, named like their images")
+        raise ClientError(
+            f"channel {annotation} holds no annotation: put .png files there, named like their images",
+            list(skips[1].values()),
+        )
     trees = (images, annotations), (_below_common_folder(images), _below_common_folder(annotations))
     for some_images, some_annotations in trees:
         if _folders(some_images) & _folders(some_annotations):
-            return _match(channel, *_within_shards(some_images, some_annotations, shards), "path", shards)
+            return _match(channel, *_within_shards(some_images, some_annotations, shards), "path", shards, skips)
     named = _by_name(channel, images), _by_name(annotation, annotations)
-    return _match(channel, *_within_shards(*named, shards), "name", shards)
+    pairs = _match(channel, *_within_shards(*named, shards), "name", shards, skips)
+    _compare_series(channel, images, annotations)
+    return pairs
 
 
 def _within_shards(images: Files, annotations: Files, shards: tuple[bool, bool]) -> tuple[Files, Files]:
@@ -100,11 +110,14 @@ def _within_shards(images: Files, annotations: Files, shards: tuple[bool, bool])
     return images, annotations
 
 
-def _own_files(channels: Mapping[str, Channel], channel: str, suffixes: tuple[str, ...]) -> Files:
-    """List the channel's images or annotations, without what another channel's S3 prefix has brought along."""
+def _own_files(channels: Mapping[str, Channel], channel: str, suffixes: tuple[str, ...]) -> tuple[Files, Skips]:
+    """List the channel's images or annotations, without what another channel's S3 prefix has brought along.
+
+    Also returns the files that are skipped because of their kind.
+    """
     folder = channels[channel].path
     if channels[channel].sharded and not folder.is_dir():
-        return {}  # there are more hosts than files
+        return {}, {}  # there are more hosts than files
     own: list[Path] = []
     strays: list[Path] = []
     for path in _walk(folder):
@@ -122,8 +135,7 @@ def _own_files(channels: Mapping[str, Channel], channel: str, suffixes: tuple[st
         )
     files: Files = {}
     for path in kept or own:
-        relative = path.relative_to(folder)
-        stem = PurePath(unicodedata.normalize("NFC", str(relative.with_suffix(""))))
+        stem = _stem(path, folder)
         if stem in files:
             raise ClientError(
                 f"channel {channel}: rename or remove one of two files of the same name; photographs and masks belong "
@@ -132,7 +144,21 @@ def _own_files(channels: Mapping[str, Channel], channel: str, suffixes: tuple[st
             )
         files[stem] = path
     _tell_strays(strays)
-    return files
+    visible = [path for path in strays if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    return files, {_stem(path, folder): _skip_reason(path, suffixes) for path in visible}
+
+
+def _stem(path: Path, folder: Path) -> PurePath:
+    return PurePath(unicodedata.normalize("NFC", str(path.relative_to(folder).with_suffix(""))))
+
+
+def _skip_reason(path: Path, suffixes: tuple[str, ...]) -> str:
+    """Explain why a file of a channel is skipped."""
+    if path.is_symlink() and not path.exists():
+        return f"{path} is skipped: it is a broken link to {os.readlink(path)}"
+    if path.suffix.lower() not in suffixes:
+        return f"{path} is skipped: it is not a {', '.join(suffixes)} file"
+    return f"{path} is skipped: it is not a regular file"
 
 
 def _foreign_folders(channels: Mapping[str, Channel], channel: str, files: list[Path]) -> set[str]:
@@ -198,7 +224,11 @@ def _is_picture(relative: PurePath, suffixes: tuple[str, ...]) -> bool:
 def _tell_strays(paths: list[Path]) -> None:
     """Warn of files of other kinds, as the built-in does."""
     for path in paths[:_STRAYS]:
-        LOG.warning("%s is not a readable image file", printable(str(path)))
+        if path.is_symlink() and not path.exists():
+            link = printable(str(path)), printable(os.readlink(path))
+            LOG.warning("%s is not a readable image file: it is a broken link to %s", *link)
+        else:
+            LOG.warning("%s is not a readable image file", printable(str(path)))
     if paths[_STRAYS:]:
         LOG.warning("and %d more files are none, in %s", len(paths) - _STRAYS, printable(str(paths[0].parent)))
 
@@ -227,15 +257,53 @@ def _by_name(channel: str, files: Files) -> Files:
     return names
 
 
+def _compare_series(channel: str, images: Files, annotations: Files) -> None:
+    """Reject pairs from directories that differ in their numbers only: these are two parts of one series.
+
+    If the difference can be correct, this is a warning.
+    """
+    names = [{part for path in _folders(files) for part in path.parts} for files in (images, annotations)]
+    different = [
+        sorted(name for name in some - others if re.search(r"\d", name)) for some, others in (names, names[::-1])
+    ]
+    series = [{re.sub(r"\d+", "#", name) for name in some} for some in different]
+    if not series[0] or series[0] != series[1]:
+        return
+    message = (
+        f"channel {channel}: the images are in {_list_names(different[0])} but their annotations are in "
+        f"{_list_names(different[1])}, and only the file names match. These look like different parts of one series. "
+        "If the files belong together, give both directories the same name. If not, correct the S3 prefix of a channel"
+    )
+    if not any(_can_differ(name) for some in different for name in some):
+        raise ClientError(message)
+    LOG.warning("%s", printable(message))
+
+
+def _can_differ(name: str) -> bool:
+    """Tell whether a name is a number, a version, or contains a date."""
+    return len(re.findall(r"[^\W\d_]", name)) < 2 or len(re.findall(r"\d", name)) >= _DATE_DIGITS
+
+
+def _list_names(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+
+
 def _match(
-    channel: str, images: Files, annotations: Files, key: str, shards: tuple[bool, bool]
+    channel: str,
+    images: Files,
+    annotations: Files,
+    key: str,
+    shards: tuple[bool, bool],
+    skips: tuple[Skips, Skips] = ({}, {}),
 ) -> list[FileSample]:
     lonely_images = [images[stem] for stem in sorted(images.keys() - annotations.keys())]
     lonely_annotations = [annotations[stem] for stem in sorted(annotations.keys() - images.keys())]
     if not lonely_images and not lonely_annotations:
         return [FileSample(images[stem], annotations[stem]) for stem in sorted(images)]
-    remedy = _common_endings(images, annotations) or (
-        f"each image needs a .png annotation of the same {key}, whatever its suffix; add or remove files"
+    remedy = (
+        _backslashes([*lonely_images, *lonely_annotations])
+        or _common_endings(images, annotations)
+        or f"each image needs a .png annotation of the same {key}, whatever its suffix; add or remove files"
     )
     if all(shards):
         remedy = (
@@ -246,8 +314,23 @@ def _match(
     raise ClientError(
         f"channel {channel} and its annotations do not match ({len(lonely_images)} of {len(images)} images and "
         f"{len(lonely_annotations)} of {len(annotations)} annotations are without the other): {remedy}",
-        [f"{path} has no annotation" for path in lonely_images]
-        + [f"{path} has no image" for path in lonely_annotations],
+        [f"{path} has no annotation{_skipped(path, skips[1])}" for path in lonely_images]
+        + [f"{path} has no image{_skipped(path, skips[0])}" for path in lonely_annotations],
+    )
+
+
+def _skipped(path: Path, skips: Skips) -> str:
+    """Name the skipped file of the other channel that has the file's name."""
+    name = unicodedata.normalize("NFC", path.stem)
+    return next((f": {reason}" for stem, reason in skips.items() if stem.name == name), "")
+
+
+def _backslashes(paths: list[Path]) -> str | None:
+    """Explain file names that contain the directories of Windows."""
+    example = next((path.name for path in paths if "\\" in path.name), None)
+    return example and (
+        f"file names contain backslashes ({example}), because a program on Windows packed them. Replace each backslash "
+        "by a directory, or remove the part before it"
     )
 
 

@@ -16,12 +16,11 @@ from container.codecs.recordio import RecordIOError, read_records
 from container.data.colours import ColourMap, ColourMaps, read_colour_map
 from container.data.fifo import Silent, Unwanted, open_fifo
 from container.data.labels import LabelMap
+from container.data.record_layout import OPENING, REMEDY, Layout, find_layout
 from container.environment import Channel
 from container.errors import ClientError, PlatformError
 
 _GZIP = b"\x1f\x8b"
-_JPEG = b"\xff\xd8"
-_REMEDY = 'list image and annotation in AttributeNames, as in ["source-ref", "<label>-ref"]'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +55,7 @@ class PipeSamples:
         buffer: ShuffleBuffer,
         timeout: float,
         colour_maps: ColourMaps | None = None,
+        num_classes: int = 64,  # as many as a stream is likely to have, if unknown
     ) -> None:
         if channel.record_wrapper.lower() != "recordio":
             raise ClientError(
@@ -69,6 +69,8 @@ class PipeSamples:
         self._buffer = buffer
         self._timeout = timeout
         self._opens = 0
+        self._num_classes = num_classes
+        self._layout: Layout | None = None
 
     @property
     def colour_map(self) -> ColourMap | None:
@@ -91,12 +93,13 @@ class PipeSamples:
         number = 0
         try:
             with open_fifo(path, self._timeout, stopped) as fifo:
-                records = read_records(_decompress(fifo))
-                opening = list(itertools.islice(records, 3))
-                period, metadata = _attributes(opening, self.channel)
-                for sample in _grouped(itertools.chain(opening, records), period):
-                    number += period
-                    yield self._sample(sample, number - period + 1, metadata)
+                opening, records = _read_ahead(read_records(_decompress(fifo)), OPENING)
+                if opening and self._layout is None:
+                    self._layout = find_layout(opening, self.channel, self.label_map, self._num_classes)
+                layout = self._layout or Layout()
+                for sample in _grouped(records, layout.period):
+                    number += layout.period
+                    yield self._sample(sample, number - layout.period + 1, layout.metadata)
             if not number:
                 raise ClientError(f"channel {self.channel}: {path} held no record: is the manifest empty?")
         except Unwanted:
@@ -116,16 +119,12 @@ class PipeSamples:
         """Make the sample whose first record is `number`, counted from 1."""
         name = f"channel {self.channel}, record {number}"
         if None in records:
-            raise ClientError(f"{name}: the stream ends within a sample; {_REMEDY}")
+            raise ClientError(f"{name}: the stream ends within a sample; {REMEDY}")
         colour_map = None
         if metadata is not None:
             own = read_colour_map(records[metadata], name)
             colour_map = self._colour_maps.add(own, name) if own else self.colour_map
             records = records[:metadata] + records[metadata + 1 :]
-        if number == 1 and records[1].startswith(_JPEG):  # a later one is a bad record among good ones
-            raise ClientError(
-                f"{name}: the annotation, record {number + 1}, is a JPEG, not a PNG of class ids; {_REMEDY}"
-            )
         return PipeSample(name, records[0], records[1], colour_map)
 
 
@@ -157,19 +156,28 @@ def _decompress(stream: BinaryIO) -> BinaryIO:
     return stream
 
 
-def _attributes(opening: list[bytes], channel: str) -> tuple[int, int | None]:
-    """Tell from the first records how many a sample has, and which of them is a label's metadata.
+def _read_ahead(records: Iterator[bytes], count: int) -> tuple[list[bytes], Iterator[bytes]]:
+    """Read up to `count` records; returns them, and an iterator that takes them from the list, then reads the others.
 
-    The manifest's AttributeNames are not told to the container; metadata is JSON, wherever it stands.
+    If reading fails, the iterator raises the error after the records that came before it.
     """
-    texts = [index for index, record in enumerate(opening) if record[:1] in (b"{", b"[")]
-    if not texts:
-        return 2, None
-    if len(texts) > 1 or len(opening) < 3:
-        raise ClientError(
-            f"channel {channel}: records {[i + 1 for i in texts]} of the first sample are JSON; {_REMEDY}"
-        )
-    return 3, texts[0]
+    opening: list[bytes] = []
+    failure: Exception | None = None
+    try:
+        opening.extend(itertools.islice(records, count))
+    except Unwanted:
+        raise
+    except Exception as error:
+        failure = error
+
+    def all_records() -> Iterator[bytes]:
+        while opening:
+            yield opening.pop(0)
+        if failure:
+            raise failure
+        yield from records
+
+    return opening, all_records()
 
 
 def _grouped(records: Iterator[bytes], period: int) -> Iterator[list[bytes]]:

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from container.arrays import Array, Uint8Array
-from container.data.colours import colour_places, suggest_map
+from container.data.color_schemes import suggest_map
+from container.data.colours import colour_places, count_colours
 from container.errors import ClientError
 
 IGNORE = 255
@@ -23,7 +24,7 @@ class UnmappedColours(ClientError):
     """An annotation is in colours, and nothing says what they mean; `colours` counts the pixels of the commonest."""
 
     def __init__(self, colours: Mapping[int, int], num_classes: int) -> None:
-        super().__init__(f"the annotation is in colours, not class ids: {suggest_map(colours, num_classes)}")
+        super().__init__(f"the annotation is in colors, not class IDs. {suggest_map(colours, num_classes)}")
         self.colours = colours
 
 
@@ -55,6 +56,7 @@ class Reading:
     def stored(self) -> Array:
         """The numbers in the file, int64 (n,)."""
         return self.values if self.numbers is None else self.numbers
+    others: Array | None = None  # the colors (0xrrggbb) of the pixels whose value is −1
 
     @functools.cached_property
     def counts(self) -> Array:
@@ -79,6 +81,10 @@ class Reading:
         present = np.flatnonzero(self.counts if which is None else self.counts * which)
         return dict(zip(self.values[present].tolist(), self.counts[present].tolist(), strict=True))
 
+    def count_others(self) -> dict[int, int]:
+        """Count the pixels of the most frequent colors that are none of `values`."""
+        return {} if self.others is None else count_colours(self.others)
+
     def check(self, num_classes: int) -> None:
         """Raise ClientError with the first value that is there and whose label is no class."""
         if self.wrong.any() and (wrong := self.count_values(self.wrong)):
@@ -97,13 +103,16 @@ class Reading:
 
 def read_colours(codes: Array, known: Array, labels: Array, unnamed: Array, wrong: Array) -> Reading:
     """Look colours up among the known ones; what is none of them is unnamed."""
+    places = colour_places(codes, tuple(known.tolist()))
+    is_other = places == len(known)
     return Reading(
-        colour_places(codes, tuple(known.tolist())),
+        places,
         np.append(known, -1),
         np.append(labels, np.uint8(IGNORE)),
         np.append(unnamed, True),
         np.append(wrong, False),
-        True,
+        is_colour=True,
+        others=codes[is_other] if is_other.any() else None,
     )
 
 

@@ -38,6 +38,10 @@ from container.hyperparameters import Hyperparameters
 from container.image_range import Range
 
 _MAX_PIXELS = 2**28
+_TRANSPARENT = (
+    'some pixels are transparent and are read by their color: to ignore them, add "transparent": 255 to the colors of '
+    "the label map"
+)
 
 
 class Sample(Protocol):
@@ -116,7 +120,7 @@ def open_samples(
     images = environment.channels[channel]
     if images.input_mode == "Pipe":
         buffer = ShuffleBuffer(job.shuffle_buffer, job.shuffle_buffer_mb * 2**20)
-        return PipeSamples(images, label_map, buffer, environment.pipe_timeout, colour_maps)
+        return PipeSamples(images, label_map, buffer, environment.pipe_timeout, colour_maps, job.num_classes)
     return FileSamples(channel, find_pairs(environment.channels, channel), label_map)
 
 
@@ -200,6 +204,8 @@ def _read_pair(
         annotation = decode_annotation(encoded_annotation, warn=notes.append)
     except DecodeError as error:
         raise bad_annotation(error, name, "unreadable") from error
+    if annotation.alpha is not None and not label_map.names_transparent:
+        notes.append(_TRANSPARENT)
     turn: Orientation = "apply" if exif_orientation == "apply" else "ignore"
     size = annotation.shape
     if exif_orientation == "auto" and header.shape() != size == header.shape("apply"):

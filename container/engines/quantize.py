@@ -19,8 +19,8 @@ from onnxruntime.quantization.shape_inference import add_pre_process_metadata
 
 from container import artifacts
 from container.arrays import Array, Uint8Array
+from container.codecs.images import IMAGE_SUFFIXES, decode_image
 from container.codecs.images import DecodeError as ImageError
-from container.codecs.images import decode_image
 from container.engines.conversion import prepare_graph
 from container.errors import ClientError
 from container.image_range import Range
@@ -84,7 +84,7 @@ def read_images(folder: Path, count: int, image_range: Range | None = None) -> I
 
     Raises ClientError that names the first file which is no image.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     for path in paths[:: max(1, len(paths) // count)][:count]:
         try:
             image = decode_image(path.read_bytes(), image_range=image_range)

@@ -99,8 +99,8 @@ def test_gzip_is_undone(tmp_path: Path) -> None:
 
 
 def test_a_pass_that_is_left_early_leaves_no_writer_blocked(tmp_path: Path) -> None:
-    big = os.urandom(2**20)
-    writer = write(stream_of([big] * 64, tmp_path / "stream"), tmp_path / "train_0")
+    big = [record + os.urandom(2**20) for record in (image(1), annotation(1))]
+    writer = write(stream_of(big * 32, tmp_path / "stream"), tmp_path / "train_0")
     passing = samples_of(tmp_path).epoch(None, threading.Event())
     next(passing)
     assert writer.poll() is None  # it waits for room in the pipe
@@ -142,9 +142,15 @@ def test_a_silent_writer_and_a_missing_fifo_end_at_the_deadline(tmp_path: Path) 
         ),
         (
             [image(1), image(2)],
-            r"channel train, record 1: the annotation, record 2, is a JPEG, not a PNG of class ids; list",
+            r"channel train: the annotation, record 2, is a JPEG\. If the stream is an S3 prefix of images, it has no",
         ),
-        ([image(1), METADATA], r"channel train: records \[2\] of the first sample are JSON; list image and annotation"),
+        (
+            [annotation(1), image(2)],
+            r"record 2, is a JPEG\. The image and the annotation are exchanged: list image and",
+        ),
+        ([image(1), METADATA], r"channel train, record 1: the stream ends within a sample; list image and annotation"),
+        ([image(1), METADATA] * 2, r"has 2 records: record 1 is a JPEG image, record 2 is JSON\. In AttributeNames"),
+        ([image(1), annotation(1), b"0.5"] * 4, r"has 3 records: .*, record 3 is text \('0\.5'\)\. In AttributeNames"),
         (
             [image(1), annotation(1), b'{"internal-color-map": 3}'],
             r"channel train, record 1: the label's metadata is not",
@@ -155,6 +161,16 @@ def test_wrong_attributes_are_named_with_the_remedy(tmp_path: Path, records: lis
     write(stream_of(records, tmp_path / "stream"), tmp_path / "train_0")
     with pytest.raises(ClientError, match=reason):
         a_pass(samples_of(tmp_path))
+
+
+def test_a_stream_cut_off_within_its_first_records_is_named_after_the_samples_before(tmp_path: Path) -> None:
+    content = stream_of(PAIRS[:4], tmp_path / "stream").read_bytes()
+    (tmp_path / "stream").write_bytes(content[:-40])
+    write(tmp_path / "stream", tmp_path / "train_0")
+    passing = samples_of(tmp_path).epoch(None, threading.Event())
+    assert next(passing).read() == (PAIRS[0], PAIRS[1])
+    with pytest.raises(PlatformError, match=r"channel train, after record 2: the stream ends at byte \d+, within"):
+        next(passing)
 
 
 def test_a_record_that_is_no_image_is_named(tmp_path: Path) -> None:

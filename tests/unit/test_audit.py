@@ -143,7 +143,7 @@ def test_colour_masks_are_refused_with_the_map_to_paste(make_job: JobFactory) ->
     for channel in CHANNELS:
         repaint(root, channel, lambda pixels: halves(0, 1)(pixels)[:, :, None] * np.array([128, 64, 128], np.uint8))
     error = refusal(root)
-    assert "channel train has 5 annotations in colours, not class ids: put " in str(error)
+    assert "channel train has 5 annotations in colors, not class IDs. Put " in str(error)
     colours = {"#804080": 0, "#000000": 1}
     assert json.dumps({"colors": colours}) in str(error)
     label_maps(root, {"colors": {"#804080": 1, "#000000": 0}, "names": ["ground", "road"]})
@@ -457,7 +457,7 @@ def test_one_map_is_suggested_for_all_channels(make_job: JobFactory) -> None:
     repaint(root, "train", lambda pixels: colours[halves(1, 0)(pixels)])
     repaint(root, "validation", lambda pixels: colours[halves(0, 1)(pixels)])
     refusal(root)
-    suggested = {fault["message"].split("put ")[1].split(", with")[0] for fault in report(root)["errors"]}
+    suggested = {fault["message"].split("Put ")[1].split(", with")[0] for fault in report(root)["errors"]}
     assert suggested == {'{"colors": {"#ff0000": 0, "#0000ff": 1}}'}
 
 

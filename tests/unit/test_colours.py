@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from container.codecs.images import Annotation
-from container.data.colours import ColourMap, ColourMaps, read_colour_map, suggest_map
+from container.data.color_schemes import suggest_map
+from container.data.colours import TRANSPARENT, ColourMap, ColourMaps, read_colour_map
 from container.data.labels import LabelMap
 from container.errors import ClientError
 
@@ -29,11 +30,15 @@ def test_the_suggestion_keeps_ids_that_were_saved_as_grey_rgb() -> None:
 
 
 def test_the_suggestion_can_be_pasted_when_there_are_more_colours_than_classes() -> None:
-    colours = {code: 100 - code for code in range(5, 40)}
-    entries = suggested(colours, 2)
-    assert len(entries) == 18
-    LabelMap({"colors": entries}).check(2)
-    assert "there are 35 colours or more for 2 classes: if edges were smoothed" in suggest_map(colours, 2)
+    assert suggested({0xFF0000: 9, 0xFF8000: 8, 0xFF8040: 3}, 2) == {"#ff0000": 0, "#ff8000": 1, "#ff8040": 255}
+
+
+def test_smoothed_edges_come_before_a_map_of_the_frequent_colors_alone() -> None:
+    edges = {0x104030 + 0x010203 * number: 1 for number in range(30)}
+    text = suggest_map({0xFF0000: 900, 0x00FF00: 100, **edges}, 2)
+    assert text.startswith("There are 32 or more colors for 2 classes. If the edges are smoothed, or ")
+    assert '{"colors": {"#ff0000": 0, "#00ff00": 1}}' in text
+    assert "{" not in suggest_map({0x104030 + 0x010203 * number: 9 for number in range(80)}, 2)
 
 
 def colour_map(**classes: str) -> ColourMap:
@@ -107,3 +112,7 @@ def test_a_label_map_goes_on_from_ground_truths_ids() -> None:
 def test_unreadable_metadata_are_named(record: bytes) -> None:
     with pytest.raises(ClientError, match=r"^record 3: the label's metadata is not readable"):
         read_colour_map(record, "record 3")
+
+
+def test_annotations_that_are_all_transparent_get_a_sentence() -> None:
+    assert '"transparent": 255' in suggest_map({TRANSPARENT: 9}, 21)

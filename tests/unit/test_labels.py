@@ -131,7 +131,7 @@ def test_colours_without_a_map_are_listed_as_the_map_to_paste() -> None:
     with pytest.raises(UnmappedColours) as caught:
         LabelMap().interpret(RGB, 2)
     assert (
-        'put {"colors": {"#010203": 0, "#804080": 1, "#f423e8": 255}}, with the ids you mean, into '
+        'Put {"colors": {"#010203": 0, "#804080": 1, "#f423e8": 255}}, with the IDs that you mean, into '
         "label_map/<channel>_label_map.json for each of the channels train" in str(caught.value)
     )
     assert caught.value.colours == {0x010203: 1, 0x804080: 1, 0xF423E8: 1}

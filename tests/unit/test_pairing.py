@@ -220,3 +220,90 @@ def test_a_folder_that_is_linked_twice_is_read_twice(tmp_path: Path) -> None:
     given = channels(tmp_path, "train/s1/a.jpg", "train_annotation/s1/a.png", "train_annotation/s2/a.png")
     (tmp_path / "train/s2").symlink_to("s1")
     assert [image for image, _ in pairs(given)] == ["train/s1/a.jpg", "train/s2/a.jpg"]
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JFIF", ".JPG"])
+def test_all_jpeg_suffixes_are_images(tmp_path: Path, suffix: str) -> None:
+    given = channels(tmp_path, "train_annotation/a.png")
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / f"train/a{suffix}", "JPEG")
+    assert pairs(given) == [(f"train/a{suffix}", "train_annotation/a.png")]
+
+
+def test_the_failure_names_the_skipped_file_of_the_same_name(tmp_path: Path) -> None:
+    given = channels(tmp_path, "train/a.jpg", "train_annotation/a.png", "train_annotation/b.png")
+    channels(tmp_path, "train_annotation/c.png", "train/d.png")
+    (tmp_path / "train/b.tif").write_bytes(b"II*\0")
+    (tmp_path / "train/c.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "train_annotation/d.jpg").write_bytes(b"\xff\xd8\xff")
+    assert refusal(given).details == (
+        f"{tmp_path}/train/d.png has no annotation: {tmp_path}/train_annotation/d.jpg is skipped: it is not a .png "
+        "file",
+        f"{tmp_path}/train_annotation/b.png has no image: {tmp_path}/train/b.tif is skipped: it is not a .jpg, .jpeg, "
+        ".jpe, .jfif, .png file",
+        f"{tmp_path}/train_annotation/c.png has no image: {tmp_path}/train/c.jpg is skipped: it is a broken link to "
+        f"{tmp_path}/gone.jpg",
+    )
+
+
+def test_a_channel_of_skipped_files_names_them(tmp_path: Path) -> None:
+    given = channels(tmp_path, "train_annotation/a.png")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/a.bmp").write_bytes(b"BM")
+    (tmp_path / "train/.DS_Store").write_bytes(b"")
+    error = refusal(given)
+    assert error.message.startswith("channel train holds no image")
+    assert error.details == (f"{tmp_path}/train/a.bmp is skipped: it is not a .jpg, .jpeg, .jpe, .jfif, .png file",)
+
+
+def test_a_broken_link_is_named_when_all_other_files_match(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = channels(tmp_path, "train/a.jpg", "train_annotation/a.png")
+    (tmp_path / "train/b.jpg").symlink_to(tmp_path / "gone.jpg")
+    with caplog.at_level(logging.WARNING):
+        assert len(pairs(given)) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}/train/b.jpg is not a readable image file: it is a broken link to {tmp_path}/gone.jpg"
+    ]
+
+
+def test_backslashes_in_names_are_explained(tmp_path: Path) -> None:
+    given = channels(tmp_path, "train/images\\0001.jpg", "train_annotation/masks\\0001.png")
+    assert "file names contain backslashes (images\\0001.jpg), because a program on Windows packed them" in str(
+        refusal(given)
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations"),
+    [("sequence_03", "sequence_04"), ("images/seq3", "masks/seq4"), ("part_1", "part_2"), ("run01/left", "run02/left")],
+)
+def test_another_part_of_one_series_is_rejected(tmp_path: Path, images: str, annotations: str) -> None:
+    given = channels(tmp_path, f"train/{images}/a.jpg", f"train_annotation/{annotations}/a.png")
+    message = refusal(given).message
+    numbered = [next(part for part in name.split("/") if part[-1].isdigit()) for name in (images, annotations)]
+    assert message.startswith(
+        f"channel train: the images are in {numbered[0]} but their annotations are in {numbered[1]}"
+    )
+    assert "give both directories the same name" in message
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations"), [("1", "2"), ("v1", "v2"), ("export_2024-01-05", "export_2024-01-06")]
+)
+def test_numbers_dates_and_versions_can_differ_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, images: str, annotations: str
+) -> None:
+    given = channels(tmp_path, f"train/{images}/a.jpg", f"train_annotation/{annotations}/a.png")
+    with caplog.at_level(logging.WARNING):
+        assert len(pairs(given)) == 1
+    assert [record.getMessage().startswith("channel train: the images are in") for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(("images", "annotations"), [("images2", "masks2"), ("img_1", "mask_2"), ("", "masks_3")])
+def test_other_directory_names_match_without_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, images: str, annotations: str
+) -> None:
+    given = channels(tmp_path, f"train/{images}/a.jpg", f"train_annotation/{annotations}/a.png")
+    with caplog.at_level(logging.WARNING):
+        assert len(pairs(given)) == 1
+    assert not caplog.records

@@ -91,6 +91,8 @@ class Audit:
         self._findings = {
             channel: Findings(channel, each.label_map, job.num_classes, job.crop) for channel, each in samples.items()
         }
+        for channel, each in samples.items():
+            self._findings[channel].is_stream = each.listed() is None
         self._modes: dict[str, str] = {}
         self._counted: dict[str, ClassCounts] = {}  # beforehand
         self._errors = list(unopened)
@@ -141,6 +143,7 @@ class Audit:
         if channel not in self._pending:
             return False
         fresh = Findings(channel, self._samples[channel].label_map, self._job.num_classes, self._job.crop)
+        fresh.is_stream = self._findings[channel].is_stream
         self._findings[channel] = fresh
         return True
 
@@ -171,7 +174,9 @@ class Audit:
         """Judge a channel whose first pass cannot go on; raises ClientError with what was found until then."""
         self._modes[channel] = "first pass, given up"
         self._findings[channel].pairs = self._findings[channel].opened
-        if not isinstance(error, BadSample):
+        if not isinstance(error, BadSample) and not any(
+            error.message.startswith(each.message) for each in self._errors
+        ):
             self._errors.append(Fault("stream", error.message, error.details))
         self._conclude([channel], f"audit of channel {channel} (first pass, given up)", complete=False)
 
@@ -181,7 +186,8 @@ class Audit:
         judged = {channel: self._findings[channel] for channel in self._findings if self._modes.get(channel)}
         names = self._names()
         budget = self._job.max_bad_records
-        self._errors += find_errors({channel: self._findings[channel] for channel in channels}, budget, judged)
+        found = find_errors({channel: self._findings[channel] for channel in channels}, budget, judged)
+        self._errors += [fault for fault in found if fault not in self._errors]
         if not complete:  # a sample shows what is broken, not what is absent
             self._errors = [fault for fault in self._errors if fault.kind not in ("classes", "label map")]
         is_all = judged.keys() == self._samples.keys()

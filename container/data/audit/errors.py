@@ -6,12 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from container.data.audit.advice import advise_known_values
 from container.data.audit.faults import Fault, list_values
-from container.data.colours import FILES, suggest_map
+from container.data.color_schemes import exchange, suggest_map, write_colors
+from container.data.colours import FILES, color_name
 from container.data.depths import describe, find_mixed, suggest_shades
 from container.data.findings import Bad, Findings, Kind
 from container.data.labels import LabelMap
 from container.data.reading import IGNORE
+from container.data.record_layout import REMEDY
 from container.errors import ClientError
 
 _REASONS: Mapping[Kind, str] = {
@@ -20,6 +23,8 @@ _REASONS: Mapping[Kind, str] = {
     "size": "pairs of two sizes: export the annotations anew at the photographs' own size",
     "colour": "annotations whose colours cannot be read",
 }
+_LISTED_COLORS = 5
+_MOST_WRONG = 64  # pixel values, beyond which the annotations of a stream can be images
 _SMOOTH = 16  # values beyond twice the classes, from which on they look like the shades of smoothed edges
 
 
@@ -35,7 +40,9 @@ def find_errors(
     for findings in channels.values():
         if len(findings.bad) > budget or (findings.bad and not findings.usable):
             faults += group_bad_pairs(findings, budget, known)
-        if findings.usable and (fault := _unused_map(findings, known) or _too_few_classes(findings, known)):
+        if findings.usable and (
+            fault := _exchanged_colors(findings) or _unused_map(findings, known) or _too_few_classes(findings, known)
+        ):
             faults.append(fault)
     mixed = find_mixed_depths(known, is_all=True)
     return ([mixed] if mixed else []) + faults + list(_contradicting_names(known))
@@ -90,13 +97,18 @@ def group_bad_pairs(findings: Findings, budget: int, known: Mapping[str, Finding
     )
     for kind in sorted(kinds, key=lambda kind: -len(kinds[kind])):
         mine = kinds[kind]
+        is_order = kind in ("unreadable", "size", "same") or len(findings.wrong) > _MOST_WRONG
+        is_most = findings.is_stream and is_order and 2 * len(mine) > findings.opened
+        ending = skipped + (f". In a stream, this can be the order of the attributes: {REMEDY}" if is_most else "")
         advice = _advise_values(findings, known) if kind == "label" else ""
+        if kind == "colour" and findings.bad_colours:
+            advice = _advise_colors(findings, known)
         if len(mine) == 1:
-            yield Fault(kind, mine[0].message + advice + skipped)
+            yield Fault(kind, mine[0].message + advice + ending)
         else:
             reason = _describe(kind, findings, known) + advice
             details = tuple(bad.message for bad in mine)
-            yield Fault(kind, f"channel {findings.channel} has {len(mine)} {reason}{skipped}", details)
+            yield Fault(kind, f"channel {findings.channel} has {len(mine)} {reason}{ending}", details)
 
 
 def _describe(kind: Kind, findings: Findings, known: Mapping[str, Findings]) -> str:
@@ -107,16 +119,50 @@ def _describe(kind: Kind, findings: Findings, known: Mapping[str, Findings]) -> 
             "label map"
         )
     if kind == "colour" and findings.bad_colours:
-        if findings.usable and not findings.is_colour:
-            return f"annotations in colours, but {findings.usable} with class ids: export all of them as class ids"
-        colours: Counter[int] = Counter()
-        for each in known.values():
-            colours.update(each.bad_colours)
-        return f"annotations in colours, not class ids: {suggest_map(colours, findings.num_classes)}"
+        return "annotations in colors, not class IDs"
     return _REASONS[kind]
 
 
+def _advise_colors(findings: Findings, known: Mapping[str, Findings]) -> str:
+    """Write what to do about the colors of all channels: one label map has to fit all of them."""
+    if findings.usable and not findings.is_colour:
+        return f". {findings.usable} other annotations have class IDs. Export all of them as class IDs"
+    colors: Counter[int] = Counter()
+    images: Counter[int] = Counter()
+    for each in known.values():
+        colors.update(each.bad_colours)
+        images.update(each.bad_colour_images)
+    count = sum(bad.kind == "colour" for each in known.values() for bad in each.bad)
+    return f". {suggest_map(colors, findings.num_classes, images, count)}"
+
+
+def _exchanged_colors(findings: Findings) -> Fault | None:
+    """Tell of a channel whose colors fit its label map only with red and blue exchanged."""
+    if not findings.exchanged or findings.straight:
+        return None
+    named = findings.label_map.colours or {}
+    names = {"names": {str(label): name for label, name in findings.label_map.names.items()}}
+    entries = {exchange(code): label for code, label in named.items()}
+    exchanged = json.dumps(json.loads(write_colors(entries)) | (names if findings.label_map.names else {}))
+    found = sorted({code for codes in findings.exchanged.values() for code in codes if exchange(code) in named})
+    listed = ", ".join(color_name(code) for code in found[:_LISTED_COLORS])
+    expected = ", ".join(color_name(exchange(code)) for code in found[:_LISTED_COLORS])
+    return Fault(
+        "label map",
+        f"channel {findings.channel}: red and blue are exchanged in {len(findings.exchanged)} annotations. They have "
+        f"{listed}, but {findings.label_map.source} names {expected}. "
+        "OpenCV writes BGR: save the annotations again with cv2.imwrite(path, mask[:, :, ::-1]), or write "
+        f"{exchanged} into {findings.label_map.source}",
+        tuple(sorted(findings.exchanged)),
+    )
+
+
 def _advise_values(findings: Findings, known: Mapping[str, Findings]) -> str:
+    alike = [each for each in known.values() if each.label_map.content == findings.label_map.content]
+    values = {value for each in alike for value in (*each.values, *each.bad_values)}
+    advice = advise_known_values(values, findings.num_classes)
+    if advice and not findings.is_colour and findings.label_map.scale == 1:
+        return advice
     if suggestion := _suggest_values(findings, known):
         return f" such as {suggestion}"
     if len(findings.wrong) > 2 * findings.num_classes + _SMOOTH:
@@ -142,7 +188,7 @@ def _unused_map(findings: Findings, known: Mapping[str, Findings]) -> Fault | No
     if turned and _works(json.dumps(turned), _alike(findings, known)):
         message += f"; keys are labels and values are pixels: turned round it fits, {json.dumps(turned)}"
     elif label_map.colours is not None and findings.is_colour:
-        message += f"; {suggest_map({k: n for k, n in findings.values.items() if k >= 0}, findings.num_classes)}"
+        message += f". {suggest_map({k: n for k, n in findings.values.items() if k >= 0}, findings.num_classes)}"
     elif suggestion := _suggest_values(findings, known):
         message += f"; write {suggestion}"
     return Fault("label map", message)

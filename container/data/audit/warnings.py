@@ -11,6 +11,8 @@ from container.arrays import Array
 from container.codecs.deep import scale_table
 from container.data.audit.errors import group_bad_pairs
 from container.data.audit.faults import LISTED, Fault, list_values, percent
+from container.data.color_schemes import exchange
+from container.data.colours import color_name
 from container.data.findings import Findings
 from container.data.reading import IGNORE
 from container.data.repeats import find_repeats
@@ -21,6 +23,8 @@ _RARE = 0.001  # of the labelled pixels
 _NOTABLE = 1e-4  # of the values of 16-bit images
 _FEW_LEVELS = 128  # of the 256 that 8 bits have
 _MUCH_CLIPPED = 0.01  # of the values of 16-bit images
+_SMOOTH = 16  # values that a label map does not name, from which on they look like the shades of smoothed edges
+_SMOOTH_EDGES = "If edges were smoothed, export the annotations again without anti-aliasing, as PNG"
 
 
 def find_warnings(
@@ -56,11 +60,15 @@ def _other_count(train: Findings, job: Hyperparameters) -> Iterator[Fault]:
 def _odd_labels(findings: Findings, names: Mapping[int, str]) -> Iterator[Fault]:
     channel = findings.channel
     if findings.unnamed:
+        smooth = "" if len(findings.unnamed) <= _SMOOTH else f". {len(findings.unnamed)} values: {_SMOOTH_EDGES}"
         yield Fault(
             "unnamed",
             f"channel {channel}: {findings.label_map.source} does not name {list_values(findings, findings.unnamed)}: "
-            "such pixels are ignored; add them to the map if they are a class",
+            f"such pixels are ignored; add them to the map if they are a class{smooth}",
         )
+    if findings.exchanged and findings.straight:
+        yield from _partly_exchanged(findings)
+    yield from _odd_scale(findings)
     if findings.label_map.scale is not None and findings.values[IGNORE] and IGNORE not in findings.ignored:
         yield Fault(
             "void",
@@ -97,6 +105,40 @@ def _odd_labels(findings: Findings, names: Mapping[int, str]) -> Iterator[Fault]
                     f"class {_called(label, names)} has {percent(share)} of the labelled pixels of channel train, in "
                     f"{findings.images[label]} of {findings.opened} images: it will hardly be learnt; add images of it",
                 )
+
+
+def _partly_exchanged(findings: Findings) -> Iterator[Fault]:
+    """Tell of some annotations with red and blue exchanged, unless others show that their colors are others."""
+    odd = {name: codes for name, codes in findings.exchanged.items() if not codes & findings.straight.keys()}
+    if odd:
+        colors = sorted({code for codes in odd.values() for code in codes if exchange(code) != code})
+        listed = ", ".join(f"{color_name(code)} (not {color_name(exchange(code))})" for code in colors[:LISTED])
+        yield Fault(
+            "exchanged",
+            f"channel {findings.channel}: red and blue seem to be exchanged in {len(odd)} annotations, which have "
+            f"{listed}: these pixels are ignored. OpenCV writes BGR: save these annotations again with "
+            "cv2.imwrite(path, mask[:, :, ::-1])",
+            tuple(sorted(odd)),
+        )
+
+
+def _odd_scale(findings: Findings) -> Iterator[Fault]:
+    """Tell of pixel values between the multiples of a scale."""
+    scale = findings.label_map.scale
+    if scale is None or scale == 1 or scale > IGNORE or findings.is_colour:
+        return
+    odd = {
+        value: pixels
+        for value, pixels in findings.values.items()
+        if value != IGNORE and abs(value - round(value / scale) * scale) >= 1
+    }
+    if odd:
+        yield Fault(
+            "scale",
+            f"channel {findings.channel}: {list_values(findings, odd)} are not multiples of the scale {scale:g} in "
+            f"{findings.label_map.source}. The scale rounds them down to a class. {_SMOOTH_EDGES}. A label map such as "
+            '{"map": {"0": 0, "1": 255}} ignores all other values',
+        )
 
 
 def _contradicting_palettes(findings: Findings) -> Fault | None:
@@ -247,7 +289,7 @@ def _contradicting_maps(channels: Mapping[str, Findings]) -> Iterator[Fault]:
     seen: dict[object, tuple[int, Findings]] = {}
     for findings in channels.values():
         label_map = findings.label_map
-        colours = {f"#{code:06x}": label for code, label in (label_map.colours or {}).items()}
+        colours = {color_name(code): label for code, label in (label_map.colours or {}).items()}
         for value, label in [*label_map.labels.items(), *colours.items()]:
             other, owner = seen.setdefault(value, (label, findings))
             if other != label:
