@@ -28,7 +28,9 @@ def start_network(environment: Environment, job: Hyperparameters, devices: list[
     if job.seed is not None:
         mx.random.seed(job.seed)
         np.random.seed(job.seed)  # MXNet's initialisers draw from both
-    network = create_network(job.algorithm, job.num_classes, job.backbone, **_norm(job, devices))
+    network = create_network(
+        job.algorithm, job.num_classes, job.backbone, **_norm(job, devices, len(environment.hosts))
+    )
     network.windows = job.windows
     initialize_weights(network)
     if initial:
@@ -42,13 +44,22 @@ def start_network(environment: Environment, job: Hyperparameters, devices: list[
     return network
 
 
-def _norm(job: Hyperparameters, devices: list[mx.Context]) -> dict[str, Any]:
-    """Return the normalisation layers' settings: over all GPUs with syncbn."""
-    if not job.syncbn or len(devices) == 1:
+def norm_settings(job: Hyperparameters, devices: list[mx.Context], hosts: int) -> dict[str, Any]:
+    """Return the settings of the normalization layers: over all GPUs of this host with syncbn."""
+    if not job.syncbn:
         return {}
     if devices[0].device_type == "cpu":
-        LOG.warning("syncbn needs GPUs: batch normalisation stays with each device")
+        LOG.warning("syncbn has no effect: it needs several GPUs, and this job trains on CPUs")
         return {}
+    if len(devices) == 1:
+        LOG.warning(
+            "syncbn has no effect: it synchronizes the GPUs of one host, and %s one GPU; set syncbn=False, or choose "
+            "an instance type with several GPUs",
+            "each of the hosts has" if hosts > 1 else "this host has",
+        )
+        return {}
+    if hosts > 1:
+        LOG.warning("syncbn synchronizes the %d GPUs of each host, but not the %d hosts", len(devices), hosts)
     return {
         "norm_layer": mx.gluon.contrib.nn.SyncBatchNorm,
         "norm_kwargs": {"num_devices": len(devices)},

@@ -28,6 +28,7 @@ from container.errors import Cancelled, ClientError, JobError
 from container.hyperparameters import Hyperparameters
 from container.mx.initial_weights import check_initial_weights
 from container.training.checkpoints import Checkpoint, Checkpoints
+from container.training.idle import explain_idle
 from container.training.progress import Identity, Progress
 from container.training.resume import check_identity, find_checkpoint, hand_over, settle_seed
 from container.training.schedule import explain_schedule
@@ -59,6 +60,7 @@ def _run(environment: Environment, job: Hyperparameters, hosts: Hosts, requested
         check_channels(environment)
         check_label_maps(environment.channels, used)
         check_initial_weights(environment, job)
+        explain_idle(environment, job)
         samples, unopened = _open_all(environment, used, job)
     checkpoints = Checkpoints(environment.checkpoint_dir)
     checkpoint = find_checkpoint(checkpoints, job, environment.job_name) if hosts.first else None

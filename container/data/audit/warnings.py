@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from container.data.audit.errors import group_bad_pairs
 from container.data.audit.faults import LISTED, Fault, list_values, percent
+from container.data.audit.scale import SCALE, find_scale, find_small
 from container.data.findings import Findings
 from container.data.reading import IGNORE
 from container.data.repeats import find_repeats
@@ -24,11 +25,16 @@ def find_warnings(
 ) -> list[Fault]:
     """List what a person should know before a job of hours begins; `is_all`: whether all channels are among these."""
     found: list[Fault] = []
+    trained = channels.get("train") or next(iter(channels.values()), None)  # an evaluation has one channel
+    scale = [*find_scale(trained, job)] if trained else []
     for findings in channels.values():
         if 0 < len(findings.bad) <= job.max_bad_records and findings.usable:
             found += group_bad_pairs(findings, job.max_bad_records, channels)
         found += _odd_labels(findings, names)
         found += _odd_pictures(findings)
+        if findings is not trained or not any(fault.kind == SCALE for fault in scale):  # which has its own crop_size
+            found += find_small(findings, job)
+    found += scale
     if "train" in channels:
         found += _other_count(channels["train"], job)
         found += _unseen_classes(channels, names, is_all)
@@ -127,13 +133,6 @@ def _odd_pictures(findings: Findings) -> Iterator[Fault]:
             "annotations either way: they are read as stored; if the annotations were drawn as displayed, set "
             "_exif_orientation=apply",
             tuple(findings.unturned),
-        )
-    if findings.small:
-        yield Fault(
-            "small",
-            f"channel {channel}: {len(findings.small)} of {findings.opened} photographs are smaller than the crop of "
-            f"{findings.crop} pixels and are scaled up or padded; a lower crop_size may fit better",
-            tuple(findings.small),
         )
     if findings.notes:
         yield Fault(
