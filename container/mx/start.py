@@ -29,7 +29,7 @@ def start_network(environment: Environment, job: Hyperparameters, devices: list[
         mx.random.seed(job.seed)
         np.random.seed(job.seed)  # MXNet's initialisers draw from both
     network = create_network(
-        job.algorithm, job.num_classes, job.backbone, **_norm(job, devices, len(environment.hosts))
+        job.algorithm, job.num_classes, job.backbone, **norm_settings(job, devices, len(environment.hosts))
     )
     network.windows = job.windows
     initialize_weights(network)
