@@ -101,8 +101,8 @@ def test_the_largest_networks_weights_are_let_in() -> None:
 @pytest.mark.parametrize(
     ("devices", "hosts", "acts", "told"),
     [
-        ([mx.gpu(0)], 1, False, "syncbn has no effect: it synchronizes the GPUs of one host, and this host has one GPU"),
-        ([mx.gpu(0)], 2, False, "syncbn has no effect: it synchronizes the GPUs of one host, and each of the hosts has"),
+        ([mx.gpu(0)], 1, False, "syncbn has no effect: it synchronizes the GPUs of one host, and this host has one"),
+        ([mx.gpu(0)], 2, False, "syncbn has no effect: it synchronizes the GPUs of one host, and each of the hosts"),
         ([mx.cpu()], 1, False, "syncbn has no effect: it needs several GPUs, and this job trains on CPUs"),
         ([mx.gpu(0), mx.gpu(1)], 2, True, "syncbn synchronizes the 2 GPUs of each host, but not the 2 hosts"),
         ([mx.gpu(0), mx.gpu(1)], 1, True, ""),

@@ -32,9 +32,10 @@ def find_warnings(
             found += group_bad_pairs(findings, job.max_bad_records, channels)
         found += _odd_labels(findings, names)
         found += _odd_pictures(findings)
-        if findings is not trained or not any(fault.kind == SCALE for fault in scale):  # which has its own crop_size
+        is_scaled = findings is trained and any(fault.kind == SCALE for fault in scale)  # which has its own crop_size
+        if "train" in channels and not is_scaled:
             found += find_small(findings, job)
-    found += scale
+    found += [fault for fault in scale if fault.kind == SCALE or "train" in channels]
     if "train" in channels:
         found += _other_count(channels["train"], job)
         found += _unseen_classes(channels, names, is_all)
