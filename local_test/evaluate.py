@@ -180,7 +180,7 @@ class _Evaluation:
             rival=rival,
             audit=self._audit,
             facts=tables,
-            settings={"backbone": None, "_class_weights": None, **model.job.as_dict()},
+            settings=model.job.as_dict(),
         )
 
     def figures(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from PIL import Image
 
 from container.codecs.images import Annotation
 from container.data.audit.audit import Audit
-from container.data.audit.scale import padding_share
+from container.data.audit.scale import find_scale, padding_share
 from container.data.augment import random_crop
-from container.data.findings import Seen
+from container.data.findings import Findings, Seen
 from container.data.labels import LabelMap
 from container.data.samples import FileSamples
-from container.hyperparameters import load
+from container.hyperparameters import Hyperparameters, load
+from container.training.report.page import render_page
 from local_test.demo_data import HYPERPARAMETERS
 from tests.conftest import JobFactory
 from tests.unit.test_audit import audit
+from tests.unit.test_page import Page, content
 
 Size = tuple[int, int]  # height, width
 
@@ -156,3 +159,42 @@ def test_the_first_images_of_a_stream_show_the_scale(tmp_path: Path, caplog: pyt
     assert len(told) == 1
     written = json.loads((tmp_path / "audit.json").read_text())["warnings"]
     assert "scale" in {fault["kind"] for fault in written}
+
+
+def test_the_page_shows_all_of_the_longest_message(scale: Callable[..., list[str]]) -> None:
+    sizes = [(1000, 2000)] * 3 + [(60, 80)]
+    (message,) = scale(sizes, base_size="80", crop_size="24")
+    assert "Train with base_size=2000 (a crop then" in message and "1 image then remains outside" in message
+    audit = {"errors": [], "warnings": [{"kind": "scale", "message": message, "details": []}], "channels": {}}
+    text = " ".join(Page(render_page(content(audit=audit))).text.split())
+    assert text.count(message) == 2  # the verdict, and the audit
+
+
+def found(sizes: dict[Size, int], job: Hyperparameters) -> list[str]:
+    """Judge a channel in which images of these sizes were seen."""
+    findings = Findings("train", LabelMap(), job.num_classes, job.crop)
+    reading = LabelMap().interpret(Annotation(np.zeros((4, 4), np.uint8)), 2)
+    for (height, width), count in sizes.items():
+        for number in range(count):
+            findings.add(Seen(str(number), height, width, reading))
+    return [fault.message for fault in find_scale(findings, job)]
+
+
+@pytest.mark.parametrize("scales", [None, [0.5, 1], [1, 1], [1, 4]])
+@pytest.mark.parametrize("base", [17, 64, 300, 520, 4000])
+@pytest.mark.parametrize("crop", [17, 64, 240, 1000])
+def test_what_is_recommended_is_not_set_already_and_removes_the_warning(
+    base: int, crop: int, scales: list[float] | None
+) -> None:
+    options = {"_augmentation": {"scale": scales}} if scales else {}
+    required = {"num_classes": 2, "num_training_samples": 4, **options}
+    for sizes in ({(48, 64): 3}, {(2000, 1500): 3}, {(500, 20): 3}, {(48, 64): 5, (600, 800): 4}, {(9, 9): 2}):
+        messages = found(sizes, load({**required, "base_size": base, "crop_size": crop}))
+        if not (remedies := re.findall(r"(?:Train with|and) (base_size|crop_size)=(\d+)", " ".join(messages))):
+            continue
+        better = {"base_size": base, "crop_size": crop, **{name: int(value) for name, value in remedies}}
+        assert better != {"base_size": base, "crop_size": crop}
+        left = " ".join(found(sizes, load({**required, **better})))
+        assert "Train with" not in left, (sizes, messages, left)
+        if len(sizes) == 1 and max(max(sizes)) > 17:  # base_size is more than 16
+            assert left == ""

@@ -138,7 +138,7 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_recommended_option_has_an_effect_and_is_not_set_already(options: dict[str, Any]) -> None:
     job = load({"num_classes": 3, "num_training_samples": 4, **options})
-    settings = {"backbone": None, **job.as_dict()}
+    settings = job.as_dict()
     missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])
     histories = [epochs([0.1, 0.2, 0.9]), epochs([0.4, 0.9, 0.5, 0.5], [1.0, 0.5, 0.3, 0.2]), epochs([0.9])]
     told = [judge(content(history, matrix, settings=settings)) for history in histories for matrix in (GOOD, missed)]

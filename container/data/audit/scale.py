@@ -121,7 +121,7 @@ def _remedy(sizes: Sizes, outside: Sizes, job: Hyperparameters, factors: Range) 
         is_large = min(max(size) for size in outside) > job.base_size
         return steps + (f", or scale {_such_images(outside, job.base_size)}" if is_large else "")
     count = _count(left)
-    remain = f"{count} image{'s' if count > 1 else ''} then remain outside of the range"
+    remain = f"{count} {'images then remain' if count > 1 else 'image then remains'} outside of the range"
     return f"{steps}. {remain}: scale {_such_images(left, best)}"
 
 

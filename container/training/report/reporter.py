@@ -50,7 +50,7 @@ class Reporter:
             "Devices": {"devices": devices},
             "Versions": versions(),
         }
-        self._settings = {"backbone": None, "_class_weights": None, **job.as_dict()}
+        self._settings = job.as_dict()
         self._title = environment.job_name or "Training job"
         self.images_root = environment.root / "input" / "data"
         self._gallery = Gallery(job.num_classes, self.images_root)
