@@ -87,7 +87,6 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(%(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="evaluate: %(message)s")
-    logging.getLogger("container.hyperparameters").setLevel(logging.ERROR)  # options of a job that is over
     try:
         for path in evaluate(arguments):
             print(path)
@@ -227,10 +226,15 @@ def _opened(source: Path, precision: str) -> Iterator[Model]:
 
 def _read_job(directory: Path, settings: Mapping[str, Any]) -> Hyperparameters:
     """Return the job that trained the model, as far as its archive describes one that this container could run."""
+    log = logging.getLogger("container.hyperparameters")
+    level = log.level
+    log.setLevel(logging.ERROR)  # its warnings are about options of a job that is over
     try:
         return load(read_object(directory / artifacts.HYPERPARAMETERS))
     except ClientError:
         return load(settings)
+    finally:
+        log.setLevel(level)
 
 
 def _audit(samples: FileSamples, job: Hyperparameters, output: Path) -> dict[str, Any]:
