@@ -162,9 +162,9 @@ def test_the_first_images_of_a_stream_show_the_scale(tmp_path: Path, caplog: pyt
 
 
 def test_the_page_shows_all_of_the_longest_message(scale: Callable[..., list[str]]) -> None:
-    sizes = [(1000, 2000)] * 3 + [(60, 80)]
-    (message,) = scale(sizes, base_size="80", crop_size="24")
-    assert "Train with base_size=2000 (a crop then" in message and "1 image then remains outside" in message
+    sizes = [(300, 600)] * 3 + [(24, 26)]
+    (message,) = scale(sizes, base_size="26", crop_size="24")
+    assert "Train with base_size=600 (a crop then" in message and "1 image then remains outside" in message
     audit = {"errors": [], "warnings": [{"kind": "scale", "message": message, "details": []}], "channels": {}}
     text = " ".join(Page(render_page(content(audit=audit))).text.split())
     assert text.count(message) == 2  # the verdict, and the audit
