@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
@@ -174,11 +174,35 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
             settled[name] = None
         elif settled[name] != defaults[name] and (reason := lacking(entry, settled)):
             LOG.warning("%s has no effect: %s", name, reason)
-    if "_overlap" in values and "_window" not in values:
-        LOG.warning("_overlap has no effect without _window")
+    for reason in _idle_together(values, settled):
+        LOG.warning("%s", reason)
     return Hyperparameters(
         **{name.lstrip("_"): value for name, value in settled.items() if not properties[name].get("x-no-effect")}
     )
+
+
+def _idle_together(values: Mapping[str, Any], settled: Mapping[str, Any]) -> Iterator[str]:
+    """Say which options that were given have no effect because of what the schema has no list of."""
+    if "_overlap" in values and settled["_window"] is None:
+        yield "_overlap has no effect without _window"
+    if settled["lr_scheduler"] == "step":
+        steps = sorted(int(epoch) for epoch in settled["lr_scheduler_step"].split(","))
+        if late := [epoch for epoch in steps if epoch >= settled["epochs"]]:
+            listed = ", ".join(map(str, late))
+            yield (
+                f"lr_scheduler_step={settled['lr_scheduler_step']}: {listed} {'have' if late[1:] else 'has'} no effect "
+                f"with epochs={settled['epochs']}, whose last epoch is {settled['epochs'] - 1}; lower "
+                f"{'them' if late[1:] else 'it'}, or raise epochs"
+            )
+            if len(late) == len(steps) and "lr_scheduler_factor" in values:
+                yield "lr_scheduler_factor has no effect: no epoch of lr_scheduler_step is reached"
+    if settled["_report_minutes"] == 0:
+        if settled["_quantize"] is True:
+            yield "_quantize=True has no effect: _report_minutes=0 disables the evaluation that an int8 graph needs"
+        if "_quantize_tolerance" in values and settled["_quantize"] is not False:
+            yield "_quantize_tolerance has no effect: there is no int8 graph with _report_minutes=0"
+    if settled["_shuffle_buffer"] == 0 and "_shuffle_buffer_mb" in values:
+        yield "_shuffle_buffer_mb has no effect with _shuffle_buffer=0"
 
 
 def markdown_table(group: str) -> str:

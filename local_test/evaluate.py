@@ -9,8 +9,9 @@ import json
 import logging
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,22 @@ from tqdm import tqdm
 
 from container import artifacts
 from container.archives import WEIGHTS_LIMIT
+from container.check import CHECK
 from container.classes import ClassEntry, read_classes
+from container.data.audit.audit import REPORT, Audit
 from container.data.class_names import known_classes
+from container.data.colours import FILES
 from container.data.labels import LabelMap
 from container.data.pairing import find_pairs
 from container.data.samples import FileSamples, decode_sample
-from container.engines.conversion import prepare_graph
-from container.engines.openvino import PRECISIONS, OpenVinoEngine
+from container.engines.choice import open_engine
+from container.engines.openvino import PRECISIONS
+from container.engines.protocol import Engine
 from container.environment import Channel, cpu_count
 from container.errors import ClientError, JobError, printable
+from container.hyperparameters import Hyperparameters, load
 from container.image_range import Range
+from container.json_files import read_object
 from container.metrics import ConfusionMatrix
 from container.training.report.content import Content, Rival
 from container.training.report.facts import versions
@@ -44,8 +51,8 @@ _LIMITS = {  # what an evaluation needs of an archive, in bytes
     artifacts.GRAPH: WEIGHTS_LIMIT,
     artifacts.INT8_GRAPH: WEIGHTS_LIMIT,
     artifacts.CLASSES: 2**20,
+    CHECK: 2**20,
 }
-_TOLD = 20  # pairs passed over that the page names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +60,21 @@ class Model:
     """A model ready to answer."""
 
     name: str
-    engine: OpenVinoEngine
+    engine: Engine
     classes: dict[int, ClassEntry]
     settings: dict[str, Any]
-    image_range: Range | None = None
+    image_range: Range | None
+    job: Hyperparameters  # that trained it
+
+
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """Settings of the engine."""
+
+    precision: str
+    threads: int
+    engine: str = "openvino"
+    slots: int = 1
 
 
 def main() -> None:
@@ -90,7 +108,8 @@ def evaluate(arguments: argparse.Namespace) -> Sequence[Path]:
             both = " and ".join(map(str, sorted(counts)))
             raise ClientError(f"the models have {both} classes: only models of the same classes can be compared")
         start = time.monotonic()
-        found = _Evaluation(models, _open_samples(arguments, counts.pop()), arguments.images)
+        samples = _open_samples(arguments, counts.pop())
+        found = _Evaluation(models, samples, arguments.images, _audit(samples, models[0].job, arguments.output))
         found.run()
         content = found.content(arguments, time.monotonic() - start)
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -103,8 +122,9 @@ def evaluate(arguments: argparse.Namespace) -> Sequence[Path]:
 class _Evaluation:
     """Scores every pair with every model."""
 
-    def __init__(self, models: Sequence[Model], samples: FileSamples, root: Path) -> None:
+    def __init__(self, models: Sequence[Model], samples: FileSamples, root: Path, audit: dict[str, Any]) -> None:
         self._models = models
+        self._audit = audit
         self._samples = samples
         self._num_classes: int = models[0].settings["num_classes"]
         self._confusions = [ConfusionMatrix(self._num_classes) for _ in models]
@@ -114,14 +134,17 @@ class _Evaluation:
 
     def run(self) -> None:
         """Score; a pair that cannot be used is passed over by name."""
+        audited = "".join(str(fault) for fault in self._audit["warnings"])
         for sample in tqdm(self._samples.pairs, "scoring", leave=False, disable=None):
             try:
                 ranges = {model.image_range for model in self._models}  # each model sees what its job showed it
                 label_map, classes = self._samples.label_map, self._num_classes
-                pairs = {each: decode_sample(sample, label_map, classes, image_range=each) for each in ranges}
+                orientation = self._models[0].job.exif_orientation
+                pairs = {each: decode_sample(sample, label_map, classes, orientation, image_range=each) for each in ranges}
             except ClientError as error:
                 self._skipped.append(error.message)
-                LOG.warning("passed over: %s", printable(error.message))
+                if error.message not in audited:
+                    LOG.warning("passed over: %s", printable(error.message))
                 continue
             for model, confusion, gallery in zip(self._models, self._confusions, self._galleries, strict=True):
                 pair = pairs[model.image_range]
@@ -141,7 +164,6 @@ class _Evaluation:
             mine, other = (gallery.scores for gallery in self._galleries)
             images = {name: (score, other[name]) for name, score in mine.items()}
             rival = Rival(self._models[1].name, self._confusions[1].counts, images)
-        audit = {"errors": [], "warnings": [{"message": text, "details": []} for text in self._skipped[:_TOLD]]}
         tables = {
             "Made from": {
                 "model": model.name,
@@ -160,8 +182,9 @@ class _Evaluation:
             classes={**known_classes(self._samples, self._num_classes), **model.classes},
             scored=self._galleries[0].scored(of, self._confusions[0].counts, self._images, note),
             rival=rival,
-            audit=audit if self._skipped else None,
+            audit=self._audit,
             facts=tables,
+            settings=model.job.as_dict(),
         )
 
     def figures(self) -> dict[str, Any]:
@@ -194,15 +217,45 @@ def _opened(source: Path, precision: str) -> Iterator[Model]:
             if faults := content.faults:
                 raise ClientError(f"{source} holds what no training job writes", faults)
         settings = artifacts.read_model_settings(directory, str(source))
-        graph = prepare_graph(directory, precision, Path(scratch))
-        engine = OpenVinoEngine(graph, precision, threads=cpu_count())
+        try:
+            engine = open_engine(directory, _Choice(precision, cpu_count()))
+        except ClientError as error:  # which calls the model by the directory that it was unpacked to
+            raise ClientError(error.message.replace(str(directory), str(source)), error.details) from error
         if engine.num_classes != settings["num_classes"]:
             raise ClientError(
                 f"{source}: {artifacts.HYPERPARAMETERS} describes {settings['num_classes']} classes, its graph has "
                 f"{engine.num_classes}: they are of different jobs"
             )
         image_range = artifacts.read_image_range(directory, str(source))
-        yield Model(str(source), engine, read_classes(directory), settings, image_range)
+        yield Model(str(source), engine, read_classes(directory), settings, image_range, _read_job(directory, settings))
+
+
+def _read_job(directory: Path, settings: Mapping[str, Any]) -> Hyperparameters:
+    """Return the job that trained the model, as far as its archive describes one that this container could run."""
+    log = logging.getLogger("container.hyperparameters")
+    level = log.level
+    log.setLevel(logging.ERROR)  # its warnings are about options of a job that is over
+    try:
+        return load(read_object(directory / artifacts.HYPERPARAMETERS))
+    except ClientError:
+        return load(settings)
+    finally:
+        log.setLevel(level)
+
+
+def _audit(samples: FileSamples, job: Hyperparameters, output: Path) -> dict[str, Any]:
+    """Audit the pairs as a job does; returns audit.json. Raises ClientError if there is nothing to measure.
+
+    Pairs that cannot be used are only warnings as long as there are others: the evaluation skips them.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    job = dataclasses.replace(job, max_bad_records=len(samples.pairs))
+    try:
+        Audit(job, {samples.channel: samples}, output).run("full", threading.Event())
+    except ClientError as error:
+        advice = error.message.replace(FILES, "a file, and give it as LABEL_MAP")
+        raise ClientError(advice, error.details) from error
+    return read_object(output / REPORT)
 
 
 def _open_samples(arguments: argparse.Namespace, num_classes: int) -> FileSamples:

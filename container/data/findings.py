@@ -106,6 +106,7 @@ class Findings:
         self.notes: list[str] = []
         self.heights: list[int] = []  # smallest and largest
         self.widths: list[int] = []
+        self._sizes: Counter[tuple[int, int]] = Counter()  # images by (height, width)
         self.digests: dict[bytes, list[str]] = {}
         self.repaired: list[str] = []  # whose ids contradicted Ground Truth's colours
         self.palettes: dict[int, dict[int, list[str]]] = {}  # names by palette index and the colour shown for it
@@ -173,6 +174,12 @@ class Findings:
             for names in depth.names.values():
                 names.sort()
         self.bad.sort(key=lambda bad: bad.message)
+
+    @property
+    def sizes(self) -> dict[tuple[int, int], int]:
+        """Count the images by (height, width) in pixels."""
+        with self._lock:
+            return dict(self._sizes)
 
     @property
     def labelled(self) -> int:
@@ -277,6 +284,8 @@ class Findings:
     def _note_sizes(self, seen: Seen) -> None:
         for extremes, side in ((self.heights, seen.height), (self.widths, seen.width)):
             extremes[:] = [min([side, *extremes]), max([side, *extremes])]
+        if len(self._sizes) < _VALUES or (seen.height, seen.width) in self._sizes:
+            self._sizes[seen.height, seen.width] += 1
         if min(seen.height, seen.width) < self.crop:
             self.small.append(seen.name)
         if seen.is_turned:

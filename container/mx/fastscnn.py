@@ -27,7 +27,6 @@ class FastNetwork(SegmentationNetwork):
     """
 
     heads = ("classifier", "auxlayer")
-    classifiers = ("classifier.conv", "auxlayer.block.4")
     least_side = 3
 
     def __init__(self, num_classes: int, **norm: Any) -> None:

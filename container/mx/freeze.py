@@ -7,19 +7,10 @@ from collections.abc import Iterator
 
 from mxnet.gluon import nn
 
-from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 from container.mx.network import SegmentationNetwork
 
 LOG = logging.getLogger(__name__)
-
-
-def check_frozen(job: Hyperparameters, loaded: bool) -> None:
-    """Raise ClientError when the job would freeze weights that nothing was loaded into."""
-    switches = [name for name, on in _switches(job).items() if on]
-    if switches and not loaded:
-        remedy = "give use_pretrained_model=True or the channel model" if job.backbone else "give the channel model"
-        raise ClientError(f"{' and '.join(switches)} would keep random weights: {remedy}, or leave it out")
 
 
 def freeze_layers(network: SegmentationNetwork, job: Hyperparameters, loaded: set[str]) -> None:
@@ -42,10 +33,6 @@ def freeze_layers(network: SegmentationNetwork, job: Hyperparameters, loaded: se
     if job.freeze_backbone or job.freeze_batchnorm:
         backbone = "the backbone and " if job.freeze_backbone else ""
         LOG.info("%sthe statistics and scales of %d batch norms stay as they were loaded", backbone, count)
-
-
-def _switches(job: Hyperparameters) -> dict[str, bool]:
-    return {"_freeze_backbone": job.freeze_backbone, "_freeze_batchnorm": job.freeze_batchnorm}
 
 
 def _batch_norms(network: SegmentationNetwork) -> Iterator[tuple[str, nn.BatchNorm]]:

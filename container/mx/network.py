@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from gluoncv.model_zoo.fcn import FCN
 from gluoncv.model_zoo.pspnet import PSPNet
 from mxnet import gluon
 
+from container.arrays import Array
 from container.errors import ClientError, last_line
 from container.mx.decoders import build_small
 from container.mx.losses import Criterion, cross_entropy
+from container.mx.shapes import architecture_name
 from container.windows import Windows
 
 MEAN = (0.485, 0.456, 0.406)
@@ -40,7 +42,6 @@ class SegmentationNetwork(gluon.HybridBlock):
     """
 
     heads: tuple[str, ...] = ("head", "auxlayer")  # the parts that are no backbone
-    classifiers: tuple[str, ...] = ("head.block.4", "auxlayer.block.4")  # the layers that have an output per class
     least_side = 1  # pixels that a side of what it is called with must have
     windows: Windows | None = None  # in which who calls it with whole images divides large ones
 
@@ -58,7 +59,7 @@ class SegmentationNetwork(gluon.HybridBlock):
     @property
     def architecture(self) -> str:
         """What a person calls the network: `fcn, resnet-50, 21 classes`."""
-        return ", ".join(filter(None, (self.algorithm, self.backbone, f"{self.num_classes} classes")))
+        return architecture_name(self.algorithm, self.backbone, self.num_classes)
 
     def hybrid_forward(self, F: Any, images: Any) -> Any:
         """Compute the main head's logits at the images' size."""
@@ -159,6 +160,13 @@ def initialize_weights(network: SegmentationNetwork) -> None:
     TrainingLoss(network, 1.0).infer_shape(mx.nd.zeros((1, 8, 8, 3), dtype="uint8"), mx.nd.zeros((1, 8, 8)))
     for parameter in network.collect_params().values():
         parameter._finish_deferred_init()
+
+
+def assign_weights(network: SegmentationNetwork, arrays: Mapping[str, Array]) -> None:
+    """Copy arrays into the parameters of these names; the network must be initialized on the CPU."""
+    parameters = network._collect_params_with_prefix()
+    for name, array in arrays.items():
+        parameters[name].set_data(mx.nd.array(array))
 
 
 def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Context], source: str = "") -> None:

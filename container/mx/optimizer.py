@@ -10,6 +10,7 @@ from mxnet import gluon
 
 from container.hyperparameters import Hyperparameters
 from container.mx.adamw import AdamW
+from container.schema import read_schema
 
 LOG = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ def explain_optimizer(job: Hyperparameters, devices: int) -> None:
             job.gamma1,
             job.gamma2,
         )
+    if devices == 1 and job.kvstore != read_schema()["properties"]["_kvstore"]["default"]:
+        LOG.info("_kvstore=%s has no effect: there is one device, so no gradients are summed", job.kvstore)
     if job.accumulate > 1:
         LOG.info(
             "_accumulate=%d: an update takes the gradients of %d images; the last of an epoch, of what is left",

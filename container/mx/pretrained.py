@@ -7,13 +7,9 @@ GluonCV's own form; `--from FILE` converts a file that is there.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import tempfile
 from pathlib import Path
-
-import mxnet as mx
-from gluoncv.model_zoo import resnetv1b
 
 from container import artifacts
 from container.arrays import Array
@@ -21,17 +17,14 @@ from container.environment import Environment
 from container.errors import ClientError
 from container.mx import zipped
 from container.mx.fetch import FetchError, fetch, find_converted, unfetched
-from container.mx.network import SegmentationNetwork
+from container.mx.shapes import encoder_shapes
 from container.mx.sources import BACKBONES, address_of
-from container.mx.weight_files import read_weights, sha256
-from container.mx.weight_names import Shapes, check_fit, to_gluoncv
-
-LOG = logging.getLogger(__name__)
+from container.mx.weight_files import read_weights
+from container.mx.weight_names import check_fit, to_gluoncv
 
 DIRECTORY_VARIABLE = "PRETRAINED_DIR"
 CHANNEL = "pretrained"
 
-_STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 _CLASSIFIER = "fc."  # ImageNet's own last layer, of no use here
 
 
@@ -69,22 +62,14 @@ def _find_given(environment: Environment, backbone: str) -> Path:
     return files[0]
 
 
-def load_pretrained(network: SegmentationNetwork, backbone: str, path: Path) -> set[str]:
-    """Copy the weights of `path` into the network's encoder, which must be initialised on the CPU.
+def read_pretrained(path: Path, backbone: str) -> dict[str, Array]:
+    """Return the weights of `backbone` in `path` under GluonCV's names, without ImageNet's classifier.
 
-    Returns the names of what was loaded, batch statistics included. Raises ClientError that names the file.
+    Raises ClientError that names the file.
     """
-    parameters = {
-        f"{stage}.{name}": parameter
-        for stage in _STAGES
-        for name, parameter in getattr(network, stage)._collect_params_with_prefix().items()
-    }
     _check_published(path, backbone)
-    weights = _read(path, backbone, {name: parameter.shape for name, parameter in parameters.items()})
-    for name, parameter in parameters.items():
-        parameter.set_data(mx.nd.array(weights[name]))
-    LOG.info("the backbone starts from %s (SHA-256 %s)", path, sha256(path))
-    return set(parameters)
+    weights = _read(path, backbone)
+    return {name: weights[name] for name in encoder_shapes(backbone)}
 
 
 def _check_published(path: Path, backbone: str) -> None:
@@ -99,12 +84,12 @@ def _check_published(path: Path, backbone: str) -> None:
             )
 
 
-def _read(path: Path, backbone: str, needed: Shapes) -> dict[str, Array]:
+def _read(path: Path, backbone: str) -> dict[str, Array]:
     """Read a file of `backbone`'s weights under GluonCV's names; raises ClientError that names it."""
     raw = read_weights(path, f"take {' or '.join(source.address for source in BACKBONES[backbone].sources[:-1])}")
     try:
         weights = to_gluoncv(raw)
-        check_fit(weights, needed, optional=lambda name: name.startswith(_CLASSIFIER))
+        check_fit(weights, encoder_shapes(backbone), optional=lambda name: name.startswith(_CLASSIFIER))
     except ValueError as error:
         is_whole = any(name.startswith(("head.", "final_block.")) for name in raw)
         remedy = "; a whole network belongs into channel model" if is_whole else ""
@@ -114,12 +99,9 @@ def _read(path: Path, backbone: str, needed: Shapes) -> dict[str, Array]:
 
 def convert(path: Path, backbone: str, directory: Path) -> Path:
     """Write the weights of `path` in GluonCV's form into `directory`, named by their hash; returns the file."""
-    network = getattr(resnetv1b, BACKBONES[backbone].gluoncv)(pretrained=False, dilated=True)
-    network.initialize()
-    network.infer_shape(mx.nd.zeros((1, 3, 32, 32)))
-    shapes = {name: value.shape for name, value in network._collect_params_with_prefix().items()}
-    needed = {name: shape for name, shape in shapes.items() if not name.startswith(_CLASSIFIER)}
-    arrays = {name: mx.nd.array(array) for name, array in _read(path, backbone, needed).items()}
+    import mxnet as mx  # nothing else here needs it
+
+    arrays = {name: mx.nd.array(array) for name, array in _read(path, backbone).items()}
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         written = Path(scratch) / "weights.params"

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 
 from container.arrays import Array
 from container.mx import fastscnn_names
-
-Shapes = Mapping[str, tuple[int, ...]]
+from container.mx.shapes import Shapes
 
 _SHOWN = 3  # differences that an error lists
 

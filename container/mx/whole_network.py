@@ -5,22 +5,17 @@ A bare parameter file says by its names and shapes what network it is of.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import mxnet as mx
 
 from container import artifacts
 from container.arrays import Array
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
-from container.mx.network import SegmentationNetwork
-from container.mx.weight_files import is_weight_file, read_weights, sha256
+from container.mx.shapes import architecture_name, classifiers, model_shapes
+from container.mx.weight_files import is_weight_file, read_weights
 from container.mx.weight_names import check_fit, to_gluoncv
-
-LOG = logging.getLogger(__name__)
 
 _DECODERS = {"head.psp.": "psp", "head.aspp.": "deeplab", "head.block.": "fcn"}  # psp and deeplab have a block, too
 _THIRD_STAGES = {(2, False): "resnet-18", (6, False): "resnet-34", (6, True): "resnet-50", (23, True): "resnet-101"}
@@ -60,23 +55,28 @@ def read_network(path: Path, called: str) -> tuple[dict[str, Array], dict[str, A
         raise ClientError(f"{called} is no segmentation network that can be trained here: {error}") from error
 
 
-def load_network(
-    network: SegmentationNetwork,
-    job: Hyperparameters,
-    path: Path,
-    called: str,
-    settings: Mapping[str, Any] | None = None,
-) -> set[str]:
-    """Load the whole network in `path` into the job's, which must be initialised on the CPU; returns the names loaded.
+def fit_network(
+    job: Hyperparameters, path: Path, called: str, settings: Mapping[str, Any] | None = None
+) -> dict[str, Array]:
+    """Read the whole network in `path` that the job starts from; the auxiliary head may be missing.
 
-    `settings` are what an archive says of the network; of a bare file its weights say it. Raises ClientError that
-    names the file as it is `called`.
+    With `_reset_head` the classifying layers are left out. `settings` are what an archive says of the network; of a
+    bare file its weights say it. Raises ClientError that names the file as it is `called`.
     """
     weights, found = read_network(path, called)
     check_same(settings or found, job)
-    loaded = _assign(network, weights, called, job.reset_head)
-    LOG.info("starting from the weights in channel model: %s (SHA-256 %s)", called, sha256(path))
-    return loaded
+    skipped = classifiers(job.algorithm) if job.reset_head else ()
+    weights = {name: array for name, array in weights.items() if not name.startswith(skipped)}
+    if not any(name.startswith("auxlayer.") for name in weights):
+        skipped += ("auxlayer.",)
+    shapes = model_shapes(job.algorithm, job.backbone, job.num_classes)
+    needed = {name: shape for name, shape in shapes.items() if not name.startswith(skipped)}
+    try:
+        check_fit(weights, needed, optional=lambda name: False)
+    except ValueError as error:
+        architecture = architecture_name(job.algorithm, job.backbone, job.num_classes)
+        raise ClientError(f"{called} does not fit this network ({architecture}): {error}") from error
+    return weights
 
 
 def check_same(settings: Mapping[str, Any], job: Hyperparameters) -> None:
@@ -88,26 +88,6 @@ def check_same(settings: Mapping[str, Any], job: Hyperparameters) -> None:
         if name == "num_classes":
             remedy = "_reset_head=True starts the classifying layers afresh and keeps the rest"
         raise ClientError(f"the model in channel model has {name}={value}, this job {getattr(job, name)}: {remedy}")
-
-
-def _assign(network: SegmentationNetwork, weights: dict[str, Array], called: str, reset_head: bool) -> set[str]:
-    """Copy the weights; the auxiliary head may be missing, and `reset_head` leaves the classifying layers out."""
-    parameters = network._collect_params_with_prefix()
-    classifiers = tuple(f"{layer}." for layer in network.classifiers)
-    if reset_head:
-        weights = {name: array for name, array in weights.items() if not name.startswith(classifiers)}
-    auxiliary = any(name.startswith("auxlayer.") for name in weights)
-    skipped = (classifiers if reset_head else ()) + (() if auxiliary else ("auxlayer.",))
-    needed = {name: parameter.shape for name, parameter in parameters.items() if not name.startswith(skipped)}
-    if not auxiliary:
-        LOG.warning("%s has no auxiliary head: it starts from random weights", called)
-    try:
-        check_fit(weights, needed, optional=lambda name: False)
-    except ValueError as error:
-        raise ClientError(f"{called} does not fit this network ({network.architecture}): {error}") from error
-    for name in needed:
-        parameters[name].set_data(mx.nd.array(weights[name]))
-    return set(needed)
 
 
 def _describe(weights: Mapping[str, Array]) -> dict[str, Any]:

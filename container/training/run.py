@@ -26,7 +26,9 @@ from container.data.samples import Samples, open_samples
 from container.environment import Environment, cpu_count
 from container.errors import Cancelled, ClientError, JobError
 from container.hyperparameters import Hyperparameters
+from container.mx.initial_weights import check_initial_weights
 from container.training.checkpoints import Checkpoint, Checkpoints
+from container.training.idle import explain_idle
 from container.training.progress import Identity, Progress
 from container.training.resume import check_identity, find_checkpoint, hand_over, settle_seed
 from container.training.schedule import explain_schedule
@@ -66,6 +68,8 @@ def _run(environment: Environment, job: Hyperparameters, hosts: Hosts, requested
     with recorded(folder) as notes:
         check_channels(environment)
         check_label_maps(environment.channels, used)
+        check_initial_weights(environment, job)
+        explain_idle(environment, job)
         samples, unopened = _open_all(environment, used, job)
     checkpoints = Checkpoints(environment.checkpoint_dir)
     checkpoint = find_checkpoint(checkpoints, job, environment.job_name) if hosts.first else None

@@ -61,11 +61,17 @@ def explain_schedule(job: Hyperparameters, iterations: int) -> None:
             job.early_stopping_min_epochs,
         )
     elif job.early_stopping and scores < needed:
+        lower = {
+            "early_stopping_patience": job.early_stopping_patience,
+            "_validation_interval": job.validation_interval,
+        }
+        names = " or ".join(name for name, value in lower.items() if value > 1)
         LOG.warning(
             "early_stopping has no effect: there are %d scores before the last epoch, and it takes %d to see that they "
-            "no longer improve; raise epochs, or lower early_stopping_patience or _validation_interval",
+            "no longer improve; raise epochs%s",
             scores,
             needed,
+            f", or lower {names}" if names else "",
         )
 
 

@@ -22,7 +22,8 @@ from container.hyperparameters import Hyperparameters, load
 from container.mx.architectures import create_network
 from container.mx.checkpoint import load_arrays, save_arrays
 from container.mx.export import export_onnx
-from container.mx.freeze import check_frozen, freeze_layers
+from container.mx.freeze import freeze_layers
+from container.mx.initial_weights import check_frozen, check_initial_weights
 from container.mx.network import SegmentationNetwork, initialize_weights, load_weights
 from container.mx.start import start_network
 from container.mx.trainer import Trainer
@@ -226,7 +227,9 @@ def test_a_checkpoint_goes_on_as_if_it_had_never_stopped(tmp_path: Path, devices
 
 def start(root: Path, *channels: str, **hyperparameters: object) -> SegmentationNetwork:
     found = {name: Channel(name, root / name, "File") for name in channels}
-    return start_network(Environment(root, {}, found, "algo-1", ("algo-1",)), job(**hyperparameters), [mx.cpu()])
+    environment = Environment(root, {}, found, "algo-1", ("algo-1",))
+    check_initial_weights(environment, job(**hyperparameters))
+    return start_network(environment, job(**hyperparameters), [mx.cpu()])
 
 
 def arrays(network: SegmentationNetwork) -> Weights:

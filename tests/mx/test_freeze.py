@@ -9,7 +9,8 @@ import pytest
 from container.data.batches import Batch
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters, load
-from container.mx.freeze import check_frozen, freeze_layers
+from container.mx.freeze import freeze_layers
+from container.mx.initial_weights import check_frozen
 from container.mx.network import SegmentationNetwork, initialize_weights
 from container.mx.trainer import Trainer
 

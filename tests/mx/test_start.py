@@ -18,7 +18,8 @@ from container.environment import Channel, Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters, load
 from container.mx.network import SegmentationNetwork, TrainingLoss, initialize_weights
-from container.mx.start import start_network
+from container.mx.optimizer import explain_optimizer
+from container.mx.start import norm_settings, start_network
 
 
 def job(**changes: Any) -> Hyperparameters:
@@ -110,3 +111,32 @@ def test_the_largest_networks_weights_are_let_in() -> None:
     TrainingLoss(network, 1.0).infer_shape(mx.nd.zeros((1, 8, 8, 3), dtype="uint8"), mx.nd.zeros((1, 8, 8)))
     size = 4 * sum(int(np.prod(parameter.shape)) for parameter in network.collect_params().values())
     assert 2 * size < WEIGHTS_LIMIT < 2.2 * size  # float64 too
+
+
+@pytest.mark.parametrize(
+    ("devices", "hosts", "acts", "told"),
+    [
+        ([mx.gpu(0)], 1, False, "syncbn has no effect: it synchronizes the GPUs of one host, and this host has one"),
+        ([mx.gpu(0)], 2, False, "syncbn has no effect: it synchronizes the GPUs of one host, and each of the hosts"),
+        ([mx.cpu()], 1, False, "syncbn has no effect: it needs several GPUs, and this job trains on CPUs"),
+        ([mx.gpu(0), mx.gpu(1)], 2, True, "syncbn synchronizes the 2 GPUs of each host, but not the 2 hosts"),
+        ([mx.gpu(0), mx.gpu(1)], 1, True, ""),
+    ],
+)
+def test_syncbn_without_gpus_to_synchronize_is_reported(
+    devices: list[mx.Context], hosts: int, acts: bool, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = norm_settings(job(syncbn=True), devices, hosts)
+    assert settings.get("norm_kwargs") == ({"num_devices": 2} if acts else None)
+    assert [message[: len(told)] for message in caplog.messages] == ([told] if told else [])
+    caplog.clear()
+    assert norm_settings(job(), devices, hosts) == {} and caplog.messages == []
+
+
+def test_a_kvstore_for_one_device_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    told = "_kvstore=nccl has no effect: there is one device, so no gradients are summed"
+    with caplog.at_level(logging.INFO):
+        explain_optimizer(job(_kvstore="nccl"), 2)
+        assert told not in caplog.messages
+        explain_optimizer(job(_kvstore="nccl"), 1)
+    assert caplog.messages.count(told) == 1

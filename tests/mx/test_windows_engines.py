@@ -157,7 +157,10 @@ def test_graphs_say_what_their_windows_are(network: SegmentationNetwork, model_d
 def test_fcn_needs_no_windows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     job = load({"num_classes": 2, "num_training_samples": 1, "_window": "256", "_overlap": "0.5"})
     assert job.windows is None
-    assert caplog.messages == ["_window has no effect: fcn computes large images in tiles, exactly"]
+    assert caplog.messages == [
+        "_window has no effect: fcn computes large images in tiles, exactly",
+        "_overlap has no effect without _window",
+    ]
     caplog.clear()
     assert load({"num_classes": 2, "num_training_samples": 1, "_overlap": "0.5", "algorithm": "psp"}).windows is None
     assert caplog.messages == ["_overlap has no effect without _window"]

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from container.check import write_check
 from local_test import evaluate
 from tests.conftest import write_pair
 
@@ -18,8 +20,15 @@ from tests.conftest import write_pair
 class Engine:
     """Answers class 1 where the picture is brighter than the graph's content says."""
 
-    def __init__(self, graph: Path, precision: str, threads: int) -> None:
-        self.num_classes, self._bound = 2, int(graph.read_text())
+    def __init__(self, graph: Path, precision: str, threads: int, slots: int) -> None:
+        self.num_classes, self.precision, self._bound = 2, precision, int(graph.read_text())
+
+    def warm(self) -> None:
+        pass
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        bright = np.where(self.mask(image), 0.9, 0.1)
+        return np.stack([1 - bright, bright]).astype(np.float32)
 
     def mask(self, image: np.ndarray) -> np.ndarray:
         return (image.mean(axis=2) > self._bound).astype(np.uint8)
@@ -34,7 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     rng = np.random.default_rng(0)
     for number in range(6):
         write_pair(tmp_path, "validation", f"image-{number}", rng)
-    monkeypatch.setattr(evaluate, "OpenVinoEngine", Engine)
+    monkeypatch.setattr("container.engines.openvino.OpenVinoEngine", Engine)
 
     def start(model: Path, *further: str) -> Path:
         data = tmp_path / "input/data"
@@ -106,3 +115,72 @@ def test_what_cannot_be_evaluated_is_one_line(run: Run, tmp_path: Path) -> None:
     ):
         with pytest.raises(SystemExit, match=f"^evaluate: .*{reason}"):
             run(*arguments)
+
+
+def test_masks_of_0_and_255_need_a_label_map(run: Run, tmp_path: Path) -> None:
+    annotations = tmp_path / "input/data/validation_annotation"
+    for path in annotations.iterdir():
+        Image.fromarray((np.asarray(Image.open(path)) == 1).astype(np.uint8) * 255).save(path)
+    model = pack(tmp_path / "model.tar.gz", bound=120)
+    with pytest.raises(SystemExit) as caught:
+        run(model)
+    assert str(caught.value).startswith(
+        "evaluate: all labelled pixels of channel images_annotation are of one class, 0, and the other pixel values "
+        "are ignored: nothing could be measured; the pixel values are 0 ("
+    )
+    told = 'put {"map": {"0": 0, "1": 255}} into a file, and give it as LABEL_MAP'
+    assert told in str(caught.value)
+    label_map = tmp_path / "map.json"
+    label_map.write_text('{"map": {"0": 0, "1": 255}}')
+    (figures,) = json.loads((run(model, str(label_map)) / "report.json").read_text())["models"]
+    # by hand: the model is right where it is bright, so that the bright squares are found
+    assert figures["confusion"][1][1] > 0.9 * sum(figures["confusion"][1])
+    label_map.write_text('{"map": {"0": 0}}')  # the user says that 255 is nothing
+    run(model, str(label_map))
+
+
+def test_images_of_one_class_alone_are_measured(run: Run, tmp_path: Path) -> None:
+    for path in (tmp_path / "input/data/validation_annotation").iterdir():
+        Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
+    run(pack(tmp_path / "model.tar.gz", bound=120))
+
+
+def test_the_audit_is_part_of_the_evaluation(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "input/data/validation/image-2.jpg").write_bytes(b"no picture")
+    archive = pack(tmp_path / "model.tar.gz", bound=120)
+    out = run(archive)
+    audit = json.loads((out / "audit.json").read_text())
+    assert audit["errors"] == [] and audit["channels"]["images"]["unusable"] == 1
+    kinds = {fault["kind"] for fault in audit["warnings"]}
+    # no base_size is in the archive: 520 × 0.5 / 48 is 5.4
+    assert kinds == {"unreadable", "scale"}
+    assert sum("image-2.jpg" in message for message in caplog.messages) == 1
+    page = (out / "report.html").read_text()
+    assert "(long side 48 pixels) by 5.4 to 22, because base_size is 520" in page
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_an_archive_of_two_jobs_is_refused_as_an_endpoint_refuses_it(run: Run, tmp_path: Path, unpacked: bool) -> None:
+    def mixed(name: str, file: str, content: bytes) -> Path:
+        archive = pack(tmp_path / f"{name}.tar.gz", bound=120)
+        folder = archive.with_suffix(".d")
+        write_check(folder, Engine(folder / "model.onnx", "float32", 1, 1).probabilities)
+        (folder / file).write_bytes(content)
+        with tarfile.open(archive, "w:gz") as packed:
+            for path in folder.iterdir():
+                packed.add(path, path.name)
+        return folder if unpacked else archive
+
+    run(mixed("good", "model.onnx", b"120"))
+    for path, reason in (
+        (
+            mixed("weights", "model_best.params", b"others"),
+            "model_best.params is not the file that check.json was",
+        ),
+        (mixed("graph", "model.onnx", b"20"), "the model does not answer as its job says in check.json"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            run(path)
+        assert str(caught.value).startswith(f"evaluate: {path}: {reason}")
+        with pytest.raises(SystemExit, match=reason):
+            run(pack(tmp_path / f"first-{path.name.split('.')[0]}.tar.gz", bound=120), "--against", str(path))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
+import pytest
 
 from container.classes import ClassEntry
+from container.hyperparameters import load
+from container.schema import read_schema
 from container.training.report.content import Content, Scored
 from container.training.report.verdict import judge
 
@@ -82,3 +86,66 @@ def test_an_evaluation_has_no_epochs() -> None:
 def test_before_the_first_full_score_the_epochs_are_judged() -> None:
     told = judge(content(epochs([0.2, 0.5, 0.5, 0.5]), scored=None))
     assert told.sentence.startswith("mIOU 0.500 in validation, best in epoch 1 of 0 to 3; ")
+
+
+SCALE = {
+    "kind": "scale",
+    "message": "channel train: training scales the images by 0.05 to 0.2. Train with base_size=640",
+}
+
+
+def test_another_scale_is_named_before_any_other_cause() -> None:
+    missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])  # IoU 0.5, 0 and 0: their mean is 0.167
+    told = judge(content(epochs([0.2, 0.6, 0.88]), missed, audit={"warnings": [SCALE]}))
+    assert told.sentence == (
+        "mIOU 0.167 on 24 whole validation images, best in epoch 2 of 0 to 2; the mIOU of full images is 0.713 lower "
+        f"than that of the validation in epoch 2, most likely because of the scale: {SCALE['message']}"
+    )
+    assert "never predicted" in told.further[0]
+    early = judge(content(epochs([0.2]), scored=None, audit={"warnings": [SCALE]}))
+    assert early.sentence.endswith(f"; {SCALE['message']}")
+
+
+def test_full_images_that_do_much_worse_are_reported_without_a_known_cause() -> None:
+    told = judge(content(epochs([0.98, 0.97, 0.99]), np.array([[50, 10, 0], [15, 25, 0], [0, 0, 20]])))
+    assert "the mIOU of full images is 0.268 lower than that of the validation in epoch 2: center" in told.sentence
+    assert "_validation=full" in told.sentence  # IoU 50/75, 25/50 and 1: their mean is 0.722
+
+
+# What each recommendation of the report needs, by the optimizers' and losses' own definitions
+NEEDS = {
+    "weight_decay": lambda job: job.optimizer in ("sgd", "adamw"),
+    "_augmentation": lambda job: job.augmentation == "default",
+    "_rare_crops": lambda job: not job.rare_crops,
+    "_class_weights": lambda job: job.class_weights is None,
+    "_loss": lambda job: job.loss == "ce",
+    "_validation": lambda job: job.validation == "crop",
+}
+OPTIONS = [
+    {},
+    *({"optimizer": name} for name in ("adam", "rmsprop", "nag", "adagrad", "adadelta", "adamw")),
+    {"_augmentation": "strong"},
+    {"_augmentation": {"rotation": 5}, "optimizer": "adam"},
+    {"_rare_crops": 0.5},
+    {"_class_weights": "enet"},
+    {"_class_weights": [1, 2, 3], "_rare_crops": 0.5},
+    {"_class_weights": [1, 2, 3], "_rare_crops": 0.5, "_loss": "focal"},
+    {"_validation": "full"},
+    {"algorithm": "fastscnn"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_recommended_option_has_an_effect_and_is_not_set_already(options: dict[str, Any]) -> None:
+    job = load({"num_classes": 3, "num_training_samples": 4, **options})
+    settings = job.as_dict()
+    missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])
+    histories = [epochs([0.1, 0.2, 0.9]), epochs([0.4, 0.9, 0.5, 0.5], [1.0, 0.5, 0.3, 0.2]), epochs([0.9])]
+    told = [judge(content(history, matrix, settings=settings)) for history in histories for matrix in (GOOD, missed)]
+    text = " ".join(sentence for each in told for sentence in (each.sentence, *each.further))
+    named = {name for name in read_schema()["properties"] if re.search(rf"(?<![a-z_]){name}\b", text)} - {"epochs"}
+    named -= {"crop_size"}  # what the scale of center crops follows from
+    assert named <= NEEDS.keys()
+    assert {name for name in named if not NEEDS[name](job)} == set()
+    for name in ("weight_decay", "_augmentation", "_validation"):  # and what helps is recommended
+        assert (name in named) == NEEDS[name](job), name

@@ -16,6 +16,7 @@ from container import artifacts
 from container.data.audit.errors import find_errors, find_mixed_depths
 from container.data.audit.examine import count_classes, examine_pairs
 from container.data.audit.faults import Fault, raise_faults
+from container.data.audit.scale import SCALE, find_scale
 from container.data.audit.table import draw_table, summarize
 from container.data.audit.warnings import find_warnings, odd_range
 from container.data.class_counts import ClassCounts
@@ -32,6 +33,7 @@ REPORT = "audit.json"
 
 _MOST_FAULTS = 100  # unusable pairs of a stream, after which its pass need not go on
 _MOST_DETAILS = 10  # of a warning in the log
+_FIRST_IMAGES = 64  # of a stream, by which its scale is judged before the pass is over
 
 
 class _Notes(logging.Handler):
@@ -97,6 +99,7 @@ class Audit:
         self._counted: dict[str, ClassCounts] = {}  # beforehand
         self._errors = list(unopened)
         self._told: set[str] = set()
+        self._is_scale_judged = False
         self._pending = set(samples)
         self._stop = threading.Event()
 
@@ -154,10 +157,18 @@ class Audit:
         return self._findings[channel].class_counts
 
     def watch(self, channel: str, seen: Seen) -> None:
-        """Take in a pair of a first pass; raises BadSample when bit depths contradict each other: it cannot go on."""
-        self._findings[channel].add(seen)
+        """Take in a pair of a first pass; the first of channel train show at what scale the job trains.
+
+        Raises BadSample when bit depths contradict each other: the pass cannot continue.
+        """
+        findings = self._findings[channel]
+        findings.add(seen)
         if seen.reading.bits is not None and (fault := find_mixed_depths(self._findings, is_all=False)):
             raise BadSample(fault.message, "label")
+        if channel == "train" and not self._is_scale_judged and findings.usable >= _FIRST_IMAGES:
+            self._is_scale_judged = True
+            for fault in find_scale(findings, self._job):
+                self._tell(fault)
 
     def watch_bad(self, channel: str, error: BadSample) -> bool:
         """Take in an unusable pair of a first pass; returns whether the pass may go on."""
@@ -193,8 +204,9 @@ class Audit:
         is_all = judged.keys() == self._samples.keys()
         if complete:
             warnings = find_warnings(judged, names, self._job, self._stop, is_all)
-        else:
-            warnings = list(odd_range(judged, self._job, is_all=False))  # it is better known before the first epoch
+        else:  # a sample shows the sizes and the range of the images, too
+            scale = find_scale(judged["train"], self._job) if "train" in judged else ()
+            warnings = [*scale, *odd_range(judged, self._job, is_all=False)]
         warnings += self._unknown_classes()
         self._write(judged, names, warnings)
         LOG.info("%s: %s", title, summarize(self._errors, warnings, self._path))
@@ -206,9 +218,10 @@ class Audit:
 
     def _tell(self, fault: Fault) -> None:
         """Log a warning once, with the first of its details."""
-        if fault.message in self._told:
+        key = fault.kind if fault.kind == SCALE else fault.message  # its numbers change while more images are seen
+        if key in self._told:
             return
-        self._told.add(fault.message)
+        self._told.add(key)
         LOG.warning("%s", printable(fault.message))
         for detail in fault.details[:_MOST_DETAILS]:
             LOG.warning("  %s", printable(detail))

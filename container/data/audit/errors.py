@@ -197,9 +197,17 @@ def _unused_map(findings: Findings, known: Mapping[str, Findings]) -> Fault | No
 def _too_few_classes(findings: Findings, known: Mapping[str, Findings]) -> Fault | None:
     """Tell of a channel in which there is nothing to learn, or nothing to score."""
     channel, classes = findings.channel, findings.classes
-    if len(classes) > (channel == "train"):
+    suggestion = _suggest_values(findings, known)
+    # an evaluation has no channel train that shows whether other values are classes
+    is_alone = "train" not in known and findings.label_map.content == LabelMap().content
+    if len(classes) > (channel == "train") and not (is_alone and suggestion and len(classes) == 1):
         return None
-    if channel != "train":
+    if channel != "train" and classes:
+        message = (
+            f"all labelled pixels of channel {channel}_annotation are of one class, {classes[0]}, and the other pixel "
+            "values are ignored: nothing could be measured"
+        )
+    elif channel != "train":
         message = f"no pixel of channel {channel}_annotation is labelled, so nothing could be scored"
     elif classes:
         message = (
@@ -212,7 +220,7 @@ def _too_few_classes(findings: Findings, known: Mapping[str, Findings]) -> Fault
     turned = findings.label_map.turned_round(findings.num_classes)
     if turned and _works(json.dumps(turned), _alike(findings, known)):
         message += f"; keys are labels and values are pixels: turned round the label map fits, {json.dumps(turned)}"
-    elif suggestion := _suggest_values(findings, known):
+    elif suggestion:
         message += f"; if each of them is a class, put {suggestion} into {FILES}"
     return Fault("classes", message)
 

@@ -11,6 +11,7 @@ from container.arrays import Array
 from container.codecs.deep import scale_table
 from container.data.audit.errors import group_bad_pairs
 from container.data.audit.faults import LISTED, Fault, list_values, percent
+from container.data.audit.scale import SCALE, find_scale, find_small
 from container.data.color_schemes import exchange
 from container.data.colours import color_name
 from container.data.findings import Findings
@@ -36,11 +37,17 @@ def find_warnings(
 ) -> list[Fault]:
     """List what a person should know before a job of hours begins; `is_all`: whether all channels are among these."""
     found: list[Fault] = []
+    trained = channels.get("train") or next(iter(channels.values()), None)  # an evaluation has one channel
+    scale = [*find_scale(trained, job)] if trained else []
     for findings in channels.values():
         if 0 < len(findings.bad) <= job.max_bad_records and findings.usable:
             found += group_bad_pairs(findings, job.max_bad_records, channels)
         found += _odd_labels(findings, names)
         found += _odd_pictures(findings)
+        is_scaled = findings is trained and any(fault.kind == SCALE for fault in scale)  # which has its own crop_size
+        if "train" in channels and not is_scaled:
+            found += find_small(findings, job)
+    found += [fault for fault in scale if fault.kind == SCALE or "train" in channels]
     if "train" in channels:
         found += _other_count(channels["train"], job)
         found += _unseen_classes(channels, names, is_all)
@@ -177,13 +184,6 @@ def _odd_pictures(findings: Findings) -> Iterator[Fault]:
             "annotations either way: they are read as stored; if the annotations were drawn as displayed, set "
             "_exif_orientation=apply",
             tuple(findings.unturned),
-        )
-    if findings.small:
-        yield Fault(
-            "small",
-            f"channel {channel}: {len(findings.small)} of {findings.opened} photographs are smaller than the crop of "
-            f"{findings.crop} pixels and are scaled up or padded; a lower crop_size may fit better",
-            tuple(findings.small),
         )
     if findings.notes:
         yield Fault(

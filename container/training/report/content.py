@@ -8,6 +8,7 @@ from typing import Any
 
 from container.arrays import Int64Array, Uint8Array
 from container.classes import ClassEntry, called
+from container.schema import lacking, read_schema, reason_against
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,19 @@ class Content:
     audit: Mapping[str, Any] | None = None
     facts: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # hyperparameters; empty if not known
+
+    def can_raise(self, name: str) -> bool:
+        """Tell whether an option has an effect with the other options of the job."""
+        entry = read_schema()["properties"][name]
+        return not (
+            self.settings and (reason_against(entry, self.settings["algorithm"]) or lacking(entry, self.settings))
+        )
+
+    def can_set(self, name: str) -> bool:
+        """Tell whether an option has an effect with the others, and still has its default."""
+        default = read_schema()["properties"][name].get("default")
+        return self.can_raise(name) and bool(self.settings.get(name, default) == default)
 
     def called(self, label: int) -> str:
         """Call a class by its name, without one "class 3"."""

@@ -35,7 +35,7 @@ _MOST_CELLS = 24  # classes up to which the confusion matrix is a table
 _MOST_EPOCHS = 40  # rows of the table of epochs
 _MOST_FAULTS, _MOST_DETAILS = 20, 5  # of the audit
 _TOLD = 4  # classes that an alternative text names
-_NAME, _TEXT = 60, 400  # characters of a name, and of a message
+_NAME, _TEXT = 60, 1000  # characters of a name, and of a message
 
 
 _Four = tuple[str, str, str, str]

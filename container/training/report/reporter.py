@@ -50,6 +50,7 @@ class Reporter:
             "Devices": {"devices": devices},
             "Versions": versions(),
         }
+        self._settings = job.as_dict()
         self._title = environment.job_name or "Training job"
         self.images_root = environment.root / "input" / "data"
         self._gallery = Gallery(job.num_classes, self.images_root)
@@ -159,6 +160,7 @@ class Reporter:
             audit=_read(self._folder / _AUDIT),
             facts={**self._facts, "Seconds": shown},
             failed=(_read(self._folder / "report.json") or {}).get("failed", {}),
+            settings=self._settings,
         )
         artifacts.write_bytes(self._folder / PAGE, render_page(content).encode())
         artifacts.write_bytes(self._folder / EPOCHS, render_epochs(self._history).encode())

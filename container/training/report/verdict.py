@@ -8,13 +8,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from container.data.audit.faults import percent
-from container.training.report.content import Content
+from container.data.audit.scale import SCALE
+from container.training.report.content import Content, Scored
 from container.training.report.figures import class_figures
 
 _LISTED = 5  # classes in one sentence
 _RISE = 0.01  # of the best mIOU, by which it was still rising in the last third of the epochs
 _DROP = 0.02  # of mIOU, from the best epoch to the last
 _LOSS_DROP = 0.1  # share of the training loss, over the same epochs
+_LOST = 0.1  # of mIOU, from center crops to full images
 _IGNORED = 0.5  # share of a channel's pixels
 
 
@@ -29,9 +31,10 @@ class Verdict:
 def judge(content: Content) -> Verdict:
     """Judge a job or an evaluation."""
     if content.scored is None and content.best is None:
-        advice = tuple(_ignored_data(content))
+        advice = (*_other_scale(content), *_ignored_data(content))
         return Verdict("No epoch is complete yet, so there is no score.", advice)
-    advice = (*_never_predicted(content), *_ignored_data(content), *_over_fitted(content), *_still_rising(content))
+    rules = (_other_scale, _never_predicted, _ignored_data, _over_fitted, _unlike_crops, _still_rising)
+    advice = tuple(sentence for rule in rules for sentence in rule(content))
     first = advice[0] if advice else _weakest(content)
     return Verdict(f"{_score(content)}; {first}", advice[1:])
 
@@ -42,14 +45,43 @@ def _score(content: Content) -> str:
     if scored is None:
         assert best is not None
         return f"mIOU {best['mIOU']:.3f} in validation, {epoch}"
-    rows = class_figures(scored.confusion)
-    scores = [row.iou for row in rows if row.iou is not None]
-    mean = float(np.mean(scores)) if scores else 0.0
-    return f"mIOU {mean:.3f} on {scored.of}" + (f", {epoch}" if epoch and "epoch" not in scored.of else "")
+    return f"mIOU {_mean(scored):.3f} on {scored.of}" + (f", {epoch}" if epoch and "epoch" not in scored.of else "")
+
+
+def _mean(scored: Scored) -> float:
+    scores = [row.iou for row in class_figures(scored.confusion) if row.iou is not None]
+    return float(np.mean(scores)) if scores else 0.0
 
 
 def _epochs(content: Content) -> str:
     return f"0 to {content.history[-1]['epoch']}"
+
+
+def _other_scale(content: Content) -> Iterator[str]:
+    """Name the scale that training does not show, if the audit found one: nothing else helps before."""
+    warnings = (content.audit or {}).get("warnings", ())
+    if scale := next((fault["message"] for fault in warnings if fault.get("kind") == SCALE), ""):
+        lost = _lost_by_full_images(content)
+        yield f"{lost}, most likely because of the scale: {scale}" if lost else scale
+
+
+def _unlike_crops(content: Content) -> Iterator[str]:
+    """Explain, if the audit has no reason, why full images have lower metrics than center crops."""
+    if [*_other_scale(content)] or not content.can_set("_validation"):
+        return
+    if lost := _lost_by_full_images(content):
+        yield (
+            f"{lost}: center crops do not contain the borders of the images, and crop_size changes their scale; "
+            "_validation=full selects the best epoch by full images"
+        )
+
+
+def _lost_by_full_images(content: Content) -> str:
+    """Compare the metrics of full images with those of the best epoch; an empty text if they are about the same."""
+    best, whole = content.best, content.scored
+    if not best or not whole or "epoch" in whole.of or (difference := best["mIOU"] - _mean(whole)) <= _LOST:
+        return ""
+    return f"the mIOU of full images is {difference:.3f} lower than that of the validation in epoch {best['epoch']}"
 
 
 def _never_predicted(content: Content) -> Iterator[str]:
@@ -65,10 +97,13 @@ def _never_predicted(content: Content) -> Iterator[str]:
     named = ", ".join(listed)
     more = f" and {len(missed) - _LISTED} more" if missed[_LISTED:] else ""
     one = len(missed) == 1
-    yield (
-        f"{named}{more} {'is' if one else 'are'} never predicted: give more examples of "
-        f"{'this class' if one else 'these classes'}, train longer, or see to them with _rare_crops or _class_weights"
-    )
+    options = [name for name in ("_rare_crops", "_class_weights") if content.can_set(name)]
+    options += ["_loss=ce+dice"] * content.can_set("_loss")
+    remedies = [f"give more examples of {'this class' if one else 'these classes'}", "train longer"]
+    if options:
+        remedies.append(f"set {' or '.join(options[:2])}")
+    *others, last = remedies
+    yield f"{named}{more} {'is' if one else 'are'} never predicted: {', '.join(others)}, or {last}"
 
 
 def _ignored_data(content: Content) -> Iterator[str]:
@@ -89,9 +124,11 @@ def _over_fitted(content: Content) -> Iterator[str]:
     last = content.validated[-1]
     fell = best["mIOU"] - last["mIOU"]
     if fell > _DROP and last["train_loss"] < best["train_loss"] * (1 - _LOSS_DROP):
+        options = ", or raise weight_decay" if content.can_raise("weight_decay") else ""
+        options += ", or set _augmentation=strong" if content.can_set("_augmentation") else ""
         yield (
             f"after epoch {best['epoch']} the training loss went on falling while the validation mIOU fell by "
-            f"{fell:.3f}: it learns the training images by heart, so give it more of them, or raise weight_decay"
+            f"{fell:.3f}: it learns the training images by heart, so give it more of them{options}"
         )
 
 
