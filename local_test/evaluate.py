@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import sys
@@ -140,7 +141,8 @@ class _Evaluation:
                 ranges = {model.image_range for model in self._models}  # each model sees what its job showed it
                 label_map, classes = self._samples.label_map, self._num_classes
                 orientation = self._models[0].job.exif_orientation
-                pairs = {each: decode_sample(sample, label_map, classes, orientation, image_range=each) for each in ranges}
+                decode = functools.partial(decode_sample, sample, label_map, classes, orientation)
+                pairs = {each: decode(image_range=each) for each in ranges}
             except ClientError as error:
                 self._skipped.append(error.message)
                 if error.message not in audited:

@@ -78,6 +78,7 @@ ELSEWHERE = {  # where the devices, the weights or the stream decide, and which 
     "precision_dtype": "tests/mx/test_devices.py",
     "_class_weights": "tests/job/test_pipe.py",
     "num_training_samples": "the audit compares it with the channel",
+    "_image_range": "tests/unit/test_image_range.py",
     "_audit": "test_an_audit_of_streams_alone_has_no_effect",
 }
 ALWAYS = {

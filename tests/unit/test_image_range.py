@@ -31,7 +31,7 @@ from local_test.overlay import draw_overlay
 from tests.conftest import JobFactory
 from tests.pictures import chunk, exif, png, save
 from tests.unit.test_audit import audit
-from tests.unit.test_evaluate import pack
+from tests.unit.test_evaluate import Engine, pack
 from tests.unit.test_serving import SETTINGS, FakeEngine
 
 HEIGHT, WIDTH = 40, 48
@@ -312,15 +312,7 @@ def test_an_evaluation_shows_each_model_its_own_range(
         settings.write_text(json.dumps({**json.loads(settings.read_text()), **content}))
         models.append(str(archive))
 
-    class Threshold:
-        num_classes = 2
-
-        def __init__(self, *arguments: object, **options: object) -> None: ...
-
-        def mask(self, image: np.ndarray) -> np.ndarray:
-            return (image.mean(axis=2) > 100).astype(np.uint8)
-
-    monkeypatch.setattr(evaluate, "OpenVinoEngine", Threshold)
+    monkeypatch.setattr("container.engines.openvino.OpenVinoEngine", Engine)
     data, out = root / "input/data", tmp_path / "out"
     command = [models[0], data / "validation", data / "validation_annotation", "--against", models[1], "--output", out]
     monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, command)])
