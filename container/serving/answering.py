@@ -31,8 +31,11 @@ from container.serving.request_log import Record
 from container.serving.settings import ServeSettings
 
 CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image", "image/jpg", "image/pjpeg")
-# what clients send that say nothing of the body (S3's and curl's defaults): then the bytes decide
-ANY_TYPES = ("", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
+# The bytes decide if the type does not identify the format: defaults of S3 and curl, ranges, and unregistered names.
+ANY_TYPES = (
+    *("", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded", "*/*", "image/*"),
+    *("image/x-png", "image/x-jpeg", "image/x-jpg", "image/jfif"),
+)
 
 _LEARNT = ("decode", "inference", "encode")  # the phases that grow with the image
 

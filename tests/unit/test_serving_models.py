@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,10 +50,11 @@ class Disk:
         self.opened.append(model_dir.name)
         return describe(Numbered(int(model_dir.name)), {})
 
-    def client(self, budget: int = 30) -> FlaskClient:
+    def client(self, budget: int = 30, **changes: Any) -> FlaskClient:
         self.ledger, executor = Ledger(), ThreadPoolExecutor(4)
         store = ModelStore(self.open, lambda model_dir: (10, 0), self.ledger, executor, budget)
-        return create_app(store, SETTINGS, executor=executor, ledger=self.ledger).test_client()
+        settings = dataclasses.replace(SETTINGS, **changes)
+        return create_app(store, settings, executor=executor, ledger=self.ledger).test_client()
 
 
 def load(client: FlaskClient, name: str, url: str | None = None) -> TestResponse:
@@ -79,10 +82,31 @@ def test_a_models_life() -> None:
     assert client.get("/models/7").status_code == client.delete("/models/7").status_code == 404
 
 
-@pytest.mark.parametrize("content", ["{", '{"model_name": "a"}', '{"model_name": 1, "url": "x"}', "[]"])
-def test_a_wrong_load_is_400(content: str) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "",
+        '{"model_name": "a"}',
+        '{"model_name": 1, "url": "x"}',
+        '{"model_name": "a", "url": "x", "url": "y"}',
+        "[]",
+        "[" * 100_000,
+        '{"model_name": ' * 2_000,
+        "9" * 5_000,
+        '{"model_name": "a", "url": "\xff"}'.encode("latin-1"),
+    ],
+)
+def test_a_wrong_load_is_400(content: str | bytes) -> None:
     answer = Disk().client().post("/models", data=content, content_type="application/json")
     assert answer.status_code == 400
+    assert "model_name" in error_of(answer)
+
+
+def test_a_load_request_of_megabytes_is_413() -> None:
+    client = Disk().client(max_body=2**20)
+    answer = client.post("/models", data=b"[" * 300_000, content_type="application/json")
+    assert (answer.status_code, "the body is larger than 262144 bytes; send JSON" in error_of(answer)) == (413, True)
     assert "model_name" in error_of(answer)
 
 
