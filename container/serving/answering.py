@@ -265,6 +265,7 @@ def _compute(
     with contextlib.ExitStack() as lane:
         with record.phase("queue"):
             lane.enter_context(native.lane(clock))
+            clock.leave_queue()
         with record.phase("inference"), office.health.watching():
             found: Array = native.run(functools.partial(compute, pixels, image.plan, stop), clock, stop)
     del pixels

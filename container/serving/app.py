@@ -87,7 +87,7 @@ def create_app(
 
     Until the one model is there, whatever is asked is refused with 503; so is /ping once the engine has failed.
     """
-    gate = gate or Gate(settings.seats, settings.slots, settings.queue_seconds)
+    gate = gate or Gate(settings.seats, settings.slots)
     ledger = ledger or Ledger(image_bound=settings.image_memory)
     health = health or Health(lambda: None)
     native = Native(executor or ThreadPoolExecutor(gate.seats + 1), settings.slots)
@@ -130,7 +130,7 @@ def _follow_requests(app: Flask, settings: ServeSettings, metrics: Metrics, work
     @app.before_request
     def begin() -> None:
         g.record = Record(request.method, request.path, worker)
-        g.clock = Clock(settings.timeout, _connection())
+        g.clock = Clock(settings.timeout, _connection(), settings.queue_seconds)
         for name in _ECHOED:
             if name in request.headers:
                 g.record.facts[name.removeprefix("X-Amzn-SageMaker-").lower()] = clean(request.headers[name])

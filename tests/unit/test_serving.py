@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -473,6 +474,23 @@ def test_an_image_waits_until_others_give_their_memory_back() -> None:
             engine.go_on.set()
         assert [answer.result().status_code for answer in waiting] == [200] * 3
     assert ledger.taken.total() == 0
+
+
+def test_a_request_waits_for_memory_and_a_lane_at_most_as_long_as_for_a_seat() -> None:
+    for total in (10_000, 10**6):  # memory for one image, or for all: the second one waits for the lane
+        engine = Blocked()
+        app = create_app(loaded(engine), dataclasses.replace(SETTINGS, queue_seconds=1), ledger=Ledger(total))
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                first = pool.submit(invoke, app.test_client())
+                wait_until(lambda: app.extensions["gate"].working == 1, 30)  # noqa: B023
+                start = time.monotonic()
+                refused = invoke(app.test_client())
+                assert (refused.status_code, "QUEUE_SECONDS" in error_of(refused)) == (503, True)
+                assert time.monotonic() - start < 30  # of the 58 that its answer may take
+            finally:
+                engine.go_on.set()
+            assert first.result().status_code == 200
 
 
 def test_a_failed_request_gives_its_slot_back(client: FlaskClient) -> None:
