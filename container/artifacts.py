@@ -28,6 +28,8 @@ GRAPH = "model.onnx"
 INT8_GRAPH = "model.int8.onnx"
 
 HYPERPARAMETERS_LIMIT = LIMIT  # bytes
+# The largest network (psp, resnet-101, 254 classes) has 273 MB of float32 weights; twice that is float64.
+WEIGHTS_LIMIT = 550 * 2**20  # also of a graph, whose weights are float32
 
 _SETTINGS = ("num_classes", "algorithm", "backbone")
 
@@ -179,6 +181,9 @@ def _read_settings(model_dir: Path, source: str, keys: Iterable[str]) -> dict[st
                 f"{source} holds no model: {needed.name} is missing; "
                 "unpack a training job's model.tar.gz there, its files at the top"
             )
+    for large in (BEST_WEIGHTS, GRAPH, INT8_GRAPH):
+        if (size := _size(model_dir / large)) > WEIGHTS_LIMIT:
+            raise ClientError(f"{large} of {source} has {size} bytes. The limit is {WEIGHTS_LIMIT}.")
     name = f"{HYPERPARAMETERS} of {source}"
     content = read_limited(path, name, HYPERPARAMETERS_LIMIT)
     written, properties = parse_object(content, name), read_schema()["properties"]
