@@ -22,6 +22,7 @@ from container.errors import RequestError
 from container.serving import instances
 from container.serving.app import create_app
 from container.serving.instances import read_instances
+from container.serving.ledger import Ledger
 from tests.unit.test_serving import SETTINGS, FakeEngine, error_of, loaded, picture
 from tests.unit.test_serving_answers import client_of
 
@@ -299,3 +300,17 @@ def test_no_json_takes_more_memory_than_is_counted(body: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert peak <= (instances.COPIES - 1) * len(body) + 2**23
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_the_answers_to_images_before_are_counted_and_their_compression(encoding: str) -> None:
+    app = create_app(loaded(FakeEngine()), SETTINGS, ledger=(ledger := Ledger(10**9)))
+    content = {"instances": [instance(picture(50, 40))] * 5}
+    held = {"application/json": 4 * 2000, "application/x-npy": 4 * 2 * 2000 + 256}
+    for accept, size in held.items():
+        ledger.most_taken = 0
+        assert send(app.test_client(), content, accept, **{"Accept-Encoding": encoding}).status_code == 200
+        body = 2 * len(json.dumps(content))
+        computing = 1000 * 2000 + (size if accept == "application/x-npy" else 0)
+        copied = size if encoding == "gzip" and accept == "application/x-npy" else 0
+        assert ledger.most_taken == pytest.approx(body + 4 * size + computing + copied, rel=0.001)
