@@ -33,6 +33,7 @@ _STRING_COST = 8  # bytes for which each string counts
 _DEPTH = 1000  # about where Python gives up
 _NAME = 2**10  # bytes of a member's name
 _BACKSLASH = b"\\"
+_SPACE = ord(" ")
 _BACKSLASHES = 64  # in a row; base64 has none
 _PIECE = 2**20  # bytes of base64 that are decoded at a time: other threads wait that long
 _HEAD = 256
@@ -42,10 +43,11 @@ _DATA_URL = re.compile(rb"\s*data:([^,]{0,200}),", re.IGNORECASE)
 _ALPHABET = f"{string.ascii_letters}{string.digits}+/=".encode()
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _BLANKS = b" \t\r\n"
-# How JSON and URLs may write the characters of base64, and blanks, which are dropped.
+_LINE_BREAKS = b"\t\r\n"
+# How JSON and URLs may write the characters of base64, and line breaks, which are dropped.
 _ESCAPES = {rb"\/": b"/", rb"\n": b"", rb"\r": b"", rb"\t": b""} | {
     form % code: character.strip()
-    for character in (b"+", b"/", b"=", b"-", b"_", b" ", b"\n", b"\r")
+    for character in (b"+", b"/", b"=", b"-", b"_", b"\n", b"\r")
     for code in (b"%02x" % ord(character), b"%02X" % ord(character))
     for form in (rb"\u00%s", b"%%%s")
 }
@@ -173,6 +175,10 @@ def _decode(number: int, body: bytes, start: int, end: int) -> bytes:
         what = "" if seen.startswith(("base64", "a data: URL", "bytes", "text")) else f"; it looks like {seen}"
         raise RequestError(400, f"instances[{number}] is no base64: {reason}{what}; {_FORM}")
 
+    while start < end and body[start] == _SPACE:
+        start += 1
+    while start < end and body[end - 1] == _SPACE:
+        end -= 1
     image, rest, padding = io.BytesIO(), b"", 0
     while start < end:
         stop = _end_of_piece(body, start, end)
@@ -180,7 +186,8 @@ def _decode(number: int, body: bytes, start: int, end: int) -> bytes:
         if stray := piece.translate(None, _ALPHABET)[:1]:  # in a fiftieth of a regular expression's time
             place = piece.index(stray)
             shown = piece[place : place + 6].decode(errors="replace")
-            refuse(f"it contains {shown if stray == _BACKSLASH else repr(shown[0])}")
+            hint = ", perhaps in place of +" if shown[0] == " " else ""
+            refuse(f"it contains {shown if stray == _BACKSLASH else repr(shown[0])}{hint}")
         data = piece.rstrip(b"=")
         if data and (padding or b"=" in data):
             refuse("it goes on after its padding (=)")
@@ -207,11 +214,14 @@ def _end_of_piece(body: bytes, start: int, end: int) -> int:
 
 
 def _plain(text: bytes) -> bytes:
-    """Return base64 in the standard's alphabet, without blanks and escapes."""
+    """Return base64 in the standard's alphabet, without line breaks and escapes.
+
+    Spaces stay, and are an error: a form that is decoded once too often makes them of +.
+    """
     if (b"\\" in text or b"%" in text) and b"\\\\" not in text:
         for written, character in _ESCAPES.items():
             text = text.replace(written, character)
-    return text.translate(_URL_SAFE, _BLANKS)
+    return text.translate(_URL_SAFE, _LINE_BREAKS)
 
 
 @contextlib.contextmanager

@@ -167,7 +167,8 @@ ODD = b"\xfb\xef\xbe\xff\xff\xfe" * 9 + b"\xff"
         (json.dumps(base64.encodebytes(ODD).decode()), ODD),
         (json.dumps(base64.encodebytes(ODD).decode().replace("\n", "\r\n")), ODD),
         ('"' + base64.encodebytes(ODD).decode() + '"', ODD),  # line breaks that no JSON should have
-        (json.dumps(" " + base64.b64encode(ODD).decode() + "\t"), ODD),
+        (json.dumps("  " + base64.b64encode(ODD).decode() + " "), ODD),
+        (json.dumps(base64.b64encode(ODD).decode() + "\n\t"), ODD),
         (json.dumps(base64.urlsafe_b64encode(ODD).decode()), ODD),
         (json.dumps(base64.urlsafe_b64encode(ODD).decode().rstrip("=")), ODD),
         (json.dumps(base64.b64encode(ODD[:-2]).decode().rstrip("=")), ODD[:-2]),
@@ -191,7 +192,7 @@ def test_pieces_do_not_cut_an_escape(shift: int, monkeypatch: pytest.MonkeyPatch
     for line in (1, 7, 76):
         text = base64.b64encode(data).decode()
         lines = "\n".join(text[start : start + line] for start in range(0, len(text), line))
-        written = json.dumps(" " * shift + lines).replace("/", r"\/").replace("+", r"\u002b")
+        written = json.dumps("\t" * shift + lines).replace("/", r"\/").replace("+", r"\u002b")
         assert json.loads(written).split() == lines.split()
         assert read_instances(f'{{"instances": [{{"b64": {written}}}]}}'.encode()) == [data]
     quoted = "data:image/png;base64," + urllib.parse.quote(base64.b64encode(data).decode(), safe="")
@@ -213,6 +214,7 @@ def test_pieces_do_not_cut_an_escape(shift: int, monkeypatch: pytest.MonkeyPatch
         (PLAIN[:20] + "é" + PLAIN[20:], r"it contains \u00e9"),
         (PLAIN[:20] + "\0" + PLAIN[20:], r"it contains \u0000"),
         (PLAIN[:20] + "\\n" + PLAIN[20:], r"it contains \\n"),  # a line break that was escaped twice
+        (PLAIN.replace("A", " ", 1), "it contains ' ', perhaps in place of +"),
         ("data:image/png," + PLAIN, "is a data URL without ;base64"),
         ("data:image/png;base64," + "data:image/png;base64," + PLAIN, "it contains ':'"),
     ],
