@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from container.artifacts import BEST_WEIGHTS, HYPERPARAMETERS, HYPERPARAMETERS_LIMIT
+from container.artifacts import WEIGHTS_LIMIT as WEIGHTS_LIMIT
 from container.errors import ClientError
 from container.unpacking import unpack
 
 LOG = logging.getLogger(__name__)
-
-# The largest network (psp, resnet-101, 254 classes) has 273 MB of float32 weights; twice that is float64.
-WEIGHTS_LIMIT = 550 * 2**20
 
 _LIMITS = {HYPERPARAMETERS: HYPERPARAMETERS_LIMIT, BEST_WEIGHTS: WEIGHTS_LIMIT}
 _ARCHIVE_LIMIT = 8 * WEIGHTS_LIMIT  # best and last weights, two graphs, and whatever else a person puts beside them

@@ -16,7 +16,7 @@ from typing import Any
 from container import disk
 from container.errors import ClientError, last_line, printable
 from container.image_range import Range, parse_range
-from container.json_files import parse_object
+from container.json_files import LIMIT, parse_object, read_limited
 from container.parameter_file import check_parameter_file
 from container.schema import allows, convert, describe_range, read_schema, reason_against
 from container.windows import Windows
@@ -28,7 +28,9 @@ CLASSES = "classes.json"
 GRAPH = "model.onnx"
 INT8_GRAPH = "model.int8.onnx"
 
-HYPERPARAMETERS_LIMIT = 2**20  # bytes
+HYPERPARAMETERS_LIMIT = LIMIT  # bytes
+# The largest network (psp, resnet-101, 254 classes) has 273 MB of float32 weights; twice that is float64.
+WEIGHTS_LIMIT = 550 * 2**20  # also of a graph, whose weights are float32
 
 _SETTINGS = ("num_classes", "algorithm", "backbone")
 
@@ -191,11 +193,11 @@ def _read_settings(model_dir: Path, source: str, keys: Iterable[str]) -> dict[st
                 f"{source} holds no model: {needed.name} is missing; "
                 "unpack a training job's model.tar.gz there, its files at the top"
             )
+    for large in (BEST_WEIGHTS, GRAPH, INT8_GRAPH):
+        if (size := _size(model_dir / large)) > WEIGHTS_LIMIT:
+            raise ClientError(f"{large} of {source} has {size} bytes. The limit is {WEIGHTS_LIMIT}.")
     name = f"{HYPERPARAMETERS} of {source}"
-    with path.open("rb") as file:
-        content = file.read(HYPERPARAMETERS_LIMIT + 1)
-    if len(content) > HYPERPARAMETERS_LIMIT:
-        raise ClientError(f"{name} is no training job's: it has more than {HYPERPARAMETERS_LIMIT} bytes")
+    content = read_limited(path, name, HYPERPARAMETERS_LIMIT)
     written, properties = parse_object(content, name), read_schema()["properties"]
     settings, faults = {}, []
     for key in keys:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ import numpy as np
 from container import artifacts
 from container.arrays import Array, Float32Array, Uint8Array
 from container.errors import ClientError
+from container.json_files import parse_object, read_limited
 
 CHECK = "check.json"
 
 _SIDE, _STEP = 64, 9
 _LEAST = 1e-30  # probabilities below are not told from one another
 _BLOCKS, _BLOCK = 64, 4096  # of a file's bytes go into its fingerprint
-_LIMIT = 2**20  # bytes
 
 # How far scores may be apart, as a share of their own spread. Measured: float32 0.0002, bfloat16 up to 0.05, int8 up to
 # 0.21, on networks with random weights, where errors grow most; the networks of two jobs are 0.2 (one data set) to 2.
@@ -106,17 +105,19 @@ def approve_int8(model_dir: Path, figures: Mapping[str, Any]) -> None:
     if not path.is_file():
         return
     graph = fingerprint(model_dir / artifacts.INT8_GRAPH)
-    artifacts.write_json(path, {**json.loads(path.read_text()), "int8": {"graph": graph, **figures}})
+    artifacts.write_json(path, {**parse_object(read_limited(path), str(path)), "int8": {"graph": graph, **figures}})
 
 
 def read_check(model_dir: Path) -> Check | None:
     """Read what is known; None when the file is absent, as in earlier archives; raises ClientError that names it."""
     path = model_dir / CHECK
-    if not path.is_file():
-        return None
     try:
-        with path.open("rb") as file:
-            content = json.loads(file.read(_LIMIT))
+        content = parse_object(read_limited(path), CHECK)
+    except FileNotFoundError:
+        return None
+    except ClientError as error:
+        raise _damaged(path, str(error)) from error
+    try:
         coarse = len(range(0, _SIDE, _STEP))
         check = Check(
             _read(content["picture"], "u1", _SIDE, _SIDE, 3),
@@ -127,10 +128,13 @@ def read_check(model_dir: Path) -> Check | None:
         )
         if check.mask.max() >= len(check.probabilities) or unusable(check.probabilities):
             raise ValueError("its mask or probabilities are out of their range")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ClientError(f"{path} is damaged ({reason}): unpack the job's model.tar.gz anew, or remove it") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
     return check
+
+
+def _damaged(path: Path, reason: str) -> ClientError:
+    return ClientError(f"{path} is damaged ({reason}): unpack the job's model.tar.gz anew, or remove it")
 
 
 def unusable(probabilities: Float32Array) -> str:

@@ -19,7 +19,6 @@ class Encoder(Protocol):
 
     needs: str  # "mask" or "probabilities"
     compression: Compression
-    is_view: bool  # whether the answer lies in the memory of what it is made of
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
         """Raise ValueError that names the parameter which cannot be honoured."""
@@ -27,6 +26,10 @@ class Encoder(Protocol):
 
     def size(self, num_classes: int, height: int, width: int) -> int:
         """Return about how many bytes the answer will have, 0 when only the answer can say."""
+        ...
+
+    def memory(self, num_classes: int, height: int, width: int) -> int:
+        """Return how many bytes `encode` takes at most beside what it is given, where an image of it needs more."""
         ...
 
     def encode(self, answer: Array) -> list[Buffer]:
@@ -37,7 +40,8 @@ class Encoder(Protocol):
 def compress(buffers: Iterable[Buffer]) -> list[Buffer]:
     """Compress with gzip, quickly rather than tightly."""
     compressor = zlib.compressobj(1, wbits=31)
-    return [*(compressor.compress(buffer) for buffer in buffers), compressor.flush()]
+    packed = [compressor.compress(piece) for piece in pieces(buffers)]  # of a whole one zlib would hold two
+    return [*filter(None, packed), compressor.flush()]
 
 
 def pieces(buffers: Iterable[Buffer]) -> Iterator[bytes]:

@@ -23,7 +23,6 @@ class PngEncoder:
     """
 
     needs: str = "mask"
-    is_view = False
     compression: Compression = "never"
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
@@ -41,6 +40,10 @@ class PngEncoder:
 
     def size(self, num_classes: int, height: int, width: int) -> int:
         """Return 0: how well it compresses, only the mask can say."""
+        return 0
+
+    def memory(self, num_classes: int, height: int, width: int) -> int:
+        """Return 0: it takes less than decoding the image did."""
         return 0
 
     def encode(self, mask: Uint8Array) -> list[bytes | memoryview]:
@@ -61,7 +64,6 @@ class JsonEncoder:
     """
 
     needs: str = "mask"
-    is_view = False
     compression: Compression = "asked"
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
@@ -69,6 +71,10 @@ class JsonEncoder:
 
     def size(self, num_classes: int, height: int, width: int) -> int:
         """Return 0: how well it compresses, only the mask can say."""
+        return 0
+
+    def memory(self, num_classes: int, height: int, width: int) -> int:
+        """Return 0: it takes less than decoding the image did."""
         return 0
 
     def encode(self, mask: Uint8Array) -> list[bytes | memoryview]:

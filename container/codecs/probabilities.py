@@ -51,12 +51,23 @@ class NpyEncoder:
         # 21×375×500, one core: of float32 gzip saves 1 MB in a second, of float16 3 to 24, of uint8 29 to 120
         self.compression: Compression = "asked" if dtype == "uint8" else "alone"
         self._top_k = _read_top_k(options)
-        self.is_view = self._top_k is None and dtype == "float32"
 
     def size(self, num_classes: int, height: int, width: int) -> int:
         """Return about how many bytes the answer will have; raises ValueError for a top_k beyond the classes."""
         values = _check_top_k(self._top_k, num_classes) * height * width
         return values * (self._dtype.itemsize + (self._top_k is not None)) + _OVERHEAD
+
+    def memory(self, num_classes: int, height: int, width: int) -> int:
+        """Return how many bytes `encode` takes beside the probabilities: 0 where the answer lies in their memory."""
+        is_float32 = self._dtype == np.float32
+        if self._top_k is None and is_float32:
+            return 0
+        size = self.size(num_classes, height, width)
+        rounding = 8 * height * width if self._dtype == np.uint8 else 0  # of one class
+        if self._top_k is None:
+            return size + rounding
+        pairs = self._top_k * height * width  # class and float32, and the probability in the answer's own type
+        return size + rounding + pairs * (5 + (0 if is_float32 else self._dtype.itemsize))
 
     def encode(self, probabilities: Float32Array) -> list[Buffer]:
         """Encode probabilities, float32 (C, H, W)."""
@@ -85,7 +96,6 @@ class RecordIOEncoder:
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
         self._top_k = _read_top_k(options)
-        self.is_view = self._top_k is None
 
     def size(self, num_classes: int, height: int, width: int) -> int:
         """Return about how many bytes the answer will have; raises ValueError as NpyEncoder does, or RecordTooLong."""
@@ -94,6 +104,12 @@ class RecordIOEncoder:
         if size > recordio.MAX_LENGTH:
             raise recordio.RecordTooLong(f"{size} bytes of probabilities do not fit into a RecordIO record")
         return size
+
+    def memory(self, num_classes: int, height: int, width: int) -> int:
+        """Return how many bytes `encode` takes beside the probabilities: 0 where the answer lies in their memory."""
+        if self._top_k is None:
+            return 0
+        return self.size(num_classes, height, width) + self._top_k * height * width  # the classes a second time
 
     def encode(self, probabilities: Float32Array) -> list[Buffer]:
         """Encode probabilities, float32 (C, H, W)."""

@@ -17,10 +17,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from container.arrays import Array
+
 MAGIC = 0xCED7230A
 MAX_LENGTH = 2**29 - 1
 
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+_BLOCK = 2**20  # words that are compared at once
 _HEADER = struct.Struct("<II")
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
 
@@ -44,7 +47,7 @@ def frame(*payload: bytes | bytearray | memoryview) -> list[bytes | memoryview]:
         view = memoryview(buffer).cast("B")
         words = np.frombuffer(view, "<u4", count=len(view) // 4)
         start = 0
-        for split in (np.flatnonzero(words == MAGIC) * 4).tolist():
+        for split in _find_magic(words):
             parts[-1].append(view[start:split])
             parts.append([])
             start = split + len(_MAGIC_BYTES)
@@ -55,6 +58,12 @@ def frame(*payload: bytes | bytearray | memoryview) -> list[bytes | memoryview]:
         kind = (_LAST if last else _MIDDLE) if index else (_WHOLE if last else _FIRST)
         buffers += [_header(kind, sum(map(len, part))), *part]
     return [*buffers, bytes(-sum(map(len, parts[-1])) % 4)]
+
+
+def _find_magic(words: Array) -> Iterator[int]:
+    """Give the bytes at which the magic word stands, with little memory."""
+    for start in range(0, len(words), _BLOCK):
+        yield from ((np.flatnonzero(words[start : start + _BLOCK] == MAGIC) + start) * 4).tolist()
 
 
 def read_records(stream: BinaryIO) -> Iterator[bytes]:

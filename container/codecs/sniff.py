@@ -58,6 +58,7 @@ _HEIF = (b"he", b"mif", b"msf")  # how the brands of HEIF's files begin
 _TEXTS = (  # what the beginning matches, name, remedy
     (rb"data:[\w/+.;=-]*base64,", "a data: URL", "decode its base64 part: " + _RAW),
     (rb"data:[\w/+.-]+[;,]", "a data: URL", _RAW),
+    (rb"[\"']?b'(/9j/|iVBORw0KGgo)", "Python's text of base64 bytes", "call .decode() on them"),
     (rb"[\"']?[/_]9j[/_]", "base64 text of a JPEG", "decode it: " + _RAW),
     (rb"[\"']?iVBORw0KGgo", "base64 text of a PNG", "decode it: " + _RAW),
     (rb"[\"']?b'\\xff\\xd8|[\"']?b'\\x89PNG", "bytes printed as Python's text", _RAW),
@@ -80,6 +81,11 @@ def describe(data: bytes) -> str:
     """Say what the bytes are and what to do: "a WebP image: convert it to JPEG or PNG"; only their beginning counts."""
     name, remedy = _find(bytes(data[:_HEAD]))
     return f"{name}: {remedy}" if remedy else name
+
+
+def name(data: bytes) -> str:
+    """Return what the bytes are, as in "a WebP image"; only their beginning counts."""
+    return _find(bytes(data[:_HEAD]))[0]
 
 
 def _find(head: bytes) -> tuple[str, str]:

@@ -28,15 +28,22 @@ def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
                 f"SERVE_PRECISION=int8: {graph} is missing; train with _quantize=True, quantize the archive by "
                 "python -m container.engines.quantize, or serve with SERVE_PRECISION=auto"
             )
-        return graph
+        return _readable(graph)
     if (model_dir / artifacts.GRAPH).is_file():
-        return model_dir / artifacts.GRAPH
+        return _readable(model_dir / artifacts.GRAPH)
     command = [sys.executable, "-m", "container.mx.convert", str(model_dir), str(scratch / artifacts.GRAPH)]
     child = subprocess.run(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True, check=False)
     if child.returncode:
         reason = _why_not_converted(child, model_dir / artifacts.BEST_WEIGHTS, scratch)
         raise ClientError(f"{model_dir} could not be converted to {artifacts.GRAPH}: {reason}")
     return scratch / artifacts.GRAPH
+
+
+def _readable(graph: Path) -> Path:
+    """Return the path; raises OSError if the file cannot be read, which OpenVINO reports as damaged."""
+    with graph.open("rb") as file:
+        file.read(1)
+    return graph
 
 
 def _why_not_converted(child: subprocess.CompletedProcess[str], weights: Path, scratch: Path) -> str:

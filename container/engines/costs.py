@@ -29,11 +29,11 @@ _BYTES_PER_PIXEL = {
 _LOADED = {"float32": (2.25, 0), "bfloat16": (1.56, 2**23), "int8": (2.5, 2**24)}
 _LEAST_LOADED = 20 * 2**20  # fastscnn's, with a graph of 5 MB or 1.5
 # What it comes to keep besides once it has seen images of many sizes, for which OpenVINO packs weights anew: per byte
-# of its graph without AVX-512 and with it; without it, whatever the graph; and for pyramid pooling.
-# Measured over 140 sizes up to 400×400, after some sixty of which it grows no more.
-_PACKED = {"float32": (2.3, 0.6), "bfloat16": (0.3, 0.3), "int8": (0, 0.1)}
-_PACKED_BESIDES = 12 * 2**20
-_PACKED_PYRAMID = 44 * 2**20
+# of its graph, whatever the graph, and for pyramid pooling; each without AVX-512, with it, and with AMX.
+# Measured over 140 sizes up to 400×400 (AMX: 256×256), after some sixty of which it hardly grows any more.
+_PACKED = {"float32": (2.3, 0.6, 0.6), "bfloat16": (0.3, 0.3, 1.1), "int8": (0, 0.1, 0.6)}
+_PACKED_BESIDES = (12 * 2**20, 0, 120 * 2**20)
+_PACKED_PYRAMID = (44 * 2**20, 44 * 2**20, 80 * 2**20)
 
 # Pixels that the network sees at once at least, and at most, where tiles are exact. In tiles of 8 million pixels an
 # image of 12 million is computed in 1.11 times the pixels; between two tiles it can be given up.
@@ -51,9 +51,9 @@ def estimate_loaded(weights: int) -> int:
 
 def _packed(precision: str, decoder: str, graph: int) -> int:
     """Return what a model with a graph of so many bytes comes to keep besides, on this processor."""
-    has_avx512 = processor_has("avx512f")
-    besides = (0 if has_avx512 else _PACKED_BESIDES) + (_PACKED_PYRAMID if decoder == "psp" else 0)
-    return int(_PACKED[precision][has_avx512] * graph) + besides
+    level = processor_has("avx512f") + processor_has("amx_tile")
+    besides = _PACKED_BESIDES[level] + (_PACKED_PYRAMID[level] if decoder == "psp" else 0)
+    return int(_PACKED[precision][level] * graph) + besides
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,14 +16,13 @@ from container.serving.refusals import Overloaded
 class Gate:
     """Lets `seats` requests work at the same time, first come first served; `lanes` of them compute at full speed.
 
-    Nobody waits for a seat for more than `patience` seconds: who would is refused at once. Times are those of
+    A request that would have to wait for longer than its clock allows is refused at once. Times are those of
     time.monotonic().
     """
 
-    def __init__(self, seats: int, lanes: int = 1, patience: float = math.inf) -> None:
+    def __init__(self, seats: int, lanes: int = 1) -> None:
         self.seats = seats
         self._lanes = lanes
-        self._patience = patience
         self._lock = threading.Lock()
         self._working: list[_Ticket] = []
         self._queue: deque[_Ticket] = deque()
@@ -43,7 +42,7 @@ class Gate:
     def seat(self, seconds: float, clock: Clock) -> Iterator[None]:
         """Wait for a seat and hold it within the block, whose work will take about so many seconds.
 
-        Raises Overloaded: at once when the queue is too long, or when patience or the clock ends first; and ClientLeft.
+        Raises Overloaded: at once when the queue is too long, or when the clock ends first; and ClientLeft.
         """
         ticket = _Ticket(seconds)
         self._enter(ticket, clock)
@@ -60,7 +59,7 @@ class Gate:
     def _enter(self, ticket: _Ticket, clock: Clock) -> None:
         with self._lock:
             wait = self._wait_ahead()
-            allowed = min(self._patience, clock.left - ticket.seconds, self._closing - time.monotonic())
+            allowed = min(clock.queue_left, clock.left - ticket.seconds, self._closing - time.monotonic())
             if wait > max(allowed, 0.0):  # with nobody ahead it is worth trying
                 message = f"{len(self._queue)} requests wait, for about {wait:.0f} s; try again later or add instances"
                 raise Overloaded(message, wait - allowed)
@@ -68,11 +67,11 @@ class Gate:
             self._call_next()
 
     def _wait(self, ticket: _Ticket, clock: Clock) -> None:
-        patience = time.monotonic() + self._patience
-        while not ticket.called.wait(POLL_SECONDS):
-            clock.check()
-            if time.monotonic() > min(patience, self._closing):
-                raise Overloaded("the requests before this one took too long; try again later", self._wait_ahead())
+        with clock.waiting():
+            while not ticket.called.wait(POLL_SECONDS):
+                clock.check()
+                if time.monotonic() > self._closing:
+                    raise Overloaded("the requests before this one took too long; try again later", self._wait_ahead())
 
     def _leave(self, ticket: _Ticket) -> None:
         with self._lock:

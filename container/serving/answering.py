@@ -31,8 +31,13 @@ from container.serving.request_log import Record
 from container.serving.settings import ServeSettings
 
 CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image", "image/jpg", "image/pjpeg")
-# what clients send that say nothing of the body (S3's and curl's defaults): then the bytes decide
-ANY_TYPES = ("", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
+# The bytes decide if the type does not identify the format: defaults of S3 and curl, ranges, and unregistered names.
+ANY_TYPES = (
+    *("", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded", "*/*", "image/*"),
+    *("image/x-png", "image/x-jpeg", "image/x-jpg", "image/jfif"),
+)
+
+_MASK_BYTES = 4  # per pixel, that the JSON of a mask has at most: 3.1 for noise of 254 classes
 
 _LEARNT = ("decode", "inference", "encode")  # the phases that grow with the image
 
@@ -74,6 +79,11 @@ class _Image:
     plan: Plan
     size: int
 
+    @property
+    def kept(self) -> int:
+        """How many bytes its answer takes at most, until those to all images are there."""
+        return self.size or _MASK_BYTES * self.height * self.width
+
 
 @dataclasses.dataclass(frozen=True)
 class _Wish:
@@ -82,11 +92,12 @@ class _Wish:
     media_type: str
     encoder: Encoder
     views: Views | None
+    compressed: bool
 
     def plan(self, card: Card, size: int, height: int, width: int, room: int) -> Plan:
         """Return how to compute the image; refuse one that could only be answered with more memory than there is."""
         try:
-            copy = 0 if self.encoder.is_view else size
+            copy = self.encoder.memory(card.num_classes, height, width) + (size if self.compressed else 0)
             if self.views:
                 return self.views.plan(card.planner, card.num_classes, (height, width), room, copy)
             answer = 4 * card.num_classes * height * width + copy if self.encoder.needs == "probabilities" else size
@@ -111,7 +122,6 @@ def answer(request: Request, source: Source, office: Office, account: Account, c
     several = request.mimetype == instances.CONTENT_TYPE
     wish = _read_wish(request, card, instances.CONTENT_TYPE if several else "image/png")
     _check_content_type(request)
-    compressed = wants_gzip(request.accept_encodings, wish.encoder.compression)
     bodies = _read_bodies(request, office, account, clock, record, several=several)
     instances.check_count(wish.media_type, len(bodies))
     naming = instances.naming if several else contextlib.nullcontext
@@ -119,27 +129,27 @@ def answer(request: Request, source: Source, office: Office, account: Account, c
     room = min(office.ledger.image_room, office.ledger.room - source.weight())
     for number, body in enumerate(bodies):
         with naming(number):
-            held = sum(image.size for image in images)  # the answers to those before, when this one is answered
+            held = sum(image.kept for image in images)  # the answers to those before, when this one is answered
             images.append(_check_image(request, body, card, wish, settings, room - held, record))
     del body, bodies
     if several:
         record.facts.update(images=len(images))
-    _check_together(images, wish, compressed, card, clock, settings)
+    _check_together(images, wish, card, clock, settings)
     answers: list[list[Buffer]] = []
     with contextlib.ExitStack() as seated:
         with record.phase("queue"):
             seated.enter_context(office.gate.seat(_estimate(card, images), clock))
-            engine = seated.enter_context(source.use(account, _work(images), clock))
+            engine = seated.enter_context(source.use(account, _work(images, wish), clock))
         for number, image in enumerate(images):
             with naming(number):
                 answers.append(_compute(image, engine, card, wish, office, clock, record))
         buffers = instances.join_answers(wish.media_type, answers) if several else answers[0]
-        if compressed:
+        if wish.compressed:
             with record.phase("compress"):
                 buffers = office.native.run(lambda: compress(buffers), clock)
     del image, images
     account.drop_body()
-    found = Answer(wish.media_type, buffers, compressed)
+    found = Answer(wish.media_type, buffers, wish.compressed)
     account.keep_answer(found.length)
     _check_length(found.length, settings)
     return found
@@ -170,14 +180,19 @@ def _estimate(card: Card, images: list[_Image]) -> float:
     return sum(card.speed.estimate(image.plan.pixels) for image in images)
 
 
-def _work(images: list[_Image]) -> Work:
-    """Return the memory that the images need, one after the other, beside the answers to those before."""
+def _work(images: list[_Image], wish: _Wish) -> Work:
+    """Return the memory that the images need, one after the other, beside the answers to those before.
+
+    Compressing the answers takes at most as much again.
+    """
     most = kept = held = 0
     for image in images:
         most = max(most, held + image.plan.memory)
         kept = max(kept, held + image.plan.memory - image.plan.passing)
-        held += image.size
-    return Work(kept, most - kept)
+        held += image.kept
+    if wish.compressed and len(images) > 1:
+        kept = max(kept, 2 * held)
+    return Work(kept, max(0, most - kept))
 
 
 def _check_image(
@@ -200,9 +215,7 @@ def _check_image(
     return _Image(body, height, width, wish.plan(card, size, height, width, room), size)
 
 
-def _check_together(
-    images: list[_Image], wish: _Wish, compressed: bool, card: Card, clock: Clock, settings: ServeSettings
-) -> None:
+def _check_together(images: list[_Image], wish: _Wish, card: Card, clock: Clock, settings: ServeSettings) -> None:
     """Refuse images that are too large together, or would take too long even if they were alone."""
     pixels = sum(image.height * image.width for image in images)
     if pixels > settings.max_pixels:
@@ -218,7 +231,7 @@ def _check_together(
         if wish.views:
             what, remedy = f"{what} with tta", f"{remedy}, or ask without tta"
         raise RequestError(413, f"{what} take about {seconds:.0f} s, {limit}; {remedy}")
-    if not compressed:
+    if not wish.compressed:
         _check_length(sum(image.size for image in images), settings)
 
 
@@ -231,7 +244,7 @@ def _read_wish(request: Request, card: Card, default: str) -> _Wish:
         encoder.size(card.num_classes, 1, 1)  # knows what the model's classes do not allow
     except ValueError as error:
         raise RequestError(406, f"Accept: {media_type}: {error}") from error
-    return _Wish(media_type, encoder, views)
+    return _Wish(media_type, encoder, views, wants_gzip(request.accept_encodings, encoder.compression))
 
 
 def _check_content_type(request: Request) -> None:
@@ -262,6 +275,7 @@ def _compute(
     with contextlib.ExitStack() as lane:
         with record.phase("queue"):
             lane.enter_context(native.lane(clock))
+            clock.leave_queue()
         with record.phase("inference"), office.health.watching():
             found: Array = native.run(functools.partial(compute, pixels, image.plan, stop), clock, stop)
     del pixels

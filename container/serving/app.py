@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import socket
 import sys
 import time
@@ -17,11 +18,12 @@ from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from container.codecs.answers import pieces
-from container.errors import RequestError
+from container.errors import ClientError, RequestError
+from container.json_files import parse_object
 from container.serving.about import describe_execution, describe_model, describe_models
 from container.serving.admission import Gate, Held
 from container.serving.answering import Answer, Office, answer
-from container.serving.bodies import discard_body
+from container.serving.bodies import discard_body, read_body
 from container.serving.boot import open_ledger, settle
 from container.serving.clock import Clock
 from container.serving.health import Health, end_server, end_worker
@@ -36,6 +38,8 @@ from container.serving.request_log import Record, clean, write_line
 from container.serving.settings import ServeSettings
 
 _LOAD_SECONDS = 240  # for loading a model; the platform has no shorter limit of its own
+
+_LOAD_REQUEST_BYTES = 2**18  # of the body that asks for it
 
 _SEND_SECONDS = 10  # for each megabyte of an answer: nobody keeps its memory by reading slowly
 
@@ -83,7 +87,7 @@ def create_app(
 
     Until the one model is there, whatever is asked is refused with 503; so is /ping once the engine has failed.
     """
-    gate = gate or Gate(settings.seats, settings.slots, settings.queue_seconds)
+    gate = gate or Gate(settings.seats, settings.slots)
     ledger = ledger or Ledger(image_bound=settings.image_memory)
     health = health or Health(lambda: None)
     native = Native(executor or ThreadPoolExecutor(gate.seats + 1), settings.slots)
@@ -126,7 +130,7 @@ def _follow_requests(app: Flask, settings: ServeSettings, metrics: Metrics, work
     @app.before_request
     def begin() -> None:
         g.record = Record(request.method, request.path, worker)
-        g.clock = Clock(settings.timeout, _connection())
+        g.clock = Clock(settings.timeout, _connection(), settings.queue_seconds)
         for name in _ECHOED:
             if name in request.headers:
                 g.record.facts[name.removeprefix("X-Amzn-SageMaker-").lower()] = clean(request.headers[name])
@@ -190,10 +194,8 @@ def _add_model_routes(app: Flask, store: ModelStore, office: Office) -> None:
 
     @app.post("/models")
     def load_model() -> Response:
-        wanted = request.get_json(force=True, silent=True)
-        if not isinstance(wanted, dict) or not all(isinstance(wanted.get(key), str) for key in ("model_name", "url")):
-            raise RequestError(400, 'send JSON such as {"model_name": "name", "url": "/directory/of/the/model"}')
         clock = Clock(_LOAD_SECONDS, _connection())
+        wanted = _read_load_request(clock)
         store.load(wanted["model_name"], Path(wanted["url"]), clock)
         return _json(200, _describe(wanted["model_name"], Path(wanted["url"])))
 
@@ -266,6 +268,21 @@ def _add_page(app: Flask, model: Future[Model], settings: ServeSettings) -> None
     def tell_page() -> Response:
         card = model.result().card
         return _json(200, describe_to_page(card.num_classes, card.precision, card.classes, settings))
+
+
+def _read_load_request(clock: Clock) -> dict[str, Any]:
+    """Read the body of `POST /models`: `model_name` and `url`; raises RequestError."""
+    form = 'send JSON such as {"model_name": "name", "url": "/directory/of/the/model"}'
+    try:
+        body = read_body(request, _LOAD_REQUEST_BYTES, lambda size: None, clock)
+        wanted = parse_object(body, "the body")
+    except ClientError as error:
+        raise RequestError(400, f"{error}; {form}") from error
+    except RequestError as error:
+        raise RequestError(error.status, f"{re.split('; |: send', error.message)[0]}; {form}") from error
+    if not all(isinstance(wanted.get(key), str) for key in ("model_name", "url")):
+        raise RequestError(400, form)
+    return wanted
 
 
 def _describe(name: str, model_dir: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import threading
 import time
@@ -29,7 +30,10 @@ def read_body(request: Request, limit: int, grow: Callable[[int], object], clock
     seconds = max(0.1, min(_ARRIVAL_SECONDS, clock.left))
     with cut_off(request.environ.get("gunicorn.socket"), seconds) as passed:
         try:
-            body = b"".join(_pieces(request, limit, grow))
+            arrived = io.BytesIO()  # joining pieces would hold all of them twice
+            for piece in _pieces(request, limit, grow):
+                arrived.write(piece)
+            body = arrived.getvalue()
         except (OSError, ClientDisconnected) as error:
             raise RequestError(408, "the body did not arrive in time") from error
         except ParseException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from werkzeug.wrappers import Request
 from container.errors import RequestError
 
 _PIECE = 2**16
+_UNPACKED = 2**20  # bytes that are unpacked at a time, before they are counted
 _MEMBERS_LIMIT = 1000  # streams that follow one another in a body: an empty one has 20 bytes
 
 
@@ -27,15 +29,16 @@ def unpack_gzip(body: bytes, limit: int, grow: Callable[[int], object] = lambda 
     Raises RequestError: 413 when it holds more than `limit` bytes, of which no more are ever unpacked; 400 when it is
     no gzip, damaged or cut off.
     """
-    unpacked, size, members = [], 0, 1
+    unpacked, size, members = io.BytesIO(), 0, 1
     stream = zlib.decompressobj(wbits=31)
     for start in range(0, len(body), _PIECE):
-        packed = body[start : start + _PIECE]
-        while packed:
+        packed, has_more = body[start : start + _PIECE], False
+        while packed or has_more:
             if stream.eof:
                 stream, members = zlib.decompressobj(wbits=31), members + 1
+            room = min(_UNPACKED, limit + 1 - size)
             try:
-                piece = stream.decompress(packed, limit + 1 - size)
+                piece = stream.decompress(packed, room)
             except zlib.error as error:
                 raise RequestError(400, f"the body is not gzip, as its Content-Encoding says: {error}") from error
             size += len(piece)
@@ -43,8 +46,9 @@ def unpack_gzip(body: bytes, limit: int, grow: Callable[[int], object] = lambda 
                 much = f"more than {limit} bytes" if size > limit else f"more than {_MEMBERS_LIMIT} streams"
                 raise RequestError(413, f"the body unpacks to {much}; scale the image, or raise MAX_CONTENT_LENGTH")
             grow(len(piece))
-            unpacked.append(piece)
+            unpacked.write(piece)
             packed = stream.unused_data if stream.eof else stream.unconsumed_tail
+            has_more = len(piece) == room and not stream.eof  # zlib may hold some back when all has gone in
     if not stream.eof:
         raise RequestError(400, f"the body's gzip is cut off after {len(body)} bytes")
-    return b"".join(unpacked)
+    return unpacked.getvalue()

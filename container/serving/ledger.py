@@ -103,9 +103,10 @@ class Ledger:
         turn = object()
         self._queue.append(turn)
         try:
-            while self._queue[0] is not turn or not condition():
-                clock.check()
-                self.changed.wait(min(POLL_SECONDS, max(0.01, clock.left)))
+            with clock.waiting():
+                while self._queue[0] is not turn or not condition():
+                    clock.check()
+                    self.changed.wait(min(POLL_SECONDS, max(0.01, clock.left)))
         finally:
             self._queue.remove(turn)
             self.changed.notify_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import logging
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from container.errors import ClientError, RequestError
 from container.serving.clock import POLL_SECONDS, Clock
 from container.serving.ledger import Account, Ledger, Work
 from container.serving.models import Card, Model
+from container.serving.refusals import Overloaded
 
 _LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
@@ -29,15 +31,21 @@ _NAME_LENGTH = 1024
 def estimate_memory(model_dir: Path) -> tuple[int, int]:
     """Return how many bytes the model in `model_dir` takes once it is loaded, and how many more while it is loaded.
 
-    By the size of its weights. Raises ClientError where there is no model.
+    By the sizes of its weights and its graph. Raises ClientError where there is no model.
     """
-    weights = model_dir / artifacts.BEST_WEIGHTS
+    weights, graph = model_dir / artifacts.BEST_WEIGHTS, model_dir / artifacts.GRAPH
     try:
         size = weights.stat().st_size
     except (OSError, ValueError) as error:
         raise ClientError(f"{str(model_dir)[:200]} holds no model: {weights.name} is missing") from error
-    converting = 0 if (model_dir / artifacts.GRAPH).is_file() else conversion_memory(size)
-    return estimate_loaded(size), converting
+    if graph.is_file():
+        return estimate_loaded(max(size, graph.stat().st_size)), 0
+    return estimate_loaded(size), conversion_memory(size)
+
+
+def _is_same(card: Card, other: Card | None) -> bool:
+    """Say whether two cards are of models that answer alike, but for what has been learnt of their speed."""
+    return other is not None and dataclasses.replace(card, speed=other.speed) == other
 
 
 class _State(enum.Enum):
@@ -55,8 +63,7 @@ class _Entry:
     def __init__(self, name: str, model_dir: Path, size: int, converting: int) -> None:
         self.name = name
         self.model_dir = model_dir
-        self.size = size
-        self.converting = converting
+        self.measured = self.size, self.converting = size, converting
         self.state = _State.ASLEEP
         self.users = 0
         self.leaving = False
@@ -141,15 +148,18 @@ class ModelStore:
             return self._find(name).size
 
     @contextlib.contextmanager
-    def use(self, name: str, account: Account, work: Work, clock: Clock) -> Iterator[Engine]:
+    def use(self, name: str, account: Account, work: Work, clock: Clock, card: Card | None = None) -> Iterator[Engine]:
         """Give a model that stays awake within the block, with the work's memory to work in.
 
-        Raises RequestError 404, or what the clock raises while it waits for the model and the memory, both at once.
+        Raises RequestError: 404, or 503 when the model is not that of `card` any more; or what the clock raises while
+        it waits for the model and the memory, both at once.
         """
         with self._ledger.changed:
             entry = self._find(name)
             self._entries.move_to_end(name)
             self._ready(entry, work, clock)
+            if card is not None and not _is_same(card, entry.card):
+                raise Overloaded(f"the model {name} has changed since the request came; try again")
             account.take_work(work)
             entry.users += 1
             engine = entry.engine
@@ -184,13 +194,40 @@ class ModelStore:
                 raise RequestError(404, f"the model {entry.name} is not loaded")
             if entry.state is _State.WAKING:
                 self._await(lambda: entry.state is not _State.WAKING, clock)
-                self._check(entry)
+                if entry.failure:
+                    raise self._lost(entry, entry.failure) from entry.failure
                 continue
+            if entry.state is _State.ASLEEP:
+                self._measure_again(entry)
             self._ledger.wait_for(can_go_on, clock)
             if entry.state is _State.AWAKE and not entry.leaving:
                 return
             if entry.state is _State.ASLEEP and not entry.leaving:
                 self._wake(entry)
+
+    def _measure_again(self, entry: _Entry) -> None:
+        """Enter what a model takes whose files have changed while it was asleep."""
+        try:
+            measured = self._measure(entry.model_dir)
+        except ClientError as error:
+            self._report(entry, error)
+            raise self._lost(entry, error) from error
+        if measured != entry.measured:
+            entry.measured = entry.size, entry.converting = measured
+
+    def _lost(self, entry: _Entry, failure: BaseException) -> RequestError:
+        """Return the error of a request to a model that can no longer be loaded, which names no path."""
+        name = f"the model {entry.name} cannot be loaded any more"
+        if isinstance(failure, ClientError):
+            return RequestError(400, f"{name}: its files have changed; the endpoint's log has the details")
+        return RequestError(500, f"{name}; the endpoint's log has the details")
+
+    def _report(self, entry: _Entry, failure: BaseException) -> None:
+        """Log why a model cannot be loaded: in one line, if the files are the reason."""
+        if isinstance(failure, ClientError):
+            _LOG.error("the model %s cannot be loaded: %s", entry.name, failure)
+        else:
+            _LOG.error("the model %s cannot be loaded", entry.name, exc_info=failure)
 
     def _await(self, condition: Callable[[], bool], clock: Clock) -> None:
         while not condition():
@@ -213,11 +250,12 @@ class ModelStore:
             except BaseException as error:
                 entry.state, entry.failure = _State.ASLEEP, error
                 self._ledger.give("models", entry.size)
+                self._report(entry, error)
                 return
             entry.state, entry.engine = _State.AWAKE, model.engine
-            if entry.card is None:  # else its speed has been learnt already
-                entry.card = model.card
-                self._settle(entry, model.card.memory)
+            if not _is_same(model.card, entry.card):
+                entry.card = model.card  # else its speed has been learnt already
+            self._settle(entry, model.card.memory)
             self._sleep_if_leaving(entry)
 
     def _settle(self, entry: _Entry, size: int) -> None:
@@ -230,7 +268,6 @@ class ModelStore:
         if isinstance(entry.failure, ClientError):
             raise RequestError(400, str(entry.failure)) from entry.failure
         if entry.failure:
-            _LOG.error("the model %s cannot be loaded", entry.name, exc_info=entry.failure)
             raise RequestError(500, f"the model {entry.name} cannot be loaded; the endpoint's log has the details")
 
     def _has_room(self, entry: _Entry, work: Work) -> bool:
@@ -278,10 +315,12 @@ class NamedModel:
     def __init__(self, store: ModelStore, name: str) -> None:
         self._store = store
         self._name = name
+        self._card: Card | None = None
 
     def card(self) -> Card:
-        """Return the model's card."""
-        return self._store.card(self._name)
+        """Return the model's card, which has to be that of the model used."""
+        self._card = self._store.card(self._name)
+        return self._card
 
     def weight(self) -> int:
         """Return the bytes that the model takes of what an image could have."""
@@ -289,4 +328,4 @@ class NamedModel:
 
     def use(self, account: Account, work: Work, clock: Clock) -> contextlib.AbstractContextManager[Engine]:
         """Give the loaded model within the block, and take the work's memory, both as soon as they can be had."""
-        return self._store.use(self._name, account, work, clock)
+        return self._store.use(self._name, account, work, clock, self._card)

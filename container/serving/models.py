@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -93,6 +94,16 @@ class OneModel:
 
 def open_model(model_dir: Path, settings: ServeSettings) -> Model:
     """Load and warm the model in `model_dir`; raises ClientError when it is unusable."""
+    try:
+        return _open(model_dir, settings)
+    except OSError as error:
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else None
+        if path is None or not path.is_relative_to(model_dir):
+            raise
+        raise ClientError(f"{path} cannot be read: {error.strerror}. Check the file and its permissions.") from error
+
+
+def _open(model_dir: Path, settings: ServeSettings) -> Model:
     start = time.monotonic()
     network = artifacts.read_model_settings(model_dir)
     num_classes = network["num_classes"]

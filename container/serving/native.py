@@ -55,8 +55,9 @@ class Native:
     @contextlib.contextmanager
     def lane(self, clock: Clock) -> Iterator[None]:
         """Hold one of the lanes within the block, as soon as one is free; raises what the clock raises before."""
-        while not self._lanes.acquire(timeout=POLL_SECONDS):
-            clock.check()
+        with clock.waiting():
+            while not self._lanes.acquire(timeout=POLL_SECONDS):
+                clock.check()
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from werkzeug.datastructures import Accept, MIMEAccept
-from werkzeug.http import parse_accept_header, parse_options_header
+from werkzeug.http import parse_accept_header, parse_list_header, parse_options_header
 
 from container.codecs.answers import ENCODERS
 from container.codecs.probabilities import Compression
@@ -14,6 +14,8 @@ from container.engines.tta import WAYS_LISTED
 from container.errors import RequestError
 
 _NO_VALUE = re.compile(r";\s*tta\s*=?\s*(?=[;,]|$)", re.IGNORECASE)  # which the parser would pass over
+_WEIGHT = re.compile(r"0(\.[0-9]*)?|1(\.0*)?")
+_BARE_POINT = re.compile(r"(;[ \t]*q=[01])\.(?![0-9])", re.IGNORECASE)  # valid, but the parser ignores such a range
 # a word that no slash follows is no media range
 _BARE_LIST = re.compile(r"(;\s*tta=)([\w-]+(?:\s*,\s*[\w-]+(?![\w/*+.-]))+)", re.IGNORECASE)
 
@@ -21,10 +23,18 @@ _BARE_LIST = re.compile(r"(;\s*tta=)([\w-]+(?:\s*,\s*[\w-]+(?![\w/*+.-]))+)", re
 def read_accept(header: str) -> MIMEAccept:
     """Read an Accept header, in which `tta=flip,scales` needs no quotes, though a comma would end the media range.
 
-    Raises RequestError 406 for a `tta` without a value.
+    RFC 9110 does not define what an invalid weight (`q=abc`) means. To ignore the range would select another format
+    than the client wants, so it is an error. Raises RequestError 406 for that, and for a `tta` without a value.
     """
     if _NO_VALUE.search(header):
         raise RequestError(406, f"Accept: tta has no value: give {WAYS_LISTED}, or leave it out")
+    for item in parse_list_header(header):
+        for parameter in item.split(";")[1:]:
+            name, _, weight = parameter.partition("=")
+            if name.strip().lower() == "q" and not _WEIGHT.fullmatch(weight.strip(' \t"')):
+                given = f"q={weight.strip()[:20]}"
+                raise RequestError(406, f"Accept: {given} is not a weight; give q a value from 0 to 1, such as q=0.5")
+    header = _BARE_POINT.sub(r"\1", header)
     accept: MIMEAccept = parse_accept_header(_BARE_LIST.sub(r'\1"\2"', header), MIMEAccept)
     return accept
 
@@ -32,13 +42,15 @@ def read_accept(header: str) -> MIMEAccept:
 def choose_media_type(accept: MIMEAccept, default: str = "image/png") -> tuple[str, Mapping[str, str]]:
     """Return the media type that the client likes best, with its parameters; `default` when it does not care.
 
-    The most specific range that covers a type decides on its quality. Raises RequestError 406 when nothing that is
-    offered is wanted.
+    The most specific range that covers a type decides on its quality; of several ranges of one type, which differ in
+    their parameters, the one with the highest quality counts. Raises RequestError 406 when nothing that is offered is
+    wanted.
     """
     ranges: dict[str, tuple[float, Mapping[str, str]]] = {}
     for value, quality in accept:
         name, options = parse_options_header(value.lower())
-        ranges.setdefault(name, (quality, options))
+        if name not in ranges or quality > ranges[name][0]:
+            ranges[name] = (quality, options)
     order = list(ranges)
     ranked = []
     for media_type in sorted(ENCODERS, key=lambda media_type: media_type != default):

@@ -28,7 +28,7 @@ class ServeSettings:
     port: int = 8080
     workers: int = 1
     timeout: int = 60  # seconds within which a request is answered or refused: the platform waits no longer
-    queue_seconds: int = 20  # who would wait longer for a seat is refused at once
+    queue_seconds: int = 20  # a request waits at most so long for a seat, memory and a lane together
     log_level: str = "info"
     log_format: str = "json"
     max_body: int = 100 * 2**20

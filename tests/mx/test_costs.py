@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from container.environment import processor_has
 from container.mx.export import export_onnx
 from tests.mx.test_export import PROGRAM, build_network
 
@@ -55,3 +56,39 @@ def test_model_and_image_take_what_is_stated(
     loaded, stated_loaded, peak, stated, packed = map(float, printed.stdout.split())
     assert 0.8 * stated_loaded < loaded < 1.1 * stated_loaded
     assert 0.8 * (stated - packed) < peak < 1.05 * stated  # weights are packed anew for further sizes, not for one
+
+
+# What a model holds once it has seen images of many sizes, for which OpenVINO packs weights anew.
+MEASURE_SIZES = """
+import ctypes
+import sys
+from pathlib import Path
+import numpy as np
+from container.engines.openvino import OpenVinoEngine
+def megabytes():
+    ctypes.CDLL(None).malloc_trim(0)
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+graph, precision = sys.argv[1:]
+others = OpenVinoEngine(Path(graph), precision, threads=2)
+others.warm()
+before = megabytes()
+engine = OpenVinoEngine(Path(graph), precision, threads=2)
+engine.warm()
+rng = np.random.default_rng(0)
+for _ in range(40):
+    engine.mask(np.zeros((*rng.integers(16, 200, 2), 3), np.uint8))
+engine.release()
+print(megabytes() - before, engine.memory / 2**20)
+"""
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_model_that_has_seen_many_sizes_holds_what_is_stated(precision: str, tmp_path: Path) -> None:
+    if precision == "bfloat16" and not processor_has("avx512_bf16"):
+        pytest.skip("this processor does not compute in bfloat16")
+    export_onnx(build_network("fcn", "resnet-18"), tmp_path / "model.onnx")
+    command = [sys.executable, "-c", MEASURE_SIZES, str(tmp_path / "model.onnx"), precision]
+    printed = subprocess.run(command, cwd=PROGRAM, check=True, capture_output=True, text=True)
+    held, stated = map(float, printed.stdout.split())
+    assert 0.4 * stated < held < stated

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 import threading
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,13 +10,14 @@ import pytest
 from container.serving import admission
 from container.serving.admission import Gate
 from container.serving.clock import Clock
+from container.serving.ledger import Ledger, Work
 from container.serving.refusals import Overloaded
 from tests.conftest import wait_until
 
 
-def clock(seconds: float = 1000) -> Clock:
-    """A clock that leaves so many seconds for the answer."""
-    return Clock(seconds + 2 if seconds > 6 else seconds * 4 / 3)
+def clock(seconds: float = 1000, queue_seconds: float = math.inf) -> Clock:
+    """A clock that leaves so many seconds for the answer, and so many to wait."""
+    return Clock(seconds + 2 if seconds > 6 else seconds * 4 / 3, queue_seconds=queue_seconds)
 
 
 def test_seats_are_given_in_order_of_arrival() -> None:
@@ -61,24 +64,54 @@ def test_who_could_not_be_answered_in_time_is_refused_at_once(monkeypatch: pytes
         pass  # with nobody ahead it is tried
 
 
-def test_nobody_waits_longer_than_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_waits_at_most_as_long_as_its_clock_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(admission.time, "monotonic", lambda: now[0])
-    gate = Gate(1, patience=8)
+    gate = Gate(1)
     with gate.seat(9, clock()), pytest.raises(Overloaded, match="for about 9 s"):
-        gate.seat(0, clock()).__enter__()
+        gate.seat(0, clock(queue_seconds=8)).__enter__()
     with gate.seat(7, clock()), ThreadPoolExecutor(1) as pool:  # which takes longer than was thought
-        waiting = pool.submit(gate.seat(0, clock()).__enter__)
+        waiting = pool.submit(gate.seat(0, clock(queue_seconds=8)).__enter__)
         wait_until(lambda: gate.waiting == 1, 30)
         now[0] += 8.5
         with pytest.raises(Overloaded, match="took too long"):
             waiting.result(30)
 
 
+def test_the_waits_for_a_seat_and_for_memory_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(admission.time, "monotonic", lambda: now[0])
+    gate, ledger, patient = Gate(1), Ledger(800), clock(queue_seconds=8)
+    holder = ledger.account()
+    holder.wait_for_work(Work(400), clock())
+
+    def wait() -> None:
+        with gate.seat(0, patient):
+            now[0] += 60  # what is no waiting does not count
+            ledger.account().wait_for_work(Work(400), patient)
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            with gate.seat(0, clock()):
+                waiting = pool.submit(wait)
+                wait_until(lambda: gate.waiting == 1, 30)
+                now[0] += 6
+            wait_until(lambda: len(ledger._queue) == 1, 30)
+            assert patient.queue_left == 2
+            now[0] += 1.5
+            assert not futures.wait([waiting], timeout=0.7).done
+            now[0] += 1
+            with pytest.raises(Overloaded, match="QUEUE_SECONDS"):
+                waiting.result(5)
+        finally:
+            now[0] += 10_000  # whatever waits ends
+    assert (gate.working, ledger.taken["work"]) == (0, 400)
+
+
 def test_two_lanes_halve_the_wait() -> None:
-    gate = Gate(2, lanes=2, patience=6)
+    gate = Gate(2, lanes=2)
     with gate.seat(5, clock()), gate.seat(5, clock()), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(gate.seat(0, clock()).__enter__)
+        waiting = pool.submit(gate.seat(0, clock(queue_seconds=6)).__enter__)
         wait_until(lambda: gate.waiting == 1, 30)
         gate.close_in(0)
         with pytest.raises(Overloaded, match="took too long"):

@@ -159,7 +159,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (b'{"num_classes": 2, "num_classes": 3}', "is not valid JSON: 'num_classes' stands in it twice"),
         (b'{"a": ' + b"[" * 100_000, "is not usable: its JSON is nested too deeply"),
         (b"\x80\x04", "is not UTF-8"),
-        (b'{"a": "' + b"x" * 2**20 + b'"}', "is no training job's: it has more than 1048576 bytes"),
+        (b'{"a": "' + b"x" * 2**20 + b'"}', "has more than 1048576 bytes"),
         (b"{}", "does not describe a model: num_classes must be 2 \u2264 integer \u2264 254, not null"),
         (b'{"num_classes": "many"}', 'num_classes must be 2 \u2264 integer \u2264 254, not "many"'),
         (b'{"num_classes": 1}', "num_classes must be 2 \u2264 integer \u2264 254, not 1"),

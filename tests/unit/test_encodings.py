@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import resource
+import tracemalloc
 import zlib
 
 import pytest
@@ -81,3 +82,29 @@ def test_a_bomb_is_413_and_never_unpacked(client: FlaskClient) -> None:
 
 def test_thousands_of_empty_streams_are_413(client: FlaskClient) -> None:
     assert send(client, gzip.compress(b"") * 4000).status_code == 413
+
+
+def test_a_body_is_counted_before_more_of_it_is_unpacked() -> None:
+    packed = gzip.compress(bytes(24_000_000))
+    counted, ahead = [0], [0]
+
+    def grow(size: int) -> None:
+        counted[0] += size
+        ahead[0] = max(ahead[0], tracemalloc.get_traced_memory()[1] - counted[0])
+        tracemalloc.reset_peak()
+
+    tracemalloc.start()
+    try:
+        unpacked = unpack_gzip(packed, 30_000_000, grow)
+        ahead[0] = max(ahead[0], tracemalloc.get_traced_memory()[1] - counted[0])
+    finally:
+        tracemalloc.stop()
+    assert counted[0] == len(unpacked) == 24_000_000
+    assert ahead[0] < 24_000_000 // 8 + 2**22  # a buffer that grows is an eighth larger than what it has
+
+
+@pytest.mark.parametrize("size", [2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20, 3 * 2**20 + 5])
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_nothing_is_lost_between_two_steps(size: int, level: int) -> None:
+    content = (b"0123456789" * (size // 10 + 1))[:size]
+    assert unpack_gzip(gzip.compress(content, level), 2**23) == content

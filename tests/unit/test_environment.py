@@ -79,7 +79,7 @@ FILES = ["hyperparameters", "inputdataconfig", "resourceconfig"]
         (b'{"a": 1} {"b": 2}', " is not valid JSON: Extra data"),
         (b'{"a": "x\ny"}', " is not valid JSON: Invalid control character"),
         (b'{"a": 1, "b": 2, "a": 3}', " is not valid JSON: 'a' stands in it twice"),
-        (b'{"a": ' + b"9" * 5000 + b"}", " is not valid JSON: Exceeds the limit"),
+        (b'{"a": ' + b"9" * 5000 + b"}", " is not valid JSON: it contains a number of 5000 digits"),
         (b'{"a": ' + b"[" * 100000, " is not usable: its JSON is nested too deeply"),
         (b"[]", " holds a list: it must hold one JSON object"),
         (b"null", " holds null: it must hold one JSON object"),

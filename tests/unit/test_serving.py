@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 import json
 import logging
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,6 +153,13 @@ def test_answer_is_a_mask_of_the_images_size(client: FlaskClient) -> None:
         "application/octet-stream",
         "binary/octet-stream",
         "application/x-www-form-urlencoded",
+        "*/*",
+        "image/*",
+        "Image/* ; q=0.8",
+        "image/x-png",
+        "image/x-jpeg",
+        "image/x-jpg",
+        "image/jfif",
         "",
         None,
     ],
@@ -182,11 +191,40 @@ def test_images_are_taken_under_every_name(client: FlaskClient, content_type: st
         ("image/png;q=0.1, */*", "application/x-protobuf"),
         ("image/png;q=0, */*;q=0.5, application/json;q=0.2", "application/x-protobuf"),
         ("image/*;q=0, application/json;q=0.1", "application/json"),
+        # of two ranges of one type the better liked counts, in whichever order and with whatever parameters
+        ("image/png;palette=voc;q=0.2, application/json;q=0.5, image/png;q=0.9", "image/png"),
+        ("image/png;q=0.9, application/json;q=0.5, image/png;palette=voc;q=0.2", "image/png"),
+        ("image/png;palette=voc;q=0.9, application/json;q=0.5, image/png;q=0.2", "image/png"),
+        ("image/png;palette=voc;q=0, application/json;q=0.5, image/png;q=0.9", "image/png"),
+        ("image/png;q=0, application/json;q=0.5, image/png;palette=voc;q=0.9", "image/png"),
+        ("application/json;q=0.5, image/png;q=0.1, image/png;q=0.9", "image/png"),
+        ("application/json;q=0.5, image/png;q=0.9, image/png;q=0.1", "image/png"),
+        ("image/png;q=0.1, application/json;q=1.", "application/json"),
+        ("image/png;q=0., application/json;q=0.001", "application/json"),
+        ("image/png; Q=0.1, application/json ; q=1.000", "application/json"),
+        ('image/png;q="0.1", application/json', "application/json"),
     ],
 )
 def test_accept_decides_the_media_type(client: FlaskClient, accept: str | None, media_type: str) -> None:
     response = invoke(client, accept=accept)
     assert (response.status_code, response.mimetype) == (200, media_type)
+
+
+def test_of_two_ranges_of_one_type_the_better_liked_ones_parameters_are_used(client: FlaskClient) -> None:
+    for accept, mode in [
+        ("image/png;palette=voc;q=0.2, image/png;q=0.9", "L"),
+        ("image/png;palette=voc;q=0.9, image/png;q=0.2", "P"),
+        ("image/png, image/png;palette=voc", "P"),  # as the more specific one
+    ]:
+        assert Image.open(io.BytesIO(invoke(client, accept=accept).data)).mode == mode
+
+
+@pytest.mark.parametrize("weight", ["abc", "", "1.5", "2", "-1", "1.01", "nan", "inf", ".5", "50%"])
+@pytest.mark.parametrize("accept", ["application/json;q={}", "image/png, application/json; q={}", "*/*;Q={}"])
+def test_a_weight_that_is_no_number_from_0_to_1_is_406(client: FlaskClient, accept: str, weight: str) -> None:
+    response = invoke(client, accept=accept.format(weight))
+    assert response.status_code == 406
+    assert error_of(response) == (f"Accept: q={weight} is not a weight; give q a value from 0 to 1, such as q=0.5")
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/jpeg", "image/png;q=0", "*/*;q=0", "nonsense"])
@@ -210,10 +248,33 @@ def test_a_content_type_that_cannot_be_an_image_is_415_before_the_body_matters(
 
 
 @pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (base64.b64encode(picture(40, 30)), "but base64 text of a PNG: decode it"),  # as API Gateway sends
+        (base64.b64encode(picture(40, 30, "JPEG")), "but base64 text of a JPEG: decode it"),
+        (base64.urlsafe_b64encode(picture(40, 30, "JPEG")), "but base64 text of a JPEG: decode it"),
+        (base64.encodebytes(picture(40, 30)), "but base64 text of a PNG: decode it"),
+        (b'"' + base64.b64encode(picture(40, 30)) + b'"', "but base64 text of a PNG: decode it"),
+        (b"data:image/png;base64," + base64.b64encode(picture(40, 30)), "but a data: URL: decode its base64 part"),
+        (b'{"instances": []}', "but JSON"),
+    ],
+)
+@pytest.mark.parametrize(("content_type", "status"), [("image/png", 400), ("application/x-image", 400), ("*/*", 415)])
+def test_text_in_place_of_an_image_is_named(
+    client: FlaskClient, body: bytes, said: str, content_type: str, status: int
+) -> None:
+    response = invoke(client, body, content_type)
+    assert (response.status_code, said in error_of(response)) == (status, True)
+
+
+@pytest.mark.parametrize(
     ("content_type", "said"),
     [
         ("application/octet-stream", "Content-Type application/octet-stream is"),
         ("application/x-www-form-urlencoded", "Content-Type application/x-www-form-urlencoded is"),
+        ("image/*", "Content-Type image/* is"),
+        ("*/*", "Content-Type */* is"),
+        ("image/x-png", "Content-Type image/x-png is"),
         (None, "no Content-Type is"),
     ],
 )
@@ -413,6 +474,23 @@ def test_an_image_waits_until_others_give_their_memory_back() -> None:
             engine.go_on.set()
         assert [answer.result().status_code for answer in waiting] == [200] * 3
     assert ledger.taken.total() == 0
+
+
+def test_a_request_waits_for_memory_and_a_lane_at_most_as_long_as_for_a_seat() -> None:
+    for total in (10_000, 10**6):  # memory for one image, or for all: the second one waits for the lane
+        engine = Blocked()
+        app = create_app(loaded(engine), dataclasses.replace(SETTINGS, queue_seconds=1), ledger=Ledger(total))
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                first = pool.submit(invoke, app.test_client())
+                wait_until(lambda: app.extensions["gate"].working == 1, 30)  # noqa: B023
+                start = time.monotonic()
+                refused = invoke(app.test_client())
+                assert (refused.status_code, "QUEUE_SECONDS" in error_of(refused)) == (503, True)
+                assert time.monotonic() - start < 30  # of the 58 that its answer may take
+            finally:
+                engine.go_on.set()
+            assert first.result().status_code == 200
 
 
 def test_a_failed_request_gives_its_slot_back(client: FlaskClient) -> None:

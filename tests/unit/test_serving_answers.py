@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import struct
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -16,11 +17,14 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
+from werkzeug.http import parse_options_header
 from werkzeug.test import TestResponse
 
 from container.classes import ClassEntry
+from container.codecs.answers import ENCODERS, compress
 from container.engines.protocol import Plan, Stop
 from container.serving.app import create_app
+from container.serving.ledger import Ledger
 from tests.unit.test_serving import SETTINGS, FakePlanner, error_of, loaded, picture
 
 SCORES = np.array([0.125, 0.625, 0.25], np.float32)  # of three classes at every pixel
@@ -254,3 +258,60 @@ def test_the_platforms_names_for_a_request_are_in_the_log_and_come_back(
     facts = json.loads(caplog.records[0].message)
     assert (facts["inference-id"], facts["custom-attributes"]) == ("id-7", "trace=ä" + "x" * 1017)
     assert "T" in facts["time"]
+
+
+PEAKS = [
+    "application/x-npy",
+    "application/x-npy; dtype=float16",
+    "application/x-npy; dtype=uint8",
+    "application/x-npy; top_k=1",
+    "application/x-npy; top_k=5; dtype=uint8",
+    "application/x-npy; top_k=5; dtype=float16",
+    "application/x-npy; top_k=21",
+    "application/x-protobuf",
+    "application/x-protobuf; top_k=5",
+]
+
+
+@pytest.mark.parametrize("accept", PEAKS)
+def test_an_encoder_takes_the_memory_that_it_states(accept: str) -> None:
+    probabilities = np.random.default_rng(0).random((21, 400, 400), np.float32)
+    media_type, options = parse_options_header(accept)
+    encoder = ENCODERS[media_type](options, {})
+    stated = encoder.memory(21, 400, 400)
+    tracemalloc.start()
+    try:
+        answer = encoder.encode(probabilities)
+        encoded = tracemalloc.get_traced_memory()[1]
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        compress(answer)
+        compressed = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert stated * 0.9 <= encoded <= stated + 2**21
+    assert compressed <= encoder.size(21, 400, 400) + 3 * 2**20
+
+
+@pytest.mark.parametrize("accept", ["application/json", "image/png", "image/png; palette=voc"])
+@pytest.mark.parametrize("classes", [2, 254])
+def test_a_mask_takes_less_than_decoding_its_image(accept: str, classes: int) -> None:
+    mask = np.random.default_rng(0).integers(0, classes, (300, 300), np.uint8)
+    media_type, options = parse_options_header(accept)
+    tracemalloc.start()
+    try:
+        answer = ENCODERS[media_type](options, {}).encode(mask)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * mask.size  # of 28 bytes per pixel
+    assert sum(map(len, answer)) < 4 * mask.size
+
+
+def test_compressing_an_answer_is_counted(engine: ConstantEngine) -> None:
+    most = {}
+    for encoding in ("identity", "gzip"):
+        app = create_app(loaded(engine), SETTINGS, ledger=(ledger := Ledger(10**9)))
+        assert ask(app.test_client(), "application/x-npy", picture(50, 40), encoding).status_code == 200
+        most[encoding] = ledger.most_taken
+    assert most["gzip"] - most["identity"] == 4 * 3 * 50 * 40 + 256

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +17,15 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from container.check import write_check
+from container.classes import ClassEntry, read_classes
 from container.engines.protocol import Plan, Stop
 from container.errors import ClientError
 from container.serving.app import create_app
 from container.serving.clock import Clock
 from container.serving.ledger import Ledger, Work
 from container.serving.model_store import ModelStore, estimate_memory
-from container.serving.models import Model, describe
+from container.serving.models import Model, describe, open_model
 from tests.conftest import wait_until
 from tests.unit.test_serving import SETTINGS, FakeEngine, error_of, picture
 
@@ -41,17 +45,23 @@ class Disk:
 
     def __init__(self) -> None:
         self.opened: list[str] = []
+        self.classes: dict[int, ClassEntry] = {}
+        self.size = 10
+
+    def measure(self, model_dir: Path) -> tuple[int, int]:
+        return self.size, 0
 
     def open(self, model_dir: Path) -> Model:
         if not model_dir.name.isdecimal():
             raise ClientError(f"{model_dir} holds no model")
         self.opened.append(model_dir.name)
-        return describe(Numbered(int(model_dir.name)), {})
+        return describe(Numbered(int(model_dir.name)), self.classes)
 
-    def client(self, budget: int = 30) -> FlaskClient:
+    def client(self, budget: int = 30, **changes: Any) -> FlaskClient:
         self.ledger, executor = Ledger(), ThreadPoolExecutor(4)
-        store = ModelStore(self.open, lambda model_dir: (10, 0), self.ledger, executor, budget)
-        return create_app(store, SETTINGS, executor=executor, ledger=self.ledger).test_client()
+        store = ModelStore(self.open, self.measure, self.ledger, executor, budget)
+        settings = dataclasses.replace(SETTINGS, **changes)
+        return create_app(store, settings, executor=executor, ledger=self.ledger).test_client()
 
 
 def load(client: FlaskClient, name: str, url: str | None = None) -> TestResponse:
@@ -79,10 +89,31 @@ def test_a_models_life() -> None:
     assert client.get("/models/7").status_code == client.delete("/models/7").status_code == 404
 
 
-@pytest.mark.parametrize("content", ["{", '{"model_name": "a"}', '{"model_name": 1, "url": "x"}', "[]"])
-def test_a_wrong_load_is_400(content: str) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "",
+        '{"model_name": "a"}',
+        '{"model_name": 1, "url": "x"}',
+        '{"model_name": "a", "url": "x", "url": "y"}',
+        "[]",
+        "[" * 100_000,
+        '{"model_name": ' * 2_000,
+        "9" * 5_000,
+        '{"model_name": "a", "url": "\xff"}'.encode("latin-1"),
+    ],
+)
+def test_a_wrong_load_is_400(content: str | bytes) -> None:
     answer = Disk().client().post("/models", data=content, content_type="application/json")
     assert answer.status_code == 400
+    assert "model_name" in error_of(answer)
+
+
+def test_a_load_request_of_megabytes_is_413() -> None:
+    client = Disk().client(max_body=2**20)
+    answer = client.post("/models", data=b"[" * 300_000, content_type="application/json")
+    assert (answer.status_code, "the body is larger than 262144 bytes; send JSON" in error_of(answer)) == (413, True)
     assert "model_name" in error_of(answer)
 
 
@@ -222,7 +253,7 @@ def test_a_url_that_is_no_directory_is_400(url: str) -> None:
     assert ledger.taken.total() == 0
 
 
-def test_a_model_that_no_longer_loads_is_an_error_of_its_own_requests_only() -> None:
+def test_a_model_that_no_longer_loads_is_an_error_of_its_own_requests_only(caplog: pytest.LogCaptureFixture) -> None:
     class Vanishing(Disk):
         def open(self, model_dir: Path) -> Model:
             if model_dir.name in self.opened:
@@ -232,9 +263,108 @@ def test_a_model_that_no_longer_loads_is_an_error_of_its_own_requests_only() -> 
     client = Vanishing().client(budget=10)
     for name in ("1", "2"):
         load(client, name)  # puts the first to sleep
-    assert invoke(client, "1") == (400,)
+    caplog.clear()
+    answer = client.post("/models/1/invoke", data=picture(), content_type="image/png")
+    assert (answer.status_code, "/models" in error_of(answer)) == (400, False)
+    assert "the model 1 cannot be loaded any more: its files have changed" in error_of(answer)
+    assert [record.getMessage() for record in caplog.records if record.name == "gunicorn.error"] == [
+        "the model 1 cannot be loaded: /models/1 holds no model"
+    ]
     assert load(client, "3").status_code == 200
     assert invoke(client, "3") == 3
+
+
+def names_of(client: FlaskClient, name: str) -> list[str | None] | int:
+    """The class names in a model's answer, or the status when it does not answer."""
+    headers = {"Accept": "application/json"}
+    answer = client.post(f"/models/{name}/invoke", data=picture(), content_type="image/png", headers=headers)
+    return [entry.get("name") for entry in answer.json["classes"]] if answer.status_code == 200 else answer.status_code
+
+
+def test_a_model_whose_class_names_changed_while_it_slept_answers_with_the_new_ones() -> None:
+    disk = Disk()
+    client = disk.client(budget=10)
+    disk.classes = {1: ClassEntry("old")}
+    load(client, "1")
+    assert names_of(client, "1") == ["old"]
+    load(client, "2")  # puts the first to sleep
+    disk.classes = {1: ClassEntry("new")}
+    assert names_of(client, "1") == 503  # its form was chosen before the model was loaded
+    assert names_of(client, "1") == ["new"]
+    load(client, "3")
+    assert names_of(client, "1") == ["new"]  # wakes unchanged
+
+
+def test_a_model_that_became_larger_while_it_slept_takes_what_it_takes() -> None:
+    disk = Disk()
+    client = disk.client(budget=30)
+    for name in "1234":
+        assert load(client, name).status_code == 200
+    disk.size = 25
+    assert invoke(client, "1") == 1  # the three others had to go, as long as its size was not known
+    assert disk.ledger.taken["models"] == 10
+    assert (invoke(client, "4"), disk.opened) == (4, ["1", "2", "3", "4", "1", "4"])
+
+
+def test_a_model_whose_files_are_gone_is_an_error_without_paths(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "model_best.params").write_bytes(b"weights")
+    (tmp_path / "1" / "model.onnx").write_bytes(b"graph")
+    ledger, executor = Ledger(), ThreadPoolExecutor(1)
+    store = ModelStore(Disk().open, estimate_memory, ledger, executor, estimate_memory(tmp_path / "1")[0])
+    client = create_app(store, SETTINGS, executor=executor, ledger=ledger).test_client()
+    (tmp_path / "2").symlink_to(tmp_path / "1")
+    for name in "12":
+        assert load(client, name, str(tmp_path / name)).status_code == 200
+    ledger.take("models", estimate_memory(tmp_path / "1")[0] - 10)  # whoever wakes has to put the other one to sleep
+    with ledger.changed:
+        store._sleep(store._entries["1"])
+    (tmp_path / "1" / "model_best.params").unlink()
+    answer = client.post("/models/1/invoke", data=picture(), content_type="image/png")
+    assert (answer.status_code, str(tmp_path) in error_of(answer)) == (400, False)
+
+
+def test_a_graph_larger_than_the_weights_counts(tmp_path: Path) -> None:
+    (tmp_path / "model_best.params").write_bytes(bytes(1000))
+    (tmp_path / "model.onnx").write_bytes(bytes(1000))
+    usual = estimate_memory(tmp_path)[0]
+    (tmp_path / "model.onnx").write_bytes(bytes(10**8 + 1000))
+    assert estimate_memory(tmp_path)[0] - usual > 10**8
+
+
+def test_a_weight_file_of_gigabytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hyperparams.json").write_text('{"num_classes": 3, "algorithm": "fcn", "backbone": "resnet-50"}')
+    for name in ("model_best.params", "model.onnx", "model.int8.onnx"):
+        (tmp_path / "model_best.params").touch()
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(3 * 2**30)
+        with pytest.raises(ClientError, match=rf"^{name} of {tmp_path} has 3221225472 bytes"):
+            open_model(tmp_path, SETTINGS)
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("name", ["hyperparams.json", "classes.json", "check.json", "model_best.params", "model.onnx"])
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hyperparams.json").write_text('{"num_classes": 3, "algorithm": "fcn", "backbone": "resnet-50"}')
+    for other in ("model_best.params", "model.onnx"):
+        (tmp_path / other).write_bytes(b"x")
+    (tmp_path / "classes.json").write_text("[]")
+    if name == "check.json" or name == "model_best.params":
+        write_check(tmp_path, lambda picture: np.full((3, 64, 64), 1 / 3, np.float32))
+    whole = Path.open
+
+    def refuse(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read every file
+    if name == "classes.json":
+        with pytest.raises(ClientError, match=f"{name} cannot be read: Permission denied"):
+            read_classes(tmp_path)
+        return
+    with pytest.raises(ClientError, match=f"{name}.* cannot be read: Permission denied"):
+        open_model(tmp_path, SETTINGS)
 
 
 def test_of_idle_models_only_the_last_used_keeps_memory() -> None:
