@@ -121,7 +121,7 @@ def answer(request: Request, source: Source, office: Office, account: Account, c
         with naming(number):
             held = sum(image.size for image in images)  # the answers to those before, when this one is answered
             with _refusing_unusable_images():
-                header = office.native.run(functools.partial(_read_header, request.mimetype, body, settings), clock)
+                header = office.native.executor.submit(_read_header, request.mimetype, body, settings).result()
             images.append(_check_image(header, body, card, wish, settings, room - held, record))
     del body, bodies
     if several:

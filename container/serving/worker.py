@@ -15,7 +15,6 @@ import gevent  # type: ignore[import-untyped]
 from gevent import monkey
 from gevent.lock import Semaphore  # type: ignore[import-untyped]
 from gevent.socket import socket as gevent_socket  # type: ignore[import-untyped]
-from gunicorn import util  # type: ignore[import-untyped]
 from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
@@ -82,7 +81,12 @@ class Worker(GeventWorker):
         self._idle.discard(sock)
         if not sock.has_begun:  # it came together with the one before
             _take_turn()
-        super().handle_request(listener_name, req, sock, addr)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError as error:  # gunicorn would log a traceback
+            self.log.debug("a client read too slowly: %s", error)
+            raise StopIteration from None
+        sock.setblocking(True)  # the application has set timeouts for this request
         sock.has_begun = False
         self._idle.add(sock)
 
@@ -141,6 +145,14 @@ class _Connection:
         self._is_shut = self._is_shut or how != socket.SHUT_WR
         self._client.shutdown(how)
 
+    def close(self) -> None:
+        """Read for a moment what the client still sends, then close: else its kernel would discard the response."""
+        with contextlib.suppress(OSError), gevent.Timeout(_LINGER_SECONDS, False):
+            self._client.shutdown(socket.SHUT_WR)
+            while self._client.recv(2**16):
+                _take_turn()
+        self._client.close()
+
 
 def _take_turn() -> None:
     """Let everybody else run. Of the greenlets that call this, one runs at a time between two looks at new events."""
@@ -153,7 +165,3 @@ def _refuse(client: Any, status: int, reason: str, message: str) -> None:
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
     with contextlib.suppress(OSError), gevent.Timeout(_LINGER_SECONDS, False):
         client.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode())
-        client.shutdown(socket.SHUT_WR)
-        while client.recv(2**16):  # what is not read when the connection is closed breaks the answer
-            pass
-    util.close(client)
