@@ -32,6 +32,7 @@ _turn = Semaphore()
 
 _LINES_SIZE = 8192  # what gunicorn asks for to find lines, of headers or between chunks; of bodies it asks for more
 _LINES_AT_ONCE = 2048  # how much of that is parsed before others run: it may hold 340 chunks of one byte
+_BODY_AT_ONCE = 2**16  # gunicorn discards a body from such a buffer by copying all of it for every 1024 bytes
 
 _LINGER_SECONDS = 1
 _ACCEPT_SECONDS = 1  # after SIGTERM, for connections that the kernel has accepted already
@@ -136,7 +137,7 @@ class _Connection:
             _take_turn()
         if self._is_shut:
             return b""
-        data: bytes = self._client.recv(size if size > _LINES_SIZE else min(size, _LINES_AT_ONCE))
+        data: bytes = self._client.recv(min(size, _BODY_AT_ONCE if size > _LINES_SIZE else _LINES_AT_ONCE))
         self.has_begun = self.has_begun or bool(data)
         return data
 

@@ -177,6 +177,10 @@ GREEDY = {
     "blanks in Accept": (_post(b"Accept: image/png;tta" + b" " * 8000 + b"x\r\n", noise(8, 8)), b""),
     "chunks of one byte": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n" * 10_000),
     "requests that are sent together": (b"", b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n" * 1000),
+    "a large body of a refused type": (
+        HEAD.replace(b"image/png", b"text/csv") + b"Content-Length: 99999999999\r\n\r\n",
+        bytes(1_000_000),
+    ),
     "fill bytes before a JPEG's header": (_post(b"", b"\xff\xd8\xff" + b"\xff" * 60_000_000), b""),
 }
 
