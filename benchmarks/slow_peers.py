@@ -31,6 +31,11 @@ _HALF_SENT = Peers(1000, HEAD + b"Content-Length: 99999\r\n\r\nhalf")
 _HALF_LINES = Peers(1000, HEAD[:12])
 _DRIPPING = Peers(100, HEAD + b"X-Slow: ", b"z")
 _REFUSED = Peers(42, HEAD.replace(b"jpeg", b"tiff") + b"Content-Length: 9999\r\n\r\n", b"z")
+# these are not slow: what they send takes a server long to read
+_FRAGMENTED = Peers(3, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n" * 20_000)
+_PIPELINED = Peers(3, b"", b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n" * 300)
+_LONG_ACCEPT = Peers(3, b"", HEAD + b"Accept: image/png;tta" + b" " * 8000 + b"x\r\nContent-Length: 4\r\n\r\nbody")
+_FILLED = Peers(2, b"", HEAD + b"Content-Length: 10000003\r\n\r\n\xff\xd8\xff" + b"\xff" * 10**7)
 
 KINDS: dict[str, tuple[Peers, ...]] = {
     "1000 idle": (_IDLE,),
@@ -38,7 +43,11 @@ KINDS: dict[str, tuple[Peers, ...]] = {
     "1000 half-sent request lines": (_HALF_LINES,),
     "100 dripping headers": (_DRIPPING,),
     "42 dripping bodies of a refused type": (_REFUSED,),
-    "all of these at once": (_IDLE, _HALF_SENT, _DRIPPING, _REFUSED),
+    "3 bodies in chunks of one byte": (_FRAGMENTED,),
+    "3 connections of pipelined /ping": (_PIPELINED,),
+    "3 connections of long Accept headers": (_LONG_ACCEPT,),
+    "2 JPEGs of 10 MB of fill bytes": (_FILLED,),
+    "all slow ones at once": (_IDLE, _HALF_SENT, _DRIPPING, _REFUSED),
 }
 
 

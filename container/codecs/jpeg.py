@@ -31,7 +31,8 @@ _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 _NEEDED_APP = {0xE0: 14, 0xEE: 12}  # JFIF and Adobe say which colours the samples are; by their least length
 _ANY_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # within a scan, where FF00 is data and FFD0 to FFD7 restart
-_WINDOW = 2**20  # bytes
+_LARGE = 2**20  # bytes
+_WINDOW = 2**16  # bytes that are searched at once, in about a millisecond: no other thread runs meanwhile
 _FEW = 9
 _FILL = b"\xff" * 1024
 _MAX_MARKERS = 2**14
@@ -96,19 +97,29 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
 
 def _end_of_data(data: bytes) -> int:
     """Return where the last scan's data end in a file without an end mark: padding, and half a mark, are no data."""
-    end = len(data.rstrip(b"\xff"))
+    end = _length_without(data, b"\xff")
     if data[end - _FEW : end].strip(b"\0"):  # what ends with few zeros ends with data
         return end
-    end = len(data.rstrip(b"\0\xff"))
+    end = _length_without(data, b"\0\xff")
     while data[end : end + 2] == b"\xff\0":  # which are data too
         end += 2
     return end
 
 
+def _length_without(data: bytes, padding: bytes) -> int:
+    """Return the length of the data without the padding at their end."""
+    for end in range(len(data), 0, -_WINDOW):
+        start = max(0, end - _WINDOW)
+        if length := len(data[start:end].rstrip(padding)):
+            return start + length
+    return 0
+
+
 def _scans(data: bytes, start: int, end: int) -> memoryview:
     """Return the scans' bytes, without long runs of fill bytes, over which a decoder would need minutes."""
-    if end - start > _WINDOW and data.find(_FILL, start, end) >= 0:
-        return memoryview(re.sub(rb"\xff{2,}", b"\xff", data[start:end]))
+    if end - start > _LARGE and data.find(_FILL, start, end) >= 0:
+        windows = (data[place : min(place + _WINDOW, end)] for place in range(start, end, _WINDOW))
+        return memoryview(b"".join(re.sub(rb"\xff{2,}", b"\xff", window) for window in windows))
     return memoryview(data)[start:end]
 
 

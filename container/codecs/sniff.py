@@ -70,7 +70,7 @@ _TEXTS = (  # what the beginning matches, name, remedy
     (rb"version https://git-lfs", "a Git LFS pointer", "fetch the file itself (git lfs pull)"),
     (rb"(https?|s3|gs|file)://", "an address", _RAW + ", not where they are"),
     (rb"\{\s*[\"}]|\[\s*[\[{\"\]0-9-]", "JSON", _RAW),
-    (rb"[A-Za-z0-9+/_-]{40}[A-Za-z0-9+/_\r\n-]*=*\s*$", "base64 text", "decode it: " + _RAW),
+    (rb"[A-Za-z0-9+/_-]{40}[A-Za-z0-9+/_\r\n-]*([=\t ][=\s]*)?$", "base64 text", "decode it: " + _RAW),
     (rb"[\w.%+-]+=[\w.%+/-]*(&|$)", "form data", _RAW + " as the body"),
     (rb"P[1-7]\s+[\d#]", "a Netpbm image", _CONVERT),
 )

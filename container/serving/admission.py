@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from container.serving.clock import POLL_SECONDS, Clock
 from container.serving.refusals import Overloaded
@@ -97,16 +97,3 @@ class _Ticket:
         self.seconds = seconds
         self.start = 0.0
         self.called = threading.Event()
-
-
-class Held:
-    """How many invocations there are, from their headers until their answers have been sent."""
-
-    def __init__(self, note: Callable[[int], object]) -> None:
-        self._note = note
-        self._count = 0
-
-    def change(self, by: int) -> None:
-        """Tell of so many more."""
-        self._count += by
-        self._note(self._count)

@@ -130,7 +130,9 @@ def answer(request: Request, source: Source, office: Office, account: Account, c
     for number, body in enumerate(bodies):
         with naming(number):
             held = sum(image.kept for image in images)  # the answers to those before, when this one is answered
-            images.append(_check_image(request, body, card, wish, settings, room - held, record))
+            with _refusing_unusable_images():
+                header = office.native.executor.submit(_read_header, request.mimetype, body, settings).result()
+            images.append(_check_image(header, body, card, wish, settings, room - held, record))
     del body, bodies
     if several:
         record.facts.update(images=len(images))
@@ -196,7 +198,7 @@ def _work(images: list[_Image], wish: _Wish) -> Work:
 
 
 def _check_image(
-    request: Request,
+    header: Header,
     body: bytes,
     card: Card,
     wish: _Wish,
@@ -205,8 +207,7 @@ def _check_image(
     record: Record,
 ) -> _Image:
     """Refuse an image that cannot be answered, by its header; `room` is the memory that there is for it."""
-    with _refusing_unusable_images():
-        height, width = _read_header(request, body, settings).shape(settings.exif_orientation)
+    height, width = header.shape(settings.exif_orientation)
     record.facts.update(height=height, width=width)
     try:
         size = wish.encoder.size(card.num_classes, height, width)
@@ -253,13 +254,14 @@ def _check_content_type(request: Request) -> None:
         raise RequestError(415, f"Content-Type {request.mimetype} is not supported; {remedy}")
 
 
-def _read_header(request: Request, body: bytes, settings: ServeSettings) -> Header:
+def _read_header(mimetype: str, body: bytes, settings: ServeSettings) -> Header:
+    """Read an image's header, on a compute thread: it may lie behind 100 MB."""
     try:
         return read_header(body, settings.max_pixels)
     except NotAnImage as error:
-        if request.mimetype not in ANY_TYPES:
+        if mimetype not in ANY_TYPES:
             raise
-        given = f"Content-Type {request.mimetype} is" if request.mimetype else "no Content-Type is"
+        given = f"Content-Type {mimetype} is" if mimetype else "no Content-Type is"
         raise RequestError(415, f"{given} supported for a JPEG or PNG only: {error}") from error
 
 

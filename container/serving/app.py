@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import json
 import logging
@@ -9,23 +10,24 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from container.codecs.answers import pieces
 from container.errors import ClientError, RequestError
 from container.json_files import parse_object
 from container.serving.about import describe_execution, describe_model, describe_models
-from container.serving.admission import Gate, Held
+from container.serving.admission import Gate
 from container.serving.answering import Answer, Office, answer
-from container.serving.bodies import discard_body, read_body
+from container.serving.bodies import STALL_SECONDS, discard_body, read_body
 from container.serving.boot import open_ledger, settle
 from container.serving.clock import Clock
+from container.serving.greenlets import NativeThreads
 from container.serving.health import Health, end_server, end_worker
 from container.serving.ledger import Ledger
 from container.serving.metrics import Metrics
@@ -36,6 +38,8 @@ from container.serving.page import Page, describe_to_page
 from container.serving.refusals import ClientLeft, Overloaded
 from container.serving.request_log import Record, clean, write_line
 from container.serving.settings import ServeSettings
+
+_THREADS = 64  # at most: one for each request that is worked on, and one that loads a model
 
 _LOAD_SECONDS = 240  # for loading a model; the platform has no shorter limit of its own
 
@@ -48,26 +52,27 @@ _DISCARD_SECONDS = 5  # for reading what is left of the body of a refused reques
 _ECHOED = ("X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Custom-Attributes")
 
 
-def load(executor: Executor, worker: int, note_held: Callable[[int], object], take_turn: Callable[[], object]) -> Flask:
-    """Create the application, in a gunicorn worker, and load the model beside it; an unusable model ends the server.
+def load() -> Flask:
+    """Create the application in a gunicorn worker and load the model on a thread; an unusable model ends the server.
 
-    What computes runs on the executor's threads. `note_held` is told how many invocations there are; `take_turn` waits
-    until it is the caller's turn to answer an error, of which a thousand may come at once.
+    One of several workers returns when its model is ready: gunicorn has it accept connections only then.
     """
     settings = ServeSettings.read()
+    sys.setswitchinterval(0.001)
+    executor = NativeThreads(_THREADS)
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("container.requests").addHandler(handler)
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())
     ledger = open_ledger(settings)
     open_ = functools.partial(open_model, settings=settings)
-    shared: dict[str, Any] = {"executor": executor, "ledger": ledger, "worker": worker}
-    shared |= {"note_held": note_held, "take_turn": take_turn}
     if settings.multi_model:
         store = ModelStore(open_, estimate_memory, ledger, executor, settings.model_memory)
-        return create_app(store, settings, health=Health(end_server), **shared)
+        return create_app(store, settings, health=Health(end_server), executor=executor, ledger=ledger)
     model = executor.submit(open_, settings.model_dir)
-    app = create_app(model, settings, health=Health(end_worker), **shared)
+    app = create_app(model, settings, health=Health(end_worker), executor=executor, ledger=ledger)
     model.add_done_callback(lambda done: settle(done, ledger, settings))
+    if settings.workers > 1:
+        concurrent.futures.wait([model])
     return app
 
 
@@ -79,9 +84,6 @@ def create_app(
     *,
     executor: Executor | None = None,
     ledger: Ledger | None = None,
-    worker: int = 0,
-    note_held: Callable[[int], object] = lambda count: None,
-    take_turn: Callable[[], object] = lambda: None,
 ) -> Flask:
     """Create the application that answers with one model, or with the store of a multi-model endpoint.
 
@@ -94,10 +96,10 @@ def create_app(
     office = Office(settings, gate, ledger, native, health)
     metrics = Metrics(gate, ledger)
     app = Flask(__name__)
-    app.extensions.update(gate=gate, metrics=metrics, held=Held(note_held), take_turn=take_turn)
+    app.extensions.update(gate=gate, metrics=metrics)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body + 1  # Werkzeug cuts a chunked body at its limit, in silence
     app.register_error_handler(Exception, _answer_error)
-    _follow_requests(app, settings, metrics, worker)
+    _follow_requests(app, settings, metrics)
 
     @app.get("/ping")
     def ping() -> Response:
@@ -124,13 +126,15 @@ def create_app(
     return app
 
 
-def _follow_requests(app: Flask, settings: ServeSettings, metrics: Metrics, worker: int) -> None:
+def _follow_requests(app: Flask, settings: ServeSettings, metrics: Metrics) -> None:
     """Give every request its record and its clock, and tell of it in log and metrics once its answer has been sent."""
 
     @app.before_request
     def begin() -> None:
-        g.record = Record(request.method, request.path, worker)
+        g.record = Record(request.method, request.path)
         g.clock = Clock(settings.timeout, _connection(), settings.queue_seconds)
+        if (connection := _connection()) is not None:
+            connection.settimeout(STALL_SECONDS)
         for name in _ECHOED:
             if name in request.headers:
                 g.record.facts[name.removeprefix("X-Amzn-SageMaker-").lower()] = clean(request.headers[name])
@@ -222,21 +226,15 @@ def _add_model_routes(app: Flask, store: ModelStore, office: Office) -> None:
 
 def _invoke(source: Source, office: Office) -> Response:
     """Answer one image; what it holds is given back when the answer has been sent, or nobody can be sent one."""
-    account, held = office.ledger.account(), current_app.extensions["held"]
-    held.change(1)
-
-    def end() -> None:
-        held.change(-1)
-        account.close()
-
-    g.end = end
+    account = office.ledger.account()
+    g.end = account.close
     found = answer(request, source, office, account, g.clock, g.record)
     headers = {"Content-Length": str(found.length), "Vary": "Accept, Accept-Encoding"}
     if found.is_gzip:
         headers["Content-Encoding"] = "gzip"
     sending = _sending(found, _connection(), g.clock, g.record)
     response = Response(sending, headers=headers, mimetype=found.media_type)
-    response.call_on_close(end)
+    response.call_on_close(account.close)
     del g.end
     return response
 
@@ -291,7 +289,6 @@ def _describe(name: str, model_dir: Path) -> dict[str, str]:
 
 def _answer_error(error: Exception) -> Response:
     """Answer any error with one line of JSON; what was not expected goes to the log with its traceback."""
-    current_app.extensions["take_turn"]()
     has_stalled = getattr(error, "status", None) == 408
     if end := g.pop("end", None):
         end()

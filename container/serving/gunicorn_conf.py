@@ -1,24 +1,38 @@
-"""gunicorn's configuration: threads that share one model, which a worker loads after the fork."""
+"""gunicorn's configuration: one process that serves on greenlets, whose model is loaded after the fork."""
 
 from __future__ import annotations
 
 import os
 import resource
 import shutil
-import signal
+import socket
 import tempfile
-from types import FrameType
 from typing import Any
 
-from container.serving import metrics
-from container.serving.bodies import STALL_SECONDS
-from container.serving.settings import ServeSettings
+from gunicorn.errors import HaltServer  # type: ignore[import-untyped]
 
-_DRAIN_SECONDS = 20  # of the 25 below: what still waits then is told to try elsewhere
+from container.serving.bodies import STALL_SECONDS
+from container.serving.settings import ServeSettings, gpu_count
+
+_METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name
+_MODELS_LOST = 4  # exit status
 
 _settings = ServeSettings.read()
 
-bind = f"0.0.0.0:{_settings.port}"
+
+def listen_addresses(port: int) -> list[str]:
+    """Return gunicorn's addresses for IPv4 and IPv6, or for IPv4 alone where the host has no IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as trial:
+            trial.bind(("::", 0))
+            if trial.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):  # the sysctl net.ipv6.bindv6only
+                return [f"0.0.0.0:{port}", f"[::]:{port}"]
+            return [f"[::]:{port}"]
+    except OSError:
+        return [f"0.0.0.0:{port}"]
+
+
+bind = listen_addresses(_settings.port)
 loglevel = _settings.log_level
 worker_class = "container.serving.worker.Worker"
 workers = _settings.workers
@@ -36,34 +50,35 @@ if os.access("/dev/shm", os.W_OK):
 def on_starting(server: Any) -> None:
     """Make the directory in which the workers share their totals."""
     if _settings.metrics and _settings.workers > 1:
-        os.environ[metrics.DIRECTORY_VARIABLE] = tempfile.mkdtemp(prefix="metrics-")
+        os.environ[_METRICS_DIRECTORY] = tempfile.mkdtemp(prefix="metrics-")
 
 
 def on_exit(server: Any) -> None:
     """Remove it."""
-    if directory := os.environ.get(metrics.DIRECTORY_VARIABLE):
+    if directory := os.environ.get(_METRICS_DIRECTORY):
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give each worker a number, its GPU's; a successor takes the one that its predecessor leaves."""
+    """Give each worker a number of its own, for its GPU; a new worker takes one that is free."""
     taken = {other.number for other in server.WORKERS.values()}
-    worker.take_number(next(number for number in range(len(taken) + 1) if number not in taken))
+    worker.number = next(number for number in range(len(taken) + 1) if number not in taken)
 
 
 def post_fork(server: Any, worker: Any) -> None:
     """Show the worker its GPU only; must come before MXNet is imported."""
     if _settings.engine == "mxnet" and _settings.workers > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(worker.number)
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(worker.number % max(1, gpu_count()))
 
 
-def post_worker_init(worker: Any) -> None:
-    """On SIGTERM, refuse those who would still wait when gunicorn's patience ends: no connection just breaks."""
-    gate, finish = worker.wsgi.extensions["gate"], signal.getsignal(signal.SIGTERM)
+def child_exit(server: Any, worker: Any) -> None:
+    """Take a worker that has died out of the totals; end a multi-model server, whose models were in that process.
 
-    def drain(number: int, frame: FrameType | None) -> None:
-        gate.close_in(_DRAIN_SECONDS)
-        finish(number, frame)  # type: ignore[operator, misc]
+    Its successor would have no models and a good /ping: SageMaker loads models again only into a new container.
+    """
+    if os.environ.get(_METRICS_DIRECTORY):
+        from prometheus_client import multiprocess
 
-    signal.signal(signal.SIGTERM, drain)
-    signal.siginterrupt(signal.SIGTERM, False)
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    if _settings.multi_model and server.LISTENERS:  # gunicorn closes them first when it is told to end
+        raise HaltServer("the process with the loaded models died", _MODELS_LOST)

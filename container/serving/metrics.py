@@ -13,7 +13,6 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
     multiprocess,
-    values,
 )
 
 from container.serving.admission import Gate
@@ -21,17 +20,7 @@ from container.serving.ledger import KINDS, Ledger
 from container.serving.models import Card
 from container.serving.request_log import PHASES
 
-DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the library's own
-
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
-
-def share_with_other_workers(number: int) -> None:
-    """Write this process's totals where the other workers read them, in the file that its predecessor left.
-
-    Must be called before the first Metrics, in a process with DIRECTORY_VARIABLE.
-    """
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: number)  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -50,16 +39,15 @@ class Metrics:
         )
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, labels, multiprocess_mode="sum", registry=registry)
+            return Gauge(name, text, labels, multiprocess_mode="livesum", registry=registry)
 
         self._waiting = gauge("requests_waiting", "Requests that wait for a seat.")
         self._working = gauge("requests_in_flight", "Requests that have a seat.")
         self._taken = gauge("memory_taken_bytes", "Memory promised to requests and models, by what for.", "kind")
         self._most = gauge("memory_most_taken_bytes", "Memory promised at once at most.")
         self._total = gauge("memory_total_bytes", "Memory that can be promised.")
-        self._model = Gauge(
-            "model_info", "What answers.", ["model", "engine", "precision"], multiprocess_mode="max", registry=registry
-        )
+        labels = ["model", "engine", "precision"]
+        self._model = Gauge("model_info", "What answers.", labels, multiprocess_mode="livemax", registry=registry)
 
     def add(self, facts: dict[str, Any]) -> None:
         """Count one finished request."""
@@ -86,7 +74,7 @@ class Metrics:
         """Return all workers' totals in Prometheus' text format."""
         self.measure()
         registry = self._registry
-        if os.environ.get(DIRECTORY_VARIABLE):
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

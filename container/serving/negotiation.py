@@ -13,19 +13,24 @@ from container.codecs.probabilities import Compression
 from container.engines.tta import WAYS_LISTED
 from container.errors import RequestError
 
-_NO_VALUE = re.compile(r";\s*tta\s*=?\s*(?=[;,]|$)", re.IGNORECASE)  # which the parser would pass over
+_NO_VALUE = re.compile(r";\s*tta\s*(?:=\s*)?(?=[;,]|$)", re.IGNORECASE)  # which the parser would pass over
 _WEIGHT = re.compile(r"0(\.[0-9]*)?|1(\.0*)?")
 _BARE_POINT = re.compile(r"(;[ \t]*q=[01])\.(?![0-9])", re.IGNORECASE)  # valid, but the parser ignores such a range
 # a word that no slash follows is no media range
 _BARE_LIST = re.compile(r"(;\s*tta=)([\w-]+(?:\s*,\s*[\w-]+(?![\w/*+.-]))+)", re.IGNORECASE)
+
+_ACCEPT_LENGTH = 1024  # a browser's has 100 to 200 characters
 
 
 def read_accept(header: str) -> MIMEAccept:
     """Read an Accept header, in which `tta=flip,scales` needs no quotes, though a comma would end the media range.
 
     RFC 9110 does not define what an invalid weight (`q=abc`) means. To ignore the range would select another format
-    than the client wants, so it is an error. Raises RequestError 406 for that, and for a `tta` without a value.
+    than the client wants, so it is an error. Raises RequestError 406 for that, for a `tta` without a value, and for a
+    header that is too long.
     """
+    if len(header) > _ACCEPT_LENGTH:
+        raise RequestError(406, f"Accept has {len(header)} characters, more than {_ACCEPT_LENGTH}: name fewer types")
     if _NO_VALUE.search(header):
         raise RequestError(406, f"Accept: tta has no value: give {WAYS_LISTED}, or leave it out")
     for item in parse_list_header(header):

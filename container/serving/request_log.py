@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -24,10 +25,10 @@ _TEXT_LENGTH = 1024
 class Record:
     """One request as it passes through the server; `facts` are the fields of its line, durations in milliseconds."""
 
-    def __init__(self, method: str, path: str, worker: int = 0) -> None:
+    def __init__(self, method: str, path: str) -> None:
         self.arrived = time.monotonic()
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-        self.facts: dict[str, Any] = {"time": now, "worker": worker, "method": method, "path": clean(path)}
+        self.facts: dict[str, Any] = {"time": now, "worker": os.getpid(), "method": method, "path": clean(path)}
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -1,29 +1,23 @@
-"""gunicorn's worker of greenlets: a connection costs no thread, its start refuses nobody, its stop loses nobody.
+"""gunicorn's gevent worker, with the promises that the stock class does not keep.
 
-One thread of the process talks to everybody, in greenlets; what computes runs on native threads beside it.
+Stock, it patches what the compute threads need, closes half-sent requests without an answer, answers malformed ones in
+HTML, reads a fast sender's bytes without letting others run, and waits for idle connections when it is to end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import mmap
-import os
-import time
+import socket
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
 from gevent import monkey
 from gevent.lock import Semaphore  # type: ignore[import-untyped]
-from gevent.pool import Pool  # type: ignore[import-untyped]
-from gevent.socket import SHUT_RD, SHUT_WR, socket, wait_read  # type: ignore[import-untyped]
-from gunicorn import http, util  # type: ignore[import-untyped]
+from gevent.socket import socket as gevent_socket  # type: ignore[import-untyped]
 from gunicorn.http import errors  # type: ignore[import-untyped]
-from gunicorn.workers.base_async import AsyncWorker  # type: ignore[import-untyped]
+from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
-from container.serving import app, metrics
-from container.serving.bodies import STALL_SECONDS
-from container.serving.greenlets import NativeThreads
 from container.serving.request_log import clean
 
 _STATUSES = (
@@ -34,217 +28,141 @@ _STATUSES = (
     (errors.ParseException, 400, "Bad Request"),
 )
 
+_turn = Semaphore()
+
+_LINES_SIZE = 8192  # what gunicorn asks for to find lines, of headers or between chunks; of bodies it asks for more
+_LINES_AT_ONCE = 2048  # how much of that is parsed before others run: it may hold 340 chunks of one byte
+_BODY_AT_ONCE = 2**16  # gunicorn discards a body from such a buffer by copying all of it for every 1024 bytes
+
 _LINGER_SECONDS = 1
-_FAREWELL_SECONDS = 4  # after SIGTERM, for whoever has connected to say what they want
-_ACCEPTED_AT_ONCE = 64  # or whoever asks for /ping would stand behind all who have nothing to say
-_MISSED_SECONDS = 3  # after which a worker that does not run is not waited for
-_FRESH_SECONDS = 0.2  # for which a new connection counts as a request: by then its headers have come
-
-_THREADS = 64  # at most; as many as work at once, and one that loads a model
-
-# By worker's number, shared by all processes: whether its model is loaded, how many requests it has, and the second, of
-# 256, in which it was last seen to run.
-_ready = mmap.mmap(-1, mmap.PAGESIZE)
-_held = mmap.mmap(-1, mmap.PAGESIZE)
-_seen = mmap.mmap(-1, mmap.PAGESIZE)
+_ACCEPT_SECONDS = 1  # after SIGTERM, for connections that the kernel has accepted already
+_IDLE_SECONDS = 4  # after SIGTERM, for connections that have sent no request yet
+_DRAIN_SECONDS = 20  # after SIGTERM, for requests in the queue; gunicorn waits for 25
 
 
-class Worker(AsyncWorker):
-    """Accepts where it can serve: as long as another worker has a model, or fewer requests, it does not."""
+class _HeadersTimeout(Exception):
+    """The headers of a request did not arrive in time."""
 
-    def take_number(self, number: int) -> None:
-        """Be the worker of this number, in gunicorn's master; the one that had it before is gone."""
-        self.number = number
-        _ready[number] = _held[number] = 0
-        self._invocations = 0
-        self._silent: set[Any] = set()  # connections that wait for a request
-        self._fresh: dict[Any, float] = {}  # when each connection came that has not asked for anything yet
 
-    def init_process(self) -> None:
-        """Make blocking calls cooperative, in this process only, then run."""
+class Worker(GeventWorker):
+    """Serves connections on greenlets; what computes runs on native threads (see greenlets)."""
+
+    sockets: list[Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._idle: set[_Connection] = set()  # connections that wait for a request
+
+    def patch(self) -> None:
+        """Make sockets and locks cooperative; `subprocess` and `select` stay those that native threads can use."""
         monkey.patch_socket(dns=False)
         monkey.patch_thread(logging=False)
-        gevent.get_hub()
-        if os.environ.get(metrics.DIRECTORY_VARIABLE):
-            metrics.share_with_other_workers(self.number)
-        super().init_process()
+        self.sockets = [gevent_socket(s.FAMILY, socket.SOCK_STREAM, fileno=s.sock.detach()) for s in self.sockets]
 
-    def load_wsgi(self) -> None:
-        """Create the application, which goes on loading its model."""
-        self._turnstile = _Turnstile()
-        self.wsgi = app.load(NativeThreads(_THREADS), self.number, self._note_held, self._turnstile.take_turn)
-        if model := self.wsgi.extensions.get("model"):
-            model.add_done_callback(self._note_ready)
-        else:  # a multi-model endpoint loads what it is asked to
-            _ready[self.number] = 1
-
-    def run(self) -> None:
-        """Serve until SIGTERM, then answer whoever has connected by then."""
-        crowd = Pool(self.worker_connections)
-        listeners = [socket(s.FAMILY, fileno=os.dup(s.sock.fileno())) for s in self.sockets]
-        for listener in listeners:
-            listener.settimeout(0)
-        doors = [gevent.spawn(self._open_door, listener, crowd) for listener in listeners]
-        while self.alive:
-            self._tick()
-        _ready[self.number] = 0  # where only this worker ends, whoever comes is another's
-        gevent.killall(doors)
-        for listener in listeners:
-            while self._may_accept() and self._accept(listener, crowd):
-                gevent.sleep(0)
-            listener.close()
-        for listener in self.sockets:
-            listener.close()
-        start = time.monotonic()
-        while len(crowd) and time.monotonic() < start + self.cfg.graceful_timeout:
-            if time.monotonic() > start + _FAREWELL_SECONDS:
-                self._dismiss_silent()
-            self._tick()
+    def notify(self) -> None:
+        """Tell gunicorn that this process runs, and the other workers what it measures."""
+        super().notify()
+        self.wsgi.extensions["metrics"].measure()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Answer the requests of one connection, until it is silent for too long."""
-        request, heard = None, _Heard(client)
+        """Answer the requests of one connection, until it is idle for too long."""
+        connection = _Connection(client)
+        self._idle.add(connection)
         try:
-            parser = http.get_parser(self.cfg, heard, addr)
-            while True:
-                client.settimeout(STALL_SECONDS)
-                request, before = None, heard.count
-                self._silent.add(client)
-                with gevent.Timeout(STALL_SECONDS - 1, False):
-                    request = next(parser)
-                self._silent.discard(client)
-                if request is None:
-                    if heard.count > before:
-                        _refuse(client, 408, "Request Timeout", f"no headers within {STALL_SECONDS - 1} s")
-                    break
-                if not _ready[self.number]:
-                    request.force_close()  # the next request may find another worker that is ready
-                if request.path != "/ping":
-                    self._turnstile.take_turn()
-                self._fresh.pop(client, None)
-                self._publish()
-                self.handle_request(listener.getsockname(), request, client, addr)
-        except (errors.NoMoreData, StopIteration):
-            pass
-        except OSError as error:
-            self.log.debug("a connection broke: %s", error)
-        except Exception as error:
-            self.handle_error(request, client, addr, error)
+            super().handle(listener, connection, addr)
         finally:
-            self._fresh.pop(client, None)
-            self._silent.discard(client)
-            util.close(client)
+            self._idle.discard(connection)
 
-    def _dismiss_silent(self) -> None:
-        """Let go who has asked for nothing yet."""
-        for client in self._silent:
-            with contextlib.suppress(OSError):
-                client.shutdown(SHUT_RD)
+    def timeout_ctx(self) -> Any:
+        """Limit the time for the headers of a request."""
+        return gevent.Timeout(self.cfg.keepalive, _HeadersTimeout(f"no headers within {self.cfg.keepalive} s"))
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """Answer one request."""
+        self._idle.discard(sock)
+        if not sock.has_begun:  # it came together with the one before
+            _take_turn()
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError as error:  # gunicorn would log a traceback
+            self.log.debug("a client read too slowly: %s", error)
+            raise StopIteration from None
+        sock.setblocking(True)  # the application has set timeouts for this request
+        sock.has_begun = False
+        self._idle.add(sock)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer what is no request, or a defect, with one line of JSON."""
+        """Answer with one line of JSON what is no request, or what this program has failed on."""
+        if isinstance(exc, _HeadersTimeout):
+            if client.has_begun:
+                _refuse(client, 408, "Request Timeout", str(exc))
+            return
         for kind, status, reason in _STATUSES:
             if isinstance(exc, kind):
-                self.log.warning("%s sent no request: %s", addr[0], clean(str(exc)))
+                self.log.warning("%s sent a malformed request: %s", addr[0], clean(str(exc)))
                 _refuse(client, status, reason, clean(str(exc)))
                 return
         self.log.error("a request failed", exc_info=exc)
         _refuse(client, 500, "Internal Server Error", "internal error; the endpoint's log has the details")
 
-    def handle_quit(self, sig: Any, frame: Any) -> None:
-        """End at once, in a greenlet that may block."""
-        gevent.spawn(super().handle_quit, sig, frame)
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        """On SIGTERM serve what has connected, then end."""
+        if self.booted:
+            self.wsgi.extensions["gate"].close_in(_DRAIN_SECONDS)
+            gevent.spawn_later(_ACCEPT_SECONDS, super().handle_exit, sig, frame)
+            gevent.spawn_later(_IDLE_SECONDS, self._close_idle)
+        else:
+            super().handle_exit(sig, frame)
 
-    def _tick(self) -> None:
-        if self.ppid != os.getppid():
-            self.log.info("the server's first process has ended: so does this one")
-            self.alive = False
-        self.notify()
-        _seen[self.number] = int(time.monotonic()) % 256
-        self._publish()
-        self.wsgi.extensions["metrics"].measure()
-        gevent.sleep(0.2)
-
-    def _open_door(self, listener: socket, crowd: Pool) -> None:
-        while True:
-            wait_read(listener.fileno())
-            if not self._may_accept():
-                gevent.sleep(0.01)
-                continue
-            for _ in range(_ACCEPTED_AT_ONCE):
-                if not self._accept(listener, crowd) or not self._may_accept():
-                    break
-            gevent.sleep(0)
-
-    def _accept(self, listener: socket, crowd: Pool) -> bool:
-        """Let in one who stands before the door; says whether there was anyone."""
-        try:
-            client, addr = listener.accept()
-        except OSError:  # another worker has been quicker, or whoever stood there has left
-            return False
-        client.settimeout(STALL_SECONDS)
-        self._fresh[client] = time.monotonic()
-        self._publish()
-        crowd.spawn(self.handle, listener, client, addr)
-        return True
-
-    def _may_accept(self) -> bool:
-        now = int(time.monotonic())
-        others = [number for number in range(self.cfg.workers) if number != self.number and _ready[number]]
-        others = [number for number in others if (now - _seen[number]) % 256 <= _MISSED_SECONDS]
-        if not _ready[self.number]:
-            return not others
-        self._publish()
-        return all(_held[self.number] <= _held[other] for other in others)
-
-    def _note_held(self, count: int) -> None:
-        self._invocations = count
-        self._publish()
-
-    def _publish(self) -> None:
-        """Tell the other workers how many invocations there are, and how many likely come next."""
-        since = time.monotonic() - _FRESH_SECONDS
-        fresh = sum(came > since for came in self._fresh.values()) if self.cfg.workers > 1 else 0
-        _held[self.number] = min(self._invocations + fresh, 255)
-
-    def _note_ready(self, _: Any) -> None:
-        _ready[self.number] = 1
+    def _close_idle(self) -> None:
+        for connection in self._idle:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
 
 
-class _Turnstile:
-    """Lets greenlets go on one after the other, with a look at who else has something to say in between.
+class _Connection:
+    """A connection whose reader lets other greenlets run; `has_begun` says whether a part of a request has come."""
 
-    Of a thousand connections that stall together, each costs a millisecond: whoever asks for /ping would wait for all.
-    """
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._is_shut = False
+        self.has_begun = False
 
-    def __init__(self) -> None:
-        self._lock = Semaphore()
-
-    def take_turn(self) -> None:
-        """Wait until it is this greenlet's turn."""
-        with self._lock:
-            gevent.sleep(0)
-
-
-class _Heard:
-    """A connection for gunicorn's parser, which counts what has come."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self.count = 0
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
 
     def recv(self, size: int) -> bytes:
-        data: bytes = self._connection.recv(size)
-        self.count += len(data)
+        """Read at most `size` bytes."""
+        if self.has_begun:  # gevent's own recv does not yield when data are there
+            _take_turn()
+        if self._is_shut:
+            return b""
+        data: bytes = self._client.recv(min(size, _BODY_AT_ONCE if size > _LINES_SIZE else _LINES_AT_ONCE))
+        self.has_begun = self.has_begun or bool(data)
         return data
+
+    def shutdown(self, how: int) -> None:
+        """End the reading even if data are there, or the writing: for Linux, SHUT_RD only ends a wait."""
+        self._is_shut = self._is_shut or how != socket.SHUT_WR
+        self._client.shutdown(how)
+
+    def close(self) -> None:
+        """Read for a moment what the client still sends, then close: else its kernel would discard the response."""
+        with contextlib.suppress(OSError), gevent.Timeout(_LINGER_SECONDS, False):
+            self._client.shutdown(socket.SHUT_WR)
+            while self._client.recv(2**16):
+                _take_turn()
+        self._client.close()
+
+
+def _take_turn() -> None:
+    """Let everybody else run. Of the greenlets that call this, one runs at a time between two looks at new events."""
+    with _turn:
+        gevent.sleep(0)
 
 
 def _refuse(client: Any, status: int, reason: str, message: str) -> None:
     content = json.dumps({"error": message}) + "\n"
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), gevent.Timeout(_LINGER_SECONDS, False):
         client.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode())
-        client.shutdown(SHUT_WR)
-        with gevent.Timeout(_LINGER_SECONDS, False):  # what is not read when the connection is closed breaks the answer
-            while client.recv(2**16):
-                pass

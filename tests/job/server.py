@@ -62,7 +62,7 @@ class Server:
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
             with contextlib.suppress(requests.ConnectionError, requests.Timeout):  # until it listens and is heard
-                answers.append(requests.get(f"{self.url}/ping", timeout=2))
+                answers.append(requests.get(f"{self.url}/ping", headers={"Connection": "close"}, timeout=2))
             return bool(answers) and answers[-1].status_code == 200
 
         wait_until(is_ready, PATIENCE, self.log.read_text)

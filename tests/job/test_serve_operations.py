@@ -126,20 +126,78 @@ def test_senders_that_stall_or_trickle_are_cut_off(server: Server) -> None:
     stalling = {
         "body": HEAD + b"Content-Length: 999\r\n\r\nhalf",
         "chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\na",
+        "many small chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n",
         "headers": HEAD[:40],
         "trickling headers": HEAD + b"X-Slow: ",
+        "no request": b"",
+        "no second request": b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n",
     }
     with contextlib.ExitStack() as opened:
         start, connections = time.monotonic(), {}
         for kind, sent in stalling.items():
             connections[kind] = opened.enter_context(socket.create_connection(_address(server), timeout=60))
             connections[kind].sendall(sent)
+        assert b" 200 " in connections["no second request"].recv(2**16)
+        sender = threading.Thread(target=_send_small_chunks, args=(connections["many small chunks"],))
+        sender.start()
         while not select.select([connections["trickling headers"]], [], [], 0.2)[0]:
             assert time.monotonic() - start < 40
             connections["trickling headers"].sendall(b"z")
         for kind, connection in connections.items():
-            assert b" 408 " in connection.recv(16), kind
+            answer = connection.recv(16)
+            assert b" 408 " in answer if "request" not in kind else not answer, kind
         assert time.monotonic() - start < 45
+        with contextlib.suppress(OSError):  # ends the sender
+            connections["many small chunks"].shutdown(socket.SHUT_RDWR)
+        sender.join()
+
+
+def _send_small_chunks(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # until the server closes the connection
+        while True:
+            connection.sendall(b"1\r\na\r\n" * 10_000)
+
+
+def _keep_sending(server: Server, first: bytes, again: bytes, ended: threading.Event) -> None:
+    while not ended.is_set():
+        with contextlib.suppress(OSError), socket.create_connection(_address(server), timeout=5) as connection:
+            connection.sendall(first)
+            while again and not ended.is_set():
+                connection.sendall(again)
+            while connection.recv(2**16) and not ended.is_set():
+                pass
+
+
+def _post(headers: bytes, body: bytes) -> bytes:
+    length = b"Content-Length: %d\r\nConnection: close\r\n" % len(body)
+    return HEAD + headers + length + b"\r\n" + body
+
+
+GREEDY = {
+    "blanks in Accept": (_post(b"Accept: image/png;tta" + b" " * 8000 + b"x\r\n", noise(8, 8)), b""),
+    "chunks of one byte": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n" * 10_000),
+    "requests that are sent together": (b"", b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n" * 1000),
+    "a large body of a refused type": (
+        HEAD.replace(b"image/png", b"text/csv") + b"Content-Length: 99999999999\r\n\r\n",
+        bytes(1_000_000),
+    ),
+    "fill bytes before a JPEG's header": (_post(b"", b"\xff\xd8\xff" + b"\xff" * 60_000_000), b""),
+}
+
+
+@pytest.mark.parametrize("kind", GREEDY)
+def test_ping_is_quick_beside_greedy_clients(server: Server, kind: str) -> None:
+    ended = threading.Event()
+    with ThreadPoolExecutor(3) as pool:
+        clients = [pool.submit(_keep_sending, server, *GREEDY[kind], ended) for _ in range(3)]
+        try:
+            ended.wait(1)  # by then they are connected and send
+            seconds = sorted(_ping(server) for _ in range(60))
+        finally:
+            ended.set()
+    for client in clients:
+        client.result()
+    assert seconds[-2] < 1  # the goal is 0.25 s, see benchmarks/pressure.py; the machine may be busy with others
 
 
 def test_a_reader_that_trickles_loses_its_place(server: Server) -> None:
@@ -226,6 +284,13 @@ def test_ping_is_503_until_the_successor_of_a_dead_worker_is_warm(server: Server
     assert server.invoke(noise(40, 40)).status_code == 200
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
+def test_the_server_listens_on_both_internet_protocols(server: Server) -> None:
+    port = _address(server)[1]
+    for host in ("127.0.0.1", "[::1]"):
+        assert requests.get(f"http://{host}:{port}/ping", timeout=5).status_code == 200
+
+
 def test_sigterm_answers_everyone_who_is_waiting(server: Server) -> None:
     """The last test with this server: it ends it."""
     waiting = [server.start_invocation(noise(160, 160)) for _ in range(8)]
@@ -273,41 +338,6 @@ def test_nobody_is_refused_while_another_worker_is_warm(root: Path, tmp_path: Pa
     assert 'requests_total{status="200"} 3.0' in told.splitlines()  # of workers that are gone, too
 
 
-def _send_half(half: socket.socket, body: bytes) -> None:
-    head = f"POST /invocations HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\nContent-Type: image/png\r\n"
-    half.sendall(f"{head}Connection: close\r\n\r\n".encode() + body[: len(body) // 2])
-
-
-def test_a_busy_worker_leaves_connections_to_an_idle_one_that_runs(root: Path, tmp_path: Path) -> None:
-    def lines() -> list[dict[str, object]]:  # written once the answer has been sent and the request is counted no more
-        written = [line for line in server.log.read_text().splitlines() if '"path": "/invocations"' in line]
-        return [json.loads(line) for line in written]
-
-    def invoke(count: int) -> None:
-        for _ in range(count):
-            before = len(lines())
-            assert server.invoke(body).status_code == 200
-            wait_until(functools.partial(lambda before: len(lines()) > before, before), PATIENCE)
-
-    with Server(root, tmp_path / "log", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
-        wait_until(lambda: server.log.read_text().count("is ready after") == 2, PATIENCE, server.log.read_text)
-        body = noise(8, 8)
-        invoke(3)  # the line comes a moment before the worker counts as ready
-        with socket.create_connection(_address(server), timeout=PATIENCE) as half:
-            _send_half(half, body)
-            invoke(8)
-            half.sendall(body[len(body) // 2 :])
-            while half.recv(2**16):
-                pass
-        wait_until(lambda: len(lines()) == 12, PATIENCE)
-        *others, busy = [line["worker"] for line in lines()[3:]]
-        assert others == [1 - int(str(busy))] * 8
-        os.kill(children(server.process.pid)[0], signal.SIGSTOP)
-        with socket.create_connection(_address(server), timeout=PATIENCE) as half:
-            _send_half(half, body)
-            assert server.invoke(body).status_code == 200
-
-
 def test_an_engine_that_fails_three_times_in_a_row_is_started_anew(root: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAILING)
     with Server(root, tmp_path / "log", PYTHONPATH=str(tmp_path)) as server:
@@ -340,3 +370,20 @@ def test_a_multi_model_endpoint_starts_empty(root: Path, tmp_path: Path) -> None
         headers = {"Content-Type": "image/png"}
         answer = requests.post(f"{server.url}/models/a/invoke", noise(20, 30), headers=headers, timeout=PATIENCE)
         assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
+
+
+def test_a_multi_model_server_ends_when_the_process_of_its_models_is_killed(root: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, tmp_path / "log", SAGEMAKER_MULTI_MODEL="true") as server:
+        model = {"model_name": "a", "url": str(root / "model")}
+        assert requests.post(f"{server.url}/models", json=model, timeout=PATIENCE).status_code == 200
+        os.kill(children(server.process.pid)[0], signal.SIGKILL)
+        assert server.process.wait(timeout=PATIENCE) == 4
+        assert "the process with the loaded models died" in server.log.read_text()
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{server.url}/ping", timeout=2)
+
+
+def test_a_multi_model_server_ends_in_good_order(tmp_path: Path) -> None:
+    with Server(tmp_path, tmp_path / "log", SAGEMAKER_MULTI_MODEL="true") as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from container.errors import ClientError
+from container.serving import gunicorn_conf
 from container.serving import settings as serve_settings
 from container.serving.settings import ServeSettings
 
@@ -71,11 +76,41 @@ def test_the_queue_is_a_third_of_the_timeout() -> None:
     assert ServeSettings.read({"QUEUE_SECONDS": "7"}).queue_seconds == 7
 
 
-def test_a_successor_takes_the_gpu_that_has_become_free() -> None:
-    from container.serving.gunicorn_conf import pre_fork
-    from container.serving.worker import Worker
-
+def test_a_new_worker_takes_the_gpu_that_has_become_free(monkeypatch: pytest.MonkeyPatch) -> None:
     server = SimpleNamespace(WORKERS={7: SimpleNamespace(number=0), 9: SimpleNamespace(number=2)})
-    worker = Worker.__new__(Worker)
-    pre_fork(server, worker)
+    worker = SimpleNamespace()
+    gunicorn_conf.pre_fork(server, worker)
     assert worker.number == 1
+    settings = ServeSettings(Path("unused"), engine="mxnet", workers=3)
+    monkeypatch.setattr(gunicorn_conf, "_settings", settings)
+    for gpus, gpu in ((3, "1"), (1, "0"), (0, "0")):  # more workers than GPUs share them
+        monkeypatch.setattr(gunicorn_conf, "gpu_count", lambda gpus=gpus: gpus)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "unset")
+        gunicorn_conf.post_fork(server, worker)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
+
+
+def test_a_host_without_ipv6_is_served_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(gunicorn_conf.socket, "socket", refuse)
+    assert gunicorn_conf.listen_addresses(8080) == ["0.0.0.0:8080"]
+
+
+@pytest.mark.parametrize(("only", "addresses"), [(0, ["[::]:8080"]), (1, ["0.0.0.0:8080", "[::]:8080"])])
+def test_where_ipv6_sockets_take_no_ipv4_there_are_two(
+    monkeypatch: pytest.MonkeyPatch, only: int, addresses: list[str]
+) -> None:
+    class Socket(contextlib.nullcontext):
+        def __init__(self, family: int) -> None:
+            super().__init__(self)
+
+        def bind(self, address: object) -> None:
+            pass
+
+        def getsockopt(self, level: int, option: int) -> int:
+            return only
+
+    monkeypatch.setattr(gunicorn_conf.socket, "socket", Socket)
+    assert gunicorn_conf.listen_addresses(8080) == addresses

@@ -178,6 +178,13 @@ def test_no_way_is_refused_and_not_passed_over(header: str) -> None:
     assert error_of(answer).startswith("Accept: tta has no value: give flip, scales or flip,scales, or leave it out")
 
 
+def test_an_accept_header_has_1024_characters_at_most() -> None:
+    for count, status in ((92, 200), (93, 406)):
+        answer, called = ask("image/png" + ", image/png" * count)
+        assert (answer.status_code, called) == (status, status == 200)
+    assert error_of(answer) == "Accept has 1032 characters, more than 1024: name fewer types"
+
+
 def test_what_only_fits_without_it_is_told_so() -> None:
     body = picture(80, 60)
     engine = Counting()
