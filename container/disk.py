@@ -37,6 +37,12 @@ def free_bytes(path: Path) -> int | None:
     return None
 
 
+def is_same(one: Path, other: Path) -> bool:
+    """Tell whether two paths, as they are or would be, share one file system."""
+    devices = {next(each.stat().st_dev for each in (path, *path.parents) if each.exists()) for path in (one, other)}
+    return len(devices) == 1
+
+
 def check_space(path: Path, needed: int) -> None:
     """Raise PlatformError when the `needed` bytes do not fit where `path` is to be."""
     free = free_bytes(path)

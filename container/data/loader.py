@@ -78,7 +78,6 @@ class Loader:
         self._opening: list[Sample] = []
         self._strengths = settle_strengths(hyperparameters.augmentation)
         self._class_counts: ClassCounts | None = None  # of an earlier start, or of all hosts
-        self.training_passes = 0  # begun so far
 
     @property
     def classes(self) -> dict[int, ClassEntry]:
@@ -143,7 +142,6 @@ class Loader:
 
     def training_epoch(self, epoch: int, skip: int = 0) -> Generator[Batch, None, None]:
         """Make one shuffled, augmented pass in full batches of square crops, without the first `skip` batches."""
-        self.training_passes += 1
         job = self._hyperparameters
         self._opening = list(self._rollover.kept)
         order = np.random.default_rng((self._seed, epoch)) if job.shuffle_buffer else None

@@ -41,6 +41,11 @@ def base_memory(model: Path) -> int:
     return _FIXED_BYTES + estimate_loaded(model.stat().st_size)
 
 
+def largest_image(planner: Planner, weights: int, memory: int) -> int:
+    """Return the pixels of the largest image for which `memory` bytes do, with a graph of so many bytes in a child."""
+    return _most_pixels(planner, max(0, memory - _FIXED_BYTES - estimate_loaded(weights)))
+
+
 class ChildEngine:
     """The model at `source`, a graph or, for MXNet, a model directory, answering in a child process.
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 
 from container import artifacts
 from container.errors import ClientError, last_line
 from container.mx.gradients import Accumulation
+from container.mx.room import weight_bytes
 from container.mx.trainer import Trainer
 
 _OWN, _GRADIENT = "own", "gradient"  # kinds of arrays
@@ -41,13 +43,26 @@ def save_arrays(trainer: Trainer, weights: Path, optimizer: Path) -> dict[str, A
             for parameter in gathered.parameters
             for device, array in enumerate(parameter.list_grad())
         }
-    artifacts.write_weights(optimizer, lambda name: mx.nd.save(name, arrays))
+    artifacts.write_weights(optimizer, lambda name: mx.nd.save(name, arrays), sum(map(_bytes, arrays.values())))
     scaler = getattr(trainer.optimizer, "_amp_loss_scaler", None)
     return {
         "updates": trainer.updates,
         "accumulated": gathered.numbers() if gathered and gathered.made else None,
         "loss_scaler": None if scaler is None else {name: getattr(scaler, name) for name in _SCALER},
     }
+
+
+def checkpoint_bytes(trainer: Trainer) -> int:
+    """Return about how many bytes a checkpoint takes at most: both files of `save_arrays`, and the best weights."""
+    weights = weight_bytes(trainer.network)
+    total = weights * (3 if trainer.averages else 2)
+    optimizer = trainer.optimizer._optimizer
+    for index, parameter in enumerate(trainer.optimizer._params):
+        if parameter.grad_req != "null":
+            data = parameter.list_data()[0]
+            total += sum(map(_bytes, _parts(optimizer.create_state_multi_precision(index, data))))
+            total += _bytes(data) * len(trainer.devices) * (trainer.accumulation is not None)
+    return total
 
 
 def load_arrays(trainer: Trainer, weights: Path, optimizer: Path, numbers: Mapping[str, Any]) -> None:
@@ -129,6 +144,10 @@ def _names(trainer: Trainer) -> list[str]:
 
 def _by_id(trainer: Trainer) -> dict[int, str]:
     return {id(parameter): name for name, parameter in trainer.network._collect_params_with_prefix().items()}
+
+
+def _bytes(array: mx.nd.NDArray) -> int:
+    return int(array.size) * np.dtype(array.dtype).itemsize
 
 
 def _parts(state: Any) -> tuple[mx.nd.NDArray, ...]:

@@ -12,16 +12,16 @@ import numpy as np
 
 from container.arrays import Array, Uint8Array
 from container.environment import memory_available
-from container.errors import Cancelled
 from container.mx import tiling
+from container.mx.interruptible import interruptible, wait_for
 from container.mx.memory import image_bytes
 from container.mx.network import SegmentationNetwork
 from container.windows import likeliest
 
 _AUTOTUNE = "MXNET_CUDNN_AUTOTUNE_DEFAULT"
-_SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 _WORKSPACE_BYTES = 2**30  # what cuDNN may take for a convolution beside the arrays
 _SHARE = 0.9  # of the free memory, which may be in pieces
+_LONG_IMAGE = 250_000  # pixels above which a CPU takes seconds: 7 s for 500,000 in fcn with resnet-101 on two cores
 _LARGE_IMAGE = 500_000  # pixels above which a device's pool is emptied after the answer
 
 
@@ -46,20 +46,29 @@ def without_autotuning() -> Iterator[None]:
 class MXNetScorer:
     """The network on its devices, as `container.training.scoring` wants a scorer. Use it in `without_autotuning`."""
 
-    def __init__(self, network: SegmentationNetwork, devices: list[mx.Context], until: threading.Event) -> None:
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        devices: list[mx.Context],
+        until: threading.Event,
+        most_pixels: int | None = None,
+    ) -> None:
         self.name = "mxnet"
         self.models = 1
         self.at_once = len(devices)
-        self.ahead = 2 * len(devices)
+        self._on_host = devices[0].device_type == "cpu"  # where images are put together in the same memory
+        self.ahead = 0 if self._on_host else 2 * len(devices)  # decoded images take memory, too
+        self._most_pixels = most_pixels
         self._network = network
         self._devices = devices
         self._until = until
         self._memory = _free_memory(devices)
-        self._on_host = devices[0].device_type == "cpu"  # where images are put together in the same memory
         self._reach = tiling.reach(network)
 
     def admit(self, pixels: int) -> str | None:
         """Say why an image of so many pixels cannot be scored; None when it can."""
+        if self._most_pixels is not None and pixels > self._most_pixels:
+            return f"need more memory than the scores at the job's end will have: about {self._most_pixels} fit"
         num_classes, windows, tile = self._network.num_classes, self._network.windows, self._tile(pixels)
         largest = windows.side**2 if windows else tile
         needed = image_bytes(self._network.algorithm, num_classes, min(pixels, largest) if largest else pixels)
@@ -75,8 +84,13 @@ class MXNetScorer:
         """Return each image's mask, uint8 (H, W), or the error of a device whose memory ran out.
 
         The images, no more than `at_once`, are computed at the same time, but for those that windows or tiles divide.
-        Raises Cancelled once `until` is set, without waiting for the devices.
+        Raises Cancelled once `until` is set, without waiting for the devices; on CPUs one layer goes on then.
         """
+        is_long = self._on_host and max(image.shape[0] * image.shape[1] for image in images) > _LONG_IMAGE
+        with interruptible(self._network, self._until, is_long):
+            return self._answers(images)
+
+    def _answers(self, images: list[Uint8Array]) -> list[tuple[Array, ...] | MemoryError]:
         divided = [self._divides(image) for image in images]
         masks = {
             number: self._logits(image, device).argmax(axis=1).astype("uint8")
@@ -134,19 +148,7 @@ class MXNetScorer:
         return (mask,)
 
     def _wait(self, arrays: list[mx.nd.NDArray]) -> None:
-        """Wait for the devices in a thread: the engine's own wait cannot be given up."""
-        done = threading.Event()
-
-        def wait() -> None:
-            for array in arrays:
-                with contextlib.suppress(mx.MXNetError):  # is raised again where the array is read
-                    array.wait_to_read()
-            done.set()
-
-        threading.Thread(target=wait, name="wait", daemon=True).start()
-        while not done.wait(_SLICE_SECONDS):
-            if self._until.is_set():
-                raise Cancelled
+        wait_for(arrays, self._until)
 
 
 def _read(mask: mx.nd.NDArray) -> tuple[Array, ...] | MemoryError:

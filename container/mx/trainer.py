@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,15 +18,19 @@ from container.arrays import Array, Uint8Array
 from container.data.batches import Batch
 from container.data.hosts import Hosts
 from container.data.reading import IGNORE
+from container.errors import Cancelled
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.averaging import Averages
 from container.mx.gradients import Accumulation, clip_norm
+from container.mx.interruptible import interruptible
 from container.mx.losses import choose_criterion
 from container.mx.network import SegmentationNetwork, TrainingLoss
 from container.mx.optimizer import create_optimizer, steps_as_gluoncv
 from container.mx.room import weight_bytes
 from container.mx.unity import average_over_hosts, check_unity, is_statistic, mean_of, share_statistics
+
+_LONG_SECONDS = 5.0  # of a batch, above which the next can be given up
 
 
 class Trainer:
@@ -230,16 +235,24 @@ class Trainer:
     ) -> tuple[ConfusionMatrix, int]:
         """Score the network on every image of every host's `batches`; also returns how many images there were.
 
-        `watch` is shown every batch with its predictions, uint8 (N, H, W).
+        `watch` is shown every batch with its predictions, uint8 (N, H, W). What is under way when the job is asked to
+        stop may not be counted.
         """
-        confusion, count = ConfusionMatrix(num_classes), 0
+        confusion, count, seconds = ConfusionMatrix(num_classes), 0, 0.0
+        on_host = self.devices[0].device_type == "cpu"
         with self.answering():
             for batch in batches:
                 if not len(batch):
                     continue
                 images, _ = self._share(batch)
-                predictions = [self.network(part).argmax(axis=1) for part in self._load(images)]
+                start, is_long = time.monotonic(), on_host and seconds > _LONG_SECONDS
+                try:
+                    with interruptible(self.network, self._hosts.asked, is_long):
+                        predictions = [self.network(part).argmax(axis=1) for part in self._load(images)]
+                except Cancelled:
+                    continue  # on several hosts, the next batch is where all of them end
                 classes = np.concatenate([part.asnumpy() for part in predictions])
+                seconds = time.monotonic() - start
                 confusion.update(batch.labels, classes[: len(batch)])
                 count += len(batch)
                 if watch:

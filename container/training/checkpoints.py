@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from container import artifacts
-from container.errors import ClientError
+from container.errors import ClientError, PlatformError
 from container.training.manifest import MANIFEST, NotWhole, prove_files, read_manifest, write_manifest
 from container.training.progress import Progress
 
@@ -60,6 +60,17 @@ class Checkpoints:
         self._kept: list[Path] = []  # the newest last, all of them proven
 
     @property
+    def last(self) -> Path | None:
+        """The newest whole one of this training, as far as it was written or found by this process."""
+        return self._kept[-1] if self._kept else None
+
+    @property
+    def size(self) -> int:
+        """How many bytes this program's files take, those of checkpoints that are not whole included."""
+        files = (path for folder in self._own() for path in folder.iterdir() if _OWN.fullmatch(path.name))
+        return sum(path.stat().st_size for path in files)
+
+    @property
     def wanted(self) -> bool:
         """Whether there is a directory to write to."""
         return self.folder.is_dir()
@@ -89,18 +100,39 @@ class Checkpoints:
     def write(self, name: str, make: Callable[[Path], tuple[list[str], dict[str, Any]]]) -> None:
         """Write a checkpoint: `make` puts the files above into its directory, returns their names and its content.
 
-        Then remove all but the two newest whole ones.
+        Then remove all but the two newest whole ones. When the disk refuses it, the older of them goes, and it is tried
+        once more. Raises PlatformError or OSError when that fails, too; the newest whole one is there then.
         """
         folder = self.folder / name
         if folder.exists() and folder not in self._own():
             raise ClientError(f"{folder} is no checkpoint, but has the name of the next one: move it elsewhere")
+        self._kept = [each for each in self._kept if each != folder]
+        try:
+            self._make(folder, make)
+        except (PlatformError, OSError) as error:
+            self._kept = self._kept[-1:]
+            older = [each for each in self._own() if self._kept and each not in (folder, *self._kept)]
+            with contextlib.suppress(OSError):  # the disk may refuse that, too
+                self._remove(lambda each: each == folder or each in older)
+            if not older:
+                raise
+            LOG.warning("the older checkpoint %s is removed to make room for %s: %s", older[0], folder, error)
+            try:
+                self._make(folder, make)
+            except (PlatformError, OSError):
+                with contextlib.suppress(OSError):
+                    self._remove(lambda each: each == folder)
+                raise
+        self._kept = [*self._kept, folder][-_KEPT:]
+        self._remove(lambda folder: folder not in self._kept)
+
+    def _make(self, folder: Path, make: Callable[[Path], tuple[list[str], dict[str, Any]]]) -> None:
+        """Write a checkpoint's files, its manifest last."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)  # from here on it proves nothing, until it proves this
         names, content = make(folder)
+        write_manifest(folder, names, {"format": FORMAT, "number": self._number + 1, **content})
         self._number += 1
-        write_manifest(folder, names, {"format": FORMAT, "number": self._number, **content})
-        self._kept = [*(each for each in self._kept if each != folder), folder][-_KEPT:]
-        self._remove(lambda folder: folder not in self._kept)
 
     def clear(self) -> None:
         """Remove all checkpoints, whole or not, to train anew."""

@@ -72,10 +72,11 @@ class Finish:
         self._validation_images = 0
         self._image_seconds: float | None = None  # that OpenVINO takes, if it has scored
 
-    def run(self, history: list[dict[str, Any]], epoch_seconds: float) -> None:
+    def run(self, history: list[dict[str, Any]], epoch_seconds: float, job_seconds: float) -> None:
         """Make everything from the best weights; each product fails alone, with its reason in the log and the report.
 
-        `epoch_seconds` is the time of an epoch of this job: it decides how long the scores may take.
+        `epoch_seconds` is the time of an epoch of this job, which decides how long the scores may take, and
+        `job_seconds` that of all epochs, in all of its starts.
         """
         if self._reporter:
             self._reporter.wait()  # it has written the same file
@@ -108,7 +109,6 @@ class Finish:
             self._attempt_unless_stopped(channel, functools.partial(self._score, channel))
         wanted = self._graph.is_file() and not self._stop.is_set()  # by who left it to us: no second complaint
         if self._job.quantize is True or (self._job.quantize and wanted):
-            job_seconds = epoch_seconds * self._loaders["train"].training_passes
             self._attempt_unless_stopped("int8", functools.partial(self._quantize, job_seconds))
 
     def _remove_earlier(self) -> None:

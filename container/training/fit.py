@@ -20,7 +20,7 @@ from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.trainer import Trainer
 from container.mx.unity import Diverged
-from container.training.keeper import Keeper
+from container.training.keeper import LONG_STEP_SECONDS, Keeper
 from container.training.progress import Progress
 from container.training.report.reporter import Reporter
 from container.training.schedule import EarlyStopping, learning_rate, warmed_up
@@ -54,11 +54,11 @@ class Fit:
         self._validation = Validation(trainer, job, hosts, self._teller, reporter)
         self._second_try = SecondTry(trainer, job, keeper, progress)
         self._reporter = reporter
-        self._figures: dict[str, float] = {}  # of the epoch under way, for the report
         self._seed = job.seed or 0
         self._begun = False  # whether this process has made a step
         self._counted = False  # the classes' pixels
         self._updated = progress  # as it was when no update was owed
+        self._since = 0.0  # when the seconds were last counted
 
     def run(self, train: Loader, validation: Loader) -> bool:
         """Train until the last epoch, an early stop or `stop`; best and last weights are on disk then.
@@ -97,6 +97,8 @@ class Fit:
             self._second_try.prepare()
             whole = progress.trained or self._train(train)
             due = progress.epoch + 1 == self._job.epochs or (progress.epoch + 1) % self._job.validation_interval == 0
+            if whole and due and self._hosts.decide(self._validation.is_long):
+                self._keeper.secure(progress)
             score = self._validation.score(validation, progress.epoch) if whole and due else None
             if not whole or (due and score is None):
                 LOG.warning("stopping on request, in epoch %d", progress.epoch)
@@ -114,8 +116,9 @@ class Fit:
         if score:
             figures |= {"mIOU": score.miou, "pixel_accuracy": score.pixel_accuracy}
         figures["learning_rate"] = self._rate(epoch, 0)
-        progress.close_epoch({**figures, **self._figures, **(self._validation.figures if score else {})})
-        self._figures = {}
+        if progress.seconds:  # of an epoch that an earlier version has trained they are not known
+            figures |= {"train_throughput": progress.samples / progress.seconds, "train_seconds": progress.seconds}
+        progress.close_epoch({**figures, **(self._validation.figures if score else {})})
         if self._reporter:
             self._reporter.epoch(progress.history, score.counts if score else None, self._validation.images)
         if improved:
@@ -129,7 +132,7 @@ class Fit:
     def _train(self, train: Loader) -> bool:
         """Train what is left of the epoch; returns whether it is whole, not stopped."""
         progress = self._progress
-        start, before = time.time(), progress.samples
+        start, self._since = time.time(), time.monotonic()
         self._steps(train)
         if self._stop.is_set():
             return False
@@ -141,11 +144,10 @@ class Fit:
         self._count_classes(train, self._job.epochs - progress.epoch - 1)
         self._expect(progress.iteration, progress.samples)
         mean = progress.loss / progress.iteration
-        end = time.time()
-        throughput = (progress.samples - before) / (end - start)
+        self._count_seconds()
+        end, throughput = time.time(), progress.samples / progress.seconds
         self._teller.quality(progress.epoch, "train loss", mean)
         self._teller.throughput(progress.epoch, "train", throughput)
-        self._figures = {"train_throughput": throughput, "train_seconds": end - start}
         told = {"train_loss": mean, "train_throughput": throughput}
         self._teller.summary("training", progress.epoch, start, end, told)
         return True
@@ -155,39 +157,55 @@ class Fit:
         progress, epoch = self._progress, self._progress.epoch
         made = progress.iteration
         since, seen, pending = time.time(), 0, None
+        speed = 0.0  # samples/s that are still to be told
+        wait = LONG_STEP_SECONDS  # for which the last step was waited for: the first one says whether steps are long
         self._updated = dataclasses.replace(progress)
         batches = train.training_epoch(epoch, progress.groups)
         bar = tqdm(batches, f"epoch {epoch}", progress.iterations, leave=False, disable=None, initial=made)
         with contextlib.closing(batches), bar:
             for batch in self._hosts.in_step(iter(bar), self._job.crop):
+                if speed:
+                    self._notice(made, speed, self._step_rate(made))
+                    speed = 0.0
                 losses = self._step(batch, made)
                 made += 1
                 if pending:  # wait for the step before: the device always has one to work on, and never a long queue
-                    self._account(*pending)
+                    wait = self._account(*pending)
                 pending, seen = (batch, losses), seen + batch.size
+                if wait >= LONG_STEP_SECONDS:  # nor two steps that a stop has to wait for
+                    wait, pending = self._account(*pending), None
                 if made % self._job.logging_frequency == 0:
                     now = time.time()
-                    position = epoch + min(1.0, made / progress.iterations)
-                    rate = self._rate(position, made)
-                    self._teller.log(metrics.notice_line(epoch, made, seen / (now - since), rate))
-                    if self._reporter:
-                        step = epoch * progress.iterations + made
-                        figures = {"learning_rate": rate, "samples_per_second": seen / (now - since)}
-                        if progress.iteration:
-                            figures["loss"] = progress.loss / progress.iteration
-                        self._reporter.iteration(step, figures)
-                    since, seen = now, 0
+                    speed, since, seen = seen / (now - since), now, 0
                 if self._stop.is_set():
                     break
-                if self._at_update(made) and self._keeper.due:
-                    self._account(*pending)
+                if self._at_update(made) and (write := self._keeper.due(wait)):
+                    if pending:
+                        self._account(*pending)
                     pending = None
-                    self._keeper.checkpoint(progress)
+                    write(progress)
+        if speed:  # the next iteration is the next epoch's first, unless a stop leaves some of this one
+            self._notice(made, speed, self._rate(epoch + min(1.0, made / progress.iterations), made))
         if pending:
             self._account(*pending)
         if self._stop.is_set() and not self._at_update(progress.iteration):
             progress.return_to(self._updated)  # the steps since are made again; the weights are as they were
             self._trainer.drop_gathered()
+
+    def _notice(self, made: int, speed: float, rate: float) -> None:
+        """Tell how the epoch is going after so many steps; `rate` is the learning rate of the next one."""
+        progress = self._progress
+        self._teller.log(metrics.notice_line(progress.epoch, made, speed, rate))
+        if self._reporter:
+            figures = {"learning_rate": rate, "samples_per_second": speed}
+            if progress.iteration:
+                figures["loss"] = progress.loss / progress.iteration
+            self._reporter.iteration(progress.steps + made, figures)
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self._progress.seconds += now - self._since
+        self._since = now
 
     def _step(self, batch: Batch, iteration: int) -> list[Any]:
         """Make step `iteration` of the epoch; steps that were not planned have the rate of the last that was."""
@@ -236,8 +254,12 @@ class Fit:
         """
         return self._hosts.count == 1 or made % self._job.accumulate == 0
 
-    def _account(self, batch: Batch, losses: list[Any]) -> None:
-        """Wait for a step and add it to the progress; raises Diverged when its loss is not finite."""
+    def _account(self, batch: Batch, losses: list[Any]) -> float:
+        """Wait for a step and add it to the progress; returns for how many seconds it was waited for.
+
+        Raises Diverged when its loss is not finite.
+        """
+        start = time.monotonic()
         loss = float(sum(part.asscalar() for part in losses))
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss}")
@@ -246,8 +268,11 @@ class Fit:
         progress.groups = batch.group + 1
         progress.samples += batch.size
         progress.loss += loss
+        wait = time.monotonic() - start
+        self._count_seconds()
         if self._at_update(progress.iteration):
             self._updated = dataclasses.replace(progress)
+        return wait
 
     def _expect(self, iterations: int, samples: int) -> None:
         """Plan the following epochs by what this one had; say so when it was not what was expected."""

@@ -15,6 +15,7 @@ from container import disk
 from container.environment import Environment, base_dir
 from container.errors import AlgorithmError, ClientError, JobError, PlatformError, fit, last_line, printable
 from container.mx.gpu_faults import explain_gpu_fault
+from container.training.leaving import Leaving, exit_at_once
 from container.training.run import run
 
 LOG = logging.getLogger(__name__)
@@ -26,16 +27,22 @@ _MISUSE = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL
 def main(stop: threading.Event) -> int:
     """Run the job below SAGEMAKER_BASE_DIR and return the exit code: 0 completed, 1 failed. `stop` ends it early.
 
-    A failure is explained in `output/failure`, message first; its details and traceback go to the log.
+    A failure is explained in `output/failure`, message first; its details and traceback go to the log. A job that was
+    stopped ends the process itself, which would else wait for what MXNet computes.
     """
     _log_to_stdout()
     root = base_dir()
+    leaving = Leaving(stop)
+    leaving.watch()
     try:
-        run(Environment.read(root), stop, functools.partial(_fail, root))
+        run(Environment.read(root), stop, functools.partial(_fail, root), leaving)
+        leaving.code = 0
     except BaseException as error:
+        leaving.code = 1
         _fail(root, error)
-        return 1
-    return 0
+    if stop.is_set():
+        exit_at_once(leaving.code)
+    return leaving.code
 
 
 def _fail(root: Path, error: BaseException) -> None:

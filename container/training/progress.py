@@ -22,6 +22,7 @@ class Progress:
     loss: float = 0.0  # sum of the epoch's losses so far
     trained: bool = False  # the pass is done, the epoch's score is not there yet
     steps: int = 0  # made in the epochs before
+    seconds: float = 0.0  # that training has taken in this epoch so far, in all starts
     lowered: bool = False  # the learning rate, after training had diverged
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # each whole epoch's figures
     # An epoch between two validations has no mIOU.
@@ -41,6 +42,18 @@ class Progress:
         """The figures of the epochs that were validated."""
         return [entry for entry in self.history if "mIOU" in entry]
 
+    @property
+    def job_seconds(self) -> float:
+        """The seconds of training and validation so far, in all starts of the job."""
+        return self.seconds + sum(map(_seconds, self.history))
+
+    @property
+    def epoch_seconds(self) -> float:
+        """The mean seconds of a whole epoch; where there is none yet, what the one under way will have taken."""
+        if self.history:
+            return sum(map(_seconds, self.history)) / len(self.history)
+        return self.seconds * self.iterations / max(1, self.iteration)
+
     def close_epoch(self, figures: Mapping[str, Any]) -> None:
         """Add the figures of the epoch that is now whole, and stand before the next one."""
         self.history.append({"epoch": self.epoch, **figures})
@@ -59,7 +72,7 @@ class Progress:
     def return_to(self, earlier: Progress) -> None:
         """Stand again where `earlier`, of the same epoch, stands."""
         self.iteration, self.groups = earlier.iteration, earlier.groups
-        self.samples, self.loss = earlier.samples, earlier.loss
+        self.samples, self.loss, self.seconds = earlier.samples, earlier.loss, earlier.seconds
 
     def begin_again(self) -> None:
         """Stand at the beginning of the epoch again, with a lower learning rate."""
@@ -68,7 +81,11 @@ class Progress:
 
     def _reset(self) -> None:
         self.iteration = self.groups = self.samples = 0
-        self.loss, self.trained = 0.0, False
+        self.loss, self.seconds, self.trained = 0.0, 0.0, False
+
+
+def _seconds(entry: Mapping[str, Any]) -> float:
+    return (entry.get("train_seconds") or 0.0) + (entry.get("validation_seconds") or 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

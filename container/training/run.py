@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -29,6 +30,7 @@ from container.hyperparameters import Hyperparameters
 from container.mx.initial_weights import check_initial_weights
 from container.training.checkpoints import Checkpoint, Checkpoints
 from container.training.idle import explain_idle
+from container.training.leaving import Leaving
 from container.training.progress import Identity, Progress
 from container.training.resume import check_identity, find_checkpoint, hand_over, settle_seed
 from container.training.schedule import explain_schedule
@@ -43,25 +45,38 @@ from container.training.together import (
     settle,
 )
 
+if TYPE_CHECKING:
+    from container.training.keeper import Keeper
+
 LOG = logging.getLogger(__name__)
 
+_UNTRAINED = "stopped on request before anything was trained: there is no model"
 
-def run(environment: Environment, stop: threading.Event, fail: Callable[[JobError], None] = lambda error: None) -> None:
+
+def run(
+    environment: Environment,
+    stop: threading.Event,
+    fail: Callable[[JobError], None] = lambda error: None,
+    leaving: Leaving | None = None,
+) -> None:
     """Do the job: read everything that can be wrong, train, keep the weights, report. `stop` ends it early.
 
     When another of several hosts has failed, this process ends at once, after `fail` has been called with the reason.
+    `leaving` gets to know what is left to do for a job that ends without its devices.
     """
     train_channel = environment.channels.get("train")
     streamed = train_channel is not None and train_channel.input_mode == "Pipe"
     job = hyperparameters.load(environment.hyperparameters, streamed)
     try:
         with joined(environment, job, stop, fail) as hosts:
-            _run(environment, job, hosts, stop)
+            _run(environment, job, hosts, stop, leaving or Leaving(stop))
     except Cancelled:
         LOG.warning("stopped on request before all hosts had come: there is no model")
 
 
-def _run(environment: Environment, job: Hyperparameters, hosts: Hosts, requested: threading.Event) -> None:
+def _run(
+    environment: Environment, job: Hyperparameters, hosts: Hosts, requested: threading.Event, leaving: Leaving
+) -> None:
     """Do the job as one of its hosts; `requested` is set when this one is asked to stop."""
     used = used_channels(environment)
     folder = environment.output_data_dir / ("" if hosts.first else hosts.name)
@@ -76,6 +91,7 @@ def _run(environment: Environment, job: Hyperparameters, hosts: Hosts, requested
     sharded = {channel: environment.channels[channel].sharded for channel in used}
     job = _settle_count(job, hosts, samples.get("train"), sharded["train"])
     job = settle(settle_seed(job, checkpoint), hosts)
+    leaving.conclude = functools.partial(_end_untrained, environment, job, hosts, checkpoint)
     audit = Audit(
         job, samples, folder, unopened, notes, [name for name in used if sharded[name]], divided=hosts.count > 1
     )
@@ -95,7 +111,7 @@ def _run(environment: Environment, job: Hyperparameters, hosts: Hosts, requested
     os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # MXNet reads it once, and would take half
     artifacts.remove_temporaries(environment.model_dir)
     stopped = hosts.agree()
-    if stopped or not train(environment, job, hosts, loaders, data, checkpoints, checkpoint, requested):
+    if stopped or not train(environment, job, hosts, loaders, data, checkpoints, checkpoint, requested, leaving):
         _end_untrained(environment, job, hosts, checkpoint)
 
 
@@ -108,14 +124,16 @@ def train(
     checkpoints: Checkpoints,
     checkpoint: Checkpoint | None,
     requested: threading.Event,
+    leaving: Leaving,
 ) -> bool:
     """Train on the input that `run` has checked; with one host, only from here on the framework is there.
 
     Returns False when it was stopped before anything was trained; then it has left no model.
     """
+    from container.mx.checkpoint import checkpoint_bytes
     from container.mx.devices import choose_devices, settle_precision
     from container.mx.optimizer import explain_optimizer
-    from container.mx.room import check_room
+    from container.mx.room import check_checkpoint_room, check_room
     from container.mx.start import start_network
     from container.mx.trainer import Trainer
     from container.training.finish import Finish
@@ -133,24 +151,37 @@ def train(
     network = start_network(environment, job, devices)
     check_room(network, environment.model_dir, job.quantize is True)
     trainer = Trainer(network, job, devices, hosts)
-    keeper = Keeper(trainer, loaders["train"], environment, checkpoints, identity, job.checkpoint_minutes, hosts)
+    keeper = Keeper(
+        trainer,
+        loaders["train"],
+        environment,
+        checkpoints,
+        identity,
+        job.checkpoint_minutes,
+        hosts,
+        leaving.writing,
+    )
     with sent(hosts, checkpoint) as found:
         progress = keeper.restore(found) if found else _begin(job, hosts, checkpoints, loaders["train"])
+    leaving.conclude = functools.partial(_conclude, environment, job, hosts, keeper)
     if not hosts.first:
         return Fit(trainer, job, hosts, keeper, progress).run(loaders["train"], loaders["validation"])
+    if checkpoints.wanted:
+        needed = check_room(network, environment.model_dir, job.quantize is True)
+        size, there = checkpoint_bytes(trainer), checkpoints.size
+        check_checkpoint_room(checkpoints.folder, size, there, environment.model_dir, needed)
     explain_optimizer(job, all_devices)
     explain_schedule(job, progress.iterations)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     reporter = Reporter(environment, job, loaders, _list_devices(hosts, devices))
     reporter.seconds["preparation"] = time.monotonic() - began
     fit = Fit(trainer, job, hosts, keeper, progress, reporter)
-    started = time.monotonic()
     try:
         with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
             trained = fit.run(loaders["train"], loaders["validation"])
         if trained:
-            epoch_seconds = (time.monotonic() - started) / max(1, loaders["train"].training_passes)
-            Finish(environment, job, trainer, loaders, requested, reporter).run(progress.history, epoch_seconds)
+            finish = Finish(environment, job, trainer, loaders, requested, reporter)
+            finish.run(progress.history, progress.epoch_seconds, progress.job_seconds)
             reporter.end(progress.history, "stopped on request" if requested.is_set() else "finished")
     except BaseException:
         reporter.end(progress.history, "failed, as output/failure says")
@@ -180,11 +211,21 @@ def _end_untrained(environment: Environment, job: Hyperparameters, hosts: Hosts,
     if not hosts.first:
         return
     if checkpoint is None:
-        LOG.warning("stopped on request before anything was trained: there is no model")
+        LOG.warning(_UNTRAINED)
         return
     hand_over(checkpoint, environment.model_dir)
     artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
     LOG.warning("stopped on request before this start trained anything: the model is that of %s", checkpoint.folder)
+
+
+def _conclude(environment: Environment, job: Hyperparameters, hosts: Hosts, keeper: Keeper) -> None:
+    """End a training whose devices are not waited for, with the model that is on the disk."""
+    if hosts.first and keeper.conclude():
+        artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
+    elif hosts.first:
+        (environment.model_dir / artifacts.HYPERPARAMETERS).unlink(missing_ok=True)
+        LOG.warning(_UNTRAINED)
+    artifacts.remove_temporaries(environment.model_dir)  # at the very end: what goes on may begin another
 
 
 def _open_all(

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from container import artifacts
-from container.engines.child import ChildEngine, base_memory
+from container.engines.child import ChildEngine, base_memory, largest_image
+from container.engines.costs import Costs
 from container.environment import cpu_count, memory_available
 from container.mx.network import SegmentationNetwork
+from container.mx.room import weight_bytes
 from container.mx.scoring import MXNetScorer, without_autotuning
+from container.mx.tiling import reach
 from container.training.scoring import ChildScorer, Scorer
 from container.training.until import Until
 
 LOG = logging.getLogger(__name__)
 
+_NARROW_BACKBONES = ("resnet-18", "resnet-34")
 _MEMORY_SHARE = 0.9  # of what is available: libraries and the interpreter take a little, too
 
 
@@ -41,7 +47,7 @@ def open_scorer(network: SegmentationNetwork, model_dir: Path, until: Until) -> 
 def open_children(name: str, sources: list[Path], until: Until) -> Iterator[Scorer]:
     """Open a model per source, each in a process of its own; together they have the memory that is available."""
     files = [source / artifacts.BEST_WEIGHTS if source.is_dir() else source for source in sources]
-    memory = int(memory_available() * _MEMORY_SHARE) - sum(map(base_memory, files))
+    memory = int(_memory_left() * _MEMORY_SHARE) - sum(map(base_memory, files))
     with contextlib.ExitStack() as opened:
         engines = [
             opened.enter_context(
@@ -50,6 +56,28 @@ def open_children(name: str, sources: list[Path], until: Until) -> Iterator[Scor
             for source in sources
         ]
         yield ChildScorer(name, engines)
+
+
+def largest_at_the_end(network: SegmentationNetwork) -> int | None:
+    """Return the pixels of the largest image that the scores at a job's end take; None on GPUs: the network answers.
+
+    A validation that takes larger ones would tell a score that the report cannot.
+    """
+    if _are_gpus(next(iter(network.collect_params().values())).list_ctx()):
+        return None
+    graph = weight_bytes(network, without="auxlayer")
+    is_narrow = network.backbone in _NARROW_BACKBONES
+    costs = Costs.of(
+        network.num_classes, reach(network), "float32", network.algorithm, is_narrow=is_narrow, graph=graph
+    )
+    costs = dataclasses.replace(costs, windows=network.windows)
+    return largest_image(costs, graph, int(_memory_left() * _MEMORY_SHARE))
+
+
+def _memory_left() -> int:
+    """Return the bytes of memory that are there, once what MXNet has freed is given back."""
+    ctypes.CDLL(None).malloc_trim(0)
+    return memory_available()
 
 
 def _are_gpus(devices: list[Any]) -> bool:

@@ -18,6 +18,8 @@ from container.training.report.reporter import Reporter
 from container.training.telling import Teller
 from container.training.whole import score_whole
 
+_LONG_SECONDS = 10.0
+
 
 class Validation:
     """Scores the network on all hosts together, tells it, and shows the report what was predicted.
@@ -35,6 +37,12 @@ class Validation:
         self._reporter = reporter
         self.images = 0
         self.figures: dict[str, float] = {}
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a stop is likely to come within the next score: the last one says how long it takes."""
+        seconds = self.figures.get("validation_seconds")
+        return self._job.validation == "full" if seconds is None else seconds >= _LONG_SECONDS
 
     def score(self, validation: Loader, epoch: int) -> ConfusionMatrix | None:
         """Score the network after an epoch; None when stopped: part of a set is no score."""

@@ -16,6 +16,7 @@ from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.scoring import MXNetScorer, without_autotuning
 from container.mx.trainer import Trainer
+from container.training.scorers import largest_at_the_end
 from container.training.scoring import Score, score
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ def score_whole(
     images than `_max_bad_records` cannot be used on a host, or when none was scored on any.
     """
     with trainer.answering(), without_autotuning():
-        scorer = MXNetScorer(trainer.network, trainer.devices, hosts.asked)
+        most = largest_at_the_end(trainer.network)
+        scorer = MXNetScorer(trainer.network, trainer.devices, hosts.asked, most)
         found = score(loader, scorer, job.num_classes, hosts.asked, watch, divided=True)
     if not found.cancelled:
         if found.failure:

@@ -69,8 +69,8 @@ def interrupt(process: subprocess.Popen[str], lines: int, seconds: float, number
     return "".join(log) + rest
 
 
-def interrupt_at(process: subprocess.Popen[str], text: str, number: int) -> str:
-    """Send a signal when the log says `text`; returns the log."""
+def interrupt_at(process: subprocess.Popen[str], text: str, number: int, within: float = 300) -> str:
+    """Send a signal when the log says `text`; returns the log. The process must end `within` so many seconds then."""
     assert process.stdout
     log = ""
     for line in process.stdout:
@@ -78,7 +78,7 @@ def interrupt_at(process: subprocess.Popen[str], text: str, number: int) -> str:
         if text in line:
             process.send_signal(number)
             break
-    rest, _ = process.communicate(timeout=300)
+    rest, _ = process.communicate(timeout=within)
     assert text in log, log
     return log + rest
 

@@ -11,7 +11,7 @@ import pytest
 from mxnet.contrib.amp.loss_scaler import LossScaler
 
 from container.errors import ClientError
-from container.mx.checkpoint import load_arrays, save_arrays
+from container.mx.checkpoint import checkpoint_bytes, load_arrays, save_arrays
 from container.mx.trainer import Trainer
 from tests.mx.tiny import batch, copies, cpus, tiny_job, tiny_trainer, train
 
@@ -200,3 +200,23 @@ def test_arrays_are_called_by_their_parameter(tmp_path: Path) -> None:
     names = set(mx.nd.load(str(tmp_path / "optimizer")))
     assert {"head.1.weight:0", "head.1.weight:1", "stem.0.bias:1"} <= names
     assert len(names) == 2 * 12
+
+
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "centred rmsprop"])
+@pytest.mark.parametrize("settings", [{}, {"_ema": 0.9, "_accumulate": 3}], ids=["plain", "averaged, accumulated"])
+def test_a_checkpoint_takes_what_is_foreseen_before_the_first_step(
+    tmp_path: Path, optimizer: str, settings: dict[str, object]
+) -> None:
+    """At its largest: between two updates, with the best weights beside its own."""
+    centred = optimizer.startswith("centred")
+    job = tiny_job(optimizer=optimizer.removeprefix("centred "), _rmsprop_centered=centred, **settings)
+    trainer = tiny_trainer(cpus(2), job)
+    foreseen = checkpoint_bytes(trainer)
+    train(trainer, BATCHES, rate=1e-4)
+    save_arrays(trainer, tmp_path / "weights", tmp_path / "optimizer")
+    arrays = [*mx.nd.load(str(tmp_path / "weights")).values()] * 2
+    if (tmp_path / "optimizer").stat().st_size > 100:
+        arrays += mx.nd.load(str(tmp_path / "optimizer")).values()
+    written = sum(array.asnumpy().nbytes for array in arrays)
+    headers = 256 * len(arrays)
+    assert written <= foreseen <= written + headers

@@ -54,9 +54,9 @@ class Job:
     finish: Finish
     stop: threading.Event
 
-    def run(self, epoch_seconds: float = 1) -> dict[str, Any]:
+    def run(self, epoch_seconds: float = 1, job_seconds: float = 1) -> dict[str, Any]:
         """Finish it and return the report."""
-        self.finish.run(HISTORY, epoch_seconds)
+        self.finish.run(HISTORY, epoch_seconds, job_seconds)
         return self.report()
 
     def report(self) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def test_a_report_that_cannot_be_written_is_told_and_costs_nothing_else(
     job = make_finish()
     (job.root / "output").mkdir(exist_ok=True)
     (job.root / "output/data").write_text("a file where the directory should be")
-    job.finish.run(HISTORY, 1)
+    job.finish.run(HISTORY, 1, 1)
     assert "the report is not complete: " in caplog.text and "report.json could not be written" in caplog.text
     assert job.made() == {"model.onnx"}
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -21,10 +22,12 @@ from PIL import Image
 from container import artifacts
 from container.data.pipe import PipeSample
 from container.environment import Environment
-from container.errors import ClientError
+from container.errors import ClientError, PlatformError
 from container.mx.trainer import Trainer
 from container.training import run as story
-from tests.conftest import job_factory
+from container.training.checkpoints import Checkpoints
+from container.training.leaving import Leaving
+from tests.conftest import SmallDisk, job_factory
 from tests.mx.tiny import TinyNetwork
 
 SETTINGS = {
@@ -51,6 +54,8 @@ class Outcome:
     losses: list[float]
     seeds: list[tuple[int, ...]]
     stop: threading.Event
+    finish_seconds: tuple[float, float] = (0.0, 0.0)  # of an epoch and of the job, as the last part was told
+    notices: list[tuple[int, float]] = dataclasses.field(default_factory=list)  # TensorBoard's steps and rates
 
 
 @pytest.fixture
@@ -69,8 +74,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
         def __init__(self, *arguments: Any) -> None:
             pass
 
-        def run(self, history: list[dict[str, Any]], epoch_seconds: float) -> None:
-            outcome.epochs = history
+        def run(self, history: list[dict[str, Any]], epoch_seconds: float, job_seconds: float) -> None:
+            outcome.epochs, outcome.finish_seconds = history, (epoch_seconds, job_seconds)
 
     step, seed = Trainer.step, Trainer.seed
 
@@ -95,6 +100,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
         def __init__(self, *arguments: Any) -> None:
             self.seconds: dict[str, float] = {}
 
+        def iteration(self, step: int, figures: dict[str, float]) -> None:
+            outcome.notices.append((step, figures["learning_rate"]))
+
         def __getattr__(self, name: str) -> Callable[..., None]:
             return lambda *arguments: None
 
@@ -103,10 +111,14 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     monkeypatch.setattr(Trainer, "step", observed_step)
     monkeypatch.setattr(Trainer, "seed", observed_seed)
 
-    def begin(root: Path, each: Callable[[int, Outcome], None] = lambda number, outcome: None) -> Outcome:
+    def begin(
+        root: Path,
+        each: Callable[[int, Outcome], None] = lambda number, outcome: None,
+        leaving: Leaving | None = None,
+    ) -> Outcome:
         nonlocal outcome, before
         outcome, before = Outcome(None, [], [], [], [], threading.Event()), each
-        story.run(Environment.read(root), outcome.stop)
+        story.run(Environment.read(root), outcome.stop, leaving=leaving)
         return outcome
 
     return begin
@@ -669,3 +681,128 @@ def test_a_retry_that_would_change_nothing_is_not_made(
     with pytest.raises(ClientError, match=told):
         start(lay_out(tmp_path, optimizer="adadelta", _on_divergence="retry"), spoil_at(1, networks))
     assert "IT GOES ON" not in caplog.text
+
+
+def test_a_model_and_a_checkpoint_are_on_the_disk_before_whole_images_are_validated(
+    tmp_path: Path, start: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, seen = lay_out(tmp_path / "job", _validation="full", _checkpoint_minutes="0", epochs="1"), []
+
+    def look(*arguments: Any) -> None:
+        found = Checkpoints(root / "checkpoints").newest()
+        assert found and found.progress.trained and found.progress.name == "0-2"
+        seen.append(weights(root, "model_best.params"))
+
+    monkeypatch.setattr("container.training.validation.score_whole", lambda *arguments: look())
+    start(root)
+    assert len(seen) == 1
+    for name in ("model_best.params", "model_algo-1"):
+        assert all(np.array_equal(weights(root, name)[key], array) for key, array in seen[0].items())
+
+
+@pytest.mark.parametrize("with_checkpoints", [True, False])
+def test_a_job_of_long_steps_has_a_model_on_the_disk_within_its_first_epoch(
+    tmp_path: Path, start: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, with_checkpoints: bool
+) -> None:
+    """Its second step finds what the process would end with, were it to end there."""
+    monkeypatch.setattr("container.training.fit.LONG_STEP_SECONDS", 0.0)
+    monkeypatch.setattr("container.training.keeper.LONG_STEP_SECONDS", 0.0)
+    monkeypatch.setattr("container.training.keeper._SECURE_SECONDS", 0.0)
+    root, leaving, listed = lay_out(tmp_path / "job", _checkpoint_minutes="10"), Leaving(threading.Event()), []
+    if not with_checkpoints:
+        (root / "checkpoints").rmdir()
+
+    def look(number: int, outcome: Outcome) -> None:
+        if number == 2:
+            listed.extend(sorted(path.name for path in (root / "model").iterdir()))
+            leaving.conclude()
+            raise Crash
+
+    with pytest.raises(Crash):
+        start(root, look, leaving)
+    assert listed == ["hyperparams.json", "model_algo-1", "model_best.params"][:: 2 if with_checkpoints else 1]
+    assert sorted(path.name for path in (root / "model").iterdir()) == [
+        "hyperparams.json",
+        "model_algo-1",
+        "model_best.params",
+    ]
+    best, last = weights(root, "model_best.params"), weights(root, "model_algo-1")
+    assert all(np.array_equal(best[key], last[key]) for key in best)
+
+
+def test_a_job_that_ends_before_anything_is_on_the_disk_leaves_nothing(
+    tmp_path: Path, start: Callable[..., Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    root, leaving = lay_out(tmp_path / "job"), Leaving(threading.Event())
+
+    def conclude(number: int, outcome: Outcome) -> None:
+        leaving.conclude()
+        raise Crash
+
+    with pytest.raises(Crash):
+        start(root, conclude, leaving)
+    assert not list((root / "model").iterdir())
+    assert "stopped on request before anything was trained: there is no model" in caplog.text
+
+
+def test_a_resumed_jobs_time_is_that_of_all_its_starts(tmp_path: Path, start: Callable[..., Outcome]) -> None:
+    """Stopped in its first epoch and in its second: 2 steps of 2 samples, then 3, with the one left over."""
+    root = lay_out(tmp_path / "job", epochs="3")
+    start(root, stop_at(1))
+    start(root, stop_at(3))
+    last = start(root)
+    assert last.epochs and len(last.epochs) == 3
+    samples = [entry["train_throughput"] * entry["train_seconds"] for entry in last.epochs]
+    assert samples == pytest.approx([4, 6, 4])
+    spent = [entry["train_seconds"] + entry["validation_seconds"] for entry in last.epochs]
+    assert last.finish_seconds == pytest.approx((sum(spent) / 3, sum(spent)))
+
+
+def test_iterations_are_numbered_on_and_the_rates_told_are_those_of_the_next(
+    tmp_path: Path, start: Callable[..., Outcome]
+) -> None:
+    """Epochs of 2, 3 and 2 iterations where 2 were planned, and then 3: the third step of the second was not."""
+    found = start(lay_out(tmp_path / "job", epochs="3", learning_rate="0.01", _logging_frequency="1"))
+    assert [step for step, _ in found.notices] == [1, 2, 3, 4, 5, 6, 7]
+    told = [rate for _, rate in found.notices]
+    assert told[:-1] == found.rates[1:]
+    assert found.rates == pytest.approx([0.01 * (1 - p / 3) ** 0.9 for p in (0, 0.5, 1, 1.5, 1.5, 2, 2 + 1 / 3)])
+
+
+def test_a_full_checkpoint_disk_costs_checkpoints_not_the_job(
+    tmp_path: Path, start: Callable[..., Outcome], small_disk: SmallDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once two checkpoints are there, somebody else takes the rest of the disk; later they give it back."""
+    root = lay_out(tmp_path / "job", epochs="3")
+    with small_disk(root / "checkpoints", 2**20) as disk:
+
+        def fill(number: int, outcome: Outcome) -> None:
+            if number == 4:
+                assert len([path for path in disk.iterdir() if path.is_dir()]) == 2
+                free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+                (disk / "theirs").write_bytes(bytes(free + 2**13))  # with what the older checkpoint frees, not enough
+            if number == 6:
+                (disk / "theirs").unlink()
+
+        def fill_later(number: int, outcome: Outcome) -> None:
+            with contextlib.suppress(OSError):
+                fill(number, outcome)
+
+        found = start(root, fill_later)
+        assert found.epochs and len(found.epochs) == 3
+        assert "could not be written, and training goes on: an interrupted job would go on from" in caplog.text
+        newest = Checkpoints(disk).newest()
+        assert newest and newest.progress.epoch == 3
+
+
+def test_a_checkpoint_disk_that_is_too_small_is_named_before_the_first_step(
+    tmp_path: Path, start: Callable[..., Outcome], small_disk: SmallDisk
+) -> None:
+    root = lay_out(tmp_path / "job", optimizer="adam")
+    with small_disk(root / "checkpoints", 2**14), pytest.raises(PlatformError) as raised:
+        start(root)
+    assert str(raised.value).startswith(
+        "the disk is full: give the job a larger volume (volume_size). "
+        f"{root}/checkpoints cannot hold a checkpoint and the next one: a checkpoint takes "
+    )
+    assert not (root / "model/hyperparams.json").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from container.errors import PlatformError
 from container.mx.export import export_onnx
-from container.mx.room import check_room, weight_bytes
+from container.mx.room import check_checkpoint_room, check_room, weight_bytes
 from tests.conftest import SmallDisk
 from tests.mx.test_export import build_network
 
@@ -40,3 +40,23 @@ def test_what_is_asked_for_is_what_the_files_take(tmp_path: Path, small_disk: Sm
         (disk / "other").write_bytes(bytes(2**20))
         with pytest.raises(PlatformError):
             check_room(network, disk, quantize=False)
+
+
+def test_checkpoints_and_the_model_share_a_disk(
+    tmp_path: Path, small_disk: SmallDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk of 12 MB, checkpoints of 4 MB: two fit beside a model of 4 MB, three do not."""
+    size = 4 * 2**20
+    with small_disk(tmp_path / "disk", 3 * size) as disk:
+        check_checkpoint_room(disk, size, 0, disk / "model", 0)
+        check_checkpoint_room(disk, size, 0, tmp_path / "model", 2**40)  # which is elsewhere
+        assert not caplog.text
+        check_checkpoint_room(disk, size, 0, disk / "model", size)
+        assert "the older one is removed when its room is needed (volume_size gives more)" in caplog.text
+        expected = rf"^the disk is full: .*{disk} cannot hold a checkpoint and the next one: a checkpoint takes {size} "
+        with pytest.raises(PlatformError, match=expected):
+            check_checkpoint_room(disk, size, 0, disk / "model", 2 * size)
+        (disk / "earlier").write_bytes(bytes(size))  # an earlier start's checkpoint, which gives way
+        caplog.clear()
+        check_checkpoint_room(disk, size, size, disk / "model", 0)
+        assert not caplog.text

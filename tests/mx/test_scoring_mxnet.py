@@ -20,7 +20,9 @@ from container.mx import scoring as module
 from container.mx.export import export_onnx
 from container.mx.network import SegmentationNetwork
 from container.mx.scoring import MXNetScorer, without_autotuning
+from container.training import scorers
 from container.training.scoring import ChildScorer, score
+from container.training.until import Until
 from tests.conftest import JobFactory
 from tests.mx.test_export import CLASSES, build_network, reference
 from tests.unit.test_scoring import open_loader
@@ -117,7 +119,25 @@ def test_devices_are_not_waited_for(network: SegmentationNetwork) -> None:
     until.set()
     start = time.monotonic()
     with pytest.raises(Cancelled):
-        scorer.answers([np.zeros((600, 600, 3), np.uint8)] * 2)
+        scorer.answers([np.zeros((490, 490, 3), np.uint8)] * 2)  # larger ones are given up layer by layer
     given_up = time.monotonic() - start
     mx.nd.waitall()
     assert given_up < 0.5 * (time.monotonic() - start)
+
+
+def test_validation_takes_no_image_that_the_last_scores_will_not(
+    network: SegmentationNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a child with the graph says of the same memory: 3 GB, of which the job itself has some."""
+    export_onnx(network, tmp_path / "model.onnx")
+    monkeypatch.setattr(scorers, "memory_available", lambda: int(2.2 * 10**9))
+    monkeypatch.setattr(module, "memory_available", lambda: int(2.2 * 10**9))
+    until = Until(threading.Event(), 300)
+    with scorers.open_children("openvino", [tmp_path / "model.onnx"], until) as at_the_end:
+        fitting = [pixels for pixels in range(10**6, 10**8, 10**5) if at_the_end.admit(pixels) is None]
+    most = scorers.largest_at_the_end(network)
+    assert most == pytest.approx(fitting[-1], rel=0.03)
+    alone, with_them = (MXNetScorer(network, CPUS[:1], threading.Event(), bound) for bound in (None, most))
+    assert alone.admit(2 * fitting[-1]) is None  # in tiles
+    assert with_them.admit(fitting[-1] * 9 // 10) is None
+    assert "need more memory than the scores at the job's end will have: about" in str(with_them.admit(2 * fitting[-1]))

@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
-from container.errors import ClientError
+from container import artifacts
+from container.errors import ClientError, PlatformError
 from container.training.checkpoints import Checkpoints
 from container.training.progress import Progress
+from tests.conftest import SmallDisk
+
+REST = {"carried": [], "best": None}
 
 
 def write(checkpoints: Checkpoints, progress: Progress, best: str | None = None) -> None:
@@ -149,7 +153,7 @@ def test_a_write_that_fails_leaves_the_ones_before(folder: Path) -> None:
 
     with pytest.raises(OSError, match="disk full"):
         Checkpoints(folder).write("11-0", fail)
-    assert names(folder) == ["10-2", "11-0", "9-5"]
+    assert names(folder) == ["10-2", "9-5"]
     found = Checkpoints(folder).newest()
     assert found and found.folder == folder / "10-2"
     assert names(folder) == ["10-2", "9-5"]
@@ -190,3 +194,36 @@ def test_the_best_weights_are_copied_from_where_they_lie(folder: Path, tmp_path:
     assert (tmp_path / "first").read_text() == "weights.params of 10-2"
     dataclasses.replace(found, best="optimizer.params").copy_best(tmp_path / "second")
     assert (tmp_path / "second").read_text() == "optimizer.params of 10-2"
+
+
+def test_on_a_full_disk_the_older_one_gives_way(
+    tmp_path: Path, small_disk: SmallDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Room for two and a half: the third takes the first one's place. A file of somebody else stays."""
+
+    def make(folder: Path) -> tuple[list[str], dict[str, Any]]:
+        artifacts.write_bytes(folder / "weights.params", bytes(size))
+        return ["weights.params"], {"progress": dataclasses.asdict(at(1)), "identity": {}, "optimizer": {}, **REST}
+
+    size = 2**20
+    with small_disk(tmp_path / "disk", 5 * 2**19) as disk:
+        (disk / "notes.txt").write_text("theirs")
+        made = Checkpoints(disk)
+        for name in ("1-0", "2-0"):
+            made.write(name, make)
+        made.write("3-0", make)
+        assert names(disk) == ["2-0", "3-0", "notes.txt"]
+        assert f"the older checkpoint {disk}/1-0 is removed to make room for {disk}/3-0: " in caplog.text
+        again = Checkpoints(disk)  # an interrupted job's, which has found the newest only
+        assert again.newest()
+        again.write("4-0", make)
+        assert names(disk) == ["3-0", "4-0", "notes.txt"]
+        size = 2 * 2**20
+        with pytest.raises(PlatformError, match=r"^the disk is full"):
+            again.write("5-0", make)
+        assert names(disk) == ["4-0", "notes.txt"]
+        found = Checkpoints(disk).newest()
+        assert found and found.folder == disk / "4-0"
+        with pytest.raises(PlatformError):
+            again.write("6-0", make)
+        assert names(disk) == ["4-0", "notes.txt"]

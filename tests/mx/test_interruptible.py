@@ -1,0 +1,83 @@
+"""Passes that can be given up between two layers, and answer as any other."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import gluon
+
+from container.errors import Cancelled
+from container.mx.architectures import create_network
+from container.mx.interruptible import interruptible
+from container.mx.network import initialize_weights
+from container.mx.scoring import MXNetScorer
+
+PHOTOGRAPH = np.random.default_rng(1).integers(0, 256, (1, 72, 104, 3)).astype(np.uint8)
+KINDS = ("fcn", "psp", "deeplab", "fastscnn")
+
+pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
+
+
+def build(kind: str) -> Any:
+    network = create_network(kind, 3, None if kind == "fastscnn" else "resnet-18")
+    initialize_weights(network)
+    network.hybridize()
+    return network
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_answer_is_the_same_before_meanwhile_and_after(kind: str) -> None:
+    network, images = build(kind), mx.nd.array(PHOTOGRAPH, dtype="uint8")
+    before = network(images).asnumpy()
+    with interruptible(network, threading.Event()):
+        meanwhile = network(images).asnumpy()
+    np.testing.assert_allclose(meanwhile, before, rtol=1e-4, atol=1e-4 * np.abs(before).max())
+    np.testing.assert_array_equal(network(images).asnumpy(), before)
+    assert network._active and not network._forward_pre_hooks
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_further_layer_begins_once_it_is_given_up(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, until, begun = build(kind), threading.Event(), []
+    network(mx.nd.array(PHOTOGRAPH, dtype="uint8")).wait_to_read()
+    convolve = gluon.nn.Conv2D.hybrid_forward
+
+    def counted(self: Any, *arguments: Any, **named: Any) -> Any:
+        begun.append(self)
+        if len(begun) == 3:
+            until.set()
+        return convolve(self, *arguments, **named)
+
+    monkeypatch.setattr(gluon.nn.Conv2D, "hybrid_forward", counted)
+    with pytest.raises(Cancelled), interruptible(network, until):
+        network(mx.nd.array(PHOTOGRAPH, dtype="uint8"))
+    assert len(begun) == 3 and network._active and not network._forward_pre_hooks
+
+
+@pytest.mark.parametrize("size", [(40, 56), (600, 520)], ids=["small", "long"])
+def test_a_scorer_gives_up_a_long_image_within_it(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small one is one graph, whose layers' own code does not run again."""
+    network, until, begun = build("fcn"), threading.Event(), []
+    convolve = gluon.nn.Conv2D.hybrid_forward
+
+    def counted(self: Any, *arguments: Any, **named: Any) -> Any:
+        begun.append(self)
+        until.set()
+        return convolve(self, *arguments, **named)
+
+    scorer = MXNetScorer(network, [mx.cpu()], until)
+    image = np.zeros((*size, 3), np.uint8)
+    expected = network(mx.nd.array(image[None], dtype="uint8")).argmax(axis=1).asnumpy()[0]
+    np.testing.assert_array_equal(scorer.answers([image])[0][0], expected)
+    monkeypatch.setattr(gluon.nn.Conv2D, "hybrid_forward", counted)
+    if size == (40, 56):
+        scorer.answers([image])
+        assert not begun
+    else:
+        with pytest.raises(Cancelled):
+            scorer.answers([image])
+        assert len(begun) == 1
