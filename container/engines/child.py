@@ -25,6 +25,7 @@ from container.arrays import Array, Uint8Array
 from container.engines.costs import estimate_loaded
 from container.engines.protocol import Engine, Plan, Planner, TooLarge
 from container.errors import AlgorithmError, Cancelled
+from container.tiles import STRIDE
 
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 _ENDING_SLICES = 100  # a process closes its pipes before it is gone
@@ -152,11 +153,13 @@ def _plan(planner: Planner, height: int, width: int, memory: int) -> Plan:
 
 
 def _most_pixels(planner: Planner, memory: int) -> int:
-    """Return the pixels of the largest image that fits into `memory`."""
+    """Return the pixels, partial cells in full, of the largest image that fits into `memory`."""
+
+    rows = planner.windows.side if planner.windows else STRIDE  # no image of so many pixels takes more
 
     def is_too_large(pixels: int) -> bool:
         try:
-            _plan(planner, 1, pixels, memory)
+            _plan(planner, rows, -(-pixels // rows), memory)
         except TooLarge:
             return True
         return False

@@ -37,7 +37,7 @@ def estimate_memory(model_dir: Path) -> tuple[int, int]:
     except (OSError, ValueError) as error:
         raise ClientError(f"{str(model_dir)[:200]} holds no model: {weights.name} is missing") from error
     converting = 0 if (model_dir / artifacts.GRAPH).is_file() else conversion_memory(size)
-    return estimate_loaded(size), converting
+    return estimate_loaded(size), max(converting, estimate_loaded(size))  # the warm-up loads a float32 model too
 
 
 class _State(enum.Enum):
