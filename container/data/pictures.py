@@ -52,7 +52,8 @@ def pictures(
     """Give the samples' pictures in their order; `workers` threads decode `ahead` of them before they are asked for.
 
     `admit` says why an image of so many pixels, partial cells of the network output in full, cannot be used, before
-    anything of it is decoded. A stream that breaks is raised after what has been read of it. Raises Cancelled once `until` is set.
+    anything of it is decoded. A stream that breaks is raised after what has been read of it. Raises Cancelled once
+    `until` is set.
     """
 
     def load(sample: Sample) -> Picture | Skipped:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import bisect
 import contextlib
+import math
 import os
 import select
 import signal
@@ -155,9 +156,10 @@ def _plan(planner: Planner, height: int, width: int, memory: int) -> Plan:
 def _most_pixels(planner: Planner, memory: int) -> int:
     """Return the pixels, partial cells in full, of the largest image that fits into `memory`."""
 
-    rows = planner.windows.side if planner.windows else STRIDE  # no image of so many pixels takes more
-
     def is_too_large(pixels: int) -> bool:
+        rows = max(STRIDE, math.isqrt(pixels) // STRIDE * STRIDE)
+        if planner.windows:
+            rows = min(rows, planner.windows.side)  # a row of the largest windows takes most
         try:
             _plan(planner, rows, -(-pixels // rows), memory)
         except TooLarge:
@@ -173,7 +175,10 @@ def _answer(engine: Engine, memory: int, questions: BinaryIO, answers: BinaryIO)
     while len(header := questions.read(_IMAGE.size)) == _IMAGE.size:
         image = np.empty((*_IMAGE.unpack(header), 3), np.uint8)
         questions.readinto(image.data.cast("B"))  # type: ignore[attr-defined]
-        plan = _plan(engine.planner, image.shape[0], image.shape[1], memory)
+        try:
+            plan = _plan(engine.planner, image.shape[0], image.shape[1], memory)
+        except TooLarge as error:  # an image of few rows and many columns
+            raise MemoryError(str(error)) from error
         answers.write(np.ascontiguousarray(engine.mask(image, plan)).data)
         answers.flush()
 

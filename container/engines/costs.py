@@ -114,7 +114,8 @@ class Costs:
         As few tiles as there is room for; raises TooLarge when not even the smallest would do.
         """
         if self.exact and is_one_column(height, width):
-            plan = self.exact.plan(height, width, room, answer + self.exact.loaded, needs)
+            model = self.exact.loaded + self.exact.packed
+            plan = self.exact.plan(height, width, room, answer + model, needs)
             return dataclasses.replace(plan, pixels=plan.pixels * _EXACT_SLOWDOWN)
         if self.windows and self.windows.divide(height, width):
             return self._plan_windows(self.windows, height, width, room, answer)

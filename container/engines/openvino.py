@@ -150,18 +150,17 @@ class OpenVinoEngine:
 
     @contextlib.contextmanager
     def _slot(self, image: Uint8Array, plan: Plan | None, needs: str) -> Iterator[_Slot]:
-        slot, size = self._slots.get(), image.shape[:2]
+        slot, (height, width) = self._slots.get(), image.shape[:2]
         try:
-            yield self._with_exact_network(slot) if self.planner.exact and is_one_column(*size) else slot
+            yield self._with_exact_network(slot) if self.planner.exact and is_one_column(height, width) else slot
         finally:
             self._slots.put(slot)
-            seen = tiles.padded_pixels(*size)
+            if windows := self._windows(image):
+                height, width = min(height, windows.side), min(width, windows.side)
+            seen = tiles.padded_pixels(height, width)
             if plan and plan.tile:
                 seen = min(seen, plan.tile)
-            if windows := self._windows(image):
-                size = min(size[0], windows.side), min(size[1], windows.side)
-                seen = windows.largest(*size)
-            self._is_swollen = self._is_swollen or self.planner.held(seen, *size, needs) > STANDING
+            self._is_swollen = self._is_swollen or self.planner.held(seen, height, width, needs) > STANDING
             if self._is_swollen:
                 self.release()  # it would stay as large as the largest image so far
 
