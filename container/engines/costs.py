@@ -35,6 +35,7 @@ _PACKED = {"float32": (2.3, 0.6), "bfloat16": (0.3, 0.3), "int8": (0, 0.1)}
 _PACKED_BESIDES = 12 * 2**20
 _PACKED_PYRAMID = 44 * 2**20
 
+_THIN = 1.75  # times that a pixel takes more memory in an image of one or two cells, measured with deeplab in bfloat16
 _EXACT_SLOWDOWN = 16  # times that a pixel takes longer in the float32 model, compiling included: measured 8 to 36
 _INT8_GROWTH = 4  # times that weights grow from int8 to float32
 
@@ -106,7 +107,9 @@ class Costs:
 
     def held(self, seen: int, height: int, width: int, needs: str) -> int:
         """Return the bytes that network and head take when the network computes so many pixels of an image at once."""
-        return self.bytes_per_pixel * seen + _BAND_BYTES[needs] * heads.band_values(self.num_classes, height, width)
+        return self._each(height, width) * seen + _BAND_BYTES[needs] * heads.band_values(
+            self.num_classes, height, width
+        )
 
     def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
         """Return how to compute an image within `room` bytes, of which `answer` are the caller's.
@@ -130,7 +133,7 @@ class Costs:
         least = max(kept, self._memory(min(smallest, seen), height, width, needs) + answer)
         if least > room:
             raise _too_large(width, height, least, room)
-        tile = min(_TILE[1], smallest + (room - least) // self.bytes_per_pixel)
+        tile = min(_TILE[1], smallest + (room - least) // self._each(height, width))
         memory = max(kept, self._memory(tile, height, width, needs) + answer)
         return Plan(memory, tiles.count(height, width, self.reach, tile), tile, passing=memory - kept)
 
@@ -144,6 +147,10 @@ class Costs:
         if memory > room:
             raise _too_large(width, height, memory, room)
         return Plan(memory, windows.pixels(height, width), passing=memory - kept)
+
+    def _each(self, height: int, width: int) -> int:
+        """Return the network's bytes per pixel for an image of this size."""
+        return int(self.bytes_per_pixel * (_THIN if tiles.is_thin(height, width) else 1))
 
     def _memory(self, seen: int, height: int, width: int, needs: str) -> int:
         coarse = tiles.padded_pixels(height, width) * self.num_classes // 8  # an eighth: coarse logits, twice
