@@ -53,6 +53,11 @@ def estimate_loaded(weights: int) -> int:
     return int(each * weights) + besides + _packed("float32", "psp", weights)
 
 
+def estimate_exact(weights: int) -> int:
+    """Return the bytes of the float32 model that the check at start loads for an image of one column; 0 without AMX."""
+    return estimate_loaded(weights) if processor_has("amx_tile") else 0
+
+
 def is_one_column(height: int, width: int) -> bool:
     """Return whether an image is one cell wide and higher than one.
 

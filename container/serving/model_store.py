@@ -12,7 +12,7 @@ from pathlib import Path
 
 from container import artifacts
 from container.engines.conversion import conversion_memory
-from container.engines.costs import estimate_loaded
+from container.engines.costs import estimate_exact, estimate_loaded
 from container.engines.protocol import Engine
 from container.errors import ClientError, RequestError
 from container.serving.clock import POLL_SECONDS, Clock
@@ -37,7 +37,7 @@ def estimate_memory(model_dir: Path) -> tuple[int, int]:
     except (OSError, ValueError) as error:
         raise ClientError(f"{str(model_dir)[:200]} holds no model: {weights.name} is missing") from error
     converting = 0 if (model_dir / artifacts.GRAPH).is_file() else conversion_memory(size)
-    return estimate_loaded(size), max(converting, estimate_loaded(size))  # the warm-up loads a float32 model too
+    return estimate_loaded(size), max(converting, estimate_exact(size))
 
 
 class _State(enum.Enum):
