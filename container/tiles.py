@@ -12,7 +12,7 @@ import numpy as np
 
 from container.arrays import Array, Float32Array, Uint8Array
 
-STRIDE = 8
+STRIDE = 8  # pixels per cell of the network output, along both axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +49,8 @@ def least(far: int) -> int:
 
 def count(height: int, width: int, far: int, max_pixels: int) -> int:
     """Return how many pixels the network sees in all tiles, those in several of them more than once."""
-    areas = ([cut.stop - cut.start for cut in tile.image] for tile in split(height, width, far, max_pixels))
-    return sum(down * across for down, across in areas)
+    sides = ([cut.stop - cut.start for cut in tile.image] for tile in split(height, width, far, max_pixels))
+    return sum(padded_pixels(down, across) for down, across in sides)
 
 
 def _cuts(length: int, size: int, count: int, far: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -66,6 +66,20 @@ def _cuts(length: int, size: int, count: int, far: int) -> Iterator[tuple[slice,
 def coarse_size(height: int, width: int) -> tuple[int, int]:
     """Return the height and width of a network's answer, at an eighth of its image's."""
     return -(-height // STRIDE), -(-width // STRIDE)
+
+
+def padded_pixels(height: int, width: int) -> int:
+    """Return how many pixels the network computes for an image: those of all its cells, partial cells in full.
+
+    Memory and time of the network follow this number: an image of 1×N pixels takes as much as one of 8×N.
+    """
+    rows, columns = coarse_size(height, width)
+    return rows * columns * STRIDE**2
+
+
+def is_thin(height: int, width: int) -> bool:
+    """Return whether a side has fewer than two cells: the time per pixel of such an image says little about others."""
+    return min(height, width) < 2 * STRIDE
 
 
 def assemble(

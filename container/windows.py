@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from container.arrays import Array, Float32Array, Uint8Array
+from container.tiles import padded_pixels
 
 _FLOAT = 4  # bytes
 
@@ -47,8 +48,8 @@ class Windows:
         return self.count(height) * self.count(width) * self.largest(height, width)
 
     def largest(self, height: int, width: int) -> int:
-        """Return how many pixels the network sees at once."""
-        return min(height, self.side) * min(width, self.side)
+        """Return how many pixels the network computes at once, partial cells in full."""
+        return padded_pixels(min(height, self.side), min(width, self.side))
 
     def memory(self, num_classes: int, height: int, width: int) -> int:
         """Return how many bytes blending takes: a row of windows, the newest of them, and the likeliest classes."""

@@ -14,6 +14,7 @@ from container.codecs.images import DecodeError, read_header
 from container.data.colours import ColourMap
 from container.data.samples import Sample
 from container.errors import Cancelled, JobError
+from container.tiles import padded_pixels
 
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 
@@ -50,15 +51,16 @@ def pictures(
 ) -> Iterator[Picture | Skipped]:
     """Give the samples' pictures in their order; `workers` threads decode `ahead` of them before they are asked for.
 
-    `admit` says why an image of so many pixels cannot be used, before anything of it is decoded. A stream that breaks
-    is raised after what has been read of it. Raises Cancelled once `until` is set.
+    `admit` says why an image of so many pixels, partial cells of the network output in full, cannot be used, before
+    anything of it is decoded. A stream that breaks is raised after what has been read of it. Raises Cancelled once
+    `until` is set.
     """
 
     def load(sample: Sample) -> Picture | Skipped:
         try:
             read = _Read(sample.name, sample.colour_map, sample.read())
             header = read_header(read.encoded[0])
-            if reason := admit(header.height * header.width):
+            if reason := admit(padded_pixels(header.height, header.width)):
                 return Skipped(sample.name, f"{header.width}×{header.height} pixels {reason}", too_large=True)
             return Picture(sample.name, *decode(read))
         except (JobError, DecodeError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import bisect
 import contextlib
+import math
 import os
 import select
 import signal
@@ -25,6 +26,7 @@ from container.arrays import Array, Uint8Array
 from container.engines.costs import estimate_loaded
 from container.engines.protocol import Engine, Plan, Planner, TooLarge
 from container.errors import AlgorithmError, Cancelled
+from container.tiles import STRIDE
 
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 _ENDING_SLICES = 100  # a process closes its pipes before it is gone
@@ -157,11 +159,14 @@ def _plan(planner: Planner, height: int, width: int, memory: int) -> Plan:
 
 
 def _most_pixels(planner: Planner, memory: int) -> int:
-    """Return the pixels of the largest image that fits into `memory`."""
+    """Return the pixels, partial cells in full, of the largest image that fits into `memory`."""
 
     def is_too_large(pixels: int) -> bool:
+        rows = max(STRIDE, math.isqrt(pixels) // STRIDE * STRIDE)
+        if planner.windows:
+            rows = min(rows, planner.windows.side)  # a row of the largest windows takes most
         try:
-            _plan(planner, 1, pixels, memory)
+            _plan(planner, rows, -(-pixels // rows), memory)
         except TooLarge:
             return True
         return False
@@ -175,7 +180,10 @@ def _answer(engine: Engine, memory: int, questions: BinaryIO, answers: BinaryIO)
     while len(header := questions.read(_IMAGE.size)) == _IMAGE.size:
         image = np.empty((*_IMAGE.unpack(header), 3), np.uint8)
         questions.readinto(image.data.cast("B"))  # type: ignore[attr-defined]
-        plan = _plan(engine.planner, image.shape[0], image.shape[1], memory)
+        try:
+            plan = _plan(engine.planner, image.shape[0], image.shape[1], memory)
+        except TooLarge as error:  # an image of few rows and many columns
+            raise MemoryError(str(error)) from error
         answers.write(np.ascontiguousarray(engine.mask(image, plan)).data)
         answers.flush()
 

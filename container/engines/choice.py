@@ -7,12 +7,21 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from container import artifacts
 from container.check import CHECK, Check, draw_picture, fingerprint, read_check, unusable
 from container.engines.protocol import Engine
 from container.errors import ClientError
+from container.tiles import STRIDE
+
+_REPEATED = 1e-3  # how far probabilities of the same image can differ
 
 LOG = logging.getLogger("gunicorn.error")  # the server's own log
+
+
+class _UnrepeatableError(ClientError):
+    """The processor returns different results for the same image in a precision."""
 
 
 class Choice(Protocol):
@@ -59,7 +68,13 @@ def open_engine(model_dir: Path, choice: Choice) -> Engine:
             return _open_openvino(model_dir, choice, "int8", check)
         except ClientError as error:
             LOG.warning("SERVE_PRECISION=auto does without int8: %s", error)
-    return _open_openvino(model_dir, choice, choice.precision, check)
+    try:
+        return _open_openvino(model_dir, choice, choice.precision, check)
+    except _UnrepeatableError as error:
+        if choice.precision != "auto":
+            raise
+        LOG.warning("SERVE_PRECISION=auto selects float32: %s", error)
+        return _open_openvino(model_dir, choice, "float32", check)
 
 
 def _open_openvino(model_dir: Path, choice: Choice, precision: str, check: Check | None) -> Engine:
@@ -96,11 +111,18 @@ def _warm(engine: Engine, model_dir: Path, check: Check | None) -> None:
     """Let the engine answer, and see whether its answers are usable and those of its job."""
     engine.warm()
     picture = check.picture if check else draw_picture()
+    narrow = picture[:, :STRIDE]
+    before = engine.probabilities(narrow)
     mask, probabilities = engine.mask(picture), engine.probabilities(picture)
     if fault := unusable(probabilities):
         raise ClientError(
             f"{model_dir}: the model answers with {fault}: its weights are damaged, or of a training that diverged; "
             "unpack the job's model.tar.gz anew, or train with a lower learning_rate"
+        )
+    if not np.allclose(engine.probabilities(narrow), before, atol=_REPEATED):
+        raise _UnrepeatableError(
+            f"this processor returns different results for the same narrow image in {engine.precision}: set "
+            "SERVE_PRECISION=float32"
         )
     if check and (fault := check.fault(mask, probabilities, engine.precision)):
         raise ClientError(

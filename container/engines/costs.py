@@ -35,6 +35,10 @@ _PACKED = {"float32": (2.3, 0.6, 0.6), "bfloat16": (0.3, 0.3, 1.1), "int8": (0, 
 _PACKED_BESIDES = (12 * 2**20, 0, 120 * 2**20)
 _PACKED_PYRAMID = (44 * 2**20, 44 * 2**20, 80 * 2**20)
 
+_THIN = 1.75  # times that a pixel takes more memory in an image of one or two cells, measured with deeplab in bfloat16
+_EXACT_SLOWDOWN = 16  # times that a pixel takes longer in the float32 model, compiling included: measured 8 to 36
+_INT8_GROWTH = 4  # times that weights grow from int8 to float32
+
 # Pixels that the network sees at once at least, and at most, where tiles are exact. In tiles of 8 million pixels an
 # image of 12 million is computed in 1.11 times the pixels; between two tiles it can be given up.
 _TILE = (1_000_000, 8_000_000)
@@ -47,6 +51,20 @@ def estimate_loaded(weights: int) -> int:
     """Return what a model with weights of so many bytes takes at most that is loaded."""
     each, besides = _LOADED["float32"]
     return int(each * weights) + besides + _packed("float32", "psp", weights)
+
+
+def estimate_exact(weights: int) -> int:
+    """Return the bytes of the float32 model that the check at start loads for an image of one column; 0 without AMX."""
+    return estimate_loaded(weights) if processor_has("amx_tile") else 0
+
+
+def is_one_column(height: int, width: int) -> bool:
+    """Return whether an image is one cell wide and higher than one.
+
+    For such images, AMX convolutions of OpenVINO 2026.4 return values that depend on the previous inference.
+    """
+    rows, columns = tiles.coarse_size(height, width)
+    return columns == 1 and rows > 1
 
 
 def _packed(precision: str, decoder: str, graph: int) -> int:
@@ -70,6 +88,7 @@ class Costs:
     loaded: int = 0
     packed: int = 0
     windows: Windows | None = None
+    exact: Costs | None = None  # of the float32 model for images of one column, if the processor needs it
 
     @classmethod
     def of(
@@ -80,52 +99,67 @@ class Costs:
         each, besides = _LOADED[precision]
         per_pixel = _BYTES_PER_PIXEL[network][_PRECISIONS.index(precision)]
         loaded = max(_LEAST_LOADED, int(each * graph) + besides)
-        return cls(num_classes, reach, per_pixel, loaded, _packed(precision, decoder, graph))
+        exact = None
+        if precision != "float32" and processor_has("amx_tile"):
+            weights = graph * (_INT8_GROWTH if precision == "int8" else 1)
+            exact = cls.of(num_classes, reach, "float32", decoder, is_narrow=is_narrow, graph=weights)
+        return cls(num_classes, reach, per_pixel, loaded, _packed(precision, decoder, graph), exact=exact)
 
     @property
     def usual_tile(self) -> int:
         """How many pixels the network sees at once where nobody plans: as many as take 2 GB."""
         return 2**31 // self.bytes_per_pixel
 
-    def held(self, seen: int, pixels: int, needs: str) -> int:
-        """Return what network and head take when the network sees so many of an image's pixels at once."""
-        return self.bytes_per_pixel * seen + _BAND_BYTES[needs] * min(heads.BAND_VALUES, self.num_classes * pixels)
+    def held(self, seen: int, height: int, width: int, needs: str) -> int:
+        """Return the bytes that network and head take when the network computes so many pixels of an image at once."""
+        return self._each(height, width) * seen + _BAND_BYTES[needs] * heads.band_values(
+            self.num_classes, height, width
+        )
 
     def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
         """Return how to compute an image within `room` bytes, of which `answer` are the caller's.
 
         As few tiles as there is room for; raises TooLarge when not even the smallest would do.
         """
-        pixels = height * width
+        if self.exact and is_one_column(height, width):
+            model = self.exact.loaded + self.exact.packed
+            plan = self.exact.plan(height, width, room, answer + model, needs)
+            return dataclasses.replace(plan, pixels=plan.pixels * _EXACT_SLOWDOWN)
         if self.windows and self.windows.divide(height, width):
             return self._plan_windows(self.windows, height, width, room, answer)
+        pixels, seen = height * width, tiles.padded_pixels(height, width)
         kept = max(_DECODING_BYTES * pixels, _IMAGE_BYTES * pixels + answer)
-        at_once = max(kept, self._memory(pixels, pixels, needs) + answer)
-        if at_once <= room and (self.reach is None or pixels <= _TILE[1]):
-            return Plan(at_once, pixels, passing=at_once - kept)
+        at_once = max(kept, self._memory(seen, height, width, needs) + answer)
+        if at_once <= room and (self.reach is None or seen <= _TILE[1]):
+            return Plan(at_once, seen, passing=at_once - kept)
         if self.reach is None:
             raise _too_large(width, height, at_once, room)
         smallest = max(_TILE[0], tiles.least(self.reach))
-        least = max(kept, self._memory(min(smallest, pixels), pixels, needs) + answer)
+        least = max(kept, self._memory(min(smallest, seen), height, width, needs) + answer)
         if least > room:
             raise _too_large(width, height, least, room)
-        tile = min(_TILE[1], smallest + (room - least) // self.bytes_per_pixel)
-        memory = max(kept, self._memory(tile, pixels, needs) + answer)
+        tile = min(_TILE[1], smallest + (room - least) // self._each(height, width))
+        memory = max(kept, self._memory(tile, height, width, needs) + answer)
         return Plan(memory, tiles.count(height, width, self.reach, tile), tile, passing=memory - kept)
 
     def _plan_windows(self, windows: Windows, height: int, width: int, room: int, answer: int) -> Plan:
         pixels, seen = height * width, windows.largest(height, width)
         beside = pixels * _IMAGE_BYTES + windows.memory(self.num_classes, height, width)
-        network = max(0, self.held(seen, seen, "probabilities") - STANDING) + seen * self.num_classes // 8
+        sides = min(height, windows.side), min(width, windows.side)
+        network = max(0, self.held(seen, *sides, "probabilities") - STANDING) + seen * self.num_classes // 8
         kept = max(_DECODING_BYTES * pixels, _IMAGE_BYTES * pixels + answer)
         memory = max(kept, beside + network + answer)
         if memory > room:
             raise _too_large(width, height, memory, room)
         return Plan(memory, windows.pixels(height, width), passing=memory - kept)
 
-    def _memory(self, seen: int, pixels: int, needs: str) -> int:
-        beside = pixels * _IMAGE_BYTES + pixels * self.num_classes // 8  # an eighth: coarse logits, twice
-        return beside + max(0, self.held(seen, pixels, needs) - STANDING)
+    def _each(self, height: int, width: int) -> int:
+        """Return the network's bytes per pixel for an image of this size."""
+        return int(self.bytes_per_pixel * (_THIN if tiles.is_thin(height, width) else 1))
+
+    def _memory(self, seen: int, height: int, width: int, needs: str) -> int:
+        coarse = tiles.padded_pixels(height, width) * self.num_classes // 8  # an eighth: coarse logits, twice
+        return height * width * _IMAGE_BYTES + coarse + max(0, self.held(seen, height, width, needs) - STANDING)
 
 
 def _too_large(width: int, height: int, needed: int, room: int) -> TooLarge:

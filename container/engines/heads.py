@@ -12,9 +12,20 @@ from typing import Any
 import numpy as np
 
 from container.arrays import Array, Float32Array
-from container.tiles import places
+from container.tiles import STRIDE, coarse_size, places
 
 BAND_VALUES = 2**24  # scores that are resized at once: 64 MB
+
+
+def band_values(num_classes: int, height: int, width: int) -> int:
+    """Return how many scores of an image are resized at once, those of partial cells in full."""
+    row = _row_values(num_classes, width)
+    return row * min(height, max(1, BAND_VALUES // row))
+
+
+def _row_values(num_classes: int, width: int) -> int:
+    """Return the scores of a row of pixels: in an image narrower than a cell, the scores before the resize count."""
+    return num_classes * coarse_size(1, width)[1] * STRIDE
 
 
 def resize(head: Any, logits: Float32Array, size: tuple[int, ...]) -> Iterator[tuple[slice, Array]]:
@@ -24,7 +35,7 @@ def resize(head: Any, logits: Float32Array, size: tuple[int, ...]) -> Iterator[t
     """
     height, width = size
     above, below, shares = places(height, logits.shape[2])
-    step = max(1, BAND_VALUES // (logits.shape[1] * width))
+    step = max(1, BAND_VALUES // _row_values(logits.shape[1], width))
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
         extent = np.array([rows.stop - rows.start, width])

@@ -47,16 +47,17 @@ class Costs:
 
     def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
         """Return how to compute an image within `room` bytes; raises TooLarge when it cannot be."""
-        pixels = seen = at_once = height * width
+        pixels, seen = height * width, tiles.padded_pixels(height, width)
+        at_once = whole = seen
         host, tile = pixels * _IMAGE_BYTES + answer, None
         if self.windows and self.windows.divide(height, width):
             seen, at_once = self.windows.pixels(height, width), self.windows.largest(height, width)
             host += self.windows.memory(self.num_classes, height, width)
         elif self.reach is not None:
-            beside = tiling.host_bytes(self.num_classes, pixels)
+            beside = tiling.host_bytes(self.num_classes, whole)
             memory = (room - host, beside) if self.device is None else (self.device, 0)
-            if tile := tiling.tile_pixels(self.algorithm, self.num_classes, self.reach, pixels, *memory):
-                at_once, host = min(tile, pixels), host + beside
+            if tile := tiling.tile_pixels(self.algorithm, self.num_classes, self.reach, whole, *memory):
+                at_once, host = min(tile, whole), host + beside
                 seen = tiles.count(height, width, self.reach, tile)
         network = image_bytes(self.algorithm, self.num_classes, at_once)
         if self.device is None:
@@ -160,7 +161,7 @@ class MXNetEngine:
 
     def _tiles_of(self, image: Uint8Array, plan: Plan | None, stop: Stop | None) -> Bands | None:
         """Return the logits of an image that its plan divides into tiles."""
-        if not plan or not plan.tile or image.shape[0] * image.shape[1] <= plan.tile:
+        if not plan or not plan.tile or tiles.padded_pixels(*image.shape[:2]) <= plan.tile:
             return None
         return tiling.compute(self._network, image, self._device, plan.tile, lambda _: stop.check() if stop else None)
 

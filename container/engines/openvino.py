@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import queue
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 from container import tiles
 from container.arrays import Array, Float32Array, Uint8Array
 from container.engines import heads
-from container.engines.costs import STANDING, Costs
+from container.engines.costs import STANDING, Costs, is_one_column
 from container.engines.graph import find_decoder, foreign, import_openvino, is_narrow, reach, read_model, read_windows
 from container.engines.protocol import Plan, Stop
 from container.errors import ClientError
@@ -31,11 +33,13 @@ class OpenVinoEngine:
 
     `slots` images are computed at once, each on its share of the `threads`; further callers wait. Raises ClientError
     when the graph is unusable, or when the processor lacks the precision asked for.
+
+    On processors with AMX, images of one column are inferred in float32: see `container.engines.costs.is_one_column`.
     """
 
     def __init__(self, graph: Path, precision: str = "auto", *, threads: int, slots: int = 1) -> None:
         openvino = import_openvino()
-        core = openvino.Core()
+        self._core = core = openvino.Core()
         self._graph = graph
         self.precision = _choose_precision(core, precision)
         model = read_model(openvino, graph)
@@ -43,7 +47,12 @@ class OpenVinoEngine:
         size = graph.stat().st_size
         seen = self.num_classes, reach(model), self.precision, find_decoder(model)
         costs = Costs.of(*seen, is_narrow=is_narrow(model), graph=size)
-        self.planner = dataclasses.replace(costs, windows=read_windows(model, graph) if costs.reach is None else None)
+        windows = read_windows(model, graph) if costs.reach is None else None
+        exact = dataclasses.replace(costs.exact, windows=windows) if costs.exact else None
+        self.planner = dataclasses.replace(costs, windows=windows, exact=exact)
+        if exact:  # the graph must stay readable after its file was removed or replaced
+            self._file = os.open(graph, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
         self.standing = slots * STANDING + costs.packed
         self.memory = costs.loaded + costs.packed
         settings: dict[str, Any] = {
@@ -55,6 +64,9 @@ class OpenVinoEngine:
         hint = "bf16" if self.precision == "bfloat16" else "f32"  # of what int8 leaves, too
         self._network = core.compile_model(model, "CPU", {**settings, "INFERENCE_PRECISION_HINT": hint})
         settings["INFERENCE_PRECISION_HINT"] = "f32"
+        self._exact_settings = {**settings, "NUM_STREAMS": 1}
+        if self.precision == "int8":
+            self._exact_settings["LP_TRANSFORMS_MODE"] = "NO"  # computes the int8 graph's convolutions in float32
         mask = core.compile_model(heads.mask_head(openvino, self.num_classes), "CPU", settings)
         probabilities = core.compile_model(heads.probability_head(openvino, self.num_classes), "CPU", settings)
         self._compiled = (self._network, mask, probabilities)
@@ -132,23 +144,35 @@ class OpenVinoEngine:
     def _coarse_logits(self, slot: _Slot, image: Uint8Array, plan: Plan | None, stop: Stop) -> Array:
         """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
         far, tile_pixels = self.planner.reach, plan.tile if plan else self.planner.usual_tile
-        if far is None or tile_pixels is None or image.shape[0] * image.shape[1] <= tile_pixels:
+        if far is None or tile_pixels is None or tiles.padded_pixels(*image.shape[:2]) <= tile_pixels:
             return _infer(slot.network, image, stop)
         return tiles.assemble(partial(_infer, slot.network, stop=stop), image, self.num_classes, far, tile_pixels)
 
     @contextlib.contextmanager
     def _slot(self, image: Uint8Array, plan: Plan | None, needs: str) -> Iterator[_Slot]:
-        slot, pixels = self._slots.get(), image.shape[0] * image.shape[1]
+        slot, (height, width) = self._slots.get(), image.shape[:2]
         try:
-            yield slot
+            yield self._with_exact_network(slot) if self.planner.exact and is_one_column(height, width) else slot
         finally:
             self._slots.put(slot)
-            seen = min(pixels, plan.tile or pixels) if plan else pixels
             if windows := self._windows(image):
-                seen = pixels = windows.largest(*image.shape[:2])
-            self._is_swollen = self._is_swollen or self.planner.held(seen, pixels, needs) > STANDING
+                height, width = min(height, windows.side), min(width, windows.side)
+            seen = tiles.padded_pixels(height, width)
+            if plan and plan.tile:
+                seen = min(seen, plan.tile)
+            self._is_swollen = self._is_swollen or self.planner.held(seen, height, width, needs) > STANDING
             if self._is_swollen:
                 self.release()  # it would stay as large as the largest image so far
+
+    def _with_exact_network(self, slot: _Slot) -> _Slot:
+        """Return the slot with a float32 network for one image.
+
+        The network is compiled for each such image and released after it: images of this kind are rare, and the network
+        takes more memory than the model. Costs.plan adds that memory to the image.
+        """
+        model = read_model(import_openvino(), Path(f"/proc/self/fd/{self._file}"))
+        network = self._core.compile_model(model, "CPU", self._exact_settings)
+        return dataclasses.replace(slot, network=network.create_infer_request())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from container.mx import tiling
 from container.mx.interruptible import interruptible, wait_for
 from container.mx.memory import image_bytes
 from container.mx.network import SegmentationNetwork
+from container.tiles import padded_pixels
 from container.windows import likeliest
 
 _AUTOTUNE = "MXNET_CUDNN_AUTOTUNE_DEFAULT"
@@ -70,7 +71,7 @@ class MXNetScorer:
         if self._most_pixels is not None and pixels > self._most_pixels:
             return f"need more memory than the scores at the job's end will have: about {self._most_pixels} fit"
         num_classes, windows, tile = self._network.num_classes, self._network.windows, self._tile(pixels)
-        largest = windows.side**2 if windows else tile
+        largest = padded_pixels(windows.side, windows.side) if windows else tile
         needed = image_bytes(self._network.algorithm, num_classes, min(pixels, largest) if largest else pixels)
         if windows and self._on_host:
             needed += windows.memory(num_classes, 1, pixels)  # no form of so many pixels takes more
@@ -114,7 +115,7 @@ class MXNetScorer:
         """Say whether an image is computed in windows or tiles."""
         if windows := self._network.windows:
             return windows.divide(*image.shape[:2])
-        return self._tile(image.shape[0] * image.shape[1]) is not None
+        return self._tile(padded_pixels(*image.shape[:2])) is not None
 
     def _tile(self, pixels: int) -> int | None:
         """Return how many pixels a tile of an image has, None when it is not computed in tiles."""
@@ -137,7 +138,7 @@ class MXNetScorer:
         if windows := self._network.windows:
             bands = windows.blend(scores, image, self._network.num_classes)
         else:
-            tile = self._tile(image.shape[0] * image.shape[1])
+            tile = self._tile(padded_pixels(*image.shape[:2]))
             assert tile
             bands = tiling.compute(self._network, image, device, tile, lambda answer: self._wait([answer]))
         try:

@@ -29,6 +29,7 @@ from container.serving.native import Native
 from container.serving.negotiation import choose_media_type, read_accept, wants_gzip
 from container.serving.request_log import Record
 from container.serving.settings import ServeSettings
+from container.tiles import is_thin
 
 CONTENT_TYPES = ("image/jpeg", "image/png", "application/x-image", "image/jpg", "image/pjpeg")
 # The bytes decide if the type does not identify the format: defaults of S3 and curl, ranges, and unregistered names.
@@ -283,7 +284,8 @@ def _compute(
     del pixels
     with record.phase("encode"):
         buffers = native.run(functools.partial(wish.encoder.encode, found), clock)
-    card.speed.learn(image.plan.pixels, record.seconds(*_LEARNT) - before)
+    if not is_thin(image.height, image.width):
+        card.speed.learn(image.plan.pixels, record.seconds(*_LEARNT) - before)
     return buffers
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from container import artifacts
 from container.engines.conversion import conversion_memory
-from container.engines.costs import estimate_loaded
+from container.engines.costs import estimate_exact, estimate_loaded
 from container.engines.protocol import Engine
 from container.errors import ClientError, RequestError
 from container.serving.clock import POLL_SECONDS, Clock
@@ -39,8 +39,10 @@ def estimate_memory(model_dir: Path) -> tuple[int, int]:
     except (OSError, ValueError) as error:
         raise ClientError(f"{str(model_dir)[:200]} holds no model: {weights.name} is missing") from error
     if graph.is_file():
-        return estimate_loaded(max(size, graph.stat().st_size)), 0
-    return estimate_loaded(size), conversion_memory(size)
+        size, converting = max(size, graph.stat().st_size), 0
+    else:
+        converting = conversion_memory(size)
+    return estimate_loaded(size), max(converting, estimate_exact(size))
 
 
 def _is_same(card: Card, other: Card | None) -> bool:

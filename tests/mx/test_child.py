@@ -101,14 +101,15 @@ def test_the_largest_image_follows_the_memory(model_dir: Path) -> None:
         [_most_pixels(_open(source, 1).planner, memory) for memory in (0, 2**28, 2**31, 2**40)]
         for source in (model_dir / "model.onnx", model_dir)
     )
+    # Within 0.5 %, because images have whole rows of cells.
     # beside the 8 bytes per pixel of the process that asks: 310 of the network, 5 of the image and its mask, an eighth
     # and 5 for each class, less the 64 MB that are the model's
     each = 8 + 310 + 5 + (1 / 8 + 5) * CLASSES
-    assert by_graph[1] == pytest.approx((2**28 + 2**26) / each, rel=1e-3)
+    assert by_graph[1] == pytest.approx((2**28 + 2**26) / each, rel=5e-3)
     # in tiles of a million pixels decoding takes most: 28 beside those 8
-    assert by_graph[2] == pytest.approx(2**31 / 36, rel=1e-3)
+    assert by_graph[2] == pytest.approx(2**31 / 36, rel=5e-3)
     # 700 bytes per pixel, 4.4 per class, 28 and 8 beside them, and 128 MB
-    assert by_mxnet[1] == pytest.approx((2**28 - 2**27) / (736 + 4.4 * CLASSES), rel=1e-3)
+    assert by_mxnet[1] == pytest.approx((2**28 - 2**27) / (736 + 4.4 * CLASSES), rel=5e-3)
     assert by_graph[0] == by_mxnet[0] == 0
     assert by_graph[-1] == by_mxnet[-1] == 2**28 - 1
 

@@ -15,6 +15,7 @@ import pytest
 from container.check import approve_int8, write_check
 from container.engines.choice import open_engine
 from container.engines.graph import import_openvino
+from container.engines.openvino import OpenVinoEngine
 from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
 from container.mx.export import export_onnx
@@ -114,6 +115,32 @@ def test_a_graph_of_another_job_is_refused(archive: Path, precision: str) -> Non
     export_onnx(_other(), archive / "model.onnx")
     with pytest.raises(ClientError, match=rf"^{archive}: the model does not answer as its job says.* unpack one model"):
         open_(archive, precision)
+
+
+@pytest.mark.parametrize("depends", ["narrow", "none"])
+def test_auto_selects_float32_if_a_narrow_image_has_no_repeatable_result(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, depends: str
+) -> None:
+    drop_int8_approval(archive)
+    compute, calls = OpenVinoEngine.probabilities, []
+
+    def disturbed(self: OpenVinoEngine, image: np.ndarray, *rest: object) -> np.ndarray:
+        answer = compute(self, image, *rest)
+        calls.append(image.shape[:2])
+        if depends == "narrow" and image.shape[1] <= 8 and self.precision == usual():
+            answer = np.roll(answer, len(calls), axis=1)  # of another row at each call
+        return answer
+
+    monkeypatch.setattr(OpenVinoEngine, "probabilities", disturbed)
+    if depends == "none":
+        assert open_(archive) == usual()
+        assert calls.count((64, 8)) == 2 and calls.index((64, 64), calls.index((64, 8))) > calls.index((64, 8))
+        return
+    with pytest.raises(ClientError, match=f"different results for the same narrow image in {usual()}"):
+        open_(archive, usual())
+    if usual() == "bfloat16":
+        assert open_(archive) == "float32"
+        assert "SERVE_PRECISION=auto selects float32" in caplog.text
 
 
 def _other() -> SegmentationNetwork:

@@ -403,6 +403,18 @@ def learnt(engine: Engine, seconds: float) -> Future[Model]:
     return model
 
 
+@pytest.mark.parametrize(("size", "is_learnt"), [((15, 200), False), ((200, 8), False), ((16, 200), True)])
+def test_the_time_of_a_thin_image_does_not_change_the_estimate(size: tuple[int, int], is_learnt: bool) -> None:
+    model = learnt(FakeEngine(), 4.0)
+    speed = model.result().card.speed
+    before = speed.estimate(64)
+    body = io.BytesIO()
+    Image.new("RGB", size[::-1]).save(body, "PNG")
+    client = create_app(model, SETTINGS).test_client()
+    assert client.post("/invocations", data=body.getvalue(), content_type="image/png").status_code == 200
+    assert (speed.estimate(64) != before) == is_learnt
+
+
 def test_who_would_wait_too_long_is_503_at_once_and_ping_answers() -> None:
     engine = Blocked()
     app = create_app(learnt(engine, 4.0), dataclasses.replace(SETTINGS, queue_seconds=10))

@@ -38,9 +38,9 @@ def test_windows_by_hand() -> None:
     assert windows.starts(175) == [0, 75]
     assert windows.starts(176) == [0, 38, 76]
     assert windows.starts(250) == [0, 75, 150]
-    assert windows.pixels(250, 175) == 3 * 2 * 100 * 100
-    assert windows.pixels(40, 250) == 3 * 40 * 100
-    assert windows.pixels(40, 60) == 40 * 60
+    assert windows.pixels(250, 175) == 3 * 2 * 104 * 104  # 100 pixels are 13 cells
+    assert windows.pixels(40, 250) == 3 * 40 * 104
+    assert windows.pixels(40, 60) == 40 * 64
     assert [windows.divide(*size) for size in ((100, 100), (100, 101), (101, 1))] == [False, True, True]
 
 
