@@ -24,8 +24,8 @@ _LEAST_LOSS_SCALE = 1e-4  # from 65536, 30 updates are then skipped in a row
 class Accumulation:
     """Adds the gradients of `steps` backward passes to one gradient, that of all their images.
 
-    The sums are arrays of its own. MXNet's `grad_req="add"` would be shorter, but with AMP on a CPU the backward pass of
-    `amp_cast` ignores it, and every convolution would have the gradient 0.
+    The sums are separate arrays. MXNet's `grad_req="add"` is not used: with AMP on a CPU, the backward pass of `amp_cast`
+    ignores it, and every convolution has the gradient 0.
 
     The total mass of the images is known only after the last step. Therefore every step divides the sum of its losses
     by a `nominal` mass, and `finish` corrects that.
@@ -105,13 +105,14 @@ def clip_norm(parameters: Sequence[gluon.Parameter], scale: float, largest: floa
 
 
 def check_gradients(parameters: Mapping[str, gluon.Parameter], compute_loss: Callable[[], float]) -> bool:
-    """Make sure that every kernel that influences the loss has a gradient; False if these gradients cannot show it.
+    """Check that every kernel on which the loss depends has a gradient; return False if these gradients cannot show it.
 
-    `compute_loss` computes the same loss at every call, unless the weights have changed. It is called only if a kernel
-    has a gradient of exactly 0. That can be right: the pixels have no label, a batch norm of one pixel returns a
-    constant, a ReLU or a scale of 0 blocks the path. In all these cases the loss does not depend on the kernel. So the
-    kernel is disturbed: if the loss changes, the gradient was lost. Vectors are not checked, because rounding makes the
+    A gradient of exactly 0 can be right: no pixel has a label, a batch norm of one pixel returns a constant, or a ReLU
+    or a scale of 0 blocks the path. In all these cases the loss does not depend on the kernel. Therefore such a kernel
+    is disturbed. If the loss changes, the gradient was lost. Vectors are not checked: in bfloat16, rounding makes the
     loss depend on a bias that a batch norm subtracts.
+
+    `compute_loss` returns the same loss at every call with the same weights. It is called only if a gradient is 0.
 
     Raises AlgorithmError that names the first such kernel, with all weights as they were.
     """
@@ -136,9 +137,9 @@ def check_gradients(parameters: Mapping[str, gluon.Parameter], compute_loss: Cal
                 "that begin with an underscore, and report this"
             )
     LOG.warning(
-        "the gradient of %s is 0 in the first update, because the loss does not depend on %s yet. If a batch norm of one "
-        "pixel is the cause (a pooling branch of psp, deeplab or fastscnn), give every device more than one image: set a "
-        "higher mini_batch_size",
+        "The gradient of %s is 0 in the first update, because the loss does not depend on %s yet. If a batch norm of "
+        "one pixel is the cause (a pooling branch of psp, deeplab, or fastscnn), set a higher mini_batch_size, so that "
+        "every device has more than one image",
         ", ".join(suspects[:5]) + (f" and {len(suspects) - 5} more" if suspects[5:] else ""),
         "them" if suspects[1:] else "it",
     )

@@ -20,7 +20,7 @@ from container.data.reading import IGNORE
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.averaging import Averages
-from container.mx.gradients import Accumulation, check_gradients, clip_norm, check_loss_scale
+from container.mx.gradients import Accumulation, check_gradients, check_loss_scale, clip_norm
 from container.mx.losses import choose_criterion
 from container.mx.network import SegmentationNetwork, TrainingLoss
 from container.mx.optimizer import create_optimizer, steps_as_gluoncv
@@ -207,7 +207,7 @@ class Trainer:
         self._last = []
 
     def _last_loss(self) -> float:
-        """Return the loss of the last batch as training computes it; statistics stay, and dropout is always the same."""
+        """Return the loss of the last batch as training computes it, always with the same dropout; statistics stay."""
         mx.nd.waitall()  # as in `unite`
         statistics = [array for _, each in self._statistics for array in each.list_data()]
         before = [array.copy() for array in statistics]

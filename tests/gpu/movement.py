@@ -161,7 +161,7 @@ def sample(array: np.ndarray) -> np.ndarray:
 
 
 def moved_twice(device: mx.Context, precision: str, folder: Path, resumes: bool) -> Arrays:
-    """Return how far 2 updates of 2 iterations move every parameter; `resumes`: from a checkpoint amid the first one."""
+    """Return how far 2 updates of 2 iterations move every parameter; `resumes` from a checkpoint amid the first."""
     case = PLAIN
     job = job_of(case, precision)
     trainer = Trainer(network_of(case, job, [device]), job, [device])
@@ -256,7 +256,7 @@ def direction(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
 
 
 def check_movement(case: Case, found: Arrays, wanted: Arrays, exact: bool) -> None:
-    """Assert that what should move, moves, in the direction and as far as `wanted`; rounded to 8 bits unless `exact`."""
+    """Check that every trained parameter moves as in `wanted`, and no other moves; rounded to 8 bits unless `exact`."""
     names = [name for name in wanted if wanted[name].any()]
     longest = max(np.linalg.norm(wanted[name]) for name in names)
     for name, movement in wanted.items():

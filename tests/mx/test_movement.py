@@ -51,10 +51,7 @@ def test_what_should_move_moves_in_the_direction_of_float32(
     case = CASES[number]
     if number not in wanted:
         wanted[number] = expected(case)
-    if precision == "float32":
-        found = moved(case, cpus(2), precision)
-    else:
-        found = request.getfixturevalue("mixed")[0][number]
+    found = moved(case, cpus(2), precision) if precision == "float32" else request.getfixturevalue("mixed")[0][number]
     check_movement(case, found, wanted[number], exact=precision == "float32")
 
 
