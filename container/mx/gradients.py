@@ -24,8 +24,8 @@ _LEAST_LOSS_SCALE = 1e-4  # from 65536, 30 updates are then skipped in a row
 class Accumulation:
     """Adds the gradients of `steps` backward passes to one gradient, that of all their images.
 
-    The sums are separate arrays. MXNet's `grad_req="add"` is not used: with AMP on a CPU, the backward pass of `amp_cast`
-    ignores it, and every convolution has the gradient 0.
+    The sums are separate arrays. MXNet's `grad_req="add"` is not used: with AMP on a CPU, the backward pass of
+    `amp_cast` ignores it, and every convolution has the gradient 0.
 
     The total mass of the images is known only after the last step. Therefore every step divides the sum of its losses
     by a `nominal` mass, and `finish` corrects that.

@@ -11,6 +11,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 from mxnet.contrib import amp
+from mxnet.contrib.amp.loss_scaler import LossScaler
 
 from container import artifacts
 from container.arrays import Array, Uint8Array
@@ -181,7 +182,7 @@ class Trainer:
         for counts in inner._all_index_update_counts.values():
             counts.clear()
         if self._mixed:
-            self.optimizer._amp_loss_scaler.__init__()
+            self.optimizer._amp_loss_scaler = LossScaler()
         self.drop_gathered()
 
     def _update(self, batch_size: int, learning_rate: float) -> None:
