@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import statistics
 import subprocess
 import sys
@@ -66,7 +67,10 @@ def _measure_apart(job: Hyperparameters, stop: threading.Event) -> tuple[float, 
     """Measure in a process of its own; None if it fails, takes too long, or `stop` is set."""
     command = [sys.executable, "-m", "container.mx.precision", json.dumps(job.as_dict())]
     folder = Path(__file__).parents[2]
-    child = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("DMLC_")}  # no host of a cluster
+    child = subprocess.Popen(
+        command, cwd=folder, env=alone, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     end = time.monotonic() + _SECONDS
     while not stop.is_set() and time.monotonic() < end:
         with contextlib.suppress(subprocess.TimeoutExpired):
