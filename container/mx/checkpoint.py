@@ -40,8 +40,8 @@ def save_arrays(trainer: Trainer, weights: Path, optimizer: Path) -> dict[str, A
         known = _by_id(trainer)
         arrays |= {
             f"{known[id(parameter)]}:{_GRADIENT}{device}": array
-            for parameter in gathered.parameters
-            for device, array in enumerate(parameter.list_grad())
+            for parameter, totals in zip(gathered.parameters, gathered.sums, strict=True)
+            for device, array in enumerate(totals)
         }
     artifacts.write_weights(optimizer, lambda name: mx.nd.save(name, arrays), sum(map(_bytes, arrays.values())))
     scaler = getattr(trainer.optimizer, "_amp_loss_scaler", None)

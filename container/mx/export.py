@@ -211,6 +211,7 @@ _TRANSLATIONS: dict[str, Callable[[_Graph, str, list[str], dict[str, Any]], list
     "elemwise_add": lambda graph, name, inputs, attributes: [graph.add("Add", name, inputs)],
     "Concat": lambda graph, name, inputs, attributes: [graph.add("Concat", name, inputs, axis=attributes["dim"])],
     "_contrib_BilinearResize2D": _resize_like,
+    "BlockGrad": lambda graph, name, inputs, attributes: inputs,
     "Dropout": lambda graph, name, inputs, attributes: inputs,
     "amp_cast": lambda graph, name, inputs, attributes: inputs,  # left by training in float16
     "amp_multicast": lambda graph, name, inputs, attributes: inputs,

@@ -204,8 +204,11 @@ def pool_pyramid(F: Any, pyramid: Any, features: Any) -> Any:
 
 
 def resize_like(F: Any, x: Any, like: Any) -> Any:
-    """Resize bilinearly, corners aligned, to the height and width of `like`, whatever they are."""
-    return F.contrib.BilinearResize2D(x, like, mode="like")
+    """Resize bilinearly, corners aligned, to the height and width of `like`, whatever they are.
+
+    If both have the same size, MXNet 1.9.1 does not write the gradient of `like`: it is whatever the memory contained.
+    """
+    return F.contrib.BilinearResize2D(x, F.BlockGrad(like), mode="like")
 
 
 def _concat(F: Any, *branches: Any) -> Any:

@@ -12,6 +12,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 from mxnet.contrib import amp
+from mxnet.contrib.amp.loss_scaler import LossScaler
 
 from container import artifacts
 from container.arrays import Array, Uint8Array
@@ -22,7 +23,7 @@ from container.errors import Cancelled
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
 from container.mx.averaging import Averages
-from container.mx.gradients import Accumulation, clip_norm
+from container.mx.gradients import Accumulation, check_gradients, check_loss_scale, clip_norm
 from container.mx.interruptible import interruptible
 from container.mx.losses import choose_criterion
 from container.mx.network import SegmentationNetwork, TrainingLoss
@@ -69,6 +70,8 @@ class Trainer:
         self._largest_norm = hyperparameters.clip_norm
         self.averages = Averages(network, hyperparameters.ema, static) if hyperparameters.ema else None
         self.accumulation = self._accumulate(hyperparameters)
+        self._gradients_checked = False  # since this process began
+        self._last: list[tuple[mx.nd.NDArray, mx.nd.NDArray, float]] = []  # inputs until they are: images, labels, mass
 
     def _accumulate(self, job: Hyperparameters) -> Accumulation | None:
         if job.accumulate == 1:
@@ -137,7 +140,9 @@ class Trainer:
             scales = [self.accumulation.nominal] * len(masses)
         else:
             scales = [mass or 1 for mass in masses] if self._as_gluoncv else [whole] * len(masses)
-        inputs = zip(self._load(images), self._load(labels), scales, strict=True)
+        inputs = list(zip(self._load(images), self._load(labels), scales, strict=True))
+        if not self._gradients_checked:
+            self._last = [(x, y, whole) for x, y, _ in inputs]
         with autograd.record(train_mode=len(batch) > 0):  # no statistics are gathered from no images
             sums = [(self._loss(x, y), scale) for x, y, scale in inputs]
             losses = [loss / scale for loss, scale in sums]
@@ -146,13 +151,14 @@ class Trainer:
                     autograd.backward(scaled)
         if not self._mixed:
             autograd.backward(losses)
+        parts = [loss / whole for loss, _ in sums]  # before the check of gradients computes losses
         if self.accumulation is None:
             self._update(self._batch_size if self._as_gluoncv else 1, learning_rate)
         else:
             self.accumulation.add(masses)
             if self.accumulation.full:
                 self.flush(learning_rate)
-        return self._hosts.add([loss / whole for loss, _ in sums])
+        return self._hosts.add(parts)
 
     def flush(self, learning_rate: float) -> None:
         """Make the update that the steps since the last one are still owed, if any."""
@@ -180,19 +186,45 @@ class Trainer:
         inner.begin_num_update = inner.num_update = 0
         for counts in inner._all_index_update_counts.values():
             counts.clear()
+        if self._mixed:
+            self.optimizer._amp_loss_scaler = LossScaler()
         self.drop_gathered()
 
     def _update(self, batch_size: int, learning_rate: float) -> None:
         """Let the optimizer update the weights by the gradients over `batch_size`."""
         self.optimizer.set_learning_rate(learning_rate)
-        if self._largest_norm is None:
-            self.optimizer.step(batch_size)
-        else:
-            self.optimizer.allreduce_grads()
+        self.optimizer.allreduce_grads()
+        if not self._gradients_checked:
+            self._check_gradients()
+        if self._largest_norm is not None:
             clip_norm(self._learning, self.optimizer._scale / batch_size, self._largest_norm)
-            self.optimizer.update(batch_size)
+        self.optimizer.update(batch_size)
+        if self._mixed:
+            check_loss_scale(self.optimizer._amp_loss_scaler.loss_scale)
         if self.averages:
             self.averages.update(self.updates)
+
+    def _check_gradients(self) -> None:
+        """Check the gradients of the first update that this process makes, which waits for them."""
+        learning = {id(parameter) for parameter in self._learning}
+        parameters = self.network._collect_params_with_prefix()
+        own = {name: each for name, each in parameters.items() if id(each) in learning}
+        self._gradients_checked = check_gradients(own, self._last_loss)
+        self._last = []
+
+    def _last_loss(self) -> float:
+        """Return the loss of the last batch as training computes it, always with the same dropout; statistics stay."""
+        mx.nd.waitall()  # as in `unite`
+        statistics = [array for _, each in self._statistics for array in each.list_data()]
+        before = [array.copy() for array in statistics]
+        mx.random.seed(0)
+        with autograd.train_mode():
+            losses = [self._loss(x, y) / whole for x, y, whole in self._last]
+        total = float(sum(loss.asscalar() for loss in losses))
+        mx.nd.waitall()
+        for array, own in zip(statistics, before, strict=True):
+            own.copyto(array)
+        return total
 
     def _mass(self, labels: Array) -> float:
         """Return how much labels count in a mean: the labelled pixels, or what they weigh."""

@@ -133,6 +133,7 @@ def train(
     from container.mx.checkpoint import checkpoint_bytes
     from container.mx.devices import choose_devices, settle_precision
     from container.mx.optimizer import explain_optimizer
+    from container.mx.precision import advise_precision
     from container.mx.room import check_checkpoint_room, check_room
     from container.mx.start import start_network
     from container.mx.trainer import Trainer
@@ -148,6 +149,8 @@ def train(
     (all_devices,) = hosts.total(len(devices))
     identity = Identity(job.as_dict(), data, all_devices, environment.job_name)
     job = settle_precision(job, devices)
+    if hosts.first and checkpoint is None:
+        advise_precision(job, devices[0], hosts.asked)
     network = start_network(environment, job, devices)
     check_room(network, environment.model_dir, job.quantize is True)
     trainer = Trainer(network, job, devices, hosts)

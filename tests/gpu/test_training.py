@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import JobFactory, job_factory
+from tests.gpu.cards import compute_capabilities
 from tests.gpu.jobs import resumed, run_job
+from tests.gpu.movement import all_cases, check_movement, expected, moved, moved_in_mixed_precision
 from tests.gpu.steps import steady_network, synchronized, train_steps
 
 STEPS = 3
@@ -54,6 +56,19 @@ def test_float16_learns_as_float32_does(tmp_path: Path, algorithm: str) -> None:
         assert ended.report["validation"]["complete"], ended.report
     assert len(losses["float16"]) == 3 and all(map(math.isfinite, losses["float16"]))
     assert losses["float16"] == pytest.approx(losses["float32"], rel=0.2)
+
+
+def test_what_should_move_moves_in_the_direction_of_float32(tmp_path: Path) -> None:
+    count = min(2, len(compute_capabilities()))
+    found, through, resumed_later = moved_in_mixed_precision(count, tmp_path / "moved.npz")
+    devices = [mx.gpu(index) for index in range(count)]
+    for case, movement in zip(all_cases(), found, strict=True):
+        if case["devices"] <= count:
+            wanted = expected(case)
+            check_movement(case, moved(case, devices, "float32"), wanted, exact=False)
+            check_movement(case, movement, wanted, exact=False)
+    for name, movement in through.items():
+        np.testing.assert_allclose(resumed_later[name], movement, rtol=0.1, atol=0.02 * np.abs(movement).max())
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

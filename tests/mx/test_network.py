@@ -13,7 +13,14 @@ from gluoncv.model_zoo.pspnet import PSPNet
 from mxnet import autograd
 
 from container.errors import ClientError
-from container.mx.network import SegmentationNetwork, TrainingLoss, cross_entropy, initialize_weights, load_weights
+from container.mx.network import (
+    SegmentationNetwork,
+    TrainingLoss,
+    cross_entropy,
+    initialize_weights,
+    load_weights,
+    resize_like,
+)
 
 GLUONCV = {"fcn": FCN, "psp": PSPNet, "deeplab": DeepLabV3}
 ALGORITHMS = list(GLUONCV)
@@ -96,3 +103,16 @@ def test_the_auxiliary_head_counts_by_its_weight() -> None:
     losses = {weight: TrainingLoss(network, weight)(images, labels).asscalar() for weight in (0.0, 0.5, 1.0)}
     assert losses[1.0] - losses[0.5] == pytest.approx(losses[0.5] - losses[0.0], rel=1e-4)
     assert losses[0.5] > losses[0.0] > 0
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 8])
+def test_the_array_that_gives_the_size_has_no_gradient(side: int) -> None:
+    x, like = mx.nd.ones((1, 2, 2, 2)), mx.nd.ones((1, 2, side, side))
+    for array in (x, like):
+        array.attach_grad()
+        array.grad[:] = 7  # what the memory happens to contain
+    with autograd.record():
+        resized = resize_like(mx.nd, x, like)
+    resized.backward()
+    assert x.grad.sum().asscalar() == pytest.approx(2 * side**2)
+    assert not like.grad.asnumpy().any()

@@ -1,0 +1,144 @@
+"""How fast the job's iterations are in bfloat16 and in float32 on this CPU, measured before training begins.
+
+`python -m container.mx.precision JOB` measures in a process of its own: AMP changes MXNet's operators for a whole
+process, and the weights, statistics, and random numbers of the job stay untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+
+from container.data.batches import Batch
+from container.hyperparameters import Hyperparameters, load
+from container.mx.architectures import create_network
+from container.mx.devices import settle_precision
+from container.mx.freeze import freeze_layers
+from container.mx.network import initialize_weights
+from container.mx.trainer import Trainer
+
+LOG = logging.getLogger(__name__)
+
+_WARM, _ROUNDS = 2, 3  # iterations
+_SECONDS = 120  # for all of it
+_ENOUGH_SECONDS = 30  # after them no further round begins
+_LEAST_ITERATIONS = 100  # of a job that the measurement is worth its time for
+_LEAST_GAIN = 1.05  # below it, noise can be the cause
+_SLICE_SECONDS = 0.1
+
+
+def advise_precision(job: Hyperparameters, device: mx.Context, stop: threading.Event) -> None:
+    """Log the speed of a job in mixed precision on a CPU and in float32; warn if float32 is faster.
+
+    The job keeps its precision: a restarted job must not change it, and which one is faster can vary with the load.
+    """
+    iterations = job.num_training_samples // job.mini_batch_size * job.epochs
+    if job.precision_dtype == "float32" or device.device_type != "cpu" or iterations < _LEAST_ITERATIONS:
+        return
+    seconds = _measure_apart(job, stop)
+    if seconds is None:
+        LOG.info("the speed of bfloat16 was not compared with that of float32: there was no time or memory for it")
+        return
+    half, single = seconds
+    measured = f"an iteration takes {half:.3g} s in bfloat16 and {single:.3g} s in float32 (medians of {_ROUNDS})"
+    if half > _LEAST_GAIN * single:
+        LOG.warning(
+            "precision_dtype=float16 means bfloat16 on a CPU, and makes this job slower on this processor: %s. Set "
+            "precision_dtype=float32",
+            measured,
+        )
+    else:
+        LOG.info("precision_dtype=float16 means bfloat16 on a CPU: %s", measured)
+
+
+def _measure_apart(job: Hyperparameters, stop: threading.Event) -> tuple[float, float] | None:
+    """Measure in a process of its own; None if it fails, takes too long, or `stop` is set."""
+    command = [sys.executable, "-m", "container.mx.precision", json.dumps(job.as_dict())]
+    folder = Path(__file__).parents[2]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("DMLC_")}  # no host of a cluster
+    child = subprocess.Popen(
+        command, cwd=folder, env=alone, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    end = time.monotonic() + _SECONDS
+    while not stop.is_set() and time.monotonic() < end:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            out, _ = child.communicate(timeout=_SLICE_SECONDS)
+            if child.returncode:
+                return None
+            half, single = json.loads(out.splitlines()[-1])
+            return half, single
+    child.kill()
+    child.communicate()
+    return None
+
+
+def measure(job: Hyperparameters) -> tuple[float, float]:
+    """Return the median seconds of an iteration in bfloat16 and in float32, measured by turns."""
+    begun = time.monotonic()
+    rng = np.random.default_rng(0)
+    shape = (job.mini_batch_size, job.crop, job.crop)
+    labels = rng.integers(0, job.num_classes, shape).astype(np.uint8)
+    batch = Batch(rng.integers(0, 256, (*shape, 3), np.uint8), labels)
+    single, half = prepare_trainers(job)
+    seconds: dict[Trainer, list[float]] = {half: [], single: []}
+    for trainer in seconds:
+        for _ in range(_WARM):
+            _step(trainer, batch)
+    for number in range(_ROUNDS):
+        if number and time.monotonic() - begun > _ENOUGH_SECONDS:
+            break
+        for trainer, own in seconds.items():
+            own.append(_step(trainer, batch))
+    return statistics.median(seconds[half]), statistics.median(seconds[single])
+
+
+def prepare_trainers(job: Hyperparameters) -> list[Trainer]:
+    """Return the job's trainer in float32 and in bfloat16, from random weights; this process can make no more of them.
+
+    The float32 one makes its graph first, by an iteration of one image: later AMP would cast in it.
+    """
+    trainers = []
+    for precision in ("float32", "float16"):
+        own = dataclasses.replace(job, precision_dtype=precision, accumulate=1)
+        devices = [mx.cpu()]
+        settle_precision(own, devices)
+        network = create_network(own.algorithm, own.num_classes, own.backbone)
+        initialize_weights(network)
+        freeze_layers(network, own, loaded=set(network._collect_params_with_prefix()))
+        network.hybridize()
+        trainer = Trainer(network, own, devices)
+        trainer._gradients_checked = True  # the job itself checks them
+        _step(trainer, Batch(np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 32), np.uint8)))
+        trainers.append(trainer)
+    return trainers
+
+
+def _step(trainer: Trainer, batch: Batch) -> float:
+    """Return the seconds of an iteration."""
+    begun = time.perf_counter()
+    trainer.step(batch, 1e-6)
+    mx.nd.waitall()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Print the seconds in bfloat16 and in float32 for the job that the command line describes."""
+    with contextlib.suppress(OSError):  # when memory runs out, this process is to go, not the one that waits for it
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    print(json.dumps(measure(load(json.loads(sys.argv[1])))))
+
+
+if __name__ == "__main__":
+    main()
