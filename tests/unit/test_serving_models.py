@@ -311,7 +311,7 @@ def test_a_model_whose_files_are_gone_is_an_error_without_paths(tmp_path: Path) 
     (tmp_path / "1" / "model_best.params").write_bytes(b"weights")
     (tmp_path / "1" / "model.onnx").write_bytes(b"graph")
     ledger, executor = Ledger(), ThreadPoolExecutor(1)
-    store = ModelStore(Disk().open, estimate_memory, ledger, executor, estimate_memory(tmp_path / "1")[0])
+    store = ModelStore(Disk().open, estimate_memory, ledger, executor, sum(estimate_memory(tmp_path / "1")))
     client = create_app(store, SETTINGS, executor=executor, ledger=ledger).test_client()
     (tmp_path / "2").symlink_to(tmp_path / "1")
     for name in "12":
