@@ -9,7 +9,8 @@ ARG BASE_IMAGE=debian:bookworm-20250520-slim
 FROM ${BASE_IMAGE} AS fetched
 WORKDIR /opt/program
 COPY container/__init__.py container/errors.py container/
-COPY container/mx/__init__.py container/mx/fetch.py container/mx/sources.py container/mx/zipped.py container/mx/
+COPY container/mx/__init__.py container/mx/
+COPY container/mx/weights/__init__.py container/mx/weights/fetch.py container/mx/weights/sources.py container/mx/weights/zipped.py container/mx/weights/
 COPY pretrained/ pretrained/
 ARG PRETRAINED=resnet-50,resnet-101
 ARG PRETRAINED_MIRROR
@@ -18,7 +19,7 @@ RUN if [ "$PRETRAINED" != none ]; then \
         apt-get update \
         && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
             python3-requests python3-tqdm ca-certificates \
-        && python3 -m container.mx.fetch $(echo "$PRETRAINED" | tr , ' '); \
+        && python3 -m container.mx.weights.fetch $(echo "$PRETRAINED" | tr , ' '); \
     fi
 
 FROM ${BASE_IMAGE} AS python

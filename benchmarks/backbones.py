@@ -27,9 +27,9 @@ import mxnet as mx
 from container.data.batches import Batch
 from container.engines.openvino import OpenVinoEngine
 from container.hyperparameters import load
-from container.mx.architectures import create_network
 from container.mx.export import export_onnx
-from container.mx.network import initialize_weights
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import initialize_weights
 from container.mx.trainer import Trainer
 
 BACKBONES = ("resnet-50", "resnet-34", "resnet-18")

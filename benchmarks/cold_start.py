@@ -28,11 +28,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what makes the models here
 
 import mxnet as mx
 
-from container import artifacts
-from container.check import write_check
+from container.artifact import model_directory
+from container.artifact.check import write_check
 from container.hyperparameters import load
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork, initialize_weights
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
 from container.mx.trainer import Trainer
 
 NETWORKS = ("fcn/resnet-18", "fcn/resnet-34", "fcn/resnet-50", "fcn/resnet-101", "psp/resnet-50", "deeplab/resnet-50")
@@ -51,7 +51,7 @@ print(sum(int(fields[11]) + int(fields[12]) for fields in server))
 """
 
 
-class Answer(NamedTuple):
+class EncodedResponse(NamedTuple):
     """A mask: its image's side in pixels, the seconds it took, and the processes' peaks of memory by then, in MB."""
 
     side: int
@@ -64,7 +64,7 @@ class Start(NamedTuple):
 
     ready: float
     cpu: float
-    answers: list[Answer]
+    answers: list[EncodedResponse]
 
 
 def make_model(folder: Path, network_name: str, with_graph: bool) -> Path:
@@ -77,11 +77,11 @@ def make_model(folder: Path, network_name: str, with_graph: bool) -> Path:
     initialize_weights(network)
     network.hybridize()
     trainer = Trainer(network, job, [mx.cpu()])
-    trainer.save_weights(model / artifacts.BEST_WEIGHTS)
-    artifacts.write_json(model / artifacts.HYPERPARAMETERS, job.as_dict())
+    trainer.save_weights(model / model_directory.BEST_WEIGHTS)
+    model_directory.write_json(model / model_directory.HYPERPARAMETERS, job.as_dict())
     if with_graph:
         write_check(model, trainer.probabilities)
-        export_onnx(network, model / artifacts.GRAPH)
+        export_onnx(network, model / model_directory.GRAPH)
     return model
 
 
@@ -102,12 +102,12 @@ def start(engine: str, image: str, model: Path, options: list[str], sides: list[
                 raise SystemExit(subprocess.check_output([engine, "logs", name], stderr=subprocess.STDOUT, text=True))
             time.sleep(0.02)
         ready, cpu = time.perf_counter() - began, float(inside(engine, name, CPU)) / os.sysconf("SC_CLK_TCK")
-        answers: list[Answer] = []
+        answers: list[EncodedResponse] = []
         for side in sides:
             seconds = ask(url, side)
             if seconds is None:
                 break
-            answers.append(Answer(side, seconds, int(inside(engine, name, PEAK))))
+            answers.append(EncodedResponse(side, seconds, int(inside(engine, name, PEAK))))
         return Start(ready, cpu, answers)
     finally:
         subprocess.run([engine, "rm", "--force", name], capture_output=True)

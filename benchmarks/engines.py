@@ -20,7 +20,7 @@ from container.environment import cpu_count
 
 os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # before MXNet is imported, which would take half
 
-from container import artifacts
+from container.artifact import model_directory
 from container.engines.conversion import prepare_graph
 from container.engines.mxnet import MXNetEngine
 from container.engines.openvino import OpenVinoEngine
@@ -28,18 +28,18 @@ from container.engines.protocol import Engine
 from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork, initialize_weights
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
 
 
 def make_model(model_dir: Path) -> Path:
     """Write a model with random weights, its graph and its int8 form."""
     network = SegmentationNetwork("fcn", "resnet-50", 21)
     initialize_weights(network)
-    artifacts.write_json(model_dir / artifacts.HYPERPARAMETERS, {"num_classes": 21})
-    artifacts.write_weights(model_dir / artifacts.BEST_WEIGHTS, network.save_parameters)
-    export_onnx(network, model_dir / artifacts.GRAPH)
+    model_directory.write_json(model_dir / model_directory.HYPERPARAMETERS, {"num_classes": 21})
+    model_directory.write_weights(model_dir / model_directory.BEST_WEIGHTS, network.save_parameters)
+    export_onnx(network, model_dir / model_directory.GRAPH)
     images = np.random.default_rng(0).integers(0, 256, (4, 240, 240, 3)).astype(np.uint8)
-    quantize_onnx(model_dir / artifacts.GRAPH, model_dir / artifacts.INT8_GRAPH, images)
+    quantize_onnx(model_dir / model_directory.GRAPH, model_dir / model_directory.INT8_GRAPH, images)
     return model_dir
 
 
@@ -53,8 +53,8 @@ def load_engines(model_dir: Path) -> dict[str, Engine]:
             engines["openvino bfloat16"] = OpenVinoEngine(graph, "bfloat16", threads=cpu_count())
         except ClientError as error:
             print(error)
-    if (model_dir / artifacts.INT8_GRAPH).is_file():
-        engines["openvino int8"] = OpenVinoEngine(model_dir / artifacts.INT8_GRAPH, "int8", threads=cpu_count())
+    if (model_dir / model_directory.INT8_GRAPH).is_file():
+        engines["openvino int8"] = OpenVinoEngine(model_dir / model_directory.INT8_GRAPH, "int8", threads=cpu_count())
     return engines
 
 

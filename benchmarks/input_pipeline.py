@@ -1,7 +1,7 @@
 """Decoding and augmentation, one core: ours beside GluonCV's own transforms, interleaved, on 500×375 JPEG + PNG pairs.
 
-Both start from the files' bytes and end where a batch is put together: GluonCV's with a normalised float32
-array, ours with uint8 (the network normalises on the device). Prints medians and their ratio.
+Both start from the files' bytes and end where a batch is put together: GluonCV's with a normalized float32
+array, ours with uint8 (the network normalizes on the device). Prints medians and their ratio.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.peers.pictures import make_pairs
 from container.codecs.images import decode_annotation, decode_image
 from container.data.augment import random_crop
-from container.data.labels import LabelMap
+from container.data.labels.label_maps import LabelMap
 
 BASE_SIZE, CROP_SIZE = 520, 240
 
@@ -34,14 +34,14 @@ BASE_SIZE, CROP_SIZE = 520, 240
 def gluoncvs() -> Callable[[tuple[bytes, bytes]], object]:
     """GluonCV's segmentation data set, on bytes instead of files."""
     dataset = SegmentationDataset(".", "train", "train", None, BASE_SIZE, CROP_SIZE)
-    normalise = transforms.Compose(
+    normalize = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
     )
 
     def load(pair: tuple[bytes, bytes]) -> object:
         image = Image.open(io.BytesIO(pair[0])).convert("RGB")
         image, mask = dataset._sync_transform(image, Image.open(io.BytesIO(pair[1])))
-        image = normalise(image)
+        image = normalize(image)
         image.wait_to_read()
         mask.wait_to_read()
         return image, mask

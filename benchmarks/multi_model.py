@@ -41,9 +41,7 @@ def main() -> None:
         megabytes = _make_model(root) * arguments.room + 30  # one more would not fit
         log = root / "log"
         command = f"exec {shlex.quote(sys.executable)} serve > {shlex.quote(str(log))} 2>&1"
-        server = Server(
-            ["sh", "-c", command], root, root, SAGEMAKER_MULTI_MODEL="true", MODEL_MEMORY_MB=str(megabytes)
-        )
+        server = Server(["sh", "-c", command], root, root, SAGEMAKER_MULTI_MODEL="true", MODEL_MEMORY_MB=str(megabytes))
         try:
             _load(server, root, arguments.models)
             before = len(_LOADED.findall(log.read_text()))

@@ -24,7 +24,7 @@ import numpy as np
 from container.data.loader import Loader
 from container.data.samples import open_samples
 from container.hyperparameters import load
-from container.mx.network import SegmentationNetwork, initialize_weights
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
 from container.mx.trainer import Trainer
 from container.training.report.reporter import Reporter
 from local_test.demo_data import HYPERPARAMETERS, write_job, write_samples

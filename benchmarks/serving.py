@@ -121,7 +121,7 @@ def make_model(root: Path, proto: Path) -> None:
 def make_archive(root: Path, backbone: str, classes: int) -> None:
     """Write an fcn's archive with random weights."""
     from container.mx.export import export_onnx
-    from container.mx.network import SegmentationNetwork, initialize_weights
+    from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
 
     model = root / "model"
     model.mkdir()

@@ -130,8 +130,8 @@ def _ours(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
     from container.data.samples import open_samples
     from container.environment import Environment
     from container.hyperparameters import load
-    from container.mx.devices import settle_precision
-    from container.mx.network import SegmentationNetwork, initialize_weights
+    from container.mx.devices import resolve_precision
+    from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
     from container.mx.trainer import Trainer
 
     devices = [mx.cpu(number) for number in range(run.devices)]
@@ -149,7 +149,7 @@ def _ours(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
         lay_out(Path(folder), arguments.data, settings)
         environment = Environment.read(Path(folder))
         job = load(environment.hyperparameters)
-        job = settle_precision(job, devices)
+        job = resolve_precision(job, devices)
         mx.random.seed(1)
         np.random.seed(1)
         network = SegmentationNetwork(job.algorithm, job.backbone, job.num_classes)

@@ -1,4 +1,4 @@
-"""What the arrays that travel between rooms hold, by name: mypy checks the dtype where the name says one."""
+"""Type aliases of the arrays that travel between packages."""
 
 from typing import Any, TypeAlias
 

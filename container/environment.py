@@ -1,4 +1,4 @@
-"""What the platform tells the container: paths, channels and settings, each read once."""
+"""Paths, channels, and settings that SageMaker AI provides."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from container.artifact.json_files import describe, read_object
 from container.errors import ClientError
-from container.json_files import describe, read_object
 
 BASE_DIR_VARIABLE = "SAGEMAKER_BASE_DIR"
 

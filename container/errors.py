@@ -1,4 +1,4 @@
-"""The program's own exceptions, by whose fault they are, and how their text is made fit to be read.
+"""Exception classes by cause, and the cleanup of their messages.
 
 * `JobError`: ends a training job; its text is the failure reason.
 
@@ -74,7 +74,7 @@ class RequestError(Exception):
         self.message = message
 
 
-class Cancelled(Exception):
+class JobCancelledError(Exception):
     """What was under way is no longer wanted: the job is being stopped, or the time for it is up."""
 
 

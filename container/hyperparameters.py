@@ -1,4 +1,4 @@
-"""The job's hyperparameters, as `hyperparameters.schema.json` defines them."""
+"""The hyperparameters of a job, as `hyperparameters.schema.json` defines them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jsonschema.exceptions import ValidationError
 from sagemaker_training import params
 
 from container.errors import ClientError
+from container.geometry.windows import Windows
 from container.image_range import Range, parse_range
 from container.schema import allows, convert, describe_range, lacking, read_schema, reason_against
-from container.windows import Windows
 
 LOG = logging.getLogger(__name__)
 

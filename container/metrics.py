@@ -1,4 +1,4 @@
-"""Scores, and the log lines that carry them with the regular expressions that find them there.
+"""Metrics, their log lines, and the regular expressions that match them.
 
 The lines are the built-in algorithm's own, to the letter: tuning jobs and dashboards read them.
 """
@@ -92,7 +92,7 @@ class ConfusionMatrix:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the labelled pixels that are right; 0 when there are none."""
+        """Share of the labeled pixels that are right; 0 when there are none."""
         return float(np.trace(self.counts) / max(1, self.counts.sum()))
 
     def iou(self) -> Array:

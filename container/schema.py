@@ -1,4 +1,4 @@
-"""The schema of the hyperparameters: what each may be, in words too, and how what people write becomes that."""
+"""The schema of the hyperparameters: types, ranges, and conversion of values."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Prints the packages that the CPU image ships, with their licences: `python -m docs.notices` (in THIRD-PARTY.md).
+"""Prints the packages that the CPU image ships, with their licenses: `python -m docs.notices` (in THIRD-PARTY.md).
 
-The names are those of `requirements/cpu.txt` that apply to the images' Python, the licences what the installed packages
+The names are those of `requirements/cpu.txt` that apply to the images' Python, the licenses what the installed packages
 say of themselves.
 """
 
@@ -37,8 +37,8 @@ def shipped() -> list[str]:
     return sorted({*found} - REMOVED)
 
 
-def licence(package: PackageMetadata) -> str:
-    """Return what a package says of its licence, in SPDX's words where it uses others."""
+def license(package: PackageMetadata) -> str:
+    """Return what a package says of its license, in SPDX's words where it uses others."""
     said = _first(package, "License-Expression") or _first(package, "License")
     if not said or len(said) > 60 or said == "Dual License":
         classifiers = package.get_all("Classifier") or []
@@ -66,11 +66,11 @@ def _spdx(words: str) -> str:
 
 def main() -> None:
     """Print the table."""
-    print("| package | licence | home |")
+    print("| package | license | home |")
     print("| --- | --- | --- |")
     for name in shipped():
         package = metadata(name)
-        print(f"| {name} | {licence(package) or '–'} | {home(package) or f'https://pypi.org/project/{name}/'} |")
+        print(f"| {name} | {license(package) or '–'} | {home(package) or f'https://pypi.org/project/{name}/'} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turn a labelled data set into channels and augmented manifests: File-mode directories, or a Pascal VOC VOCdevkit."""
+"""Turn a labeled data set into channels and augmented manifests: File-mode directories, or a Pascal VOC VOCdevkit."""
 
 from __future__ import annotations
 

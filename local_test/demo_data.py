@@ -1,4 +1,4 @@
-"""A small labelled data set that a network learns in minutes on a CPU: textured shapes on textured ground."""
+"""A small labeled data set that a network learns in minutes on a CPU: textured shapes on textured ground."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from container.arrays import Array
-from local_test.overlay import colour_mask
+from local_test.overlay import color_mask
 
 CLASSES = ("background", "circle", "square", "triangle", "cross")
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
@@ -39,9 +39,9 @@ HYPERPARAMETERS: Mapping[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Ground:
-    """How one class looks: its mean colour (RGB, 0…255) and its pattern, a function of two phases in radians."""
+    """How one class looks: its mean color (RGB, 0…255) and its pattern, a function of two phases in radians."""
 
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     pattern: Callable[[Array, Array], Array]
 
 
@@ -60,8 +60,8 @@ def draw_sample(rng: np.random.Generator, width: int, height: int) -> tuple[Arra
     draw = ImageDraw.Draw(labels)
     for label in rng.permutation(np.arange(1, len(CLASSES)))[: rng.integers(2, len(CLASSES))]:
         radius = rng.uniform(0.2, 0.32) * min(width, height)
-        centre = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
-        draw.polygon(_outline(CLASSES[label], centre, radius, rng.uniform(0, 2 * math.pi)), fill=int(label))
+        center = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
+        draw.polygon(_outline(CLASSES[label], center, radius, rng.uniform(0, 2 * math.pi)), fill=int(label))
     ids = np.asarray(labels)
     picture = np.zeros((height, width, 3))
     for label, ground in enumerate(_GROUNDS):
@@ -83,7 +83,7 @@ def write_samples(data: Path, channel: str, count: int, size: tuple[int, int], s
     for number in range(count):
         picture, ids = draw_sample(rng, *size)
         Image.fromarray(picture).save(images / f"{channel}_{number:04}.jpg", quality=92)
-        colour_mask(Image.fromarray(ids)).save(annotations / f"{channel}_{number:04}.png")
+        color_mask(Image.fromarray(ids)).save(annotations / f"{channel}_{number:04}.png")
 
 
 def write_job(root: Path, samples: int, changes: Mapping[str, str]) -> None:
@@ -132,7 +132,7 @@ def main() -> None:
     write_job(arguments.output, arguments.train, changes)
 
 
-def _outline(shape: str, centre: tuple[float, float], radius: float, turn: float) -> list[tuple[float, float]]:
+def _outline(shape: str, center: tuple[float, float], radius: float, turn: float) -> list[tuple[float, float]]:
     """Return the corners of a shape, turned by `turn` radians; all shapes of one radius have about the same area."""
     radius *= {"circle": 0.85, "square": 1.05, "triangle": 1.3, "cross": 1.0}[shape]
     if shape == "cross":
@@ -143,7 +143,7 @@ def _outline(shape: str, centre: tuple[float, float], radius: float, turn: float
         count = {"circle": 40, "square": 4, "triangle": 3}[shape]
         corners = [(math.cos(2 * math.pi * k / count), math.sin(2 * math.pi * k / count)) for k in range(count)]
     cos, sin = radius * math.cos(turn), radius * math.sin(turn)
-    return [(centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos) for x, y in corners]
+    return [(center[0] + x * cos - y * sin, center[1] + x * sin + y * cos) for x, y in corners]
 
 
 def _texture(rng: np.random.Generator, ground: Ground, width: int, height: int) -> Array:
@@ -152,10 +152,10 @@ def _texture(rng: np.random.Generator, ground: Ground, width: int, height: int) 
     angle, step = rng.uniform(0, math.pi), 2 * math.pi / rng.uniform(7, 12)
     u = step * (x * math.cos(angle) + y * math.sin(angle))
     v = step * (y * math.cos(angle) - x * math.sin(angle))
-    colour = np.array(ground.colour) * rng.uniform(0.85, 1.15) + rng.normal(0, 6, 3)
+    color = np.array(ground.color) * rng.uniform(0.85, 1.15) + rng.normal(0, 6, 3)
     coarse = Image.fromarray(rng.uniform(-24, 24, (6, 8)).astype(np.float32))
     clouds = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-    return np.asarray(colour + (28 * ground.pattern(u, v) + clouds)[:, :, None])
+    return np.asarray(color + (28 * ground.pattern(u, v) + clouds)[:, :, None])
 
 
 if __name__ == "__main__":

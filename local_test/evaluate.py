@@ -19,39 +19,39 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from container import artifacts
-from container.archives import WEIGHTS_LIMIT
-from container.check import CHECK
-from container.classes import ClassEntry, read_classes
+from container.artifact import model_directory
+from container.artifact.archives import WEIGHTS_LIMIT
+from container.artifact.check import CHECK
+from container.artifact.classes import ClassEntry, read_classes
+from container.artifact.json_files import read_object
+from container.artifact.unpacking import unpack
 from container.data.audit.audit import REPORT, Audit
-from container.data.class_names import known_classes
-from container.data.colours import FILES
-from container.data.labels import LabelMap
+from container.data.labels.class_names import known_classes
+from container.data.labels.color_maps import FILES
+from container.data.labels.label_maps import LabelMap
 from container.data.pairing import find_pairs
 from container.data.samples import FileSamples, decode_sample
-from container.engines.choice import open_engine
+from container.engines.loading import load_engine
 from container.engines.openvino import PRECISIONS
 from container.engines.protocol import Engine
 from container.environment import Channel, cpu_count
 from container.errors import ClientError, JobError, printable
 from container.hyperparameters import Hyperparameters, load
 from container.image_range import Range
-from container.json_files import read_object
 from container.metrics import ConfusionMatrix
-from container.training.report.content import Content, Rival
-from container.training.report.facts import versions
-from container.training.report.gallery import Gallery
+from container.training.report.content import Baseline, Content
+from container.training.report.example_images import ExampleImages
+from container.training.report.job_config import versions
 from container.training.report.page import PAGE, render_page
-from container.unpacking import unpack
 
 LOG = logging.getLogger(__name__)
 
 _LIMITS = {  # what an evaluation needs of an archive, in bytes
-    artifacts.HYPERPARAMETERS: artifacts.HYPERPARAMETERS_LIMIT,
-    artifacts.BEST_WEIGHTS: WEIGHTS_LIMIT,
-    artifacts.GRAPH: WEIGHTS_LIMIT,
-    artifacts.INT8_GRAPH: WEIGHTS_LIMIT,
-    artifacts.CLASSES: 2**20,
+    model_directory.HYPERPARAMETERS: model_directory.HYPERPARAMETERS_LIMIT,
+    model_directory.BEST_WEIGHTS: WEIGHTS_LIMIT,
+    model_directory.GRAPH: WEIGHTS_LIMIT,
+    model_directory.INT8_GRAPH: WEIGHTS_LIMIT,
+    model_directory.CLASSES: 2**20,
     CHECK: 2**20,
 }
 
@@ -115,8 +115,8 @@ def evaluate(arguments: argparse.Namespace) -> Sequence[Path]:
         content = found.content(arguments, time.monotonic() - start)
     arguments.output.mkdir(parents=True, exist_ok=True)
     page, report = arguments.output / PAGE, arguments.output / "report.json"
-    artifacts.write_bytes(page, render_page(content).encode())
-    artifacts.write_json(report, found.figures())
+    model_directory.write_bytes(page, render_page(content).encode())
+    model_directory.write_json(report, found.figures())
     return page, report
 
 
@@ -129,7 +129,7 @@ class _Evaluation:
         self._samples = samples
         self._num_classes: int = models[0].settings["num_classes"]
         self._confusions = [ConfusionMatrix(self._num_classes) for _ in models]
-        self._galleries = [Gallery(self._num_classes, root) for _ in models]
+        self._galleries = [ExampleImages(self._num_classes, root) for _ in models]
         self._images = 0
         self._skipped: list[str] = []
 
@@ -165,7 +165,7 @@ class _Evaluation:
         if len(self._models) > 1:
             mine, other = (gallery.scores for gallery in self._galleries)
             images = {name: (score, other[name]) for name, score in mine.items()}
-            rival = Rival(self._models[1].name, self._confusions[1].counts, images)
+            rival = Baseline(self._models[1].name, self._confusions[1].counts, images)
         tables = {
             "Made from": {
                 "model": model.name,
@@ -218,17 +218,18 @@ def _opened(source: Path, precision: str) -> Iterator[Model]:
                 raise ClientError(f"{source} is no archive: give a training job's model.tar.gz")
             if faults := content.faults:
                 raise ClientError(f"{source} holds what no training job writes", faults)
-        settings = artifacts.read_model_settings(directory, str(source))
+        settings = model_directory.read_model_settings(directory, str(source))
         try:
-            engine = open_engine(directory, _Choice(precision, cpu_count()))
+            engine = load_engine(directory, _Choice(precision, cpu_count()))
         except ClientError as error:  # which calls the model by the directory that it was unpacked to
             raise ClientError(error.message.replace(str(directory), str(source)), error.details) from error
         if engine.num_classes != settings["num_classes"]:
             raise ClientError(
-                f"{source}: {artifacts.HYPERPARAMETERS} describes {settings['num_classes']} classes, its graph has "
+                f"{source}: {model_directory.HYPERPARAMETERS} describes {settings['num_classes']} classes, its graph "
+                "has "
                 f"{engine.num_classes}: they are of different jobs"
             )
-        image_range = artifacts.read_image_range(directory, str(source))
+        image_range = model_directory.read_image_range(directory, str(source))
         yield Model(str(source), engine, read_classes(directory), settings, image_range, _read_job(directory, settings))
 
 
@@ -238,7 +239,7 @@ def _read_job(directory: Path, settings: Mapping[str, Any]) -> Hyperparameters:
     level = log.level
     log.setLevel(logging.ERROR)  # its warnings are about options of a job that is over
     try:
-        return load(read_object(directory / artifacts.HYPERPARAMETERS))
+        return load(read_object(directory / model_directory.HYPERPARAMETERS))
     except ClientError:
         return load(settings)
     finally:

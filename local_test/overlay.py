@@ -1,4 +1,4 @@
-"""Pictures for people: a mask in colours over the photograph it belongs to."""
+"""Pictures for people: a mask in colors over the photograph it belongs to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEAST_WIDTH = 480
 
 
 def palette() -> list[int]:
-    """Return Pascal VOC's 256 colours as Pillow wants them: R, G, B, R, G, B, …"""
+    """Return Pascal VOC's 256 colors as Pillow wants them: R, G, B, R, G, B, …"""
     return [
         sum(((label >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3))
         for label in range(256)
@@ -33,11 +33,11 @@ def read_class_names(path: Path) -> list[str]:
     return [named.get(label, "") for label in range(max(named, default=-1) + 1)]
 
 
-def colour_mask(mask: Image.Image) -> Image.Image:
+def color_mask(mask: Image.Image) -> Image.Image:
     """Return a mask with the same class ids and a palette, so that it can be looked at; the mask's mode is L or P."""
-    coloured = Image.fromarray(np.asarray(mask))
-    coloured.putpalette(palette())
-    return coloured
+    colored = Image.fromarray(np.asarray(mask))
+    colored.putpalette(palette())
+    return colored
 
 
 def draw_overlay(photo: Image.Image, mask: Image.Image, classes: Sequence[str] = ()) -> Image.Image:
@@ -48,12 +48,12 @@ def draw_overlay(photo: Image.Image, mask: Image.Image, classes: Sequence[str] =
     scale = max(1, -(-_LEAST_WIDTH // photo.width))
     size = (photo.width * scale, photo.height * scale)
     ids = np.asarray(mask.resize(size, Image.Resampling.NEAREST))
-    colours = np.array(palette(), np.uint8).reshape(256, 3)[ids]
+    colors = np.array(palette(), np.uint8).reshape(256, 3)[ids]
     if photo.mode.startswith("I"):  # 16-bit gray, of which Pillow makes white
         samples = np.asarray(photo).astype(np.float64)
         photo = Image.fromarray((255 * (samples - samples.min()) / max(1, np.ptp(samples))).astype(np.uint8))
     pixels = np.asarray(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC))
-    blended = np.where((ids > 0)[:, :, None], pixels // 2 + colours // 2, pixels)
+    blended = np.where((ids > 0)[:, :, None], pixels // 2 + colors // 2, pixels)
     shown = [int(label) for label in np.unique(ids)]
     picture = Image.new("RGB", (size[0], size[1] + _ROW * len(shown)), "white")
     picture.paste(Image.fromarray(blended))

@@ -1,4 +1,4 @@
-"""Ask a running model for the mask of a photograph, and write it in colours and as an overlay."""
+"""Ask a running model for the mask of a photograph, and write it in colors and as an overlay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from local_test.overlay import colour_mask, draw_overlay, read_class_names
+from local_test.overlay import color_mask, draw_overlay, read_class_names
 
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
@@ -64,7 +64,7 @@ def _predict(arguments: argparse.Namespace) -> tuple[Path, Path]:
     classes = read_class_names(arguments.classes) if arguments.classes else ()
     arguments.output.mkdir(parents=True, exist_ok=True)
     paths = arguments.output / f"{photo.stem}_mask.png", arguments.output / f"{photo.stem}_overlay.png"
-    colour_mask(mask).save(paths[0])
+    color_mask(mask).save(paths[0])
     draw_overlay(Image.open(io.BytesIO(data)), mask, classes).save(paths[1])
     return paths
 

@@ -27,7 +27,7 @@ def ask(tool: str, lock: Path) -> list[dict[str, Any]]:
     return found
 
 
-def judge(lock: Path, packages: list[dict[str, Any]]) -> int:
+def assess(lock: Path, packages: list[dict[str, Any]]) -> int:
     """Print what is known of a lock's packages; returns the exit status."""
     audited = [package for package in packages if "skip_reason" not in package]
     if not audited:
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Ask for known vulnerabilities of the packages that the images ship.")
     parser.add_argument("--tool", default=".venv-audit/bin/pip-audit", help="pip-audit (%(default)s)")
     tool = parser.parse_args().tool
-    sys.exit(max(judge(lock, ask(tool, lock)) for lock in LOCKS))
+    sys.exit(max(assess(lock, ask(tool, lock)) for lock in LOCKS))
 
 
 if __name__ == "__main__":

@@ -41,14 +41,14 @@ def png(
     width: int,
     height: int,
     bits: int,
-    colour: int,
+    color: int,
     rows: bytes,
     before: bytes = b"",
     after: bytes = b"",
     interlaced: bool = False,
 ) -> bytes:
     """A PNG of `rows`, each of which begins with its filter's number; with chunks before and after the image data."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, interlaced))
     return PNG_SIGNATURE + header + before + chunk(b"IDAT", zlib.compress(rows)) + after + IEND
 
 

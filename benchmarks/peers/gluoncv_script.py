@@ -27,7 +27,7 @@ from mxnet import autograd, gluon
 from mxnet.gluon.data.vision import transforms
 from PIL import Image
 
-from container.mx.network import SegmentationNetwork, initialize_weights
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
 from container.mx.pretrained import load_pretrained
 
 
@@ -76,7 +76,7 @@ class Folder(SegmentationDataset):
 
 
 class CropNetwork(gluon.HybridBlock):
-    """Both heads at the crop's size, from normalised images, as GluonCV's FCN, PSPNet and DeepLabV3 answer."""
+    """Both heads at the crop's size, from normalized images, as GluonCV's FCN, PSPNet and DeepLabV3 answer."""
 
     def __init__(self, network: SegmentationNetwork, crop_size: int) -> None:
         super().__init__()
@@ -108,12 +108,12 @@ class Script:
     def __init__(self, recipe: Recipe, folder: Path, network: SegmentationNetwork) -> None:
         random.seed(recipe.seed)
         self.recipe = recipe
-        normalise = transforms.Compose(
+        normalize = transforms.Compose(
             [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
         )
         devices = [mx.cpu(number) for number in range(recipe.devices)]
         self.train_data = gluon.data.DataLoader(
-            Folder(folder, normalise, recipe.base_size, recipe.crop_size),
+            Folder(folder, normalize, recipe.base_size, recipe.crop_size),
             recipe.batch_size,
             shuffle=True,
             last_batch="rollover",

@@ -28,18 +28,18 @@ def draw_set(folder: Path, train: int = 64, validation: int = 24) -> None:
 
 
 def _draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one picture: shapes on a noisy ground, whose classes are told apart by form, and less surely by colour."""
+    """Draw one picture: shapes on a noisy ground, whose classes are told apart by form, and less surely by color."""
     labels = np.zeros((_HEIGHT, _WIDTH), np.uint8)
     image = np.full((_HEIGHT, _WIDTH, 3), rng.integers(60, 120, 3), np.float32)
     for label, count in ((1, 3), (2, 3)):
         for _ in range(count):
             shape = np.zeros_like(labels)
-            centre = int(rng.integers(_WIDTH)), int(rng.integers(_HEIGHT))
+            center = int(rng.integers(_WIDTH)), int(rng.integers(_HEIGHT))
             size = int(rng.integers(12, 28))
             if label == 1:
-                cv2.rectangle(shape, (centre[0] - size, centre[1] - size), (centre[0] + size, centre[1] + size), 1, -1)
+                cv2.rectangle(shape, (center[0] - size, center[1] - size), (center[0] + size, center[1] + size), 1, -1)
             else:
-                cv2.circle(shape, centre, size, 1, -1)
+                cv2.circle(shape, center, size, 1, -1)
             labels[shape == 1] = label
             image[shape == 1] = _COLOURS[label] + rng.integers(-35, 36, 3)
     wanted = _LEAST_SHARE * labels.size

@@ -1,4 +1,4 @@
-"""What a picture's first bytes say of it, and the errors of pictures that cannot be used."""
+"""Image headers: size and format from the first bytes, and the errors of unusable images."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class DecodeError(ValueError):
     """The bytes are no picture that can be used; the text says why, without naming the file."""
 
 
-class NotAnImage(DecodeError):
+class NotAnImageError(DecodeError):
     """The bytes are something else than a JPEG or PNG."""
 
 
-class TooManyPixels(DecodeError):
+class TooManyPixelsError(DecodeError):
     """The picture's header announces more pixels than are allowed; nothing was decoded."""
 
 
-class CutOff(DecodeError):
+class TruncatedImageError(DecodeError):
     """The bytes end too early: whoever read only the beginning of a file has to read on."""
 
 
@@ -50,9 +50,9 @@ def damaged(kind: str, why: str) -> DecodeError:
     return DecodeError(f"the {kind} image is damaged: {why}")
 
 
-def cut_off(kind: str, where: str) -> CutOff:
+def cut_off(kind: str, where: str) -> TruncatedImageError:
     """Make the error of a JPEG or PNG that ends too early."""
-    return CutOff(f"the {kind} image is damaged: it is cut off {where}")
+    return TruncatedImageError(f"the {kind} image is damaged: it is cut off {where}")
 
 
 def exif_orientation(tiff: bytes | memoryview) -> int:

@@ -1,4 +1,4 @@
-"""Photographs and annotations: JPEG and PNG bytes to arrays.
+"""JPEG and PNG bytes to image and annotation arrays.
 
 Only the picture is judged: its header, palette and data. What a file carries around it (profiles, texts, EXIF,
 thumbnails, a video behind it) is never decoded, however large or damaged it is.
@@ -13,28 +13,28 @@ import numpy as np
 from PIL import Image
 
 from container.arrays import Array, Uint8Array
-from container.codecs import deep, jpeg, png, strict
+from container.codecs import images_16_bit, jpeg, png, strict_decoding
+from container.codecs.chunks import Pieces
+from container.codecs.file_types import describe
 from container.codecs.header import (
-    CutOff,
     DecodeError,
     Header,
-    NotAnImage,
+    NotAnImageError,
     Orientation,
-    TooManyPixels,
+    TooManyPixelsError,
+    TruncatedImageError,
     cut_off,
 )
-from container.codecs.pieces import Pieces
-from container.codecs.sniff import describe
 from container.image_range import Range
 
 __all__ = [
     "Annotation",
-    "CutOff",
     "DecodeError",
     "Header",
-    "NotAnImage",
+    "NotAnImageError",
     "Orientation",
-    "TooManyPixels",
+    "TooManyPixelsError",
+    "TruncatedImageError",
     "decode_annotation",
     "decode_deep",
     "decode_image",
@@ -60,16 +60,16 @@ _TURNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """An annotation's values as its file has them: either numbers or colours.
+    """An annotation's values as its file has them: either numbers or colors.
 
     `pixels` are uint8 or int32 (H, W), class ids or palette indices, with the uint8 RGB `palette` (n, 3) of mode P,
-    or the number of grey `levels` of the others; `colours` are uint8 RGB (H, W, 3). `alpha` is uint8 (H, W), or
+    or the number of gray `levels` of the others; `colors` are uint8 RGB (H, W, 3). `alpha` is uint8 (H, W), or
     None if all pixels are opaque.
     """
 
     pixels: Array | None
     palette: Uint8Array | None = None
-    colours: Uint8Array | None = None
+    colors: Uint8Array | None = None
     levels: int = 256
     alpha: Uint8Array | None = None
 
@@ -82,7 +82,7 @@ class Annotation:
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width."""
-        array = self.colours if self.pixels is None else self.pixels
+        array = self.colors if self.pixels is None else self.pixels
         assert array is not None  # it has one or the other
         return array.shape[0], array.shape[1]
 
@@ -98,21 +98,21 @@ def decode_image(
 ) -> Array:
     """Decode JPEG or PNG of any mode to uint8 RGB, shape (H, W, 3).
 
-    Grey, palette and CMYK become RGB, alpha is dropped. 16-bit samples keep their high byte, unless `image_range` says
+    Gray, palette and CMYK become RGB, alpha is dropped. 16-bit samples keep their high byte, unless `image_range` says
     which of them become 0 and 255. The EXIF orientation is ignored unless it is to be applied: an annotation's pixels
     are in file order. `warn` is told of a picture that is whole although its end mark is missing; `header` is what
     `read_header` has said already. Raises DecodeError or TooManyPixels.
     """
     header = header or read_header(data, max_pixels)
     if image_range and header.bits == 16:
-        image = Image.fromarray(deep.to_rgb(decode_deep(data, header, warn=warn), image_range))
+        image = Image.fromarray(images_16_bit.to_rgb(decode_deep(data, header, warn=warn), image_range))
     else:
         image = _load(data, header, warn)
     if orientation == "apply" and header.orientation in _TURNS:
         image = image.transpose(_TURNS[header.orientation])
     if image.mode.startswith("I"):
-        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        gray = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -122,11 +122,11 @@ def decode_deep(data: bytes, header: Header, *, warn: Warn | None = None) -> Arr
     if image.mode.startswith("I"):
         return np.asarray(image).astype(np.uint16)
     del image  # Pillow has the high bytes only, but it finds each fault
-    return deep.decode_samples(data)
+    return images_16_bit.decode_samples(data)
 
 
 def decode_reduced(data: bytes, header: Header, *, warn: Warn | None = None) -> Array:
-    """Decode a JPEG to grey at an eighth of its size, uint8 (h, w), or to (h, w, 4) when it is CMYK.
+    """Decode a JPEG to gray at an eighth of its size, uint8 (h, w), or to (h, w, 4) when it is CMYK.
 
     All of its data are read, so it is as good a proof as a whole decode that nothing is missing, at half the cost.
     """
@@ -134,10 +134,10 @@ def decode_reduced(data: bytes, header: Header, *, warn: Warn | None = None) -> 
 
 
 def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None = None) -> Annotation:
-    """Decode a PNG to class ids, palette indices or colours, in the file's order; `warn` as in decode_image.
+    """Decode a PNG to class ids, palette indices or colors, in the file's order; `warn` as in decode_image.
 
-    Greyscale of any depth and bilevel give the ids that were stored (1, 2 and 4 bits: from 0 on, not stretched to
-    255). Of colours alpha is dropped, and 16 bits keep their high byte. Raises DecodeError or TooManyPixels.
+    Grayscale of any depth and bilevel give the ids that were stored (1, 2 and 4 bits: from 0 on, not stretched to
+    255). Of colors alpha is dropped, and 16 bits keep their high byte. Raises DecodeError or TooManyPixels.
     """
     header = read_header(data, max_pixels)
     if header.format != "PNG":
@@ -146,7 +146,7 @@ def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None
     if image.mode in ("RGB", "RGBA", "LA"):
         alpha = None if image.mode == "RGB" else np.asarray(image.getchannel("A"))
         is_opaque = alpha is None or bool((alpha == 255).all())
-        return Annotation(None, colours=np.asarray(image.convert("RGB")), alpha=None if is_opaque else alpha)
+        return Annotation(None, colors=np.asarray(image.convert("RGB")), alpha=None if is_opaque else alpha)
     pixels = np.asarray(image)
     if image.mode == "L" and header.bits < 8:
         pixels = pixels // (255 // (2**header.bits - 1))  # Pillow stretches to 255
@@ -166,17 +166,19 @@ def read_header(data: bytes, max_pixels: int | None = None) -> Header:
     elif data[:8] == png.SIGNATURE:
         header = png.read_header(data)
     else:
-        raise NotAnImage(f"this is neither a JPEG nor a PNG image, but {describe(data)}")
+        raise NotAnImageError(f"this is neither a JPEG nor a PNG image, but {describe(data)}")
     if max_pixels is not None and header.width * header.height > max_pixels:
-        raise TooManyPixels(f"the image has {header.width}×{header.height} pixels, more than {max_pixels}")
+        raise TooManyPixelsError(f"the image has {header.width}×{header.height} pixels, more than {max_pixels}")
     return header
 
 
 def _load(data: bytes, header: Header, warn: Warn | None, is_reduced: bool = False) -> Image.Image:
     picture, complete = (jpeg if header.format == "JPEG" else png).picture(data)
     is_open = header.format == "JPEG" and not complete
-    image = _load_open_jpeg(picture, header, is_reduced) if is_open else strict.decode(picture, header, is_reduced)
-    in_doubt = header.format == "PNG" and (png.is_interlaced(data) or strict.may_lack_rows(image))
+    image = (
+        _load_open_jpeg(picture, header, is_reduced) if is_open else strict_decoding.decode(picture, header, is_reduced)
+    )
+    in_doubt = header.format == "PNG" and (png.is_interlaced(data) or strict_decoding.may_lack_rows(image))
     if in_doubt and not png.has_all_rows(data):
         raise cut_off("PNG", "inside its image data")
     if not complete and warn:
@@ -186,9 +188,9 @@ def _load(data: bytes, header: Header, warn: Warn | None, is_reduced: bool = Fal
 
 def _load_open_jpeg(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
     """Decode a JPEG that has no end mark: where its data are complete, no pixel depends on what follows them."""
-    image = strict.decode([*picture, memoryview(jpeg.END)], header)
+    image = strict_decoding.decode([*picture, memoryview(jpeg.END)], header)
     for filler in jpeg.FILLERS:
-        other = strict.decode([*picture, memoryview(filler + jpeg.END)], header)
+        other = strict_decoding.decode([*picture, memoryview(filler + jpeg.END)], header)
         if not np.array_equal(np.asarray(image), np.asarray(other)):
             raise cut_off("JPEG", "inside its image data")
-    return strict.decode([*picture, memoryview(jpeg.END)], header, is_reduced) if is_reduced else image
+    return strict_decoding.decode([*picture, memoryview(jpeg.END)], header, is_reduced) if is_reduced else image

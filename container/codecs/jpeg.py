@@ -1,4 +1,4 @@
-"""The parts of a JPEG file: the picture alone, without what is packed around it.
+"""Segments of a JPEG file, without metadata and embedded data.
 
 https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B. Nothing is decoded here.
 """
@@ -10,8 +10,8 @@ import re
 import struct
 from collections.abc import Iterator
 
+from container.codecs.chunks import Pieces
 from container.codecs.header import DecodeError, Header, cut_off, damaged, exif_orientation
-from container.codecs.pieces import Pieces
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
@@ -28,7 +28,7 @@ _PROGRESSIVE = {0xC2, 0xCA}
 _SEGMENTS = {*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE}  # the markers that have a length
 _ALONE = {0x01, *range(0xD0, 0xD8)}
 _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
-_NEEDED_APP = {0xE0: 14, 0xEE: 12}  # JFIF and Adobe say which colours the samples are; by their least length
+_NEEDED_APP = {0xE0: 14, 0xEE: 12}  # JFIF and Adobe say which colors the samples are; by their least length
 _ANY_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # within a scan, where FF00 is data and FFD0 to FFD7 restart
 _LARGE = 2**20  # bytes

@@ -1,4 +1,4 @@
-"""Masks to bytes: PNG for programs and for eyes, JSON for questions."""
+"""Mask encoders: PNG with class IDs or colors, and JSON."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from container.arrays import Array, Uint8Array
-from container.classes import ClassEntry
+from container.artifact.classes import ClassEntry
 from container.codecs.probabilities import Compression
 
 
 class PngEncoder:
-    """`image/png`: greyscale, the class id as the pixel's value.
+    """`image/png`: grayscale, the class id as the pixel's value.
 
-    With `palette=voc` (Pascal VOC's colours) or `palette=data` (those of classes.json) the same ids, in mode P.
+    With `palette=voc` (Pascal VOC's colors) or `palette=data` (those of classes.json) the same ids, in mode P.
     """
 
     needs: str = "mask"
@@ -33,7 +33,7 @@ class PngEncoder:
         if palette == "data":
             colors = {label: entry.color for label, entry in classes.items() if entry.color}
             if not colors:
-                raise ValueError("palette=data needs colours in the model's classes.json; try palette=voc")
+                raise ValueError("palette=data needs colors in the model's classes.json; try palette=voc")
             self._palette = np.zeros((256, 3), np.uint8)
             for label, color in colors.items():
                 self._palette[label] = color
@@ -87,7 +87,7 @@ class JsonEncoder:
 
 
 def voc_palette() -> Array:
-    """Return Pascal VOC's colours, uint8 (256, 3): the bits of the class id, dealt to red, green and blue in turn."""
+    """Return Pascal VOC's colors, uint8 (256, 3): the bits of the class id, dealt to red, green and blue in turn."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1]  # bit 0 first
     deal = [[0, 3, 6], [1, 4, 7], [2, 5]]  # which of them each channel gets, for its highest bits
     channels = [sum(bits[:, bit] << (7 - place) for place, bit in enumerate(mine)) for mine in deal]

@@ -1,4 +1,4 @@
-"""The parts of a PNG file: the picture alone, without what is packed around it.
+"""Chunks of a PNG file, without metadata.
 
 https://www.w3.org/TR/png-3/, section 5. No pixel is decoded here.
 """
@@ -10,12 +10,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from container.codecs.chunks import Pieces
 from container.codecs.header import DecodeError, Header, cut_off, damaged, exif_orientation
-from container.codecs.pieces import Pieces
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_MODES = {  # by bits and colour type
+_MODES = {  # by bits and color type
     (1, 0): "1",
     (2, 0): "L",
     (4, 0): "L",
@@ -32,7 +32,7 @@ _MODES = {  # by bits and colour type
     (8, 6): "RGBA",
     (16, 6): "RGBA",
 }
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
 _PASSES = [  # of an interlaced image: first column and row, and the steps to the next
     (0, 0, 8, 8),
     (4, 0, 8, 8),
@@ -121,11 +121,11 @@ def is_interlaced(data: bytes) -> bool:
 
 def has_all_rows(data: bytes) -> bool:
     """Unpack the image data, a little at a time and no further than needed, to see whether they are all there."""
-    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    width, height, bits, color = struct.unpack_from(">IIBB", data, 16)
     missing = 0
     for x, y, right, down in _PASSES if is_interlaced(data) else [(0, 0, 1, 1)]:
         columns, rows = (width - x + right - 1) // right, (height - y + down - 1) // down
-        missing += rows * (1 + (columns * bits * _CHANNELS[colour] + 7) // 8) if columns else 0
+        missing += rows * (1 + (columns * bits * _CHANNELS[color] + 7) // 8) if columns else 0
     unpacker = zlib.decompressobj()
     try:
         for kind, start, end in _chunks(data):
@@ -172,10 +172,10 @@ def _header(data: bytes, kind: bytes, start: int, end: int) -> Header:
     if kind != b"IHDR" or end - start != 25:
         raise damaged("PNG", "it does not begin with a header")
     _check(data, kind, start, end)
-    width, height, bits, colour = struct.unpack_from(">IIBB", data, start + 8)
-    mode = _MODES.get((bits, colour))
+    width, height, bits, color = struct.unpack_from(">IIBB", data, start + 8)
+    mode = _MODES.get((bits, color))
     if mode is None or not (width and height):
-        raise damaged("PNG", f"its header announces {width}×{height} pixels of {bits} bits in colour type {colour}")
+        raise damaged("PNG", f"its header announces {width}×{height} pixels of {bits} bits in color type {color}")
     return Header("PNG", width, height, mode, bits)
 
 

@@ -1,4 +1,4 @@
-"""Class probabilities to bytes: NumPy's own format, and protobuf in RecordIO.
+"""Probability encoders: NumPy, and protobuf in RecordIO.
 
 Both take the parameter `top_k=K`: only the K likeliest classes of every pixel, the likeliest first.
 
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from container.arrays import Array, Float32Array
-from container.classes import ClassEntry
+from container.artifact.classes import ClassEntry
 from container.codecs import recordio
 
 Buffer = bytes | memoryview
@@ -102,7 +102,7 @@ class RecordIOEncoder:
         pairs = _check_top_k(self._top_k, num_classes) * height * width
         size = pairs * (4 + (self._top_k is not None)) + _OVERHEAD
         if size > recordio.MAX_LENGTH:
-            raise recordio.RecordTooLong(f"{size} bytes of probabilities do not fit into a RecordIO record")
+            raise recordio.RecordTooLongError(f"{size} bytes of probabilities do not fit into a RecordIO record")
         return size
 
     def memory(self, num_classes: int, height: int, width: int) -> int:

@@ -1,4 +1,4 @@
-"""RecordIO: any bytes as records, in the framing of MXNet and of SageMaker's Pipe mode.
+"""RecordIO framing of MXNet and of SageMaker AI Pipe mode.
 
 A record is one or more parts. A part: the magic word, a word whose top 3 bits say which part it is and whose low 29
 bits are the length, the payload, zeros up to a multiple of 4 bytes; all words are little-endian. The payload is split
@@ -32,7 +32,7 @@ class RecordIOError(ValueError):
     """The stream is no RecordIO from a certain byte on; the text names the byte."""
 
 
-class RecordTooLong(ValueError):
+class RecordTooLongError(ValueError):
     """The payload is longer than a part's length can say."""
 
 
@@ -93,7 +93,7 @@ def read_records(stream: BinaryIO) -> Iterator[bytes]:
 
 def _header(kind: int, length: int) -> bytes:
     if length > MAX_LENGTH:
-        raise RecordTooLong(f"{length} bytes do not fit into a RecordIO record, {MAX_LENGTH} do")
+        raise RecordTooLongError(f"{length} bytes do not fit into a RecordIO record, {MAX_LENGTH} do")
     return _HEADER.pack(MAGIC, kind << 29 | length)
 
 

@@ -1,4 +1,4 @@
-"""From a decoded pair to a square crop, for training and for the validation of each epoch.
+"""Augmentation: from a decoded pair to a square crop, for training and validation.
 
 The region that becomes the crop is cut out of the decoded image first and resampled once: the work
 depends on the crop, not on the photograph.
@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from container.arrays import Array, Uint8Array
-from container.data.reading import IGNORE
-from container.data.strengths import MEAN_COLOUR, Strengths, hide, jitter, rotated_crop
+from container.data.augmentation_config import MEAN_COLOUR, AugmentationConfig, hide, jitter, rotated_crop
+from container.data.labels.decoding import IGNORE
 
-AS_GLUONCV = Strengths()
+AS_GLUONCV = AugmentationConfig()
 
 
 def random_crop(
@@ -22,13 +22,13 @@ def random_crop(
     base_size: int,
     crop_size: int,
     rng: np.random.Generator,
-    strengths: Strengths = AS_GLUONCV,
+    strengths: AugmentationConfig = AS_GLUONCV,
     anchor: tuple[int, int] | None = None,
 ) -> tuple[Array, Array]:
     """Augment as GluonCV does: mirror, scale the long side to base_size × U(0.5, 2), crop, blur half of the time.
 
     Takes uint8 (H, W, 3) and (H, W), returns uint8 (crop_size, crop_size, 3) and (crop_size, crop_size). What
-    the scaled image does not cover is the mean colour, labelled 255. `strengths` may do more; the crop lies about the
+    the scaled image does not cover is the mean color, labeled 255. `strengths` may do more; the crop lies about the
     pixel `anchor` (row, column), where one is given, as nearly as the image's borders allow.
     """
     height, width = labels.shape
@@ -56,8 +56,8 @@ def random_crop(
     return crop, crop_labels
 
 
-def centre_crop(image: Uint8Array, labels: Uint8Array, crop_size: int) -> tuple[Array, Array]:
-    """Scale the short side to `crop_size` and cut out the centre square; types as in `random_crop`."""
+def center_crop(image: Uint8Array, labels: Uint8Array, crop_size: int) -> tuple[Array, Array]:
+    """Scale the short side to `crop_size` and cut out the center square; types as in `random_crop`."""
     height, width = labels.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

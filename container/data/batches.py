@@ -1,4 +1,4 @@
-"""Batches for the device: decoded and augmented in parallel with it, in order, and never more than a few ahead."""
+"""Batches that are decoded and augmented in parallel, in order, with bounded prefetch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from container.arrays import Array, Uint8Array
-from container.data.reading import IGNORE
+from container.data.labels.decoding import IGNORE
 from container.data.samples import Sample
 
 Pair = tuple[Array, Array]
@@ -28,7 +28,7 @@ _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 class Batch:
     """uint8 images (N, H, W, 3) and uint8 labels (N, H, W), 255 = ignore; `group` is its number in its pass, from 0.
 
-    `names` are those of the samples. Several hosts have a part of it each; `whole` then has the images and the labelled
+    `names` are those of the samples. Several hosts have a part of it each; `whole` then has the images and the labeled
     pixels of all parts.
     """
 
@@ -47,8 +47,8 @@ class Batch:
         return self.whole[0] if self.whole else len(self)
 
     @property
-    def labelled(self) -> int:
-        """How many of its pixels are labelled, over all hosts."""
+    def labeled(self) -> int:
+        """How many of its pixels are labeled, over all hosts."""
         return self.whole[1] if self.whole else int((self.labels != IGNORE).sum())
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The channels of a job, checked by name and kind before anything in them is read."""
+"""Validation of the channels of a job by name and type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One FIFO of a Pipe-mode channel, read without ever waiting for ever."""
+"""Reading of one Pipe mode FIFO with a timeout."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SLICE_SECONDS = 0.2  # how soon a wait notices that it is no longer wanted
 _BUFFER_BYTES = 2**20
 
 
-class Silent(Exception):
+class StreamTimeoutError(Exception):
     """Nothing came for as long as was allowed."""
 
 
-class Unwanted(Exception):
+class StreamCancelledError(Exception):
     """The reader was told to stop."""
 
 
@@ -36,9 +36,9 @@ def open_fifo(path: Path, seconds: float, stopped: threading.Event) -> BinaryIO:
             return cast(BinaryIO, io.BufferedReader(_Fifo(descriptor, seconds, stopped), _BUFFER_BYTES))
         except FileNotFoundError:
             if time.monotonic() > deadline:
-                raise Silent from None
+                raise StreamTimeoutError from None
         if stopped.wait(_SLICE_SECONDS):
-            raise Unwanted
+            raise StreamCancelledError
 
 
 class _Fifo(io.RawIOBase):
@@ -61,9 +61,9 @@ class _Fifo(io.RawIOBase):
         deadline = time.monotonic() + self._seconds
         while not self._poll.poll(_SLICE_SECONDS * 1000):  # neither data nor, before the first writer, a hang-up
             if self._stopped.is_set():
-                raise Unwanted
+                raise StreamCancelledError
             if time.monotonic() > deadline:
-                raise Silent
+                raise StreamTimeoutError
         return os.readv(self._descriptor, [buffer])
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The hosts of a job, as each of them sees all: what one host does alone, `container.mx.cluster` does with the others.
+"""The hosts of a job as the other packages see them; `container.mx.cluster` implements several hosts.
 
 A collective method is one that every host calls at the same point; with one host it costs nothing.
 """

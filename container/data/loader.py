@@ -1,4 +1,4 @@
-"""The three ways in which a channel is read: augmented for training, cropped for validation, whole for the report."""
+"""Loaders of a channel: augmented for training, center crops for validation, full images for evaluation."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from container.classes import ClassEntry
+from container.artifact.classes import ClassEntry
 from container.data.audit.audit import Audit
-from container.data.augment import centre_crop, random_crop
+from container.data.audit.statistics import BadSample
+from container.data.augment import center_crop, random_crop
+from container.data.augmentation_config import parse_augmentation
 from container.data.batches import Batch, Pair, Rollover, batches, groups
-from container.data.carried import names_of, pack, unpack
-from container.data.class_counts import ClassCounts, rare_pixel
-from container.data.class_names import known_classes
-from container.data.division import ALL, Division
-from container.data.findings import BadSample
-from container.data.pictures import Picture, Skipped, pictures
+from container.data.full_images import LabeledImage, SkippedImage, pictures
+from container.data.labels.class_counts import ClassCounts, rare_pixel
+from container.data.labels.class_names import known_classes
+from container.data.rollover import names_of, pack, unpack
 from container.data.samples import Sample, Samples, decode_sample
-from container.data.strengths import settle_strengths
+from container.data.sharding import ALL, Shard
 from container.environment import cpu_count
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
@@ -64,7 +64,7 @@ class Loader:
         hyperparameters: Hyperparameters,
         stop: threading.Event,
         audit: Audit | None = None,
-        division: Division = ALL,
+        division: Shard = ALL,
     ) -> None:
         self.division = division
         self._samples = samples
@@ -76,7 +76,7 @@ class Loader:
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
         self._rollover = Rollover(max(1, division.size(hyperparameters.mini_batch_size)))
         self._opening: list[Sample] = []
-        self._strengths = settle_strengths(hyperparameters.augmentation)
+        self._strengths = parse_augmentation(hyperparameters.augmentation)
         self._class_counts: ClassCounts | None = None  # of an earlier start, or of all hosts
 
     @property
@@ -163,19 +163,19 @@ class Loader:
         return self._batches(read, crop, job.mini_batch_size, skip)
 
     def validation_epoch(self) -> Generator[Batch, None, None]:
-        """Make one pass in order: every image once, its centre square scaled to the crop."""
+        """Make one pass in order: every image once, its center square scaled to the crop."""
         job = self._hyperparameters
         size = job.validation_mini_batch_size
         return self._batches(
             lambda stopped: groups(self._samples.epoch(None, stopped), max(1, self.division.size(size))),
-            lambda pair, number: centre_crop(*pair, job.crop),
+            lambda pair, number: center_crop(*pair, job.crop),
             size,
         )
 
     def pictures(
         self, admit: Callable[[int], str | None], ahead: int, until: threading.Event, *, divided: bool = False
-    ) -> Iterator[Picture | Skipped]:
-        """Make one pass over whole images, in a random order that the seed decides; see `container.data.pictures`.
+    ) -> Iterator[LabeledImage | SkippedImage]:
+        """Make one pass over whole images, in a random order that the seed decides; see `container.data.full_images`.
 
         Of a `divided` pass this host makes its own part only.
         """

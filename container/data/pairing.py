@@ -1,4 +1,4 @@
-"""Pairs of image and annotation from two directories, as S3, the platform and people fill them."""
+"""Matching of images and annotations by path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path, PurePath
 
 from container.codecs.images import IMAGE_SUFFIXES
-from container.data.colours import ColourMap
+from container.data.labels.color_maps import ColorMap
 from container.environment import Channel
 from container.errors import ClientError, printable
 
@@ -34,7 +34,7 @@ class FileSample:
 
     image: Path
     annotation: Path
-    colour_map: ColourMap | None = None
+    color_map: ColorMap | None = None
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Samples from a Pipe-mode channel: an augmented manifest's attributes, streamed as RecordIO, one FIFO per pass."""
+"""Samples of a Pipe mode channel: attributes of an augmented manifest, one FIFO per pass."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from container.codecs.recordio import RecordIOError, read_records
-from container.data.colours import ColourMap, ColourMaps, read_colour_map
-from container.data.fifo import Silent, Unwanted, open_fifo
-from container.data.labels import LabelMap
+from container.data.fifo import StreamCancelledError, StreamTimeoutError, open_fifo
+from container.data.labels.color_maps import ColorMap, ColorMaps, read_color_map
+from container.data.labels.label_maps import LabelMap
 from container.data.record_layout import OPENING, REMEDY, Layout, find_layout
 from container.environment import Channel
 from container.errors import ClientError, PlatformError
@@ -30,7 +30,7 @@ class PipeSample:
     name: str
     image: bytes
     annotation: bytes
-    colour_map: ColourMap | None = None
+    color_map: ColorMap | None = None
 
     def read(self) -> tuple[bytes, bytes]:
         """Return both records."""
@@ -54,7 +54,7 @@ class PipeSamples:
         label_map: LabelMap,
         buffer: ShuffleBuffer,
         timeout: float,
-        colour_maps: ColourMaps | None = None,
+        color_maps: ColorMaps | None = None,
         num_classes: int = 64,  # as many as a stream is likely to have, if unknown
     ) -> None:
         if channel.record_wrapper.lower() != "recordio":
@@ -64,7 +64,7 @@ class PipeSamples:
             )
         self.channel = channel.name
         self.label_map = label_map
-        self._colour_maps = ColourMaps() if colour_maps is None else colour_maps
+        self._color_maps = ColorMaps() if color_maps is None else color_maps
         self._path = channel.path
         self._buffer = buffer
         self._timeout = timeout
@@ -73,9 +73,9 @@ class PipeSamples:
         self._layout: Layout | None = None
 
     @property
-    def colour_map(self) -> ColourMap | None:
+    def color_map(self) -> ColorMap | None:
         """The classes that the metadata has named so far."""
-        united = self._colour_maps.united
+        united = self._color_maps.united
         return united if united.names else None
 
     def listed(self) -> None:
@@ -102,9 +102,9 @@ class PipeSamples:
                     yield self._sample(sample, number - layout.period + 1, layout.metadata)
             if not number:
                 raise ClientError(f"channel {self.channel}: {path} held no record: is the manifest empty?")
-        except Unwanted:
+        except StreamCancelledError:
             return
-        except Silent as error:
+        except StreamTimeoutError as error:
             raise PlatformError(
                 f"channel {self.channel}: nothing came through {path} for {self._timeout:.0f} s after record {number}; "
                 "the writer is gone or stuck (PIPE_TIMEOUT_SECONDS is the deadline)"
@@ -120,12 +120,12 @@ class PipeSamples:
         name = f"channel {self.channel}, record {number}"
         if None in records:
             raise ClientError(f"{name}: the stream ends within a sample; {REMEDY}")
-        colour_map = None
+        color_map = None
         if metadata is not None:
-            own = read_colour_map(records[metadata], name)
-            colour_map = self._colour_maps.add(own, name) if own else self.colour_map
+            own = read_color_map(records[metadata], name)
+            color_map = self._color_maps.add(own, name) if own else self.color_map
             records = records[:metadata] + records[metadata + 1 :]
-        return PipeSample(name, records[0], records[1], colour_map)
+        return PipeSample(name, records[0], records[1], color_map)
 
 
 def shuffle(samples: Iterator[PipeSample], buffer: ShuffleBuffer, rng: np.random.Generator) -> Iterator[PipeSample]:
@@ -165,7 +165,7 @@ def _read_ahead(records: Iterator[bytes], count: int) -> tuple[list[bytes], Iter
     failure: Exception | None = None
     try:
         opening.extend(itertools.islice(records, count))
-    except Unwanted:
+    except StreamCancelledError:
         raise
     except Exception as error:
         failure = error

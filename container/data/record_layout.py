@@ -1,4 +1,4 @@
-"""Which records of a Pipe-mode stream are an image, an annotation, and metadata: decided from the first records.
+"""Layout of a Pipe mode stream, decided from its first records.
 
 The container does not receive AttributeNames. A wrong list, or an S3 prefix instead of a manifest, shows only in the
 records: their order by kind (JPEG, PNG, JSON, other), and how well PNGs fit the label map.
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from container.codecs.images import Annotation, DecodeError, decode_annotation, describe, read_header
-from container.data.colours import ColourMap, colour_codes, read_colour_map
-from container.data.labels import LabelMap
+from container.data.labels.color_maps import ColorMap, color_codes, read_color_map
+from container.data.labels.label_maps import LabelMap
 from container.errors import ClientError
 
 LOG = logging.getLogger(__name__)
@@ -76,8 +76,8 @@ def find_layout(opening: Sequence[bytes], channel: str, label_map: LabelMap, num
     if unit and unit != "I" and sorted(unit) != ["D", "I", "I"]:
         raise _wrong_attributes(channel, opening[: len(unit)])
     layout = _best_layout(kinds)
-    judge = functools.partial(_judge, label_map=label_map, num_classes=num_classes)
-    _check_pairs(opening, kinds, layout, channel, judge)
+    assess = functools.partial(_judge, label_map=label_map, num_classes=num_classes)
+    _check_pairs(opening, kinds, layout, channel, assess)
     return layout
 
 
@@ -110,7 +110,7 @@ def _best_layout(kinds: str) -> Layout:
 
 
 def _check_pairs(
-    opening: Sequence[bytes], kinds: str, layout: Layout, channel: str, judge: functools.partial[_Content | None]
+    opening: Sequence[bytes], kinds: str, layout: Layout, channel: str, assess: functools.partial[_Content | None]
 ) -> None:
     """Raise ClientError if the images and annotations of the first samples are not what they must be."""
     period = layout.period
@@ -122,7 +122,7 @@ def _check_pairs(
         if all(_kind(record) == "I" for record in images):
             color_map = _color_map(sample, layout)
             pairs.append((images[0], images[1]))
-            contents.append((judge(images[0], color_map), judge(images[1], color_map)))
+            contents.append((assess(images[0], color_map), assess(images[1], color_map)))
     if not pairs:
         return
     if layout.metadata is None and "T" not in kinds:
@@ -213,7 +213,7 @@ def _are_annotations(
     return is_dark and all(image.levels == 256 and image.palette is None for image in (*images, *annotations))
 
 
-def _judge(record: bytes, color_map: ColourMap | None, *, label_map: LabelMap, num_classes: int) -> _Content | None:
+def _judge(record: bytes, color_map: ColorMap | None, *, label_map: LabelMap, num_classes: int) -> _Content | None:
     """Compare a PNG with the label map; None for a JPEG, and what cannot be decoded."""
     try:
         header = read_header(record)
@@ -223,11 +223,11 @@ def _judge(record: bytes, color_map: ColourMap | None, *, label_map: LabelMap, n
     except DecodeError:
         return None
     fit = _fit(annotation, color_map, label_map, num_classes)
-    pixels = colour_codes(annotation.colours) if annotation.colours is not None else annotation.pixels
+    pixels = color_codes(annotation.colors) if annotation.colors is not None else annotation.pixels
     assert pixels is not None
     rows = pixels[:: max(1, pixels.size // _SAMPLED)]
     values = frozenset(np.unique(rows).tolist())
-    is_gray = annotation.colours is None or all(value == (value & 255) * 0x010101 for value in values)
+    is_gray = annotation.colors is None or all(value == (value & 255) * 0x010101 for value in values)
     most = _MOST_GRAYS if is_gray else _MOST_COLORS
     if annotation.pixels is not None and annotation.pixels.dtype != np.uint8:
         most = _MOST_DEEP
@@ -235,28 +235,28 @@ def _judge(record: bytes, color_map: ColourMap | None, *, label_map: LabelMap, n
     palette = None if annotation.palette is None else annotation.palette.tobytes()
     is_rough = roughness > _ROUGH
     is_photo = is_rough and len(values) > most
-    return _Content(annotation.colours is not None, palette, annotation.levels, is_rough, is_photo, fit, values)
+    return _Content(annotation.colors is not None, palette, annotation.levels, is_rough, is_photo, fit, values)
 
 
-def _fit(annotation: Annotation, color_map: ColourMap | None, label_map: LabelMap, num_classes: int) -> float:
+def _fit(annotation: Annotation, color_map: ColorMap | None, label_map: LabelMap, num_classes: int) -> float:
     """Return the share of the pixels whose values the label map explains."""
-    if annotation.colours is not None and label_map.colours is None and color_map is None:
+    if annotation.colors is not None and label_map.colors is None and color_map is None:
         return 0.0
     try:
         reading = label_map.interpret(annotation, num_classes, color_map)
     except ClientError:
         return 0.0
     explained = ~reading.unnamed & ~reading.wrong
-    if label_map.scale not in (None, 1) and not reading.is_colour:
+    if label_map.scale not in (None, 1) and not reading.is_color:
         explained &= (reading.values % label_map.scale == 0) | (reading.values == 255)
     return float(reading.counts[explained].sum()) / max(1, int(reading.counts.sum()))
 
 
-def _color_map(sample: Sequence[bytes], layout: Layout) -> ColourMap | None:
+def _color_map(sample: Sequence[bytes], layout: Layout) -> ColorMap | None:
     if layout.metadata is None:
         return None
     try:
-        return read_colour_map(sample[layout.metadata], "")
+        return read_color_map(sample[layout.metadata], "")
     except ClientError:  # reported with its record when the sample is read
         return None
 

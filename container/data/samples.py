@@ -1,4 +1,4 @@
-"""Where samples come from: the channels, checked by name before anything is decoded."""
+"""Sample sources of a channel: `open_samples` selects File or Pipe mode."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from container.arrays import Uint8Array
-from container.codecs.deep import count_samples
 from container.codecs.images import (
-    CutOff,
     DecodeError,
     Header,
     Orientation,
+    TruncatedImageError,
     Warn,
     decode_annotation,
     decode_deep,
@@ -25,13 +24,14 @@ from container.codecs.images import (
     decode_reduced,
     read_header,
 )
-from container.data.colours import ColourMap, ColourMaps
-from container.data.findings import BadSample, Seen, bad_annotation
-from container.data.label_maps import read_label_map
-from container.data.labels import LabelMap
+from container.codecs.images_16_bit import count_samples
+from container.data.audit.duplicates import digest_pixels
+from container.data.audit.statistics import BadSample, PairInfo, bad_annotation
+from container.data.labels.channel import read_label_map
+from container.data.labels.color_maps import ColorMap, ColorMaps
+from container.data.labels.label_maps import LabelMap
 from container.data.pairing import FileSample, find_pairs
 from container.data.pipe import PipeSamples, ShuffleBuffer
-from container.data.repeats import digest_pixels
 from container.environment import Environment
 from container.errors import ClientError, JobError, PlatformError
 from container.hyperparameters import Hyperparameters
@@ -52,7 +52,7 @@ class Sample(Protocol):
         """The image's file, or the channel and record number."""
 
     @property
-    def colour_map(self) -> ColourMap | None:
+    def color_map(self) -> ColorMap | None:
         """What the data says of its classes, if it does."""
 
     def read(self) -> tuple[bytes, bytes]:
@@ -66,7 +66,7 @@ class Samples(Protocol):
     label_map: LabelMap
 
     @property
-    def colour_map(self) -> ColourMap | None:
+    def color_map(self) -> ColorMap | None:
         """What the data have said of their classes so far."""
 
     def listed(self) -> Sequence[Sample] | None:
@@ -82,7 +82,7 @@ class Decoded(NamedTuple):
     image: Uint8Array
     labels: Uint8Array
     unnamed: int
-    seen: Seen
+    seen: PairInfo
 
 
 class FileSamples:
@@ -91,7 +91,7 @@ class FileSamples:
     def __init__(self, channel: str, pairs: Sequence[FileSample], label_map: LabelMap) -> None:
         self.channel = channel
         self.label_map = label_map
-        self.colour_map: ColourMap | None = None
+        self.color_map: ColorMap | None = None
         self.pairs = pairs
         self.count: int | None = len(pairs)
 
@@ -109,18 +109,18 @@ class FileSamples:
 
 
 def open_samples(
-    environment: Environment, channel: str, job: Hyperparameters, colour_maps: ColourMaps | None = None
+    environment: Environment, channel: str, job: Hyperparameters, color_maps: ColorMaps | None = None
 ) -> Samples:
     """Open a channel's samples, whichever its input mode; raises ClientError naming channel and remedy.
 
-    `colour_maps` collects what the metadata of all channels says of the classes.
+    `color_maps` collects what the metadata of all channels says of the classes.
     """
     label_map = _label_map(environment, channel)
     label_map.check(job.num_classes)
     images = environment.channels[channel]
     if images.input_mode == "Pipe":
         buffer = ShuffleBuffer(job.shuffle_buffer, job.shuffle_buffer_mb * 2**20)
-        return PipeSamples(images, label_map, buffer, environment.pipe_timeout, colour_maps, job.num_classes)
+        return PipeSamples(images, label_map, buffer, environment.pipe_timeout, color_maps, job.num_classes)
     return FileSamples(channel, find_pairs(environment.channels, channel), label_map)
 
 
@@ -154,7 +154,7 @@ def decode_sample(
     return Decoded(image, seen.reading.image(), seen.reading.ignored, seen)
 
 
-def examine_sample(sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str) -> Seen:
+def examine_sample(sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str) -> PairInfo:
     """Find out what `decode_sample` would, at less cost: JPEGs are decoded at an eighth of their size.
 
     Raises BadSample that names the sample.
@@ -178,7 +178,7 @@ def examine_sample(sample: Sample, label_map: LabelMap, num_classes: int, exif_o
     return seen
 
 
-def _see_deep(seen: Seen, encoded_image: bytes, header: Header, *, warn: Warn | None = None) -> Seen:
+def _see_deep(seen: PairInfo, encoded_image: bytes, header: Header, *, warn: Warn | None = None) -> PairInfo:
     """Add what the samples of a 16-bit image show; raises DecodeError."""
     samples = decode_deep(encoded_image, header, warn=warn)
     digest = digest_pixels(b"R", header.shape(), samples)
@@ -187,7 +187,7 @@ def _see_deep(seen: Seen, encoded_image: bytes, header: Header, *, warn: Warn | 
 
 def _read_pair(
     sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str
-) -> tuple[Seen, bytes, Header, Orientation]:
+) -> tuple[PairInfo, bytes, Header, Orientation]:
     """Read a pair, but decode its annotation alone; also returns the encoded image, its header and how to turn it."""
     name = sample.name
     notes: list[str] = []
@@ -213,11 +213,11 @@ def _read_pair(
     if header.shape(turn) != size:
         raise _other_size(name, header, turn, size)
     try:
-        reading = label_map.interpret(annotation, num_classes, sample.colour_map)
+        reading = label_map.interpret(annotation, num_classes, sample.color_map)
     except ClientError as error:
         raise bad_annotation(error, name, "colour") from error
     is_rotated = header.orientation != 1
-    seen = Seen(
+    seen = PairInfo(
         name,
         *size,
         reading,
@@ -229,7 +229,7 @@ def _read_pair(
     return seen, encoded_image, header, turn
 
 
-def _check_labels(seen: Seen, num_classes: int) -> None:
+def _check_labels(seen: PairInfo, num_classes: int) -> None:
     try:
         seen.reading.check(num_classes)
     except ClientError as error:
@@ -270,7 +270,7 @@ def _read_header(path: Path, head: bytes) -> Header:
     try:
         try:
             return read_header(head)
-        except CutOff:
+        except TruncatedImageError:
             return read_header(path.read_bytes())
     except DecodeError as error:
         raise BadSample(f"{path}: {error}; replace or remove it", "unreadable") from error

@@ -1,4 +1,4 @@
-"""The graph of an archive: its own, or one that a process of its own makes of its weights."""
+"""The ONNX model of model artifacts: existing, or exported by a child process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from container import artifacts, disk
+from container.artifact import disk, model_directory
 from container.errors import ClientError, last_line
 
 
@@ -22,21 +22,21 @@ def prepare_graph(model_dir: Path, precision: str, scratch: Path) -> Path:
     Raises ClientError when the archive has no int8 graph but `precision` asks for it, or holds no usable model.
     """
     if precision == "int8":
-        graph = model_dir / artifacts.INT8_GRAPH
+        graph = model_dir / model_directory.INT8_GRAPH
         if not graph.is_file():
             raise ClientError(
                 f"SERVE_PRECISION=int8: {graph} is missing; train with _quantize=True, quantize the archive by "
                 "python -m container.engines.quantize, or serve with SERVE_PRECISION=auto"
             )
         return _readable(graph)
-    if (model_dir / artifacts.GRAPH).is_file():
-        return _readable(model_dir / artifacts.GRAPH)
-    command = [sys.executable, "-m", "container.mx.convert", str(model_dir), str(scratch / artifacts.GRAPH)]
+    if (model_dir / model_directory.GRAPH).is_file():
+        return _readable(model_dir / model_directory.GRAPH)
+    command = [sys.executable, "-m", "container.mx.convert", str(model_dir), str(scratch / model_directory.GRAPH)]
     child = subprocess.run(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True, check=False)
     if child.returncode:
-        reason = _why_not_converted(child, model_dir / artifacts.BEST_WEIGHTS, scratch)
-        raise ClientError(f"{model_dir} could not be converted to {artifacts.GRAPH}: {reason}")
-    return scratch / artifacts.GRAPH
+        reason = _why_not_converted(child, model_dir / model_directory.BEST_WEIGHTS, scratch)
+        raise ClientError(f"{model_dir} could not be converted to {model_directory.GRAPH}: {reason}")
+    return scratch / model_directory.GRAPH
 
 
 def _readable(graph: Path) -> Path:
@@ -49,7 +49,7 @@ def _readable(graph: Path) -> Path:
 def _why_not_converted(child: subprocess.CompletedProcess[str], weights: Path, scratch: Path) -> str:
     """Say why the child that converts has failed, and what to do about it where it is for want of memory or room."""
     size = weights.stat().st_size if weights.is_file() else 0
-    instead = f"an archive that holds {artifacts.GRAPH} (python -m container.mx.convert)"
+    instead = f"an archive that holds {model_directory.GRAPH} (python -m container.mx.convert)"
     if child.returncode == -signal.SIGKILL:
         megabytes = conversion_memory(size) // 2**20
         return (

@@ -1,14 +1,14 @@
-"""What a model and an image cost in OpenVINO, and how an image is cut so that it can be afforded."""
+"""Memory costs of models and images in OpenVINO, and the tile plan that fits."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from container import tiles
 from container.engines import heads
-from container.engines.protocol import Plan, TooLarge
+from container.engines.protocol import ImageTooLargeError, Plan
 from container.environment import processor_has
-from container.windows import Windows
+from container.geometry import tiles
+from container.geometry.windows import Windows
 
 STANDING = 2**26  # bytes that a slot may keep between two images; what took more is given back
 
@@ -75,7 +75,7 @@ def _packed(precision: str, decoder: str, graph: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Costs:
+class MemoryModel:
     """One model's: `reach` as in `tiles`, `bytes_per_pixel` of the network, `loaded` bytes of the model itself.
 
     It comes to keep `packed` bytes more. Without a reach, large images are computed in `windows`, where the model's job
@@ -88,12 +88,12 @@ class Costs:
     loaded: int = 0
     packed: int = 0
     windows: Windows | None = None
-    exact: Costs | None = None  # of the float32 model for images of one column, if the processor needs it
+    exact: MemoryModel | None = None  # of the float32 model for images of one column, if the processor needs it
 
     @classmethod
     def of(
         cls, num_classes: int, reach: int | None, precision: str, decoder: str, *, is_narrow: bool, graph: int
-    ) -> Costs:
+    ) -> MemoryModel:
         """Return what was measured for such networks, with a graph of so many bytes."""
         network = f"narrow {decoder}" if is_narrow else decoder
         each, besides = _LOADED[precision]
@@ -162,5 +162,7 @@ class Costs:
         return height * width * _IMAGE_BYTES + coarse + max(0, self.held(seen, height, width, needs) - STANDING)
 
 
-def _too_large(width: int, height: int, needed: int, room: int) -> TooLarge:
-    return TooLarge(f"{width}×{height} pixels need about {needed // 2**20} MB; an image may take {room // 2**20} MB")
+def _too_large(width: int, height: int, needed: int, room: int) -> ImageTooLargeError:
+    return ImageTooLargeError(
+        f"{width}×{height} pixels need about {needed // 2**20} MB; an image may take {room // 2**20} MB"
+    )

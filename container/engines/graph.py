@@ -1,4 +1,4 @@
-"""Reading an exported graph into OpenVINO, and what it says of the network that it was made of."""
+"""Loading of an ONNX model into OpenVINO, and its metadata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from container.errors import ClientError, last_line
-from container.windows import Windows
+from container.geometry.windows import Windows
 
 _WINDOWED = ("Convolution", "MaxPool")
 _LOCAL = (

@@ -1,4 +1,4 @@
-"""What follows the network in OpenVINO: logits at an eighth of the size to classes or probabilities, in float32.
+"""Layers after the model in OpenVINO: upsampling, argmax, and softmax in float32.
 
 A head answers for a band of rows, so that its memory does not grow with the image.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from container.arrays import Array, Float32Array
-from container.tiles import STRIDE, coarse_size, places
+from container.geometry.tiles import STRIDE, coarse_size, places
 
 BAND_VALUES = 2**24  # scores that are resized at once: 64 MB
 

@@ -1,4 +1,4 @@
-"""The engine that runs the trainer's own network, on the first GPU or else on the CPU."""
+"""The MXNet engine, on the first GPU or on the CPU."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import mxnet as mx
 import numpy as np
 from mxnet.contrib import amp
 
-from container import artifacts, tiles
 from container.arrays import Array, Float32Array, Uint8Array
-from container.engines.protocol import Plan, Stop, TooLarge
+from container.artifact import model_directory
+from container.engines.protocol import CancellationToken, ImageTooLargeError, Plan
 from container.errors import ClientError
-from container.mx import tiling
-from container.mx.architectures import create_network
-from container.mx.fastscnn import answer_any_size
-from container.mx.memory import image_bytes
-from container.mx.network import load_weights
-from container.windows import Windows, likeliest
+from container.geometry import tiles
+from container.geometry.windows import Windows, likeliest
+from container.mx.inference import tiling
+from container.mx.inference.memory import image_bytes
+from container.mx.networks.architectures import create_network
+from container.mx.networks.fastscnn import answer_any_size
+from container.mx.networks.segmentation import load_weights
 
 Bands = Iterator[tuple[slice, Float32Array]]  # slices of rows, and (num_classes, rows, W)
 
@@ -33,10 +34,10 @@ _COPIES = 2  # of the weights, in the host's memory
 
 
 @dataclasses.dataclass(frozen=True)
-class Costs:
+class MemoryModel:
     """What an image costs; `device` are the bytes of a GPU's memory that images may take, None on a CPU.
 
-    Large images are computed in `windows`, or with a `reach`, as in `container.tiles`, in tiles.
+    Large images are computed in `windows`, or with a `reach`, as in `container.geometry.tiles`, in tiles.
     """
 
     algorithm: str
@@ -69,8 +70,8 @@ class Costs:
         return Plan(host, seen, tile)
 
 
-def _too_large(width: int, height: int, needed: int, allowed: str) -> TooLarge:
-    return TooLarge(f"{width}×{height} pixels need about {needed // 2**20} MB; an image may take {allowed}")
+def _too_large(width: int, height: int, needed: int, allowed: str) -> ImageTooLargeError:
+    return ImageTooLargeError(f"{width}×{height} pixels need about {needed // 2**20} MB; an image may take {allowed}")
 
 
 class MXNetEngine:
@@ -85,14 +86,14 @@ class MXNetEngine:
         if precision not in ("auto", "float32", "float16"):
             raise ClientError(f"SERVE_PRECISION={precision} needs OpenVINO: set SERVE_ENGINE=openvino, or take auto")
         self.precision = "float16" if precision == "float16" else "float32"
-        settings = artifacts.read_model_settings(model_dir)
+        settings = model_directory.read_model_settings(model_dir)
         self.num_classes: int = settings["num_classes"]
         self._algorithm: str = settings["algorithm"]
         self._device = mx.gpu() if mx.context.num_gpus() else mx.cpu()
         if self.precision == "float16" and self._device.device_type != "gpu":
             raise ClientError("SERVE_PRECISION=float16 needs a GPU: on CPUs take auto, float32 or bfloat16")
         self._network = create_network(**settings)
-        load_weights(self._network, model_dir / artifacts.BEST_WEIGHTS, [self._device])
+        load_weights(self._network, model_dir / model_directory.BEST_WEIGHTS, [self._device])
         self._least_side = self._network.least_side
         if self.precision == "float16":
             self._network._children.pop("auxlayer")  # the conversion wants every parameter to be in the graph
@@ -102,11 +103,13 @@ class MXNetEngine:
         self._network.hybridize(static_alloc=True)
         self._lock = threading.Lock()
         far = tiling.reach(self._network) if self.precision == "float32" else None  # what was converted has no parts
-        self.planner = Costs(self._algorithm, self.num_classes, far, windows=artifacts.read_windows(model_dir))
+        self.planner = MemoryModel(
+            self._algorithm, self.num_classes, far, windows=model_directory.read_windows(model_dir)
+        )
         self.standing = 0
-        self.memory = _COPIES * (model_dir / artifacts.BEST_WEIGHTS).stat().st_size
+        self.memory = _COPIES * (model_dir / model_directory.BEST_WEIGHTS).stat().st_size
 
-    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
         What has begun is not stopped, but between two windows or tiles: MXNet offers no way.
@@ -121,7 +124,9 @@ class MXNetEngine:
                 answer = self._logits(image).argmax(axis=1).astype("uint8").asnumpy()[0]
         return answer
 
-    def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+    def probabilities(
+        self, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None
+    ) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         with self._turn(stop):
             answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
@@ -146,26 +151,26 @@ class MXNetEngine:
         """Do nothing: MXNet keeps its pool of memory."""
 
     @contextlib.contextmanager
-    def _turn(self, stop: Stop | None) -> Iterator[None]:
+    def _turn(self, stop: CancellationToken | None) -> Iterator[None]:
         with self._lock:
             if stop:
                 stop.check()
             yield
 
-    def _windows_of(self, image: Uint8Array, stop: Stop | None) -> Bands | None:
+    def _windows_of(self, image: Uint8Array, stop: CancellationToken | None) -> Bands | None:
         """Return the probabilities of an image that windows divide."""
         windows = self.planner.windows
         if not windows or not windows.divide(*image.shape[:2]):
             return None
         return windows.blend(partial(self._scores, stop=stop), image, self.num_classes)
 
-    def _tiles_of(self, image: Uint8Array, plan: Plan | None, stop: Stop | None) -> Bands | None:
+    def _tiles_of(self, image: Uint8Array, plan: Plan | None, stop: CancellationToken | None) -> Bands | None:
         """Return the logits of an image that its plan divides into tiles."""
         if not plan or not plan.tile or tiles.padded_pixels(*image.shape[:2]) <= plan.tile:
             return None
         return tiling.compute(self._network, image, self._device, plan.tile, lambda _: stop.check() if stop else None)
 
-    def _scores(self, image: Uint8Array, stop: Stop | None = None) -> Array:
+    def _scores(self, image: Uint8Array, stop: CancellationToken | None = None) -> Array:
         if stop:
             stop.check()
         scores: Array = self._logits(image).softmax(axis=1).asnumpy()[0]

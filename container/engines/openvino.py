@@ -1,4 +1,4 @@
-"""The engine for CPUs: the exported graph in OpenVINO, one copy of the weights for all cores, without MXNet."""
+"""The OpenVINO engine for CPUs, with one copy of the weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from container import tiles
 from container.arrays import Array, Float32Array, Uint8Array
 from container.engines import heads
-from container.engines.costs import STANDING, Costs, is_one_column
+from container.engines.costs import STANDING, MemoryModel, is_one_column
 from container.engines.graph import find_decoder, foreign, import_openvino, is_narrow, reach, read_model, read_windows
-from container.engines.protocol import Plan, Stop
+from container.engines.protocol import CancellationToken, Plan
 from container.errors import ClientError
-from container.windows import Windows, likeliest
+from container.geometry import tiles
+from container.geometry.windows import Windows, likeliest
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
@@ -46,7 +46,7 @@ class OpenVinoEngine:
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
         size = graph.stat().st_size
         seen = self.num_classes, reach(model), self.precision, find_decoder(model)
-        costs = Costs.of(*seen, is_narrow=is_narrow(model), graph=size)
+        costs = MemoryModel.of(*seen, is_narrow=is_narrow(model), graph=size)
         windows = read_windows(model, graph) if costs.reach is None else None
         exact = dataclasses.replace(costs.exact, windows=windows) if costs.exact else None
         self.planner = dataclasses.replace(costs, windows=windows, exact=exact)
@@ -71,13 +71,13 @@ class OpenVinoEngine:
         probabilities = core.compile_model(heads.probability_head(openvino, self.num_classes), "CPU", settings)
         self._compiled = (self._network, mask, probabilities)
         self._is_swollen = False
-        self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        self._slots: queue.SimpleQueue[_InferRequest] = queue.SimpleQueue()
         for _ in range(slots):
-            self._slots.put(_Slot(*(model.create_infer_request() for model in self._compiled)))
+            self._slots.put(_InferRequest(*(model.create_infer_request() for model in self._compiled)))
 
-    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
-        stop = stop or Stop()
+        stop = stop or CancellationToken()
         answer = np.empty(image.shape[:2], np.uint8)
         if windows := self._windows(image):
             with self._slot(image, plan, "probabilities") as slot:
@@ -91,9 +91,11 @@ class OpenVinoEngine:
                 answer[rows] = band
         return answer
 
-    def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+    def probabilities(
+        self, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None
+    ) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
-        stop = stop or Stop()
+        stop = stop or CancellationToken()
         with self._slot(image, plan, "probabilities") as slot:
             if not (windows := self._windows(image)):
                 return self._scores(slot, image, plan, stop)
@@ -111,7 +113,7 @@ class OpenVinoEngine:
         expected = (1, self.num_classes, *tiles.coarse_size(_WARM_SIZE, _WARM_SIZE))
         try:
             with self._slot(image, None, "mask") as slot:
-                shape = self._coarse_logits(slot, image, None, Stop()).shape
+                shape = self._coarse_logits(slot, image, None, CancellationToken()).shape
             if shape != expected:
                 raise RuntimeError(f"its coarse_logits have the shape {shape} instead of {expected}")
             self.mask(image)
@@ -131,9 +133,11 @@ class OpenVinoEngine:
         windows = self.planner.windows
         return windows if windows and windows.divide(*image.shape[:2]) else None
 
-    def _scores(self, slot: _Slot, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+    def _scores(
+        self, slot: _InferRequest, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None
+    ) -> Array:
         """Return the probabilities of an image, or of a window of one, in an array of their own."""
-        stop = stop or Stop()
+        stop = stop or CancellationToken()
         answer = np.empty((self.num_classes, *image.shape[:2]), np.float32)
         logits = self._coarse_logits(slot, image, plan, stop)
         for rows, band in heads.resize(slot.probabilities, logits, image.shape[:2]):
@@ -141,7 +145,9 @@ class OpenVinoEngine:
             answer[:, rows] = band
         return answer
 
-    def _coarse_logits(self, slot: _Slot, image: Uint8Array, plan: Plan | None, stop: Stop) -> Array:
+    def _coarse_logits(
+        self, slot: _InferRequest, image: Uint8Array, plan: Plan | None, stop: CancellationToken
+    ) -> Array:
         """Return the logits at an eighth of the size, (1, num_classes, h, w), valid until the slot's next image."""
         far, tile_pixels = self.planner.reach, plan.tile if plan else self.planner.usual_tile
         if far is None or tile_pixels is None or tiles.padded_pixels(*image.shape[:2]) <= tile_pixels:
@@ -149,7 +155,7 @@ class OpenVinoEngine:
         return tiles.assemble(partial(_infer, slot.network, stop=stop), image, self.num_classes, far, tile_pixels)
 
     @contextlib.contextmanager
-    def _slot(self, image: Uint8Array, plan: Plan | None, needs: str) -> Iterator[_Slot]:
+    def _slot(self, image: Uint8Array, plan: Plan | None, needs: str) -> Iterator[_InferRequest]:
         slot, (height, width) = self._slots.get(), image.shape[:2]
         try:
             yield self._with_exact_network(slot) if self.planner.exact and is_one_column(height, width) else slot
@@ -164,7 +170,7 @@ class OpenVinoEngine:
             if self._is_swollen:
                 self.release()  # it would stay as large as the largest image so far
 
-    def _with_exact_network(self, slot: _Slot) -> _Slot:
+    def _with_exact_network(self, slot: _InferRequest) -> _InferRequest:
         """Return the slot with a float32 network for one image.
 
         The network is compiled for each such image and released after it: images of this kind are rare, and the network
@@ -176,7 +182,7 @@ class OpenVinoEngine:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Slot:
+class _InferRequest:
     """What one image needs while it is answered: requests of the network and of both heads."""
 
     network: Any
@@ -184,7 +190,7 @@ class _Slot:
     probabilities: Any
 
 
-def _infer(network: Any, image: Uint8Array, stop: Stop) -> Array:
+def _infer(network: Any, image: Uint8Array, stop: CancellationToken) -> Array:
     """Return the network's answer, whose computation is not to be interrupted.
 
     InferRequest.cancel() of OpenVINO 2026.4 must not be used: after it the next inference, even of another request,

@@ -1,4 +1,4 @@
-"""What every engine can do; the server knows no more of it than this."""
+"""The interface of all inference engines."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import dataclasses
 from typing import Protocol
 
 from container.arrays import Array, Uint8Array
-from container.windows import Windows
+from container.geometry.windows import Windows
 
 
-class TooLarge(Exception):
+class ImageTooLargeError(Exception):
     """No way of computing an image fits into memory; the text says what it needs and what there is."""
 
 
-class Stopped(Exception):
+class CancelledError(Exception):
     """A computation was given up, because its `Stop` was asked for."""
 
 
-class Stop:
+class CancellationToken:
     """Tells a running computation that nobody waits for it any more; may be asked from any thread."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Stop:
     def check(self) -> None:
         """Raise Stopped if it has been asked for."""
         if self._asked:
-            raise Stopped
+            raise CancelledError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +79,16 @@ class Engine(Protocol):
         """What is known of its costs."""
         ...
 
-    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
         Without a plan nobody answers for the memory. Raises Stopped between two steps once `stop` is asked for.
         """
         ...
 
-    def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+    def probabilities(
+        self, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None
+    ) -> Array:
         """Return the probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (num_classes, H, W)."""
         ...
 

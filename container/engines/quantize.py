@@ -1,4 +1,4 @@
-"""Post-training quantization: the graph's convolutions in int8, their ranges taken from photographs.
+"""Post-training int8 quantization of an ONNX model, calibrated on images.
 
 `python -m container.engines.quantize MODEL_DIR IMAGES` adds `model.int8.onnx` to an unpacked model.tar.gz.
 """
@@ -17,8 +17,8 @@ from google.protobuf.message import DecodeError
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import add_pre_process_metadata
 
-from container import artifacts
 from container.arrays import Array, Uint8Array
+from container.artifact import model_directory
 from container.codecs.images import IMAGE_SUFFIXES, decode_image
 from container.codecs.images import DecodeError as ImageError
 from container.engines.conversion import prepare_graph
@@ -38,7 +38,7 @@ def quantize_onnx(source: Path, target: Path, images: Iterable[Uint8Array]) -> N
     needed = source.stat().st_size // 3  # it turns out at about a quarter
     model = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
     add_pre_process_metadata(model)  # shapes are all that the pre-processing would add: no advice to run it
-    with artifacts.replacing(target, needed, _check_graph) as temporary:
+    with model_directory.replacing(target, needed, _check_graph) as temporary:
         quantize_static(
             model,
             str(temporary),
@@ -96,17 +96,17 @@ def read_images(folder: Path, count: int, image_range: Range | None = None) -> I
 
 def main() -> None:
     """Quantize what the command line names; unusable input is one line on stderr and exit status 1."""
-    parser = argparse.ArgumentParser(description=f"Add {artifacts.INT8_GRAPH} to an unpacked model.tar.gz.")
+    parser = argparse.ArgumentParser(description=f"Add {model_directory.INT8_GRAPH} to an unpacked model.tar.gz.")
     parser.add_argument("model_dir", type=Path, help="the directory model.tar.gz was unpacked to")
     parser.add_argument("images", type=Path, help="folder of JPEG or PNG photographs like those of the requests")
     parser.add_argument("--count", type=int, default=16, help="how many of them to use (%(default)s)")
     parser.add_argument("--target", type=Path, metavar="ONNX", help="write there instead of into MODEL_DIR")
     arguments = parser.parse_args()
-    target = arguments.target or arguments.model_dir / artifacts.INT8_GRAPH
+    target = arguments.target or arguments.model_dir / model_directory.INT8_GRAPH
     try:
         with tempfile.TemporaryDirectory() as scratch:
             source = prepare_graph(arguments.model_dir, "auto", Path(scratch))
-            image_range = artifacts.read_image_range(arguments.model_dir)
+            image_range = model_directory.read_image_range(arguments.model_dir)
             quantize_onnx(source, target, read_images(arguments.images, max(1, arguments.count), image_range))
     except ClientError as error:
         raise SystemExit(f"ClientError: {error}") from error

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean of what a network says of an image, of its mirror image and of other sizes of it."""
+"""Test-time augmentation: averages the predictions for flipped and scaled images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from container.arrays import Array, Float32Array, Uint8Array
-from container.engines.protocol import Engine, Plan, Planner, Stop
-from container.windows import likeliest
+from container.engines.protocol import CancellationToken, Engine, Plan, Planner
+from container.geometry.windows import likeliest
 
 WAYS = ("flip", "scales", "flip,scales")  # what can be asked for
 WAYS_LISTED = f"{', '.join(WAYS[:-1])} or {WAYS[-1]}"
@@ -19,14 +19,14 @@ _BYTES_BESIDE = 16  # per pixel: the image, a class's scores as they are resized
 
 
 @dataclasses.dataclass(frozen=True)
-class Views:
+class AugmentedViews:
     """What the network is shown: the image at each of `scales`, and with `flip` mirrored as well."""
 
     flip: bool
     scales: tuple[float, ...]
 
     @classmethod
-    def read(cls, text: str) -> Views:
+    def read(cls, text: str) -> AugmentedViews:
         """Read one of WAYS, in any order; raises ValueError that names them."""
         asked = [word.strip() for word in text.split(",")]
         if sorted(asked) not in [sorted(way.split(",")) for way in WAYS]:
@@ -46,18 +46,20 @@ class Views:
         return Plan(memory, passes * sum(part.pixels for part in parts), passing=passing, parts=tuple(parts))
 
 
-class Averaged:
+class AveragedEngine:
     """What an engine answers, averaged over `views`; has an Engine's methods that compute."""
 
-    def __init__(self, engine: Engine, views: Views) -> None:
+    def __init__(self, engine: Engine, views: AugmentedViews) -> None:
         self._engine = engine
         self._views = views
 
-    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+    def mask(self, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None) -> Array:
         """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W)."""
         return likeliest(self.probabilities(image, plan, stop))
 
-    def probabilities(self, image: Uint8Array, plan: Plan | None = None, stop: Stop | None = None) -> Array:
+    def probabilities(
+        self, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None
+    ) -> Array:
         """Return the mean probability of every class at every pixel: uint8 RGB (H, W, 3) to float32 (C, H, W).
 
         `plan` is what Views.plan made.
@@ -85,7 +87,7 @@ def _add(found: Array, total: Float32Array) -> None:
 
 
 def _resized(pixels: Array, size: tuple[int, ...]) -> Array:
-    """Resize bilinearly between the pixels' centres; what has the size already stays as it is."""
+    """Resize bilinearly between the pixels' centers; what has the size already stays as it is."""
     if pixels.shape[:2] == tuple(size):
         return pixels
     return cv2.resize(np.ascontiguousarray(pixels), size[::-1], interpolation=cv2.INTER_LINEAR)

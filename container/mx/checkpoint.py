@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint: the network's weights and what its optimizer has gathered, each by parameter name."""
+"""Arrays of a checkpoint: weights and optimizer states, by parameter name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from container import artifacts
+from container.artifact import model_directory
 from container.errors import ClientError, last_line
-from container.mx.gradients import Accumulation
-from container.mx.room import weight_bytes
+from container.mx.disk_estimate import weight_bytes
+from container.mx.optimization.gradients import Accumulation
 from container.mx.trainer import Trainer
 
 _OWN, _GRADIENT = "own", "gradient"  # kinds of arrays
@@ -43,7 +43,7 @@ def save_arrays(trainer: Trainer, weights: Path, optimizer: Path) -> dict[str, A
             for parameter, totals in zip(gathered.parameters, gathered.sums, strict=True)
             for device, array in enumerate(totals)
         }
-    artifacts.write_weights(optimizer, lambda name: mx.nd.save(name, arrays), sum(map(_bytes, arrays.values())))
+    model_directory.write_weights(optimizer, lambda name: mx.nd.save(name, arrays), sum(map(_bytes, arrays.values())))
     scaler = getattr(trainer.optimizer, "_amp_loss_scaler", None)
     return {
         "updates": trainer.updates,

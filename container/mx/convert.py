@@ -1,4 +1,4 @@
-"""`python -m container.mx.convert MODEL_DIR OUT.onnx`: make the ONNX graph of an archive that has none.
+"""`python -m container.mx.convert MODEL_DIR OUT.onnx`: export an ONNX model from model artifacts.
 
 A process of its own, so that the one that answers requests never holds MXNet.
 """
@@ -11,18 +11,18 @@ from pathlib import Path
 
 import mxnet as mx
 
-from container import artifacts
+from container.artifact import model_directory
 from container.errors import ClientError
-from container.mx.architectures import create_network
 from container.mx.export import export_onnx
-from container.mx.network import load_weights
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import load_weights
 
 
 def convert(model_dir: Path, target: Path) -> None:
     """Write the graph of the best weights in `model_dir`; raises ClientError that names the file at fault."""
-    network = create_network(**artifacts.read_model_settings(model_dir))
-    network.windows = artifacts.read_windows(model_dir)
-    load_weights(network, model_dir / artifacts.BEST_WEIGHTS, [mx.cpu()])
+    network = create_network(**model_directory.read_model_settings(model_dir))
+    network.windows = model_directory.read_windows(model_dir)
+    load_weights(network, model_dir / model_directory.BEST_WEIGHTS, [mx.cpu()])
     export_onnx(network, target)
 
 

@@ -1,4 +1,4 @@
-"""Which devices a job computes on."""
+"""Selection of the training devices and precision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mxnet.contrib import amp
 from container.environment import processor_has
 from container.errors import PlatformError, last_line
 from container.hyperparameters import Hyperparameters
-from container.mx.gpu_faults import explain_gpu_fault
+from container.mx.gpu_errors import explain_gpu_error
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def choose_devices() -> list[mx.Context]:
             (mx.nd.ones((1,), ctx=device) + 1).wait_to_read()
     except mx.MXNetError as error:
         line = last_line(error)
-        raise explain_gpu_fault(line) or PlatformError(f"{_UNUSABLE}. {line}") from error
+        raise explain_gpu_error(line) or PlatformError(f"{_UNUSABLE}. {line}") from error
     LOG.info("Number of GPUs being used: %d", len(devices))
     if not devices:
         LOG.warning("there is no GPU: training runs on the CPU, which is much slower")
@@ -38,7 +38,7 @@ def choose_devices() -> list[mx.Context]:
     return devices
 
 
-def settle_precision(job: Hyperparameters, devices: list[mx.Context]) -> Hyperparameters:
+def resolve_precision(job: Hyperparameters, devices: list[mx.Context]) -> Hyperparameters:
     """Switch MXNet to mixed precision when the job asks for float16 and the devices compute in it.
 
     That rewrites MXNet's operators for the whole process, so it comes before the network. On CPUs it means bfloat16,

@@ -1,4 +1,4 @@
-"""The network as an ONNX graph, which answers requests without MXNet and opens in other programs.
+"""Export of a model to ONNX.
 
 Input `image`: uint8 RGB (N, H, W, 3), any size. Outputs: `logits`, float32 (N, num_classes, H, W), and `mask`, uint8
 (N, H, W), the likeliest class of every pixel: whoever needs no more moves a byte a pixel. Whoever has to bound memory
@@ -22,16 +22,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from container import artifacts
 from container.arrays import Array
-from container.mx.network import SegmentationNetwork
+from container.artifact import model_directory
+from container.mx.networks.segmentation import SegmentationNetwork
 
 OPSET, IR_VERSION = 17, 8  # they belong together; read by ONNX Runtime since 1.12 and OpenVINO since 2022
 
 
 def export_onnx(network: SegmentationNetwork, path: Path) -> None:
     """Write the network's main branch to `path`, complete or not at all."""
-    artifacts.write_bytes(path, translate(network).SerializeToString())
+    model_directory.write_bytes(path, translate(network).SerializeToString())
 
 
 def translate(network: SegmentationNetwork) -> onnx.ModelProto:
@@ -102,7 +102,7 @@ def _to_tensor(graph: _Graph, name: str, inputs: list[str], attributes: dict[str
 def _normalize(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
     mean = graph.constant(f"{name}_mean", np.reshape(attributes["mean"], (3, 1, 1)))
     scale = graph.constant(f"{name}_factor", 1 / np.reshape(attributes["std"], (3, 1, 1)))
-    return [graph.add("Mul", name, [graph.add("Sub", f"{name}_centred", [*inputs, mean]), scale])]
+    return [graph.add("Mul", name, [graph.add("Sub", f"{name}_centered", [*inputs, mean]), scale])]
 
 
 def _convolve(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How fast the job's iterations are in bfloat16 and in float32 on this CPU, measured before training begins.
+"""Measurement of bfloat16 and float32 training before a CPU job.
 
 `python -m container.mx.precision JOB` measures in a process of its own: AMP changes MXNet's operators for a whole
 process, and the weights, statistics, and random numbers of the job stay untouched.
@@ -23,10 +23,10 @@ import numpy as np
 
 from container.data.batches import Batch
 from container.hyperparameters import Hyperparameters, load
-from container.mx.architectures import create_network
-from container.mx.devices import settle_precision
-from container.mx.freeze import freeze_layers
-from container.mx.network import initialize_weights
+from container.mx.devices import resolve_precision
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import initialize_weights
+from container.mx.optimization.freeze import freeze_layers
 from container.mx.trainer import Trainer
 
 LOG = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def prepare_trainers(job: Hyperparameters) -> list[Trainer]:
     for precision in ("float32", "float16"):
         own = dataclasses.replace(job, precision_dtype=precision, accumulate=1)
         devices = [mx.cpu()]
-        settle_precision(own, devices)
+        resolve_precision(own, devices)
         network = create_network(own.algorithm, own.num_classes, own.backbone)
         initialize_weights(network)
         freeze_layers(network, own, loaded=set(network._collect_params_with_prefix()))

@@ -1,4 +1,4 @@
-"""ImageNet weights of the backbones: how they are found, checked and loaded, and how they are fetched.
+"""ImageNet weights of the backbones: find, verify, load, download.
 
 `python -m container.mx.pretrained resnet-50 resnet-101` fetches them from where they are published, and writes each in
 GluonCV's own form; `--from FILE` converts a file that is there.
@@ -11,16 +11,16 @@ import os
 import tempfile
 from pathlib import Path
 
-from container import artifacts
 from container.arrays import Array
+from container.artifact import model_directory
 from container.environment import Environment
 from container.errors import ClientError
-from container.mx import zipped
-from container.mx.fetch import FetchError, fetch, find_converted, unfetched
-from container.mx.shapes import encoder_shapes
-from container.mx.sources import BACKBONES, address_of
-from container.mx.weight_files import read_weights
-from container.mx.weight_names import check_fit, to_gluoncv
+from container.mx.weights import zipped
+from container.mx.weights.fetch import FetchError, fetch, find_converted, unfetched
+from container.mx.weights.formats import read_weights
+from container.mx.weights.names import check_fit, to_gluoncv
+from container.mx.weights.shapes import encoder_shapes
+from container.mx.weights.sources import BACKBONES, address_of
 
 DIRECTORY_VARIABLE = "PRETRAINED_DIR"
 CHANNEL = "pretrained"
@@ -105,7 +105,7 @@ def convert(path: Path, backbone: str, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         written = Path(scratch) / "weights.params"
-        artifacts.write_weights(written, lambda name: mx.nd.save(name, arrays))
+        model_directory.write_weights(written, lambda name: mx.nd.save(name, arrays))
         sha1 = zipped.digest(written, "sha1")
         return written.rename(directory / f"{BACKBONES[backbone].gluoncv}-{sha1[:8]}.params")
 

@@ -1,4 +1,4 @@
-"""One network on its devices: a training step, an evaluation, weights in and out."""
+"""The trainer: iterations, validation, and weights of one model on its devices."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mxnet import autograd, gluon
 from mxnet.contrib import amp
 from mxnet.contrib.amp.loss_scaler import LossScaler
 
-from container import artifacts
 from container.arrays import Array, Uint8Array
+from container.artifact import model_directory
 from container.data.batches import Batch
 from container.data.hosts import Hosts
-from container.data.reading import IGNORE
-from container.errors import Cancelled
+from container.data.labels.decoding import IGNORE
+from container.errors import JobCancelledError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
-from container.mx.averaging import Averages
-from container.mx.gradients import Accumulation, check_gradients, check_loss_scale, clip_norm
-from container.mx.interruptible import interruptible
-from container.mx.losses import choose_criterion
-from container.mx.network import SegmentationNetwork, TrainingLoss
-from container.mx.optimizer import create_optimizer, steps_as_gluoncv
-from container.mx.room import weight_bytes
-from container.mx.unity import average_over_hosts, check_unity, is_statistic, mean_of, share_statistics
+from container.mx.disk_estimate import weight_bytes
+from container.mx.inference.interruptible import interruptible
+from container.mx.networks.segmentation import SegmentationNetwork, TrainingLoss
+from container.mx.optimization.averaging import WeightAverages
+from container.mx.optimization.gradients import Accumulation, check_gradients, check_loss_scale, clip_norm
+from container.mx.optimization.losses import choose_criterion
+from container.mx.optimization.optimizer import create_optimizer, scales_like_gluoncv
+from container.mx.replicas import average_over_hosts, check_replicas, is_statistic, mean_of, share_statistics
 
 _LONG_SECONDS = 5.0  # of a batch, above which the next can be given up
 
@@ -49,7 +49,7 @@ class Trainer:
         self.network = network
         self.devices = devices
         aux_weight = hyperparameters.aux_weight if hyperparameters.aux_loss else 0.0
-        self._as_gluoncv = steps_as_gluoncv(hyperparameters)
+        self._as_gluoncv = scales_like_gluoncv(hyperparameters)
         self._batch_size = hyperparameters.mini_batch_size
         # SoftmaxOutput, GluonCV's loss, hands its gradient down whatever the weight of the loss above it
         aux_gradient = 1.0 if self._as_gluoncv and aux_weight else None
@@ -68,7 +68,7 @@ class Trainer:
         if self._mixed:
             amp.init_trainer(self.optimizer)
         self._largest_norm = hyperparameters.clip_norm
-        self.averages = Averages(network, hyperparameters.ema, static) if hyperparameters.ema else None
+        self.averages = WeightAverages(network, hyperparameters.ema, static) if hyperparameters.ema else None
         self.accumulation = self._accumulate(hyperparameters)
         self._gradients_checked = False  # since this process began
         self._last: list[tuple[mx.nd.NDArray, mx.nd.NDArray, float]] = []  # inputs until they are: images, labels, mass
@@ -126,7 +126,7 @@ class Trainer:
         mx.random.seed(int(np.random.SeedSequence(place).generate_state(1)[0] >> 1))
 
     def step(self, batch: Batch, learning_rate: float) -> list[mx.nd.NDArray]:
-        """Update the weights once by the mean loss over the batch's labelled pixels, on whatever device of any host.
+        """Update the weights once by the mean loss over the batch's labeled pixels, on whatever device of any host.
 
         With `_accumulate`, only so many steps together do, by the mean over all of their pixels. With
         `_gradient_scale=gluoncv`: by the sum of each device's mean, divided by `mini_batch_size`. Returns at once, with
@@ -135,7 +135,7 @@ class Trainer:
         images, labels = self._share(batch)
         self._images += len(batch)
         masses = [self._mass(part) for part in labels]
-        whole = (batch.labelled if self._weighing is None else self._on_all_hosts(sum(masses))) or 1
+        whole = (batch.labeled if self._weighing is None else self._on_all_hosts(sum(masses))) or 1
         if self.accumulation:
             scales = [self.accumulation.nominal] * len(masses)
         else:
@@ -227,7 +227,7 @@ class Trainer:
         return total
 
     def _mass(self, labels: Array) -> float:
-        """Return how much labels count in a mean: the labelled pixels, or what they weigh."""
+        """Return how much labels count in a mean: the labeled pixels, or what they weigh."""
         if self._weighing is None:
             return int((labels != IGNORE).sum())
         return float(self._weighing[labels.astype(np.uint8)].sum())
@@ -240,14 +240,14 @@ class Trainer:
         """Let the network answer as it is kept and served: by the averages of its weights, where there are some."""
         return self.averages.shown() if self.averages else contextlib.nullcontext()
 
-    def unite(self) -> None:
+    def synchronize_replicas(self) -> None:
         """Make sure that devices and hosts hold one network, and give all of them the mean of their statistics.
 
         Raises AlgorithmError that names a parameter whose weights differ, Diverged for one that is not finite. Every
         host calls it at the same point.
         """
         self.share_statistics()
-        check_unity(self.network, self.devices, self._hosts)
+        check_replicas(self.network, self.devices, self._hosts)
 
     def share_statistics(self) -> None:
         """Give all devices the mean of their running statistics, a host counting by the images that it trained on.
@@ -281,7 +281,7 @@ class Trainer:
                 try:
                     with interruptible(self.network, self._hosts.asked, is_long):
                         predictions = [self.network(part).argmax(axis=1) for part in self._load(images)]
-                except Cancelled:
+                except JobCancelledError:
                     continue  # on several hosts, the next batch is where all of them end
                 classes = np.concatenate([part.asnumpy() for part in predictions])
                 seconds = time.monotonic() - start
@@ -303,7 +303,7 @@ class Trainer:
         """Write all weights, the auxiliary head's included, as a Gluon parameter file: their averages with `_ema`."""
         mx.nd.waitall()  # as in `unite`
         weights = self.averages.arrays if self.averages else self.own_weights()
-        artifacts.write_weights(path, lambda name: mx.nd.save(name, weights), weight_bytes(self.network))
+        model_directory.write_weights(path, lambda name: mx.nd.save(name, weights), weight_bytes(self.network))
 
     def copy_weights(self) -> dict[str, mx.nd.NDArray]:
         """Return a copy of all weights, in the host's memory."""
@@ -341,7 +341,7 @@ class Trainer:
     def _share(self, batch: Batch) -> tuple[list[Array], list[Array]]:
         """Split a batch over the devices: uint8 images, float32 labels.
 
-        A batch smaller than the devices is filled up with unlabelled images: every device takes part in
+        A batch smaller than the devices is filled up with unlabeled images: every device takes part in
         every step, and those add nothing to its loss.
         """
         images, labels = batch.images, batch.labels.astype(np.float32)

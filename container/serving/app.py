@@ -1,4 +1,4 @@
-"""The HTTP server: SageMaker's routes over one model, or over the many of a multi-model endpoint."""
+"""The HTTP routes of a single-model or multi-model endpoint."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from typing import Any
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from container.codecs.answers import pieces
+from container.artifact.json_files import parse_object
+from container.codecs.response_formats import pieces
 from container.errors import ClientError, RequestError
-from container.json_files import parse_object
-from container.serving.about import describe_execution, describe_model, describe_models
-from container.serving.admission import Gate
-from container.serving.answering import Answer, Office, answer
-from container.serving.bodies import STALL_SECONDS, discard_body, read_body
-from container.serving.boot import open_ledger, settle
-from container.serving.clock import Clock
-from container.serving.greenlets import NativeThreads
+from container.serving.executor import InferenceExecutor
+from container.serving.greenlets import NativeThreadExecutor
 from container.serving.health import Health, end_server, end_worker
-from container.serving.ledger import Ledger
+from container.serving.memory_budget import MemoryBudget
 from container.serving.metrics import Metrics
+from container.serving.model_info import describe_execution, describe_model, describe_models
 from container.serving.model_store import ModelStore, estimate_memory
-from container.serving.models import LOG, Model, OneModel, Source, open_model
-from container.serving.native import Native
-from container.serving.page import Page, describe_to_page
-from container.serving.refusals import ClientLeft, Overloaded
-from container.serving.request_log import Record, clean, write_line
+from container.serving.models import LOG, Model, SingleModel, Source, open_model
+from container.serving.page import Page, page_info
+from container.serving.requests.bodies import STALL_SECONDS, discard_body, read_body
+from container.serving.requests.deadline import RequestDeadline
+from container.serving.requests.errors import ClientDisconnectedError, ServiceUnavailableError
+from container.serving.requests.inference import EncodedResponse, ServingContext, answer
+from container.serving.requests.log import Record, clean, write_line
+from container.serving.requests.queue import RequestQueue
 from container.serving.settings import ServeSettings
+from container.serving.startup import create_memory_budget, settle
 
 _THREADS = 64  # at most: one for each request that is worked on, and one that loads a model
 
@@ -59,11 +59,11 @@ def load() -> Flask:
     """
     settings = ServeSettings.read()
     sys.setswitchinterval(0.001)
-    executor = NativeThreads(_THREADS)
+    executor = NativeThreadExecutor(_THREADS)
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("container.requests").addHandler(handler)
     logging.getLogger("container.requests").setLevel(settings.log_level.upper())
-    ledger = open_ledger(settings)
+    ledger = create_memory_budget(settings)
     open_ = functools.partial(open_model, settings=settings)
     if settings.multi_model:
         store = ModelStore(open_, estimate_memory, ledger, executor, settings.model_memory)
@@ -79,32 +79,32 @@ def load() -> Flask:
 def create_app(
     models: Future[Model] | ModelStore,
     settings: ServeSettings,
-    gate: Gate | None = None,
+    gate: RequestQueue | None = None,
     health: Health | None = None,
     *,
     executor: Executor | None = None,
-    ledger: Ledger | None = None,
+    ledger: MemoryBudget | None = None,
 ) -> Flask:
     """Create the application that answers with one model, or with the store of a multi-model endpoint.
 
     Until the one model is there, whatever is asked is refused with 503; so is /ping once the engine has failed.
     """
-    gate = gate or Gate(settings.seats, settings.slots)
-    ledger = ledger or Ledger(image_bound=settings.image_memory)
+    gate = gate or RequestQueue(settings.seats, settings.slots)
+    ledger = ledger or MemoryBudget(image_bound=settings.image_memory)
     health = health or Health(lambda: None)
-    native = Native(executor or ThreadPoolExecutor(gate.seats + 1), settings.slots)
-    office = Office(settings, gate, ledger, native, health)
+    native = InferenceExecutor(executor or ThreadPoolExecutor(gate.seats + 1), settings.slots)
+    office = ServingContext(settings, gate, ledger, native, health)
     metrics = Metrics(gate, ledger)
     app = Flask(__name__)
     app.extensions.update(gate=gate, metrics=metrics)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body + 1  # Werkzeug cuts a chunked body at its limit, in silence
-    app.register_error_handler(Exception, _answer_error)
+    app.register_error_handler(Exception, _error_response)
     _follow_requests(app, settings, metrics)
 
     @app.get("/ping")
     def ping() -> Response:
         if not health.is_good:
-            raise Overloaded("the engine has failed and is being started anew; try again", 1)
+            raise ServiceUnavailableError("the engine has failed and is being started anew; try again", 1)
         return Response(status=200)
 
     @app.get("/execution-parameters")
@@ -132,7 +132,7 @@ def _follow_requests(app: Flask, settings: ServeSettings, metrics: Metrics) -> N
     @app.before_request
     def begin() -> None:
         g.record = Record(request.method, request.path)
-        g.clock = Clock(settings.timeout, _connection(), settings.queue_seconds)
+        g.clock = RequestDeadline(settings.timeout, _connection(), settings.queue_seconds)
         if (connection := _connection()) is not None:
             connection.settimeout(STALL_SECONDS)
         for name in _ECHOED:
@@ -162,7 +162,7 @@ def _connection() -> socket.socket | None:
     return connection
 
 
-def _add_routes(app: Flask, model: Future[Model], office: Office, metrics: Metrics) -> None:
+def _add_routes(app: Flask, model: Future[Model], office: ServingContext, metrics: Metrics) -> None:
     """Add an ordinary endpoint's route."""
     app.extensions["model"] = model
 
@@ -175,18 +175,18 @@ def _add_routes(app: Flask, model: Future[Model], office: Office, metrics: Metri
     @app.before_request
     def refuse_until_loaded() -> None:
         if not model.done():
-            raise Overloaded("the model is being loaded; try again", 1)
+            raise ServiceUnavailableError("the model is being loaded; try again", 1)
 
     @app.post("/invocations")
     def invocations() -> Response:
-        return _invoke(OneModel(model.result(), office.ledger), office)
+        return _invoke(SingleModel(model.result(), office.ledger), office)
 
     @app.get("/")
     def about() -> Response:
-        return _tell_machines(describe_model(model.result().card, office.settings))
+        return _json_response(describe_model(model.result().card, office.settings))
 
 
-def _add_model_routes(app: Flask, store: ModelStore, office: Office) -> None:
+def _add_model_routes(app: Flask, store: ModelStore, office: ServingContext) -> None:
     """Add a multi-model endpoint's routes.
 
     https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html
@@ -198,7 +198,7 @@ def _add_model_routes(app: Flask, store: ModelStore, office: Office) -> None:
 
     @app.post("/models")
     def load_model() -> Response:
-        clock = Clock(_LOAD_SECONDS, _connection())
+        clock = RequestDeadline(_LOAD_SECONDS, _connection())
         wanted = _read_load_request(clock)
         store.load(wanted["model_name"], Path(wanted["url"]), clock)
         return _json(200, _describe(wanted["model_name"], Path(wanted["url"])))
@@ -221,10 +221,10 @@ def _add_model_routes(app: Flask, store: ModelStore, office: Office) -> None:
 
     @app.get("/")
     def about() -> Response:
-        return _tell_machines(describe_models(store.names(), office.settings))
+        return _json_response(describe_models(store.names(), office.settings))
 
 
-def _invoke(source: Source, office: Office) -> Response:
+def _invoke(source: Source, office: ServingContext) -> Response:
     """Answer one image; what it holds is given back when the answer has been sent, or nobody can be sent one."""
     account = office.ledger.account()
     g.end = account.close
@@ -239,7 +239,9 @@ def _invoke(source: Source, office: Office) -> Response:
     return response
 
 
-def _sending(found: Answer, connection: socket.socket | None, clock: Clock, record: Record) -> Iterator[bytes]:
+def _sending(
+    found: EncodedResponse, connection: socket.socket | None, clock: RequestDeadline, record: Record
+) -> Iterator[bytes]:
     """Give the answer piece by piece, as long as it is taken fast enough."""
     with record.phase("send"):
         record.facts["ended"] = 499  # until all has been taken
@@ -250,7 +252,7 @@ def _sending(found: Answer, connection: socket.socket | None, clock: Clock, reco
         del record.facts["ended"]
 
 
-def _tell_machines(content: dict[str, Any]) -> Response:
+def _json_response(content: dict[str, Any]) -> Response:
     if request.accept_mimetypes and not request.accept_mimetypes.accept_json:
         raise RequestError(406, f"Accept: {request.accept_mimetypes.to_header()} is not available; application/json is")
     return _json(200, content)
@@ -263,12 +265,12 @@ def _add_page(app: Flask, model: Future[Model], settings: ServeSettings) -> None
     app.after_request(lambda response: page.finish(request, response, g.record))
 
     @app.get("/ui/model.json")
-    def tell_page() -> Response:
+    def show_page_info() -> Response:
         card = model.result().card
-        return _json(200, describe_to_page(card.num_classes, card.precision, card.classes, settings))
+        return _json(200, page_info(card.num_classes, card.precision, card.classes, settings))
 
 
-def _read_load_request(clock: Clock) -> dict[str, Any]:
+def _read_load_request(clock: RequestDeadline) -> dict[str, Any]:
     """Read the body of `POST /models`: `model_name` and `url`; raises RequestError."""
     form = 'send JSON such as {"model_name": "name", "url": "/directory/of/the/model"}'
     try:
@@ -287,16 +289,16 @@ def _describe(name: str, model_dir: Path) -> dict[str, str]:
     return {"modelName": name, "modelUrl": str(model_dir)}
 
 
-def _answer_error(error: Exception) -> Response:
+def _error_response(error: Exception) -> Response:
     """Answer any error with one line of JSON; what was not expected goes to the log with its traceback."""
     has_stalled = getattr(error, "status", None) == 408
     if end := g.pop("end", None):
         end()
-    if not isinstance(error, ClientLeft) and not has_stalled:
+    if not isinstance(error, ClientDisconnectedError) and not has_stalled:
         discard_body(request, _DISCARD_SECONDS)
     if isinstance(error, RequestError):
         response = _json(error.status, {"error": " ".join(error.message.split())})
-        if isinstance(error, Overloaded):
+        if isinstance(error, ServiceUnavailableError):
             response.headers["Retry-After"] = str(error.retry_after)
         return response
     if isinstance(error, HTTPException):

@@ -1,4 +1,4 @@
-"""Native threads for a process whose own threads are greenlets."""
+"""Native threads next to greenlets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gevent.threadpool import ThreadPool  # type: ignore[import-untyped]
 _NICER = 5  # /ping and whoever connects come first: they need a thousandth of the time
 
 
-class NativeThreads(Executor):
+class NativeThreadExecutor(Executor):
     """Runs functions on native threads; their futures are set, and call back, in the thread of the greenlets."""
 
     def __init__(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""gunicorn's configuration: one process that serves on greenlets, whose model is loaded after the fork."""
+"""The gunicorn configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from gunicorn.errors import HaltServer  # type: ignore[import-untyped]
 
-from container.serving.bodies import STALL_SECONDS
+from container.serving.requests.bodies import STALL_SECONDS
 from container.serving.settings import ServeSettings, gpu_count
 
 _METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name

@@ -1,4 +1,4 @@
-"""Whether the engine still answers: an endpoint whose engine fails on every image must not pass for healthy."""
+"""Health of the engine: repeated inference failures end the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Totals for Prometheus: those of all workers together, whichever of them is asked."""
+"""Prometheus metrics over all workers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from prometheus_client import (
     multiprocess,
 )
 
-from container.serving.admission import Gate
-from container.serving.ledger import KINDS, Ledger
-from container.serving.models import Card
-from container.serving.request_log import PHASES
+from container.serving.memory_budget import KINDS, MemoryBudget
+from container.serving.models import ModelInfo
+from container.serving.requests.log import PHASES
+from container.serving.requests.queue import RequestQueue
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -26,7 +26,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 class Metrics:
     """What has been counted and is measured."""
 
-    def __init__(self, gate: Gate, ledger: Ledger) -> None:
+    def __init__(self, gate: RequestQueue, ledger: MemoryBudget) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each total, which nobody asks for
         self._gate, self._ledger = gate, ledger
         self._registry = registry = CollectorRegistry()
@@ -57,7 +57,7 @@ class Metrics:
             if (milliseconds := facts.get(f"{phase}_ms")) is not None:
                 self._phases.labels(phase).observe(milliseconds / 1000)
 
-    def describe(self, name: str, engine: str, card: Card) -> None:
+    def describe(self, name: str, engine: str, card: ModelInfo) -> None:
         """Name the model that answers."""
         self._model.labels(name, engine, card.precision).set(1)
 

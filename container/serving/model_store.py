@@ -1,4 +1,4 @@
-"""The models of a multi-model endpoint: asleep, waking, awake or leaving, on the ledger's one condition."""
+"""The models of a multi-model endpoint: load, unload, and reload within the memory budget."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
-from container import artifacts
+from container.artifact import model_directory
 from container.engines.conversion import conversion_memory
 from container.engines.costs import estimate_exact, estimate_loaded
 from container.engines.protocol import Engine
 from container.errors import ClientError, RequestError
-from container.serving.clock import POLL_SECONDS, Clock
-from container.serving.ledger import Account, Ledger, Work
-from container.serving.models import Card, Model
-from container.serving.refusals import Overloaded
+from container.serving.memory_budget import MemoryBudget, MemoryEstimate, Reservation
+from container.serving.models import Model, ModelInfo
+from container.serving.requests.deadline import POLL_SECONDS, RequestDeadline
+from container.serving.requests.errors import ServiceUnavailableError
 
 _LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
-_LEAST_WORK = Work(2**26)  # without which a model could be loaded but not used
+_LEAST_WORK = MemoryEstimate(2**26)  # without which a model could be loaded but not used
 
 _NAME_LENGTH = 1024
 
@@ -33,7 +33,7 @@ def estimate_memory(model_dir: Path) -> tuple[int, int]:
 
     By the sizes of its weights and its graph. Raises ClientError where there is no model.
     """
-    weights, graph = model_dir / artifacts.BEST_WEIGHTS, model_dir / artifacts.GRAPH
+    weights, graph = model_dir / model_directory.BEST_WEIGHTS, model_dir / model_directory.GRAPH
     try:
         size = weights.stat().st_size
     except (OSError, ValueError) as error:
@@ -45,7 +45,7 @@ def estimate_memory(model_dir: Path) -> tuple[int, int]:
     return estimate_loaded(size), max(converting, estimate_exact(size))
 
 
-def _is_same(card: Card, other: Card | None) -> bool:
+def _is_same(card: ModelInfo, other: ModelInfo | None) -> bool:
     """Say whether two cards are of models that answer alike, but for what has been learnt of their speed."""
     return other is not None and dataclasses.replace(card, speed=other.speed) == other
 
@@ -70,7 +70,7 @@ class _Entry:
         self.users = 0
         self.leaving = False
         self.engine: Engine | None = None
-        self.card: Card | None = None
+        self.card: ModelInfo | None = None
         self.failure: BaseException | None = None
 
 
@@ -87,7 +87,7 @@ class ModelStore:
         self,
         open_: Callable[[Path], Model],
         measure: Callable[[Path], tuple[int, int]],
-        ledger: Ledger,
+        ledger: MemoryBudget,
         executor: Executor,
         budget: int | None = None,
     ) -> None:
@@ -105,7 +105,7 @@ class ModelStore:
         with self._ledger.changed:
             return {name: entry.model_dir for name, entry in sorted(self._entries.items()) if entry.card}
 
-    def load(self, name: str, model_dir: Path, clock: Clock) -> None:
+    def load(self, name: str, model_dir: Path, clock: RequestDeadline) -> None:
         """Load a model; raises RequestError: 409 when there is one of that name, 507 without room, 400 if unusable."""
         if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name) > _NAME_LENGTH:
             raise RequestError(400, f"model_name must be 1 to {_NAME_LENGTH} printable characters without /, not a dot")
@@ -133,11 +133,11 @@ class ModelStore:
         with self._ledger.changed:
             self._forget(self._find(name))
 
-    def source(self, name: str) -> NamedModel:
+    def source(self, name: str) -> LoadedModel:
         """Return the source of the requests to a model."""
-        return NamedModel(self, name)
+        return LoadedModel(self, name)
 
-    def card(self, name: str) -> Card:
+    def card(self, name: str) -> ModelInfo:
         """Return a model's card; raises RequestError 404."""
         with self._ledger.changed:
             card = self._find(name).card
@@ -150,7 +150,14 @@ class ModelStore:
             return self._find(name).size
 
     @contextlib.contextmanager
-    def use(self, name: str, account: Account, work: Work, clock: Clock, card: Card | None = None) -> Iterator[Engine]:
+    def use(
+        self,
+        name: str,
+        account: Reservation,
+        work: MemoryEstimate,
+        clock: RequestDeadline,
+        card: ModelInfo | None = None,
+    ) -> Iterator[Engine]:
         """Give a model that stays awake within the block, with the work's memory to work in.
 
         Raises RequestError: 404, or 503 when the model is not that of `card` any more; or what the clock raises while
@@ -161,7 +168,7 @@ class ModelStore:
             self._entries.move_to_end(name)
             self._ready(entry, work, clock)
             if card is not None and not _is_same(card, entry.card):
-                raise Overloaded(f"the model {name} has changed since the request came; try again")
+                raise ServiceUnavailableError(f"the model {name} has changed since the request came; try again")
             account.take_work(work)
             entry.users += 1
             engine = entry.engine
@@ -183,7 +190,7 @@ class ModelStore:
         if entry.engine is not None and not entry.users and entry is not self._last_used:
             self._executor.submit(entry.engine.release)
 
-    def _ready(self, entry: _Entry, work: Work, clock: Clock) -> None:
+    def _ready(self, entry: _Entry, work: MemoryEstimate, clock: RequestDeadline) -> None:
         """Wait until the entry is awake and the memory for the work is there; wake it when it sleeps."""
 
         def can_go_on() -> bool:
@@ -231,7 +238,7 @@ class ModelStore:
         else:
             _LOG.error("the model %s cannot be loaded", entry.name, exc_info=failure)
 
-    def _await(self, condition: Callable[[], bool], clock: Clock) -> None:
+    def _await(self, condition: Callable[[], bool], clock: RequestDeadline) -> None:
         while not condition():
             clock.check()
             self._ledger.changed.wait(POLL_SECONDS)
@@ -272,7 +279,7 @@ class ModelStore:
         if entry.failure:
             raise RequestError(500, f"the model {entry.name} cannot be loaded; the endpoint's log has the details")
 
-    def _has_room(self, entry: _Entry, work: Work) -> bool:
+    def _has_room(self, entry: _Entry, work: MemoryEstimate) -> bool:
         """Say whether an entry can be awake and work, once those that nobody has used for longest are put to sleep."""
         needed = 0 if entry.state is _State.AWAKE else entry.size + entry.converting
         over = max(0, self._ledger.taken["models"] + needed - self._budget) if self._budget is not None else 0
@@ -311,15 +318,15 @@ class ModelStore:
         return entry
 
 
-class NamedModel:
+class LoadedModel:
     """The source of the requests to one model of a store."""
 
     def __init__(self, store: ModelStore, name: str) -> None:
         self._store = store
         self._name = name
-        self._card: Card | None = None
+        self._card: ModelInfo | None = None
 
-    def card(self) -> Card:
+    def card(self) -> ModelInfo:
         """Return the model's card, which has to be that of the model used."""
         self._card = self._store.card(self._name)
         return self._card
@@ -328,6 +335,8 @@ class NamedModel:
         """Return the bytes that the model takes of what an image could have."""
         return self._store.weight(self._name)
 
-    def use(self, account: Account, work: Work, clock: Clock) -> contextlib.AbstractContextManager[Engine]:
+    def use(
+        self, account: Reservation, work: MemoryEstimate, clock: RequestDeadline
+    ) -> contextlib.AbstractContextManager[Engine]:
         """Give the loaded model within the block, and take the work's memory, both as soon as they can be had."""
         return self._store.use(self._name, account, work, clock, self._card)

@@ -1,4 +1,4 @@
-"""Loaded models: one for an ordinary endpoint, many within the ledger for a multi-model endpoint."""
+"""Loaded models."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from container import artifacts
-from container.classes import ClassEntry, read_classes
-from container.engines.choice import open_engine
+from container.artifact import model_directory
+from container.artifact.classes import ClassEntry, read_classes
+from container.engines.loading import load_engine
 from container.engines.protocol import Engine, Planner
 from container.errors import ClientError
 from container.image_range import Range
-from container.serving.clock import Clock
-from container.serving.ledger import Account, Ledger, Work
+from container.serving.memory_budget import MemoryBudget, MemoryEstimate, Reservation
+from container.serving.requests.deadline import RequestDeadline
+from container.serving.requests.latency import LatencyEstimator
 from container.serving.settings import ServeSettings
-from container.serving.speed import Speed
 
 LOG = logging.getLogger("gunicorn.error")  # the server's own log
 
@@ -32,7 +32,7 @@ _WARM_SIDES = (64, 256, 256)  # the first pays for what is set up lazily, the la
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
+class ModelInfo:
     """What is known of a model, also while it is not loaded; `network` is what its archive says of it."""
 
     num_classes: int
@@ -43,7 +43,7 @@ class Card:
     memory: int  # bytes that it takes while it is loaded
     standing: int  # bytes that it comes to keep besides once images come
     image_range: Range | None = None  # samples of 16-bit images that become 0 and 255
-    speed: Speed = dataclasses.field(default_factory=Speed)
+    speed: LatencyEstimator = dataclasses.field(default_factory=LatencyEstimator)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Model:
     """What answers, and its card."""
 
     engine: Engine
-    card: Card
+    card: ModelInfo
 
 
 class Source(Protocol):
     """Where a request's model comes from."""
 
-    def card(self) -> Card:
+    def card(self) -> ModelInfo:
         """Return the model's card."""
         ...
 
@@ -65,19 +65,19 @@ class Source(Protocol):
         """Return the bytes that the model takes of what an image could have."""
         ...
 
-    def use(self, account: Account, work: Work, clock: Clock) -> AbstractContextManager[Engine]:
+    def use(self, account: Reservation, work: MemoryEstimate, clock: RequestDeadline) -> AbstractContextManager[Engine]:
         """Give the loaded model within the block, and take the work's memory, both as soon as they can be had."""
         ...
 
 
-class OneModel:
+class SingleModel:
     """The source of an ordinary endpoint: its model stays."""
 
-    def __init__(self, model: Model, ledger: Ledger) -> None:
+    def __init__(self, model: Model, ledger: MemoryBudget) -> None:
         self._model = model
         self._ledger = ledger
 
-    def card(self) -> Card:
+    def card(self) -> ModelInfo:
         """Return the model's card."""
         return self._model.card
 
@@ -86,7 +86,7 @@ class OneModel:
         return 0
 
     @contextlib.contextmanager
-    def use(self, account: Account, work: Work, clock: Clock) -> Iterator[Engine]:
+    def use(self, account: Reservation, work: MemoryEstimate, clock: RequestDeadline) -> Iterator[Engine]:
         """Give the model, and take the work's memory as soon as it can be had."""
         account.wait_for_work(work, clock)
         yield self._model.engine
@@ -105,13 +105,13 @@ def open_model(model_dir: Path, settings: ServeSettings) -> Model:
 
 def _open(model_dir: Path, settings: ServeSettings) -> Model:
     start = time.monotonic()
-    network = artifacts.read_model_settings(model_dir)
+    network = model_directory.read_model_settings(model_dir)
     num_classes = network["num_classes"]
-    engine = open_engine(model_dir, settings)
+    engine = load_engine(model_dir, settings)
     if engine.num_classes != num_classes:
-        described = f"{artifacts.HYPERPARAMETERS} describes {num_classes} classes"
+        described = f"{model_directory.HYPERPARAMETERS} describes {num_classes} classes"
         raise ClientError(f"{model_dir}: {described}, its graph has {engine.num_classes}: they are of different jobs")
-    model = describe(engine, read_classes(model_dir), network, artifacts.read_image_range(model_dir))
+    model = describe(engine, read_classes(model_dir), network, model_directory.read_image_range(model_dir))
     for side in _WARM_SIDES:
         begin = time.monotonic()
         engine.mask(np.zeros((side, side, 3), np.uint8))
@@ -130,4 +130,4 @@ def describe(
 ) -> Model:
     """Return the engine with its card, which knows no speed yet."""
     costs = engine.planner, engine.memory, engine.standing
-    return Model(engine, Card(engine.num_classes, engine.precision, classes, network, *costs, image_range))
+    return Model(engine, ModelInfo(engine.num_classes, engine.precision, classes, network, *costs, image_range))

@@ -1,4 +1,4 @@
-"""The page on which a person tries the model (`SERVE_UI=1`): its files, what it is told of the model, its headers.
+"""The web page (`SERVE_UI=1`): files, model information, headers.
 
 Its JavaScript asks the API as every other client does. A browser may load what this server gives, and nothing else.
 """
@@ -13,9 +13,9 @@ from typing import Any
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.wrappers import Request, Response
 
-from container.classes import ClassEntry
+from container.artifact.classes import ClassEntry
 from container.codecs.masks import voc_palette
-from container.serving.request_log import Record
+from container.serving.requests.log import Record
 from container.serving.settings import ServeSettings
 
 FILES = {
@@ -65,10 +65,10 @@ class Page:
         return response
 
 
-def describe_to_page(
+def page_info(
     num_classes: int, precision: str, known: Mapping[int, ClassEntry], settings: ServeSettings
 ) -> dict[str, Any]:
-    """Describe a model to the page: each class with a name and a colour, the model's own where it has some."""
+    """Describe a model to the page: each class with a name and a color, the model's own where it has some."""
     colors = voc_palette()
     classes = []
     for label in range(num_classes):

@@ -1,4 +1,4 @@
-"""What a serving container is told by its environment variables."""
+"""Environment variables of the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker, with the promises that the stock class does not keep.
+"""The gunicorn worker: the stock gevent worker with limits for slow and malformed requests.
 
 Stock, it patches what the compute threads need, closes half-sent requests without an answer, answers malformed ones in
 HTML, reads a fast sender's bytes without letting others run, and waits for idle connections when it is to end.
@@ -18,7 +18,7 @@ from gevent.socket import socket as gevent_socket  # type: ignore[import-untyped
 from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
-from container.serving.request_log import clean
+from container.serving.requests.log import clean
 
 _STATUSES = (
     (errors.LimitRequestLine, 414, "URI Too Long"),

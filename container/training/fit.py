@@ -1,4 +1,4 @@
-"""The training of a job: epochs of steps and scores, the best weights kept, the lines that tell of it."""
+"""The training loop: iterations, validation, best weights, log lines."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from container.data.loader import Loader
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
+from container.mx.replicas import TrainingDivergedError
 from container.mx.trainer import Trainer
-from container.mx.unity import Diverged
-from container.training.keeper import LONG_STEP_SECONDS, Keeper
-from container.training.progress import Progress
+from container.training.checkpoints.manager import LONG_STEP_SECONDS, CheckpointManager
+from container.training.checkpoints.progress import Progress
+from container.training.cluster_setup import add_class_counts
+from container.training.divergence import DivergenceHandler
+from container.training.metric_log import MetricLogger
 from container.training.report.reporter import Reporter
 from container.training.schedule import EarlyStopping, learning_rate, warmed_up
-from container.training.second_try import SecondTry
-from container.training.telling import Teller
-from container.training.together import add_class_counts
-from container.training.validation import Validation
+from container.training.scoring.validation import Validation
 
 LOG = logging.getLogger(__name__)
 
 
-class Fit:
+class TrainingLoop:
     """One job's training from `progress` on, the same on every host; one that is to stop makes no further step."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Fit:
         trainer: Trainer,
         job: Hyperparameters,
         hosts: Hosts,
-        keeper: Keeper,
+        keeper: CheckpointManager,
         progress: Progress,
         reporter: Reporter | None = None,
     ) -> None:
@@ -50,9 +50,9 @@ class Fit:
         self._keeper = keeper
         self._progress = progress
         self._stop = hosts.stop
-        self._teller = Teller(hosts)
+        self._teller = MetricLogger(hosts)
         self._validation = Validation(trainer, job, hosts, self._teller, reporter)
-        self._second_try = SecondTry(trainer, job, keeper, progress)
+        self._divergence = DivergenceHandler(trainer, job, keeper, progress)
         self._reporter = reporter
         self._seed = job.seed or 0
         self._begun = False  # whether this process has made a step
@@ -71,11 +71,11 @@ class Fit:
         try:
             try:
                 self._epochs(train, validation)
-            except Diverged as error:
-                self._second_try.begin(error, train)
+            except TrainingDivergedError as error:
+                self._divergence.begin(error, train)
                 self._epochs(train, validation)
-        except Diverged as error:
-            self._second_try.end(error)
+        except TrainingDivergedError as error:
+            self._divergence.end(error)
             return True
         if not (progress.history or progress.iteration):
             return False
@@ -94,7 +94,7 @@ class Fit:
         elif progress.epoch >= self._job.epochs:
             LOG.info("nothing more to train: all %d epochs are done; raise epochs to go on", self._job.epochs)
         while not over and progress.epoch < self._job.epochs:
-            self._second_try.prepare()
+            self._divergence.prepare()
             whole = progress.trained or self._train(train)
             due = progress.epoch + 1 == self._job.epochs or (progress.epoch + 1) % self._job.validation_interval == 0
             if whole and due and self._hosts.decide(self._validation.is_long):
@@ -140,7 +140,7 @@ class Fit:
             raise ClientError("every training sample was skipped as unusable: see the warnings above")
         progress.trained = True
         self._trainer.flush(self._step_rate(progress.iteration - 1))
-        self._trainer.unite()
+        self._trainer.synchronize_replicas()
         self._count_classes(train, self._job.epochs - progress.epoch - 1)
         self._expect(progress.iteration, progress.samples)
         mean = progress.loss / progress.iteration
@@ -221,7 +221,7 @@ class Fit:
     def _rate(self, position: float, iteration: int) -> float:
         """Return the learning rate at `position` of the schedule, in epochs, for step `iteration` of this epoch."""
         rate = learning_rate(self._job, position) * warmed_up(self._job, self._progress.steps + iteration)
-        return rate * self._second_try.factor
+        return rate * self._divergence.factor
 
     def _count_classes(self, train: Loader, epochs: int) -> None:
         """Let the loss weigh classes as `_class_weights` says, as soon as it is known how often they occur.
@@ -262,7 +262,7 @@ class Fit:
         start = time.monotonic()
         loss = float(sum(part.asscalar() for part in losses))
         if not math.isfinite(loss):
-            raise Diverged(f"the loss is {loss}")
+            raise TrainingDivergedError(f"the loss is {loss}")
         progress = self._progress
         progress.iteration += 1
         progress.groups = batch.group + 1

@@ -1,4 +1,4 @@
-"""A training job's guard: the one place that turns an exception into a failure file and an exit code."""
+"""The error boundary of a job: failure file and exit code."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from container import disk
+from container.artifact import disk
 from container.environment import Environment, base_dir
 from container.errors import AlgorithmError, ClientError, JobError, PlatformError, fit, last_line, printable
-from container.mx.gpu_faults import explain_gpu_fault
-from container.training.leaving import Leaving, exit_at_once
+from container.mx.gpu_errors import explain_gpu_error
 from container.training.run import run
+from container.training.shutdown import Shutdown, exit_at_once
 
 LOG = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def main(stop: threading.Event) -> int:
     """
     _log_to_stdout()
     root = base_dir()
-    leaving = Leaving(stop)
+    leaving = Shutdown(stop)
     leaving.watch()
     try:
         run(Environment.read(root), stop, functools.partial(_fail, root), leaving)
@@ -87,7 +87,7 @@ def _classify(error: BaseException) -> JobError:
         return ClientError(f"the job was interrupted from the keyboard: start it again. {text}")
     if (isinstance(error, OSError) and error.errno in _FULL) or "no space left on device" in text.lower():
         return PlatformError(f"{disk.LARGER}. {text}")
-    if fault := explain_gpu_fault(text):
+    if fault := explain_gpu_error(text):
         return fault
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "bad_alloc" in text:
         return ClientError(f"memory ran out: lower mini_batch_size or crop_size, or take a larger instance. {text}")

@@ -1,4 +1,4 @@
-"""The story of a training job: read everything that can be wrong, train, keep the weights, report."""
+"""The steps of a training job, in order."""
 
 from __future__ import annotations
 
@@ -15,26 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from container import artifacts, hyperparameters
+from container import hyperparameters
+from container.artifact import model_directory
 from container.data.audit.audit import Audit, recorded
-from container.data.audit.faults import Fault
+from container.data.audit.issues import Issue
 from container.data.channels import check_channels, used_channels
-from container.data.colours import ColourMaps
 from container.data.hosts import Hosts
-from container.data.label_maps import check_label_maps
+from container.data.labels.channel import check_label_maps
+from container.data.labels.color_maps import ColorMaps
 from container.data.loader import Loader
 from container.data.samples import Samples, open_samples
 from container.environment import Environment, cpu_count
-from container.errors import Cancelled, ClientError, JobError
+from container.errors import ClientError, JobCancelledError, JobError
 from container.hyperparameters import Hyperparameters
-from container.mx.initial_weights import check_initial_weights
-from container.training.checkpoints import Checkpoint, Checkpoints
-from container.training.idle import explain_idle
-from container.training.leaving import Leaving
-from container.training.progress import Identity, Progress
-from container.training.resume import check_identity, find_checkpoint, hand_over, settle_seed
-from container.training.schedule import explain_schedule
-from container.training.together import (
+from container.mx.weights.initial_weights import check_initial_weights
+from container.training.checkpoints.directory import Checkpoint, CheckpointDirectory
+from container.training.checkpoints.progress import JobIdentity, Progress
+from container.training.checkpoints.resume import check_identity, find_checkpoint, resolve_seed, restore_model
+from container.training.cluster_setup import (
     check_classes,
     check_depths,
     count_samples,
@@ -44,9 +42,12 @@ from container.training.together import (
     sent,
     settle,
 )
+from container.training.schedule import explain_schedule
+from container.training.shutdown import Shutdown
+from container.training.unused_options import explain_idle
 
 if TYPE_CHECKING:
-    from container.training.keeper import Keeper
+    from container.training.checkpoints.manager import CheckpointManager
 
 LOG = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def run(
     environment: Environment,
     stop: threading.Event,
     fail: Callable[[JobError], None] = lambda error: None,
-    leaving: Leaving | None = None,
+    leaving: Shutdown | None = None,
 ) -> None:
     """Do the job: read everything that can be wrong, train, keep the weights, report. `stop` ends it early.
 
@@ -69,13 +70,13 @@ def run(
     job = hyperparameters.load(environment.hyperparameters, streamed)
     try:
         with joined(environment, job, stop, fail) as hosts:
-            _run(environment, job, hosts, stop, leaving or Leaving(stop))
-    except Cancelled:
+            _run(environment, job, hosts, stop, leaving or Shutdown(stop))
+    except JobCancelledError:
         LOG.warning("stopped on request before all hosts had come: there is no model")
 
 
 def _run(
-    environment: Environment, job: Hyperparameters, hosts: Hosts, requested: threading.Event, leaving: Leaving
+    environment: Environment, job: Hyperparameters, hosts: Hosts, requested: threading.Event, leaving: Shutdown
 ) -> None:
     """Do the job as one of its hosts; `requested` is set when this one is asked to stop."""
     used = used_channels(environment)
@@ -86,11 +87,11 @@ def _run(
         check_initial_weights(environment, job)
         explain_idle(environment, job)
         samples, unopened = _open_all(environment, used, job)
-    checkpoints = Checkpoints(environment.checkpoint_dir)
+    checkpoints = CheckpointDirectory(environment.checkpoint_dir)
     checkpoint = find_checkpoint(checkpoints, job, environment.job_name) if hosts.first else None
     sharded = {channel: environment.channels[channel].sharded for channel in used}
     job = _settle_count(job, hosts, samples.get("train"), sharded["train"])
-    job = settle(settle_seed(job, checkpoint), hosts)
+    job = settle(resolve_seed(job, checkpoint), hosts)
     leaving.conclude = functools.partial(_end_untrained, environment, job, hosts, checkpoint)
     audit = Audit(
         job, samples, folder, unopened, notes, [name for name in used if sharded[name]], divided=hosts.count > 1
@@ -109,7 +110,7 @@ def _run(
     if checkpoint:
         check_identity(checkpoint, job, data)
     os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # MXNet reads it once, and would take half
-    artifacts.remove_temporaries(environment.model_dir)
+    model_directory.remove_temporaries(environment.model_dir)
     stopped = hosts.agree()
     if stopped or not train(environment, job, hosts, loaders, data, checkpoints, checkpoint, requested, leaving):
         _end_untrained(environment, job, hosts, checkpoint)
@@ -121,40 +122,40 @@ def train(
     hosts: Hosts,
     loaders: dict[str, Loader],
     data: dict[str, dict[str, Any]],
-    checkpoints: Checkpoints,
+    checkpoints: CheckpointDirectory,
     checkpoint: Checkpoint | None,
     requested: threading.Event,
-    leaving: Leaving,
+    leaving: Shutdown,
 ) -> bool:
     """Train on the input that `run` has checked; with one host, only from here on the framework is there.
 
     Returns False when it was stopped before anything was trained; then it has left no model.
     """
     from container.mx.checkpoint import checkpoint_bytes
-    from container.mx.devices import choose_devices, settle_precision
-    from container.mx.optimizer import explain_optimizer
+    from container.mx.devices import choose_devices, resolve_precision
+    from container.mx.disk_estimate import check_checkpoint_room, check_disk_space
+    from container.mx.optimization.optimizer import explain_optimizer
     from container.mx.precision import advise_precision
-    from container.mx.room import check_checkpoint_room, check_room
-    from container.mx.start import start_network
     from container.mx.trainer import Trainer
-    from container.training.finish import Finish
-    from container.training.fit import Fit
-    from container.training.keeper import Keeper
+    from container.mx.weights.initial_network import create_initial_network
+    from container.training.checkpoints.manager import CheckpointManager
+    from container.training.fit import TrainingLoop
     from container.training.report.reporter import Reporter
+    from container.training.scoring.final_steps import FinalSteps
 
     if hosts.stop.is_set():
         return False
     began = time.monotonic()
     devices = choose_devices()
     (all_devices,) = hosts.total(len(devices))
-    identity = Identity(job.as_dict(), data, all_devices, environment.job_name)
-    job = settle_precision(job, devices)
+    identity = JobIdentity(job.as_dict(), data, all_devices, environment.job_name)
+    job = resolve_precision(job, devices)
     if hosts.first and checkpoint is None:
         advise_precision(job, devices[0], hosts.asked)
-    network = start_network(environment, job, devices)
-    check_room(network, environment.model_dir, job.quantize is True)
+    network = create_initial_network(environment, job, devices)
+    check_disk_space(network, environment.model_dir, job.quantize is True)
     trainer = Trainer(network, job, devices, hosts)
-    keeper = Keeper(
+    keeper = CheckpointManager(
         trainer,
         loaders["train"],
         environment,
@@ -168,29 +169,29 @@ def train(
         progress = keeper.restore(found) if found else _begin(job, hosts, checkpoints, loaders["train"])
     leaving.conclude = functools.partial(_conclude, environment, job, hosts, keeper)
     if not hosts.first:
-        return Fit(trainer, job, hosts, keeper, progress).run(loaders["train"], loaders["validation"])
+        return TrainingLoop(trainer, job, hosts, keeper, progress).run(loaders["train"], loaders["validation"])
     if checkpoints.wanted:
-        needed = check_room(network, environment.model_dir, job.quantize is True)
+        needed = check_disk_space(network, environment.model_dir, job.quantize is True)
         size, there = checkpoint_bytes(trainer), checkpoints.size
         check_checkpoint_room(checkpoints.folder, size, there, environment.model_dir, needed)
     explain_optimizer(job, all_devices)
     explain_schedule(job, progress.iterations)
-    artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
+    model_directory.write_json(environment.model_dir / model_directory.HYPERPARAMETERS, job.as_dict())
     reporter = Reporter(environment, job, loaders, _list_devices(hosts, devices))
     reporter.seconds["preparation"] = time.monotonic() - began
-    fit = Fit(trainer, job, hosts, keeper, progress, reporter)
+    fit = TrainingLoop(trainer, job, hosts, keeper, progress, reporter)
     try:
         with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
             trained = fit.run(loaders["train"], loaders["validation"])
         if trained:
-            finish = Finish(environment, job, trainer, loaders, requested, reporter)
+            finish = FinalSteps(environment, job, trainer, loaders, requested, reporter)
             finish.run(progress.history, progress.epoch_seconds, progress.job_seconds)
             reporter.end(progress.history, "stopped on request" if requested.is_set() else "finished")
     except BaseException:
         reporter.end(progress.history, "failed, as output/failure says")
         raise
     if not trained:
-        (environment.model_dir / artifacts.HYPERPARAMETERS).unlink()
+        (environment.model_dir / model_directory.HYPERPARAMETERS).unlink()
     return trained
 
 
@@ -199,7 +200,7 @@ def _list_devices(hosts: Hosts, devices: Sequence[object]) -> str:
     return own if hosts.count == 1 else f"{own} on each of {', '.join(hosts.names)}"
 
 
-def _begin(job: Hyperparameters, hosts: Hosts, checkpoints: Checkpoints, train: Loader) -> Progress:
+def _begin(job: Hyperparameters, hosts: Hosts, checkpoints: CheckpointDirectory, train: Loader) -> Progress:
     """Begin at the beginning; with `_resume=restart` what earlier jobs have left would pass for this one's."""
     if job.resume == "restart" and hosts.first:
         checkpoints.clear()
@@ -216,34 +217,34 @@ def _end_untrained(environment: Environment, job: Hyperparameters, hosts: Hosts,
     if checkpoint is None:
         LOG.warning(_UNTRAINED)
         return
-    hand_over(checkpoint, environment.model_dir)
-    artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
+    restore_model(checkpoint, environment.model_dir)
+    model_directory.write_json(environment.model_dir / model_directory.HYPERPARAMETERS, job.as_dict())
     LOG.warning("stopped on request before this start trained anything: the model is that of %s", checkpoint.folder)
 
 
-def _conclude(environment: Environment, job: Hyperparameters, hosts: Hosts, keeper: Keeper) -> None:
+def _conclude(environment: Environment, job: Hyperparameters, hosts: Hosts, keeper: CheckpointManager) -> None:
     """End a training whose devices are not waited for, with the model that is on the disk."""
     if hosts.first and keeper.conclude():
-        artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
+        model_directory.write_json(environment.model_dir / model_directory.HYPERPARAMETERS, job.as_dict())
     elif hosts.first:
-        (environment.model_dir / artifacts.HYPERPARAMETERS).unlink(missing_ok=True)
+        (environment.model_dir / model_directory.HYPERPARAMETERS).unlink(missing_ok=True)
         LOG.warning(_UNTRAINED)
-    artifacts.remove_temporaries(environment.model_dir)  # at the very end: what goes on may begin another
+    model_directory.remove_temporaries(environment.model_dir)  # at the very end: what goes on may begin another
 
 
 def _open_all(
     environment: Environment, channels: list[str], job: Hyperparameters
-) -> tuple[dict[str, Samples], list[Fault]]:
+) -> tuple[dict[str, Samples], list[Issue]]:
     """Open the channels' samples; what is wrong with one does not hide what is wrong with another."""
     samples: dict[str, Samples] = {}
-    faults: list[Fault] = []
-    colour_maps = ColourMaps()
+    faults: list[Issue] = []
+    color_maps = ColorMaps()
     for channel in channels:
         try:
-            samples[channel] = open_samples(environment, channel, job, colour_maps)
+            samples[channel] = open_samples(environment, channel, job, color_maps)
             LOG.info("#label_map %s :%s", channel, samples[channel].label_map.content)
         except ClientError as error:
-            faults.append(Fault("channel", error.message, error.details))
+            faults.append(Issue("channel", error.message, error.details))
     return samples, faults
 
 

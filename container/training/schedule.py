@@ -1,4 +1,4 @@
-"""How a job proceeds: the learning rate over the epochs, and when to stop early."""
+"""Learning rate schedules and early stopping."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_train_serve_and_predict(image: Image, tree: Path, options: list[str]) -
 
 
 def assert_mask_file(path: Path) -> None:
-    """The script draws masks in colours: indices are what counts."""
+    """The script draws masks in colors: indices are what counts."""
     with Pillow.open(path) as mask:
         assert mask.size == (48, 40)
         assert mask.getextrema()[1] < 2

@@ -15,7 +15,7 @@ from container.serving.app import create_app
 from container.serving.settings import ServeSettings
 from tests.fuzz.bodies import bodies
 from tests.job.server import Server, children, write_model
-from tests.unit.test_serving import FakeEngine, loaded
+from tests.unit.serving.test_serving import FakeEngine, loaded
 
 COUNT = int(os.environ.get("FUZZ_BODIES", "500"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))

@@ -22,12 +22,12 @@ from mxnet import autograd, gluon
 
 from container.data.batches import Batch
 from container.hyperparameters import Hyperparameters, load
-from container.mx.architectures import create_network
 from container.mx.checkpoint import load_arrays, save_arrays
-from container.mx.devices import settle_precision
-from container.mx.freeze import freeze_layers
-from container.mx.losses import choose_criterion, cross_entropy
-from container.mx.network import SegmentationNetwork, initialize_weights
+from container.mx.devices import resolve_precision
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
+from container.mx.optimization.freeze import freeze_layers
+from container.mx.optimization.losses import choose_criterion, cross_entropy
 from container.mx.trainer import Trainer
 from tests.conftest import PROGRAM
 from tests.mx.tiny import TinyNetwork
@@ -278,7 +278,7 @@ def main() -> None:
     count, path = int(sys.argv[1]), Path(sys.argv[2])
     kind = mx.gpu if mx.context.num_gpus() else mx.cpu
     devices = [kind(number) for number in range(count)]
-    if settle_precision(job_of(PLAIN, "float16"), devices).precision_dtype != "float16":
+    if resolve_precision(job_of(PLAIN, "float16"), devices).precision_dtype != "float16":
         raise SystemExit("these devices do not compute in mixed precision")
     arrays = {}
     for number, case in enumerate(all_cases()):

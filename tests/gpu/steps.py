@@ -10,8 +10,8 @@ import numpy as np
 
 from container.data.batches import Batch
 from container.hyperparameters import load
-from container.mx.network import SegmentationNetwork, initialize_weights
-from container.mx.scoring import MXNetScorer
+from container.mx.inference.evaluation import MXNetEvaluator
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
 from container.mx.trainer import Trainer
 
 CLASSES = 3
@@ -20,7 +20,7 @@ CLASSES = 3
 def make_batch(size: int, seed: int) -> Batch:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, (size, 64, 64)).astype(np.uint8)
-    labels[0, :40] = 255  # devices get unequal numbers of labelled pixels
+    labels[0, :40] = 255  # devices get unequal numbers of labeled pixels
     return Batch(rng.integers(0, 256, (size, 64, 64, 3), np.uint8), labels)
 
 
@@ -41,7 +41,7 @@ def steady_network(devices: list[mx.Context], **norm: object) -> SegmentationNet
 
 
 def synchronized(devices: list[mx.Context]) -> dict[str, object]:
-    """Return the settings of batch normalisation over all devices."""
+    """Return the settings of batch normalization over all devices."""
     return {"norm_layer": mx.gluon.contrib.nn.SyncBatchNorm, "norm_kwargs": {"num_devices": len(devices)}}
 
 
@@ -65,12 +65,12 @@ def train_steps(
     return losses, weights
 
 
-def seconds_of_sizes(scorer: MXNetScorer, sizes: list[tuple[int, int]]) -> list[tuple[float, float]]:
+def seconds_of_sizes(scorer: MXNetEvaluator, sizes: list[tuple[int, int]]) -> list[tuple[float, float]]:
     """Return for each size the seconds of its first picture and of its second."""
     return [(_seconds(scorer, size), _seconds(scorer, size)) for size in sizes]
 
 
-def memory_of_sizes(scorer: MXNetScorer, sizes: list[tuple[int, int]], used: Callable[[], int]) -> list[int]:
+def memory_of_sizes(scorer: MXNetEvaluator, sizes: list[tuple[int, int]], used: Callable[[], int]) -> list[int]:
     """Return what `used` says after each size, every device having had a picture of it."""
     found = []
     for size in sizes:
@@ -79,7 +79,7 @@ def memory_of_sizes(scorer: MXNetScorer, sizes: list[tuple[int, int]], used: Cal
     return found
 
 
-def _seconds(scorer: MXNetScorer, size: tuple[int, int]) -> float:
+def _seconds(scorer: MXNetEvaluator, size: tuple[int, int]) -> float:
     images = [np.zeros((*size, 3), np.uint8)] * scorer.at_once
     start = time.monotonic()
     assert [answer[0].shape for answer in scorer.answers(images)] == [size] * scorer.at_once  # type: ignore[index]

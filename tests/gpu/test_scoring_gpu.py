@@ -9,29 +9,29 @@ from pathlib import Path
 import mxnet as mx
 import pytest
 
-from container.engines.child import ChildEngine
-from container.mx.scoring import MXNetScorer, without_autotuning
-from container.training.scoring import ChildScorer, score
+from container.engines.subprocess_engine import SubprocessEngine
+from container.mx.inference.evaluation import MXNetEvaluator, without_autotuning
+from container.training.scoring.evaluation import SubprocessEvaluator, score
 from tests.conftest import job_factory
 from tests.gpu.cards import compute_capabilities, used_megabytes
 from tests.gpu.jobs import run_job
 from tests.gpu.steps import memory_of_sizes, seconds_of_sizes, steady_network
-from tests.unit.test_scoring import open_loader
+from tests.unit.training.scoring.test_evaluation import open_loader
 
 
 @pytest.fixture
-def scorer() -> MXNetScorer:
+def scorer() -> MXNetEvaluator:
     devices = [mx.gpu(index) for index in range(len(compute_capabilities()))]
-    return MXNetScorer(steady_network(devices), devices, threading.Event())
+    return MXNetEvaluator(steady_network(devices), devices, threading.Event())
 
 
-def test_a_new_size_costs_no_tuning(scorer: MXNetScorer) -> None:
+def test_a_new_size_costs_no_tuning(scorer: MXNetEvaluator) -> None:
     with without_autotuning():
         (_, _), (new, known) = seconds_of_sizes(scorer, [(480, 640), (488, 600)])
     assert new < 3 * known + 0.5, f"the second new size took {new:.2f} s, again {known:.2f} s"
 
 
-def test_fifty_sizes_leave_no_memory_behind(scorer: MXNetScorer) -> None:
+def test_fifty_sizes_leave_no_memory_behind(scorer: MXNetEvaluator) -> None:
     def used() -> int:
         mx.nd.waitall()
         for index in range(len(compute_capabilities())):
@@ -51,7 +51,7 @@ def test_a_jobs_scores_are_the_cpus(tmp_path: Path) -> None:
     report = by_gpu.report
     assert report["failed"] == {} and report["validation"]["engine"] == "mxnet" and report["validation"]["complete"]
     with contextlib.closing(
-        ChildEngine(root / "model/model.onnx", threads=2, memory=2**31, until=threading.Event())
+        SubprocessEngine(root / "model/model.onnx", threads=2, memory=2**31, until=threading.Event())
     ) as engine:
-        by_cpu = score(open_loader(root), ChildScorer("openvino", [engine]), 2, threading.Event())
+        by_cpu = score(open_loader(root), SubprocessEvaluator("openvino", [engine]), 2, threading.Event())
     assert report["validation"]["mIOU"] == pytest.approx(by_cpu.confusions[0].miou, abs=0.01)

@@ -46,13 +46,13 @@ def address(root: Path) -> str:
 STARTED: list[subprocess.Popen[str]] = []
 BEGINNING = f"""
 import sys; sys.path.insert(0, {str(PROGRAM)!r})
-from container.training.stopping import stop_on_sigterm
+from container.training.signals import stop_on_sigterm
 stop = stop_on_sigterm()
 from container.training.job import main
 """
 # nothing by which parts of a batch tell from the whole: batch statistics, dropout
 EXACT = """
-import container.mx.start as start
+import container.mx.weights.initial_network as start
 start._norm = lambda job, devices: {"norm_kwargs": {"use_global_stats": True}}
 dropout = mx.gluon.nn.Dropout.__init__
 mx.gluon.nn.Dropout.__init__ = lambda self, rate, **settings: dropout(self, 0.0, **settings)

@@ -17,7 +17,7 @@ import numpy as np
 import requests
 from PIL import Image
 
-from container.mx.network import SegmentationNetwork, initialize_weights
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
 from tests.conftest import PROGRAM, wait_until
 
 CLASSES = 5

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.mx.network import SegmentationNetwork, load_weights
+from container.mx.networks.segmentation import SegmentationNetwork, load_weights
 from tests.conftest import wait_until
 from tests.job import cluster
 

@@ -11,11 +11,11 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from container.engines.choice import open_engine
+from container.engines.loading import load_engine
 from container.environment import Environment
 from container.errors import ClientError
-from container.mx.architectures import create_network
-from container.mx.network import load_weights
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import load_weights
 from container.serving.settings import ServeSettings
 from container.training.run import run as run_job
 from tests.conftest import JobFactory
@@ -102,7 +102,7 @@ def test_half_precision_trains_where_the_processor_can(make_job: JobFactory) -> 
     assert ("training in float32" in out) != native
     settings = json.loads((root / "model/hyperparams.json").read_text())
     assert settings["precision_dtype"] == ("float16" if native else "float32")
-    assert open_engine(root / "model", ServeSettings(root / "model", precision="float32")).num_classes == 2
+    assert load_engine(root / "model", ServeSettings(root / "model", precision="float32")).num_classes == 2
 
 
 def test_int8_is_kept_only_within_its_tolerance(make_job: JobFactory) -> None:
@@ -112,4 +112,4 @@ def test_int8_is_kept_only_within_its_tolerance(make_job: JobFactory) -> None:
     assert report["kept"] and (root / "model/model.int8.onnx").is_file()
     assert report["mIOU"]["float32"] - report["mIOU"]["int8"] <= 1
     assert 0 <= report["agreement"] <= 1
-    assert open_engine(root / "model", ServeSettings(root / "model")).precision == "int8"
+    assert load_engine(root / "model", ServeSettings(root / "model")).precision == "int8"

@@ -10,8 +10,8 @@ import mxnet as mx
 import pytest
 from PIL import Image
 
-from container.mx.network import SegmentationNetwork, load_weights
-from container.training.checkpoints import Checkpoints
+from container.mx.networks.segmentation import SegmentationNetwork, load_weights
+from container.training.checkpoints.directory import CheckpointDirectory
 from tests.conftest import JobFactory, SmallDisk, wait_until
 from tests.job.interruptions import interrupt_at
 from tests.job.test_train import failure, start
@@ -49,7 +49,7 @@ def test_sigterm_while_a_large_image_is_validated_leaves_model_and_checkpoint(ma
     log = interrupt_at(process, "Serializing model to", signal.SIGTERM, within=30)
     assert process.returncode == 0, log
     assert "validation mIOU" not in log and "stopping on request, in epoch 0" in log
-    found = Checkpoints(root / "checkpoints").newest()
+    found = CheckpointDirectory(root / "checkpoints").newest()
     assert found and found.progress.name == "0-1" and found.progress.trained
     for name in ("model_best.params", "model_algo-1"):
         load_weights(SegmentationNetwork("psp", "resnet-18", 2), root / "model" / name, [mx.cpu()])

@@ -19,7 +19,7 @@ from pathlib import Path
 import mxnet as mx
 import pytest
 
-from container.mx.network import SegmentationNetwork, load_weights
+from container.mx.networks.segmentation import SegmentationNetwork, load_weights
 from tests.conftest import wait_until
 from tests.job import cluster
 from tests.job.network import Network, network, tell_hosts

@@ -18,7 +18,7 @@ from pathlib import Path
 import mxnet as mx
 import pytest
 
-from container.mx.network import SegmentationNetwork, load_weights
+from container.mx.networks.segmentation import SegmentationNetwork, load_weights
 from tests.conftest import wait_until
 from tests.job.interruptions import (
     differences,

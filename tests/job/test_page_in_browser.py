@@ -103,7 +103,7 @@ def mask(server: Server) -> np.ndarray:
 
 
 def colored(mask: np.ndarray, labels: set[int]) -> np.ndarray:
-    """The mask in its colours, uint8 (H, W, 4), clear where another class is."""
+    """The mask in its colors, uint8 (H, W, 4), clear where another class is."""
     answer = np.zeros((*mask.shape, 4), np.uint8)
     for label in labels:
         answer[mask == label] = (*COLORS[label], 255)

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from container.data.channels import check_channels
-from container.data.colours import ColourMaps
-from container.data.labels import LabelMap
+from container.data.labels.color_maps import ColorMaps
+from container.data.labels.label_maps import LabelMap
 from container.data.loader import Loader
 from container.data.pipe import PipeSample, PipeSamples, ShuffleBuffer, shuffle
 from container.data.samples import decode_sample, open_samples
@@ -184,7 +184,7 @@ def test_a_record_that_is_no_image_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_ground_truth_metadata_is_found_by_its_content_and_repairs_masks(tmp_path: Path, place: int) -> None:
-    # index 7 has the colour of class 1: such masks were made between June and September 2020
+    # index 7 has the color of class 1: such masks were made between June and September 2020
     palette = [0, 0, 0] * 7 + [255, 128, 0]
     records: list[bytes] = []
     for sample in ([image(1), annotation(7, palette)], [image(2), annotation(0, palette)]):
@@ -194,12 +194,12 @@ def test_ground_truth_metadata_is_found_by_its_content_and_repairs_masks(tmp_pat
     samples = samples_of(tmp_path)
     labels = [decode_sample(sample, samples.label_map, 2)[1] for sample in a_pass(samples)]
     assert [np.unique(each).tolist() for each in labels] == [[1], [0]]
-    assert samples.colour_map is not None
-    assert samples.colour_map.names == {0: "ground", 1: "square"}
-    assert samples.colour_map.colours == {0: (0, 0, 0), 1: (255, 128, 0)}
+    assert samples.color_map is not None
+    assert samples.color_map.names == {0: "ground", 1: "square"}
+    assert samples.color_map.colors == {0: (0, 0, 0), 1: (255, 128, 0)}
 
 
-def test_rgb_masks_follow_ground_truths_colours(tmp_path: Path) -> None:
+def test_rgb_masks_follow_ground_truths_colors(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (24, 16), (255, 128, 0)).save(stream, "PNG")
     write(stream_of([image(1), stream.getvalue(), METADATA], tmp_path / "stream"), tmp_path / "train_0")
@@ -209,7 +209,7 @@ def test_rgb_masks_follow_ground_truths_colours(tmp_path: Path) -> None:
 
 
 def test_channels_whose_metadata_contradict_each_other_are_named(tmp_path: Path) -> None:
-    maps = ColourMaps()
+    maps = ColorMaps()
     others = METADATA.replace(b"square", b"circle")
     for channel, metadata in (("train", METADATA), ("validation", others)):
         write(stream_of([image(1), annotation(1), metadata], tmp_path / channel), tmp_path / f"{channel}_0")
@@ -335,7 +335,7 @@ def test_a_stream_of_binary_masks_ends_after_its_first_pass_with_nothing_written
     feeding = feed(root)
     assert feeding.returncode == 1
     failure = (root / "output/failure").read_text()
-    assert failure.startswith("ClientError: all labelled pixels of channel train_annotation are of one class, 0: ")
+    assert failure.startswith("ClientError: all labeled pixels of channel train_annotation are of one class, 0: ")
     assert "train loss" not in feeding.stdout
     assert "validation mIOU" not in feeding.stdout
     assert not list((root / "model").glob("model*"))

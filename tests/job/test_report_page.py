@@ -1,4 +1,4 @@
-"""The report's page in a browser: it fits a phone, takes the colours of day and night, and has no error."""
+"""The report's page in a browser: it fits a phone, takes the colors of day and night, and has no error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from container.training.report.page import render_page
-from tests.unit.test_page import content
+from tests.unit.serving.test_page import content
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.check import read_check
-from container.engines.choice import open_engine
+from container.artifact.check import read_check
+from container.engines.loading import load_engine
 from container.metrics import METRIC_DEFINITIONS
-from container.mx.network import SegmentationNetwork, load_weights
+from container.mx.networks.segmentation import SegmentationNetwork, load_weights
 from container.serving.settings import ServeSettings
 from tests.conftest import PROGRAM, JobFactory, job_factory
 
@@ -117,7 +117,7 @@ def test_the_model_directory_holds_what_becomes_the_archive(finished: tuple[Path
         load_weights(SegmentationNetwork("fcn", "resnet-18", 2), root / "model" / name, [mx.cpu()])
 
 
-def test_the_report_counts_every_labelled_pixel(finished: tuple[Path, str, str]) -> None:
+def test_the_report_counts_every_labeled_pixel(finished: tuple[Path, str, str]) -> None:
     root, _, _ = finished
     validation = json.loads((root / "output/data/report.json").read_text())["validation"]
     assert validation["images"] == 3
@@ -137,7 +137,7 @@ def test_the_archive_says_what_its_model_answers(finished: tuple[Path, str, str]
     report = json.loads((root / "output/data/report.json").read_text())["int8"]
     assert not report["kept"] and "_quantize=True makes it all the same" in report["reason"]
     assert f"no int8 graph: {report['reason']}" in out
-    assert open_engine(root / "model", ServeSettings(root / "model")).num_classes == 2
+    assert load_engine(root / "model", ServeSettings(root / "model")).num_classes == 2
 
 
 def test_page_and_table_say_what_the_report_says(finished: tuple[Path, str, str]) -> None:

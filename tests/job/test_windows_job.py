@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container import artifacts
-from container.engines.choice import open_engine
+from container.artifact import model_directory
+from container.engines.loading import load_engine
 from container.environment import Environment
+from container.geometry.windows import Windows
 from container.serving.settings import ServeSettings
 from container.training.run import run as run_job
-from container.windows import Windows
 from tests.conftest import JobFactory, write_pair
 
 
@@ -27,16 +27,16 @@ def test_a_job_scores_and_serves_in_windows(make_job: JobFactory, validation: st
     write_pair(root, "validation", "wide", np.random.default_rng(1), (70, 150))
     run_job(Environment.read(root), threading.Event())
     model = root / "model"
-    assert artifacts.read_windows(model) == Windows(64, 0.5)
+    assert model_directory.read_windows(model) == Windows(64, 0.5)
     report = json.loads((root / "output/data/report.json").read_text())
     scored = np.sum(report["validation"]["confusion"]) if "validation" in report else None
-    # every labelled pixel of both images: the first row of each is ignored
+    # every labeled pixel of both images: the first row of each is ignored
     assert scored == 39 * 48 + 69 * 150
     assert not report.get("failed")
     image = np.asarray(Image.open(root / "input/data/validation/wide.jpg"))
     answers = []
     for precision, engine in (("float32", "openvino"), ("int8", "openvino"), ("float32", "mxnet")):
-        opened = open_engine(model, ServeSettings(model, precision=precision, engine=engine))
+        opened = load_engine(model, ServeSettings(model, precision=precision, engine=engine))
         assert opened.planner.plan(70, 150, 2**30).pixels == 2 * 4 * 64 * 64
         answers.append(opened.probabilities(image))
     np.testing.assert_allclose(answers[2], answers[0], atol=1e-4)

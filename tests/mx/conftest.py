@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork
+from container.mx.networks.segmentation import SegmentationNetwork
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class _Pyramid(gluon.HybridBlock):
 
 
 class PublishedFastSCNN(gluon.HybridBlock):
-    """Normalised images (N, 3, H, W) to the logits of the main and of the auxiliary head."""
+    """Normalized images (N, 3, H, W) to the logits of the main and of the auxiliary head."""
 
     def __init__(self, classes: int, stem: str = "stem") -> None:
         super().__init__()

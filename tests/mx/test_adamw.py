@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mxnet import autograd, gluon
 
-from container.mx.adamw import AdamW
+from container.mx.optimization.adamw import AdamW
 from tests.mx import tiny
 
 
@@ -40,7 +40,7 @@ def test_only_weights_decay(devices: int) -> None:
         start = tiny.copies(trainer)
         tiny.train(trainer, [tiny.batch(4)], rate=0.01)
         held.append(tiny.copies(trainer))
-    for name in start.keys() - {"stem.0.bias"}:  # batch normalisation leaves its gradient nothing but rounding errors
+    for name in start.keys() - {"stem.0.bias"}:  # batch normalization leaves its gradient nothing but rounding errors
         taken = held[1][name][0] - held[0][name][0]
         rate = 0.1 if name.startswith("head") else 0.01
         expected = start[name][0] * rate * 0.5 if name.endswith("weight") else 0 * start[name][0]

@@ -27,14 +27,14 @@ def assert_one_network(held: dict[str, list[np.ndarray]]) -> None:
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3])
-@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "centred rmsprop"])
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "centered rmsprop"])
 def test_a_resumed_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, optimizer: str, devices: int) -> None:
-    centred = optimizer.startswith("centred")
-    job = tiny_job(optimizer=optimizer.removeprefix("centred "), _rmsprop_centered=centred)
+    centered = optimizer.startswith("centred")
+    job = tiny_job(optimizer=optimizer.removeprefix("centered "), _rmsprop_centered=centered)
     rate = 0.01 if optimizer in ("sgd", "nag") else 1e-4  # adaptive ones make much of what is lost in rounding
     through = tiny_trainer(cpus(devices), job)
     train(through, BATCHES[:2], rate=rate)
-    through.unite()
+    through.synchronize_replicas()
     numbers = save_arrays(through, tmp_path / "weights", tmp_path / "optimizer")
     expected = train(through, BATCHES[2:], 2, rate)
 
@@ -47,7 +47,7 @@ def test_a_resumed_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, o
     assert_one_network(held)
     for name in wanted:
         np.testing.assert_allclose(held[name][0], wanted[name][0], rtol=1e-4, atol=2e-5, err_msg=name)
-    resumed.unite()
+    resumed.synchronize_replicas()
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
@@ -69,7 +69,7 @@ def test_averages_and_what_is_accumulated_go_on_too(
     rate = 1e-4 if "optimizer" in settings else 0.05
     through = tiny_trainer(cpus(devices), job)
     train(through, BATCHES[:stop], rate=rate)
-    through.unite()
+    through.synchronize_replicas()
     numbers = json.loads(json.dumps(save_arrays(through, tmp_path / "weights", tmp_path / "optimizer")))
     train(through, BATCHES[stop:], stop, rate)
 
@@ -202,14 +202,14 @@ def test_arrays_are_called_by_their_parameter(tmp_path: Path) -> None:
     assert len(names) == 2 * 12
 
 
-@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "centred rmsprop"])
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "centered rmsprop"])
 @pytest.mark.parametrize("settings", [{}, {"_ema": 0.9, "_accumulate": 3}], ids=["plain", "averaged, accumulated"])
 def test_a_checkpoint_takes_what_is_foreseen_before_the_first_step(
     tmp_path: Path, optimizer: str, settings: dict[str, object]
 ) -> None:
     """At its largest: between two updates, with the best weights beside its own."""
-    centred = optimizer.startswith("centred")
-    job = tiny_job(optimizer=optimizer.removeprefix("centred "), _rmsprop_centered=centred, **settings)
+    centered = optimizer.startswith("centred")
+    job = tiny_job(optimizer=optimizer.removeprefix("centered "), _rmsprop_centered=centered, **settings)
     trainer = tiny_trainer(cpus(2), job)
     foreseen = checkpoint_bytes(trainer)
     train(trainer, BATCHES, rate=1e-4)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from container.engines.child import ChildEngine, _most_pixels, _open
-from container.errors import AlgorithmError, Cancelled
+from container.engines.subprocess_engine import SubprocessEngine, _most_pixels, _open
+from container.errors import AlgorithmError, JobCancelledError
 from container.mx.export import export_onnx
 from tests.mx.test_export import CLASSES, build_network, random_image, reference
 
@@ -38,13 +38,13 @@ SIZES = [(40, 56), (1, 9)]
 
 
 @pytest.fixture(params=["model.onnx", "."], ids=["openvino", "mxnet"])
-def engine(request: pytest.FixtureRequest, model_dir: Path) -> Iterator[ChildEngine]:
-    engine = ChildEngine(model_dir / request.param, threads=1, memory=MEMORY, until=threading.Event())
+def engine(request: pytest.FixtureRequest, model_dir: Path) -> Iterator[SubprocessEngine]:
+    engine = SubprocessEngine(model_dir / request.param, threads=1, memory=MEMORY, until=threading.Event())
     yield engine
     engine.close()
 
 
-def test_answers_are_those_of_the_network(engine: ChildEngine, model_dir: Path) -> None:
+def test_answers_are_those_of_the_network(engine: SubprocessEngine, model_dir: Path) -> None:
     assert engine.num_classes == CLASSES
     for height, width in SIZES * 2:
         logits = np.load(model_dir / f"{height}.npy")
@@ -56,7 +56,7 @@ def test_answers_are_those_of_the_network(engine: ChildEngine, model_dir: Path) 
     np.testing.assert_array_equal(engine.mask(view), engine.mask(view.copy()))
 
 
-def test_a_killed_process_is_memory_that_ran_out_and_the_next_image_gets_another(engine: ChildEngine) -> None:
+def test_a_killed_process_is_memory_that_ran_out_and_the_next_image_gets_another(engine: SubprocessEngine) -> None:
     first = engine.mask(random_image(40, 56)[0])
     assert engine._process
     killed = engine._process.pid
@@ -70,7 +70,7 @@ def test_a_killed_process_is_memory_that_ran_out_and_the_next_image_gets_another
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 2.5])
 def test_an_image_is_given_up_at_once(model_dir: Path, seconds: float) -> None:
     until = threading.Event()
-    engine = ChildEngine(model_dir / "model.onnx", threads=1, memory=2**33, until=until)
+    engine = SubprocessEngine(model_dir / "model.onnx", threads=1, memory=2**33, until=until)
     assert engine._process
     pid = engine._process.pid
     assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
@@ -81,7 +81,7 @@ def test_an_image_is_given_up_at_once(model_dir: Path, seconds: float) -> None:
         until.set()
 
     threading.Timer(seconds, stop).start()
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelledError):
         engine.mask(np.zeros((4000, 4000, 3), np.uint8))  # a minute's work
     assert time.monotonic() - stopped[0] < 2
     assert not Path(f"/proc/{pid}").exists()
@@ -91,8 +91,8 @@ def test_a_process_that_starts_is_given_up_too(model_dir: Path) -> None:
     until = threading.Event()
     until.set()
     start = time.monotonic()
-    with pytest.raises(Cancelled):
-        ChildEngine(model_dir / "model.onnx", threads=1, memory=MEMORY, until=until)
+    with pytest.raises(JobCancelledError):
+        SubprocessEngine(model_dir / "model.onnx", threads=1, memory=MEMORY, until=until)
     assert time.monotonic() - start < 2
 
 
@@ -117,4 +117,4 @@ def test_the_largest_image_follows_the_memory(model_dir: Path) -> None:
 def test_a_graph_that_is_none_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(AlgorithmError, match=r"the process that scores ended: .*model\.onnx is not a graph that train"):
-        ChildEngine(tmp_path / "model.onnx", threads=1, memory=MEMORY, until=threading.Event())
+        SubprocessEngine(tmp_path / "model.onnx", threads=1, memory=MEMORY, until=threading.Event())

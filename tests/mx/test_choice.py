@@ -12,14 +12,14 @@ import numpy as np
 import onnx
 import pytest
 
-from container.check import approve_int8, write_check
-from container.engines.choice import open_engine
+from container.artifact.check import approve_int8, write_check
 from container.engines.graph import import_openvino
+from container.engines.loading import load_engine
 from container.engines.openvino import OpenVinoEngine
 from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork
+from container.mx.networks.segmentation import SegmentationNetwork
 from container.serving.settings import ServeSettings
 from tests.mx.test_export import CLASSES, build_network
 from tests.mx.test_openvino import smooth_images, softmax, write_graph
@@ -65,7 +65,7 @@ def usual() -> str:
 
 
 def open_(model_dir: Path, precision: str = "auto", engine: str = "openvino") -> str:
-    return open_engine(model_dir, ServeSettings(model_dir, precision=precision, engine=engine)).precision
+    return load_engine(model_dir, ServeSettings(model_dir, precision=precision, engine=engine)).precision
 
 
 def drop_int8_approval(model_dir: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from gluoncv.model_zoo import segbase
 from mxnet.gluon.contrib.nn import SyncBatchNorm
 
-from container.mx.network import SegmentationNetwork, initialize_weights
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
 
 CLASSES = 7
 AUXILIARY = {"auxlayer.block.0.weight": (64, 256, 3, 3), "auxlayer.block.4.weight": (CLASSES, 64, 1, 1)}

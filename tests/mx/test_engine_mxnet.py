@@ -9,7 +9,7 @@ import pytest
 
 from container.engines.mxnet import MXNetEngine
 from container.errors import ClientError
-from container.mx.network import SegmentationNetwork
+from container.mx.networks.segmentation import SegmentationNetwork
 
 CLASSES = 4
 IMAGE = np.random.default_rng(2).integers(0, 256, (24, 40, 3)).astype(np.uint8)

@@ -14,9 +14,9 @@ from mxnet.gluon.contrib.nn import SyncBatchNorm
 
 from container.engines.graph import import_openvino
 from container.errors import PlatformError
-from container.mx.architectures import create_network
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import SegmentationNetwork
 from tests.conftest import PROGRAM, SmallDisk
 
 CLASSES = 5
@@ -163,7 +163,7 @@ from mxnet.contrib import amp
 amp.init("bfloat16")
 from container.errors import PlatformError
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork
+from container.mx.networks.segmentation import SegmentationNetwork
 network = SegmentationNetwork("fcn", "resnet-50", {CLASSES})
 network.load_parameters("weights")
 export_onnx(network, Path("model.onnx"))

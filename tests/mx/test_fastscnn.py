@@ -19,14 +19,14 @@ from container.engines.quantize import quantize_onnx
 from container.environment import Channel, Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters, load
-from container.mx.architectures import create_network
 from container.mx.checkpoint import load_arrays, save_arrays
 from container.mx.export import export_onnx
-from container.mx.freeze import freeze_layers
-from container.mx.initial_weights import check_frozen, check_initial_weights
-from container.mx.network import SegmentationNetwork, initialize_weights, load_weights
-from container.mx.start import start_network
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights, load_weights
+from container.mx.optimization.freeze import freeze_layers
 from container.mx.trainer import Trainer
+from container.mx.weights.initial_network import create_initial_network
+from container.mx.weights.initial_weights import check_frozen, check_initial_weights
 from tests.mx.published import Weights, write_gluoncv
 from tests.mx.published_fastscnn import PublishedFastSCNN
 from tests.mx.test_export import CLASSES, assert_equal_logits, build_network, random_image, reference, run
@@ -66,7 +66,7 @@ def theirs_at(height: int, width: int, weights: Path) -> FastSCNN:
     return theirs
 
 
-def normalised(images: np.ndarray) -> mx.nd.NDArray:
+def normalized(images: np.ndarray) -> mx.nd.NDArray:
     scaled = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     return mx.nd.array(scaled.transpose(0, 3, 1, 2).astype(np.float32))
 
@@ -78,7 +78,7 @@ def test_both_heads_are_gluoncvs_at_every_size_in_any_order(
     network.hybridize(hybrid)
     for size in ((64, 96), (40, 56), (3, 3), (33, 97), (11, 130), (64, 96)):
         images = random_image(*size, batch=2)
-        main, auxiliary = theirs_at(*size, model_dir / "model_best.params")(normalised(images))
+        main, auxiliary = theirs_at(*size, model_dir / "model_best.params")(normalized(images))
         assert_equal_logits(reference(network, images), main.asnumpy())
         ours = network.both_heads(mx.nd, mx.nd.array(images, dtype="uint8"))
         assert_equal_logits(ours[0].asnumpy(), main.asnumpy())
@@ -207,16 +207,16 @@ def test_two_devices_train_as_one() -> None:
     fixed = {"norm_kwargs": {"use_global_stats": True}}
     one, two = trainer(1, **fixed), trainer(2, **fixed)
     assert steps(two, batches) == pytest.approx(steps(one, batches), rel=1e-3)
-    two.unite()
+    two.synchronize_replicas()
 
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_checkpoint_goes_on_as_if_it_had_never_stopped(tmp_path: Path, devices: int) -> None:
-    # over the few values of such small images, batch normalisation would make figures of rounding errors
+    # over the few values of such small images, batch normalization would make figures of rounding errors
     fixed = {"norm_kwargs": {"use_global_stats": True}}
     through, resumed = trainer(devices, **fixed), trainer(devices, **fixed)
     steps(through, [batch(3, 0), batch(2, 1)])
-    through.unite()
+    through.synchronize_replicas()
     numbers = save_arrays(through, tmp_path / "weights", tmp_path / "optimizer")
     load_arrays(resumed, tmp_path / "weights", tmp_path / "optimizer", numbers)
     rest = [batch(2, 2), batch(3, 3)]
@@ -229,7 +229,7 @@ def start(root: Path, *channels: str, **hyperparameters: object) -> Segmentation
     found = {name: Channel(name, root / name, "File") for name in channels}
     environment = Environment(root, {}, found, "algo-1", ("algo-1",))
     check_initial_weights(environment, job(**hyperparameters))
-    return start_network(environment, job(**hyperparameters), [mx.cpu()])
+    return create_initial_network(environment, job(**hyperparameters), [mx.cpu()])
 
 
 def arrays(network: SegmentationNetwork) -> Weights:
@@ -271,7 +271,7 @@ def test_a_published_network_starts_the_job(published: tuple[Path, Network]) -> 
     root, theirs = published
     started = start(root, "model", num_classes=4)
     images = random_image(64, 32)
-    expected = theirs(normalised(images))
+    expected = theirs(normalized(images))
     ours = started.both_heads(mx.nd, mx.nd.array(images, dtype="uint8"))
     for head in (0, 1):
         assert_equal_logits(ours[head].asnumpy(), expected[head].asnumpy())

@@ -16,21 +16,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container import artifacts
-from container.classes import ClassEntry
+from container.artifact import model_directory
+from container.artifact.classes import ClassEntry
 from container.data.loader import Loader
 from container.data.samples import open_samples
 from container.environment import Environment
 from container.errors import PlatformError
 from container.hyperparameters import load
-from container.mx.network import SegmentationNetwork
-from container.mx.scoring import MXNetScorer
+from container.mx.inference.evaluation import MXNetEvaluator
+from container.mx.networks.segmentation import SegmentationNetwork
 from container.mx.trainer import Trainer
-from container.training import finish as module
-from container.training import quantizing, scorers
-from container.training.finish import Finish
-from container.training.scoring import ChildScorer
-from container.training.until import Until
+from container.training.scoring import evaluators, quantization
+from container.training.scoring import final_steps as module
+from container.training.scoring.deadline import Deadline
+from container.training.scoring.evaluation import SubprocessEvaluator
+from container.training.scoring.final_steps import FinalSteps
 from tests.conftest import JobFactory, write_pair
 from tests.mx.test_export import CLASSES, build_network
 
@@ -51,7 +51,7 @@ class Job:
     """A job whose training is over."""
 
     root: Path
-    finish: Finish
+    finish: FinalSteps
     stop: threading.Event
 
     def run(self, epoch_seconds: float = 1, job_seconds: float = 1) -> dict[str, Any]:
@@ -78,9 +78,9 @@ def make_finish(make_job: JobFactory, network: SegmentationNetwork) -> Callable[
         samples = {name: open_samples(environment, name, job) for name in channels}
         loaders = {name: Loader(samples[name], job, stop) for name in channels}
         trainer = Trainer(network, job, [mx.cpu()])
-        trainer.save_weights(environment.model_dir / artifacts.BEST_WEIGHTS)
-        artifacts.write_json(environment.model_dir / artifacts.HYPERPARAMETERS, job.as_dict())
-        return Job(root, Finish(environment, job, trainer, loaders, stop), stop)
+        trainer.save_weights(environment.model_dir / model_directory.BEST_WEIGHTS)
+        model_directory.write_json(environment.model_dir / model_directory.HYPERPARAMETERS, job.as_dict())
+        return Job(root, FinalSteps(environment, job, trainer, loaders, stop), stop)
 
     return make
 
@@ -119,15 +119,15 @@ def test_gpus_have_a_picture_each_and_tune_nothing(
     make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, str | None]] = []
-    answers = MXNetScorer.answers
+    answers = MXNetEvaluator.answers
 
-    def record(scorer: MXNetScorer, images: list[np.ndarray]) -> object:
+    def record(scorer: MXNetEvaluator, images: list[np.ndarray]) -> object:
         seen.append((len(images), os.environ.get("MXNET_CUDNN_AUTOTUNE_DEFAULT")))
         return answers(scorer, images)
 
     monkeypatch.delenv("MXNET_CUDNN_AUTOTUNE_DEFAULT", raising=False)
-    monkeypatch.setattr(scorers, "_are_gpus", lambda devices: True)
-    monkeypatch.setattr(MXNetScorer, "answers", record)
+    monkeypatch.setattr(evaluators, "_are_gpus", lambda devices: True)
+    monkeypatch.setattr(MXNetEvaluator, "answers", record)
     job = make_finish()
     job.finish._trainer.network.collect_params().reset_ctx([mx.cpu(0), mx.cpu(1)])
     try:
@@ -146,9 +146,9 @@ def test_each_product_fails_alone(
 ) -> None:
     add_test_channel(tmp_path, 2)
     (tmp_path / "input/data/test/test-0.jpg").write_bytes(b"no image")
-    real, write = Finish._score, artifacts.write_bytes
+    real, write = FinalSteps._score, model_directory.write_bytes
 
-    def score(finish: Finish, channel: str) -> None:
+    def score(finish: FinalSteps, channel: str) -> None:
         if channel == "validation":
             raise RuntimeError("a defect of ours")
         real(finish, channel)
@@ -159,9 +159,9 @@ def test_each_product_fails_alone(
         write(path, content)
 
     job = make_finish(_quantize="True", train=2)
-    monkeypatch.setattr(Finish, "_score", score)
-    monkeypatch.setattr(artifacts, "write_bytes", full)
-    monkeypatch.setattr(quantizing, "_run", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(FinalSteps, "_score", score)
+    monkeypatch.setattr(model_directory, "write_bytes", full)
+    monkeypatch.setattr(quantization, "_run", lambda *arguments: 1 / 0)
     monkeypatch.setattr(Loader, "classes", {0: ClassEntry("ground", (0, 0, 0))})
     report = job.run()
     assert report["failed"] == {
@@ -240,21 +240,21 @@ def test_time_that_ends_first_leaves_a_sample(
     make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = make_finish(validation=4, _report_minutes="30")
-    answers, asked = ChildScorer.answers, []
-    until: list[Until] = []
+    answers, asked = SubprocessEvaluator.answers, []
+    until: list[Deadline] = []
 
-    class Remembered(Until):
+    class Remembered(Deadline):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             until.append(self)
 
-    def slow(scorer: ChildScorer, images: list[np.ndarray]) -> object:
+    def slow(scorer: SubprocessEvaluator, images: list[np.ndarray]) -> object:
         asked.append(images)
         if len(asked) == 3:
             until[0]._end = 0
         return answers(scorer, images)
 
-    monkeypatch.setattr(ChildScorer, "answers", slow)
+    monkeypatch.setattr(SubprocessEvaluator, "answers", slow)
     monkeypatch.setattr(module, "Until", Remembered)
     validation = job.run()["validation"]
     assert (validation["images"], validation["of"], validation["complete"]) == (2, 4, False)
@@ -283,12 +283,12 @@ def test_the_time_is_shared_by_what_is_scored(
     job = make_finish(_quantize="True", _report_minutes=minutes)
     given: list[float] = []
 
-    def note(finish: Finish, *arguments: object) -> None:
+    def note(finish: FinalSteps, *arguments: object) -> None:
         given.append(finish._share())
 
     monkeypatch.setattr(module, "export_onnx", lambda *arguments: None)
-    monkeypatch.setattr(Finish, "_score", note)
-    monkeypatch.setattr(Finish, "_quantize", note)
+    monkeypatch.setattr(FinalSteps, "_score", note)
+    monkeypatch.setattr(FinalSteps, "_quantize", note)
     job.run(epoch_seconds)
     assert given == pytest.approx([seconds / 3, seconds / 2, seconds], abs=1)
 
@@ -298,7 +298,7 @@ def test_a_stop_is_heard_in_every_step(
     make_finish: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     stopped: list[float] = []
-    answers, run, calls = ChildScorer.answers, quantizing._run, []
+    answers, run, calls = SubprocessEvaluator.answers, quantization._run, []
     job = make_finish(_quantize="True", validation=1, train=2)
     size = (48, 40) if step == "quantizing" else (1600, 1600)  # the large one takes longer than a stop may
     for folder, mode in (("validation", "RGB"), ("validation_annotation", "L")):
@@ -309,7 +309,7 @@ def test_a_stop_is_heard_in_every_step(
         stopped.append(time.monotonic())
         job.stop.set()
 
-    def answer(scorer: ChildScorer, images: list[np.ndarray]) -> object:
+    def answer(scorer: SubprocessEvaluator, images: list[np.ndarray]) -> object:
         threading.Timer(0.3, stop).start()
         return answers(scorer, images)
 
@@ -320,10 +320,10 @@ def test_a_stop_is_heard_in_every_step(
         run(*arguments)
 
     if step == "comparing":
-        monkeypatch.setattr(Finish, "_score", lambda finish, channel: None)
+        monkeypatch.setattr(FinalSteps, "_score", lambda finish, channel: None)
     if step != "quantizing":
-        monkeypatch.setattr(ChildScorer, "answers", answer)
-    monkeypatch.setattr(quantizing, "_run", quantize)
+        monkeypatch.setattr(SubprocessEvaluator, "answers", answer)
+    monkeypatch.setattr(quantization, "_run", quantize)
     report = job.run()
     assert time.monotonic() - stopped[0] < 2
     expected = {"scoring": ["validation", "int8"]}.get(step, ["int8"])

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container import artifacts
+from container.artifact import model_directory
 from container.data.pipe import PipeSample
 from container.environment import Environment
 from container.errors import ClientError, PlatformError
 from container.mx.trainer import Trainer
 from container.training import run as story
-from container.training.checkpoints import Checkpoints
-from container.training.leaving import Leaving
+from container.training.checkpoints.directory import CheckpointDirectory
+from container.training.shutdown import Shutdown
 from tests.conftest import SmallDisk, job_factory
 from tests.mx.tiny import TinyNetwork
 
@@ -92,7 +92,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
         seed(trainer, *place)
 
     outcome, before = Outcome(None, [], [], [], [], threading.Event()), lambda number, outcome: None
-    monkeypatch.setattr("container.mx.start.start_network", start_tiny_network)
+    monkeypatch.setattr("container.mx.weights.initial_network.create_initial_network", start_tiny_network)
 
     class NoReporter:
         """The report has a thread of its own, whose writes are none of those that are counted here."""
@@ -106,7 +106,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
         def __getattr__(self, name: str) -> Callable[..., None]:
             return lambda *arguments: None
 
-    monkeypatch.setattr("container.training.finish.Finish", NoFinish)
+    monkeypatch.setattr("container.training.scoring.final_steps.FinalSteps", NoFinish)
     monkeypatch.setattr("container.training.report.reporter.Reporter", NoReporter)
     monkeypatch.setattr(Trainer, "step", observed_step)
     monkeypatch.setattr(Trainer, "seed", observed_seed)
@@ -114,7 +114,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     def begin(
         root: Path,
         each: Callable[[int, Outcome], None] = lambda number, outcome: None,
-        leaving: Leaving | None = None,
+        leaving: Shutdown | None = None,
     ) -> Outcome:
         nonlocal outcome, before
         outcome, before = Outcome(None, [], [], [], [], threading.Event()), each
@@ -262,7 +262,7 @@ def test_after_a_crash_in_any_write_a_job_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:
-    root, writes, replacing = lay_out(tmp_path / "job"), 0, artifacts.replacing
+    root, writes, replacing = lay_out(tmp_path / "job"), 0, model_directory.replacing
 
     @contextlib.contextmanager
     def crashing(path: Path, *arguments: Any) -> Iterator[Path]:
@@ -276,7 +276,7 @@ def test_after_a_crash_in_any_write_a_job_goes_on(
             yield temporary
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "replacing", crashing)
+        patch.setattr(model_directory, "replacing", crashing)
         with pytest.raises(Crash):
             start(root)
     assert list(root.rglob(".*.1"))
@@ -602,7 +602,7 @@ class Stream:
 
     def __init__(self, samples: Any) -> None:
         self._samples = samples
-        self.channel, self.label_map, self.colour_map = samples.channel, samples.label_map, None
+        self.channel, self.label_map, self.color_map = samples.channel, samples.label_map, None
         self.count = None
 
     def listed(self) -> None:
@@ -689,11 +689,11 @@ def test_a_model_and_a_checkpoint_are_on_the_disk_before_whole_images_are_valida
     root, seen = lay_out(tmp_path / "job", _validation="full", _checkpoint_minutes="0", epochs="1"), []
 
     def look(*arguments: Any) -> None:
-        found = Checkpoints(root / "checkpoints").newest()
+        found = CheckpointDirectory(root / "checkpoints").newest()
         assert found and found.progress.trained and found.progress.name == "0-2"
         seen.append(weights(root, "model_best.params"))
 
-    monkeypatch.setattr("container.training.validation.score_whole", lambda *arguments: look())
+    monkeypatch.setattr("container.training.scoring.validation.validate_full_images", lambda *arguments: look())
     start(root)
     assert len(seen) == 1
     for name in ("model_best.params", "model_algo-1"):
@@ -706,9 +706,9 @@ def test_a_job_of_long_steps_has_a_model_on_the_disk_within_its_first_epoch(
 ) -> None:
     """Its second step finds what the process would end with, were it to end there."""
     monkeypatch.setattr("container.training.fit.LONG_STEP_SECONDS", 0.0)
-    monkeypatch.setattr("container.training.keeper.LONG_STEP_SECONDS", 0.0)
-    monkeypatch.setattr("container.training.keeper._SECURE_SECONDS", 0.0)
-    root, leaving, listed = lay_out(tmp_path / "job", _checkpoint_minutes="10"), Leaving(threading.Event()), []
+    monkeypatch.setattr("container.training.checkpoints.manager.LONG_STEP_SECONDS", 0.0)
+    monkeypatch.setattr("container.training.checkpoints.manager._SECURE_SECONDS", 0.0)
+    root, leaving, listed = lay_out(tmp_path / "job", _checkpoint_minutes="10"), Shutdown(threading.Event()), []
     if not with_checkpoints:
         (root / "checkpoints").rmdir()
 
@@ -733,7 +733,7 @@ def test_a_job_of_long_steps_has_a_model_on_the_disk_within_its_first_epoch(
 def test_a_job_that_ends_before_anything_is_on_the_disk_leaves_nothing(
     tmp_path: Path, start: Callable[..., Outcome], caplog: pytest.LogCaptureFixture
 ) -> None:
-    root, leaving = lay_out(tmp_path / "job"), Leaving(threading.Event())
+    root, leaving = lay_out(tmp_path / "job"), Shutdown(threading.Event())
 
     def conclude(number: int, outcome: Outcome) -> None:
         leaving.conclude()
@@ -791,7 +791,7 @@ def test_a_full_checkpoint_disk_costs_checkpoints_not_the_job(
         found = start(root, fill_later)
         assert found.epochs and len(found.epochs) == 3
         assert "could not be written, and training goes on: an interrupted job would go on from" in caplog.text
-        newest = Checkpoints(disk).newest()
+        newest = CheckpointDirectory(disk).newest()
         assert newest and newest.progress.epoch == 3
 
 

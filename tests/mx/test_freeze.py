@@ -9,10 +9,10 @@ import pytest
 from container.data.batches import Batch
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters, load
-from container.mx.freeze import freeze_layers
-from container.mx.initial_weights import check_frozen
-from container.mx.network import SegmentationNetwork, initialize_weights
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
+from container.mx.optimization.freeze import freeze_layers
 from container.mx.trainer import Trainer
+from container.mx.weights.initial_weights import check_frozen
 
 ONE, TWO = [mx.cpu(0)], [mx.cpu(0), mx.cpu(1)]
 AFFINE, STATISTICS = (".gamma", ".beta"), (".running_mean", ".running_var")

@@ -9,7 +9,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from container.mx.scoring import MXNetScorer, without_autotuning
+from container.mx.inference.evaluation import MXNetEvaluator, without_autotuning
 from tests.conftest import job_factory
 from tests.gpu import cards
 from tests.gpu.jobs import resumed
@@ -33,7 +33,7 @@ def test_synchronized_statistics_of_one_context_are_its_own() -> None:
 
 
 def test_sizes_are_timed_and_their_memory_is_noted() -> None:
-    scorer = MXNetScorer(steady_network(TWO), TWO, threading.Event())
+    scorer = MXNetEvaluator(steady_network(TWO), TWO, threading.Event())
     used = iter(range(100))
     with without_autotuning():
         times = seconds_of_sizes(scorer, [(24, 32), (40, 16)])

@@ -12,10 +12,10 @@ from mxnet.contrib.amp.loss_scaler import LossScaler
 
 from container.data.batches import Batch
 from container.errors import AlgorithmError
-from container.mx.architectures import create_network
-from container.mx.network import initialize_weights
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import initialize_weights
+from container.mx.replicas import TrainingDivergedError
 from container.mx.trainer import Trainer
-from container.mx.unity import Diverged
 from tests.mx import tiny
 
 WHOLE = [tiny.batch(8, seed) for seed in range(2)]
@@ -99,8 +99,8 @@ def test_clipping_does_not_hide_that_training_diverges() -> None:
     trainer = fixed(1, _clip_norm=0.1)
     trainer.network.stage4.weight.data()[:] = 1e30  # gradients whose squares are beyond float32
     tiny.train(trainer, WHOLE[:1])
-    with pytest.raises(Diverged):
-        trainer.unite()
+    with pytest.raises(TrainingDivergedError):
+        trainer.synchronize_replicas()
 
 
 def test_frozen_layers_stay_so() -> None:
@@ -197,7 +197,9 @@ def test_skipping_every_update_is_divergence_and_a_second_try_has_the_first_loss
     trainer.optimizer._amp_loss_scaler, trainer.optimizer._amp_original_scale = LossScaler(), 1.0
     own = trainer.copy_weights()
     trainer.network.stage4.weight.data()[:] = np.nan
-    with pytest.raises(Diverged, match="gradients are not finite at any loss scale: AMP has skipped every update"):
+    with pytest.raises(
+        TrainingDivergedError, match="gradients are not finite at any loss scale: AMP has skipped every update"
+    ):
         tiny.train(trainer, WHOLE[:1] * 40)
     assert trainer.updates == 0
     trainer.forget()

@@ -16,8 +16,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from container.mx.architectures import create_network
-from container.mx.network import TrainingLoss, initialize_weights
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import TrainingLoss, initialize_weights
 from tests.conftest import PROGRAM
 
 CASES = [
@@ -35,8 +35,8 @@ from mxnet import sym
 from mxnet.contrib import amp
 folder, target, *cases = sys.argv[1:]
 amp.init(target)
-from container.mx.architectures import create_network
-from container.mx.network import TrainingLoss
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import TrainingLoss
 for case in cases:
     algorithm, backbone, aux_weight = case.split(",")
     network = create_network(algorithm, 3, backbone)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from mxnet import gluon
 
-from container.errors import Cancelled
-from container.mx.architectures import create_network
-from container.mx.interruptible import interruptible
-from container.mx.network import initialize_weights
-from container.mx.scoring import MXNetScorer
+from container.errors import JobCancelledError
+from container.mx.inference.evaluation import MXNetEvaluator
+from container.mx.inference.interruptible import interruptible
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import initialize_weights
 
 PHOTOGRAPH = np.random.default_rng(1).integers(0, 256, (1, 72, 104, 3)).astype(np.uint8)
 KINDS = ("fcn", "psp", "deeplab", "fastscnn")
@@ -53,7 +53,7 @@ def test_no_further_layer_begins_once_it_is_given_up(kind: str, monkeypatch: pyt
         return convolve(self, *arguments, **named)
 
     monkeypatch.setattr(gluon.nn.Conv2D, "hybrid_forward", counted)
-    with pytest.raises(Cancelled), interruptible(network, until):
+    with pytest.raises(JobCancelledError), interruptible(network, until):
         network(mx.nd.array(PHOTOGRAPH, dtype="uint8"))
     assert len(begun) == 3 and network._active and not network._forward_pre_hooks
 
@@ -69,7 +69,7 @@ def test_a_scorer_gives_up_a_long_image_within_it(size: tuple[int, int], monkeyp
         until.set()
         return convolve(self, *arguments, **named)
 
-    scorer = MXNetScorer(network, [mx.cpu()], until)
+    scorer = MXNetEvaluator(network, [mx.cpu()], until)
     image = np.zeros((*size, 3), np.uint8)
     expected = network(mx.nd.array(image[None], dtype="uint8")).argmax(axis=1).asnumpy()[0]
     np.testing.assert_array_equal(scorer.answers([image])[0][0], expected)
@@ -78,6 +78,6 @@ def test_a_scorer_gives_up_a_long_image_within_it(size: tuple[int, int], monkeyp
         scorer.answers([image])
         assert not begun
     else:
-        with pytest.raises(Cancelled):
+        with pytest.raises(JobCancelledError):
             scorer.answers([image])
         assert len(begun) == 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mxnet import autograd, gluon
 
-from container.mx.losses import choose_criterion
+from container.mx.optimization.losses import choose_criterion
 from tests.mx import tiny
 
 WEIGHTS = [0.5, 1.0, 4.0]
@@ -129,7 +129,7 @@ def test_hopeless_and_perfect_answers_have_finite_losses_and_gradients(loss: str
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_nothing_labelled_teaches_nothing(loss: str) -> None:
+def test_nothing_labeled_teaches_nothing(loss: str) -> None:
     logits, labels = example()
     value, gradient = evaluate(loss, logits, np.full_like(labels, 255), WEIGHTS)
     assert value == 0 and not gradient.any()

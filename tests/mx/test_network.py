@@ -13,7 +13,7 @@ from gluoncv.model_zoo.pspnet import PSPNet
 from mxnet import autograd
 
 from container.errors import ClientError
-from container.mx.network import (
+from container.mx.networks.segmentation import (
     SegmentationNetwork,
     TrainingLoss,
     cross_entropy,
@@ -47,7 +47,7 @@ def photograph(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * width).integers(0, 256, (1, height, width, 3), np.uint8)
 
 
-def normalise(image: np.ndarray) -> np.ndarray:
+def normalize(image: np.ndarray) -> np.ndarray:
     scaled = (image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     return scaled.transpose(0, 3, 1, 2).astype(np.float32)
 
@@ -56,7 +56,7 @@ def test_one_graph_answers_as_gluoncv_at_every_size_in_any_order(pair: tuple[Seg
     ours, theirs = pair
     for height, width in ((64, 64), (40, 56), (7, 133), (1, 1), (64, 64)):
         image = photograph(height, width)
-        expected = theirs.predict(mx.nd.array(normalise(image)))
+        expected = theirs.predict(mx.nd.array(normalize(image)))
         expected = (expected[0] if isinstance(expected, tuple) else expected).asnumpy()
         answer = ours(mx.nd.array(image, dtype="uint8")).asnumpy()
         assert answer.shape == (1, 3, height, width)
@@ -92,7 +92,7 @@ def test_cross_entropy_is_finite_and_exact() -> None:
         loss = cross_entropy(mx.nd, logits, labels)
     loss.backward()
     assert loss.asscalar() == pytest.approx(121 + np.log(2))
-    expected = [[[1, -0.5, 0]], [[-1, 0.5, 0]]]  # softmax − one-hot where labelled
+    expected = [[[1, -0.5, 0]], [[-1, 0.5, 0]]]  # softmax − one-hot where labeled
     np.testing.assert_allclose(logits.grad.asnumpy()[0], expected, atol=1e-6)
 
 

@@ -19,11 +19,11 @@ from container.engines import openvino as engines
 from container.engines.conversion import prepare_graph
 from container.engines.graph import import_openvino, read_model
 from container.engines.openvino import OpenVinoEngine
-from container.engines.protocol import Stop, Stopped, TooLarge
+from container.engines.protocol import CancellationToken, CancelledError, ImageTooLargeError
 from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork
+from container.mx.networks.segmentation import SegmentationNetwork
 from container.serving.models import open_model
 from container.serving.settings import ServeSettings
 from tests.conftest import SmallDisk
@@ -86,7 +86,7 @@ def test_tiles_give_the_answer_of_the_whole_image(tmp_path: Path, monkeypatch: p
     seen: list[tuple[int, ...]] = []
     infer = engines._infer
 
-    def record(network: object, tile: np.ndarray, stop: Stop) -> np.ndarray:
+    def record(network: object, tile: np.ndarray, stop: CancellationToken) -> np.ndarray:
         seen.append(tile.shape)
         return infer(network, tile, stop)
 
@@ -110,20 +110,20 @@ def test_a_stop_ends_the_computation_after_the_tile_and_harms_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_onnx(build_network("fcn"), tmp_path / "model.onnx")
-    engine, stop, seen = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2), Stop(), []
+    engine, stop, seen = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2), CancellationToken(), []
     small, large = random_image(40, 56)[0], random_image(501, 703)[0]
     expected = engine.mask(small)
     monkeypatch.setattr(costs, "_TILE", (300_000, 300_000))
     infer = engines._infer
 
-    def ask_in_the_first(network: object, tile: np.ndarray, stop: Stop) -> np.ndarray:
+    def ask_in_the_first(network: object, tile: np.ndarray, stop: CancellationToken) -> np.ndarray:
         answer = infer(network, tile, stop)
         seen.append(tile.shape)
         stop.ask()
         return answer
 
     monkeypatch.setattr(engines, "_infer", ask_in_the_first)
-    with pytest.raises(Stopped):
+    with pytest.raises(CancelledError):
         engine.mask(large, engine.planner.plan(501, 703, room=2**30), stop)
     assert len(seen) == 1
     monkeypatch.undo()
@@ -131,25 +131,25 @@ def test_a_stop_ends_the_computation_after_the_tile_and_harms_no_other(
 
 
 def test_a_stop_asked_for_before_the_start_is_honoured(engine: OpenVinoEngine) -> None:
-    stop = Stop()
+    stop = CancellationToken()
     stop.ask()
-    with pytest.raises(Stopped):
+    with pytest.raises(CancelledError):
         engine.probabilities(random_image(40, 56)[0], None, stop)
 
 
 @pytest.mark.parametrize(("size", "room", "tiles"), [((2600, 2500), 1400, True), ((500, 500), 1400, False)])
 def test_what_an_image_takes_is_fitted_to_the_room(size: tuple[int, int], room: int, tiles: bool) -> None:
-    plan = costs.Costs(21, 223, 310).plan(*size, room * 2**20)
+    plan = costs.MemoryModel(21, 223, 310).plan(*size, room * 2**20)
     assert plan.memory <= room * 2**20
     assert (plan.tile is not None) == tiles
     assert plan.pixels >= size[0] * size[1]
 
 
 def test_what_can_never_fit_says_what_it_needs() -> None:
-    with pytest.raises(TooLarge, match=r"2500×2600 pixels need about \d+ MB; an image may take 300 MB"):
-        costs.Costs(21, 223, 310).plan(2600, 2500, 300 * 2**20)
-    with pytest.raises(TooLarge, match="an image may take 2000 MB"):
-        costs.Costs(21, None, 660).plan(2600, 2500, 2000 * 2**20)  # a decoder that sees the whole image
+    with pytest.raises(ImageTooLargeError, match=r"2500×2600 pixels need about \d+ MB; an image may take 300 MB"):
+        costs.MemoryModel(21, 223, 310).plan(2600, 2500, 300 * 2**20)
+    with pytest.raises(ImageTooLargeError, match="an image may take 2000 MB"):
+        costs.MemoryModel(21, None, 660).plan(2600, 2500, 2000 * 2**20)  # a decoder that sees the whole image
 
 
 def test_views_of_larger_images_are_read_correctly(engine: OpenVinoEngine) -> None:

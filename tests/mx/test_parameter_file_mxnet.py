@@ -8,9 +8,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from container import artifacts
+from container.artifact import model_directory
+from container.artifact.parameter_file import check_parameter_file
 from container.errors import PlatformError
-from container.parameter_file import check_parameter_file
 from tests.conftest import SmallDisk
 
 ARRAYS = {
@@ -20,7 +20,7 @@ ARRAYS = {
 
 def test_what_mxnet_writes_is_whole(tmp_path: Path) -> None:
     for content in (ARRAYS, list(ARRAYS.values()), mx.nd.ones((1,))):
-        artifacts.write_weights(tmp_path / "weights", lambda name, content=content: mx.nd.save(name, content))
+        model_directory.write_weights(tmp_path / "weights", lambda name, content=content: mx.nd.save(name, content))
         check_parameter_file(tmp_path / "weights")
     with mx.util.np_shape(True):
         mx.nd.save(str(tmp_path / "weights"), [mx.nd.ones((2, 3)), mx.nd.ones(())])
@@ -38,7 +38,7 @@ def test_a_page_that_mxnet_lost_at_the_end_is_noticed(tmp_path: Path, small_disk
         (disk / "lost").unlink()
         path = disk / "model_best.params"
         with pytest.raises(PlatformError, match=rf"^the disk is full: .*{path} could not be written: it is not whole"):
-            artifacts.write_weights(path, lambda name: mx.nd.save(name, arrays))
+            model_directory.write_weights(path, lambda name: mx.nd.save(name, arrays))
         assert [file.name for file in disk.iterdir()] == ["other"]
 
 
@@ -47,10 +47,10 @@ def test_a_disk_that_fills_up_under_mxnet_is_named(tmp_path: Path, small_disk: S
     with small_disk(tmp_path / "disk", 2**20) as disk:
         path = disk / "model_best.params"
         with pytest.raises(PlatformError) as raised:
-            artifacts.write_weights(path, lambda name: mx.nd.save(name, arrays))
+            model_directory.write_weights(path, lambda name: mx.nd.save(name, arrays))
         assert str(raised.value).startswith("the disk is full: give the job a larger volume (volume_size). ")
         assert f"{path} could not be written: " in str(raised.value)
         assert str(raised.value).endswith(" bytes, 1048576 are free") and "Traceback" not in str(raised.value)
         with pytest.raises(PlatformError, match=r"it needs 2097152 bytes, 1048576 are free$"):
-            artifacts.write_weights(path, lambda name: mx.nd.save(name, arrays), needed=2**21)
+            model_directory.write_weights(path, lambda name: mx.nd.save(name, arrays), needed=2**21)
         assert list(disk.iterdir()) == []

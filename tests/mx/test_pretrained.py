@@ -18,9 +18,10 @@ from gluoncv.model_zoo import resnetv1b
 from container.environment import Channel, Environment
 from container.errors import ClientError
 from container.hyperparameters import load
-from container.mx import pretrained, sources
-from container.mx.network import SegmentationNetwork, assign_weights, initialize_weights
-from container.mx.start import start_network
+from container.mx import pretrained
+from container.mx.networks.segmentation import SegmentationNetwork, assign_weights, initialize_weights
+from container.mx.weights import sources
+from container.mx.weights.initial_network import create_initial_network
 from tests.mx.published import GLUONCV, Weights, random_weights, write_gluoncv, write_imgclsmob, write_timm
 
 
@@ -93,7 +94,7 @@ def test_the_log_says_what_was_loaded(weights: Weights, tmp_path: Path, caplog: 
     path = tmp_path / "pretrained/own.safetensors"
     write_timm(path, {name: array for name, array in weights.items() if not name.startswith("fc.")})
     with caplog.at_level("INFO"):
-        start_network(
+        create_initial_network(
             environment(tmp_path, pretrained="File"), load({"num_classes": 2, "backbone": "resnet-18"}), [mx.cpu()]
         )
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

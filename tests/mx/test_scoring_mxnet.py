@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.engines.child import ChildEngine
-from container.errors import Cancelled
+from container.engines.subprocess_engine import SubprocessEngine
+from container.errors import JobCancelledError
 from container.metrics import ConfusionMatrix
-from container.mx import scoring as module
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork
-from container.mx.scoring import MXNetScorer, without_autotuning
-from container.training import scorers
-from container.training.scoring import ChildScorer, score
-from container.training.until import Until
+from container.mx.inference import evaluation as module
+from container.mx.inference.evaluation import MXNetEvaluator, without_autotuning
+from container.mx.networks.segmentation import SegmentationNetwork
+from container.training.scoring import evaluators
+from container.training.scoring.deadline import Deadline
+from container.training.scoring.evaluation import SubprocessEvaluator, score
 from tests.conftest import JobFactory
 from tests.mx.test_export import CLASSES, build_network, reference
-from tests.unit.test_scoring import open_loader
+from tests.unit.training.scoring.test_evaluation import open_loader
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
 
@@ -67,10 +67,10 @@ def test_graph_and_network_find_the_same(network: SegmentationNetwork, root: Pat
     assert truth.counts.sum() == 40 * 48 + 33 * 97 + 64 * 24
     export_onnx(network, tmp_path / "model.onnx")
     until = threading.Event()
-    with contextlib.closing(ChildEngine(tmp_path / "model.onnx", threads=1, memory=2**31, until=until)) as engine:
-        by_graph = score(open_loader(root), ChildScorer("openvino", [engine]), CLASSES, until)
+    with contextlib.closing(SubprocessEngine(tmp_path / "model.onnx", threads=1, memory=2**31, until=until)) as engine:
+        by_graph = score(open_loader(root), SubprocessEvaluator("openvino", [engine]), CLASSES, until)
     for devices in (CPUS[:1], CPUS):
-        by_network = score(open_loader(root), MXNetScorer(network, devices, until), CLASSES, until)
+        by_network = score(open_loader(root), MXNetEvaluator(network, devices, until), CLASSES, until)
         assert by_network.complete
         np.testing.assert_array_equal(by_network.confusions[0].counts, truth.counts)
     assert by_graph.complete
@@ -79,7 +79,7 @@ def test_graph_and_network_find_the_same(network: SegmentationNetwork, root: Pat
 
 
 def test_each_device_has_a_picture_at_a_time(network: SegmentationNetwork, root: Path) -> None:
-    scorer = MXNetScorer(network, CPUS, threading.Event())
+    scorer = MXNetEvaluator(network, CPUS, threading.Event())
     seen: list[list[tuple[int, ...]]] = []
     answers = scorer.answers
 
@@ -94,7 +94,7 @@ def test_each_device_has_a_picture_at_a_time(network: SegmentationNetwork, root:
 
 def test_what_does_not_fit_a_device_is_said(network: SegmentationNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "memory_available", lambda: 2**31)
-    scorer = MXNetScorer(network, CPUS, threading.Event())
+    scorer = MXNetEvaluator(network, CPUS, threading.Event())
     largest = int((0.9 * 2**30 - 2**27) / (700 + 4.4 * CLASSES))
     assert scorer.admit(largest - 2) is None
     reason = scorer.admit(largest + 2)  # nor in the smallest tile: 1 million pixels, and 2**28 bytes beside it
@@ -115,10 +115,10 @@ def test_nothing_is_tuned_while_scores_are_made(monkeypatch: pytest.MonkeyPatch)
 
 def test_devices_are_not_waited_for(network: SegmentationNetwork) -> None:
     until = threading.Event()
-    scorer = MXNetScorer(network, CPUS, until)
+    scorer = MXNetEvaluator(network, CPUS, until)
     until.set()
     start = time.monotonic()
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelledError):
         scorer.answers([np.zeros((490, 490, 3), np.uint8)] * 2)  # larger ones are given up layer by layer
     given_up = time.monotonic() - start
     mx.nd.waitall()
@@ -130,14 +130,14 @@ def test_validation_takes_no_image_that_the_last_scores_will_not(
 ) -> None:
     """What a child with the graph says of the same memory: 3 GB, of which the job itself has some."""
     export_onnx(network, tmp_path / "model.onnx")
-    monkeypatch.setattr(scorers, "memory_available", lambda: int(2.2 * 10**9))
+    monkeypatch.setattr(evaluators, "memory_available", lambda: int(2.2 * 10**9))
     monkeypatch.setattr(module, "memory_available", lambda: int(2.2 * 10**9))
-    until = Until(threading.Event(), 300)
-    with scorers.open_children("openvino", [tmp_path / "model.onnx"], until) as at_the_end:
+    until = Deadline(threading.Event(), 300)
+    with evaluators.open_subprocess_evaluators("openvino", [tmp_path / "model.onnx"], until) as at_the_end:
         fitting = [pixels for pixels in range(10**6, 10**8, 10**5) if at_the_end.admit(pixels) is None]
-    most = scorers.largest_at_the_end(network)
+    most = evaluators.largest_at_the_end(network)
     assert most == pytest.approx(fitting[-1], rel=0.03)
-    alone, with_them = (MXNetScorer(network, CPUS[:1], threading.Event(), bound) for bound in (None, most))
+    alone, with_them = (MXNetEvaluator(network, CPUS[:1], threading.Event(), bound) for bound in (None, most))
     assert alone.admit(2 * fitting[-1]) is None  # in tiles
     assert with_them.admit(fitting[-1] * 9 // 10) is None
     assert "need more memory than the scores at the job's end will have: about" in str(with_them.admit(2 * fitting[-1]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from container.mx.architectures import create_network
-from container.mx.network import initialize_weights
-from container.mx.shapes import encoder_shapes, model_shapes
+from container.mx.networks.architectures import create_network
+from container.mx.networks.segmentation import initialize_weights
+from container.mx.weights.shapes import encoder_shapes, model_shapes
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from container.engines import costs
 from container.engines.openvino import OpenVinoEngine
 from container.engines.quantize import quantize_onnx
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork
+from container.mx.networks.segmentation import SegmentationNetwork
 from tests.mx.test_export import PROGRAM, build_network, random_image
 from tests.mx.test_openvino import smooth_images
 

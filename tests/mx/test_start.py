@@ -13,13 +13,13 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from container.archives import WEIGHTS_LIMIT
+from container.artifact.archives import WEIGHTS_LIMIT
 from container.environment import Channel, Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters, load
-from container.mx.network import SegmentationNetwork, TrainingLoss, initialize_weights
-from container.mx.optimizer import explain_optimizer
-from container.mx.start import norm_settings, start_network
+from container.mx.networks.segmentation import SegmentationNetwork, TrainingLoss, initialize_weights
+from container.mx.optimization.optimizer import explain_optimizer
+from container.mx.weights.initial_network import create_initial_network, norm_settings
 
 
 def job(**changes: Any) -> Hyperparameters:
@@ -54,7 +54,7 @@ def test_training_starts_from_the_archives_weights(
 ) -> None:
     path = pack(tmp_path / "model", earlier, {"num_classes": '"2"'})
     with caplog.at_level(logging.INFO):
-        network = start_network(environment(tmp_path / "model"), job(), [mx.cpu()])
+        network = create_initial_network(environment(tmp_path / "model"), job(), [mx.cpu()])
     sha256 = hashlib.sha256(earlier.read_bytes()).hexdigest()
     assert caplog.messages == [
         f"starting from the weights in channel model: model_best.params of {path} (SHA-256 {sha256})"
@@ -71,7 +71,7 @@ def test_another_range_of_16_bit_images_is_a_warning(
     for image_range, told in (("0,1023", "0,1023"), (None, "not set"), ("0, 4095", None)):
         caplog.clear()
         changes = {"_image_range": image_range} if image_range else {}
-        start_network(environment(tmp_path / "model"), job(**changes), [mx.cpu()])
+        create_initial_network(environment(tmp_path / "model"), job(**changes), [mx.cpu()])
         assert caplog.messages == (
             [f"{path} was trained with _image_range=0,4095, which is {told} in this job. Set the same range."]
             if told
@@ -81,7 +81,7 @@ def test_another_range_of_16_bit_images_is_a_warning(
 
 def refused(channel: Path, **changes: Any) -> str:
     with pytest.raises(ClientError) as caught:
-        start_network(environment(channel), job(**changes), [mx.cpu()])
+        create_initial_network(environment(channel), job(**changes), [mx.cpu()])
     assert "Traceback" not in str(caught.value)
     return str(caught.value)
 

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container import tiles
 from container.arrays import Uint8Array
-from container.engines.mxnet import Costs, MXNetEngine
-from container.engines.protocol import TooLarge
-from container.mx import scoring, tiling
-from container.mx.network import SegmentationNetwork
-from container.mx.scoring import MXNetScorer
+from container.engines.mxnet import MemoryModel, MXNetEngine
+from container.engines.protocol import ImageTooLargeError
+from container.geometry import tiles
+from container.mx.inference import evaluation, tiling
+from container.mx.inference.evaluation import MXNetEvaluator
+from container.mx.networks.segmentation import SegmentationNetwork
 from tests.mx.test_export import CLASSES, build_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initialized")
 
 SIZE = (301, 1499)
 PIXELS = SIZE[0] * SIZE[1]
-FIXED, EACH = 2**27, 700 + 4.4 * CLASSES  # bytes, as container.mx.memory measured them
+FIXED, EACH = 2**27, 700 + 4.4 * CLASSES  # bytes, as container.mx.inference.memory measured them
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +100,10 @@ def test_a_scorer_computes_in_tiles_what_does_not_fit(
     contexts: list[mx.Context],
 ) -> None:
     network.collect_params().reset_ctx(contexts)
-    monkeypatch.setattr(scoring, "_free_memory", lambda devices: memory)
+    monkeypatch.setattr(evaluation, "_free_memory", lambda devices: memory)
     seen, compute = [], tiling.compute
     monkeypatch.setattr(tiling, "compute", lambda *given: seen.append(given[3]) or compute(*given))
-    scorer = MXNetScorer(network, contexts, threading.Event())
+    scorer = MXNetEvaluator(network, contexts, threading.Event())
     assert scorer.admit(PIXELS) is None
     masks = scorer.answers([image] * len(contexts))
     assert seen == [seen[0]] * len(contexts) and seen[0] < 0.9 * PIXELS
@@ -130,15 +130,19 @@ def test_an_engine_computes_in_tiles_what_does_not_fit(
 
 
 def test_a_gpu_that_has_too_little_memory_gets_tiles_and_what_fits_no_tile_is_refused() -> None:
-    costs = Costs("fcn", 21, 223, device=2 * 2**30)
+    costs = MemoryModel("fcn", 21, 223, device=2 * 2**30)
     pixels = 4000 * 3000
     assert pixels * (700 + 4.4 * 21) > 2 * 2**30  # at once
     plan = costs.plan(3000, 4000, 2**33)
     assert plan.tile and FIXED + plan.tile * (700 + 4.4 * 21) <= 2 * 2**30
     assert costs.plan(600, 800, 2**33).tile is None
-    with pytest.raises(TooLarge, match=r"4000×3000 pixels need about \d+ MB; an image may take 500 MB of the GPU"):
-        Costs("fcn", 21, 223, device=500 * 2**20).plan(3000, 4000, 2**33)  # a tile of a million pixels takes 884 MB
-    with pytest.raises(TooLarge):  # in tiles of a million pixels almost all would be seen more than once
-        Costs("fcn", 21, 495, device=2 * 2**30).plan(3000, 4000, 2**33)
-    with pytest.raises(TooLarge, match=r"may take 2048 MB of the GPU"):
-        Costs("psp", 21, None, device=2 * 2**30).plan(3000, 4000, 2**33)
+    with pytest.raises(
+        ImageTooLargeError, match=r"4000×3000 pixels need about \d+ MB; an image may take 500 MB of the GPU"
+    ):
+        MemoryModel("fcn", 21, 223, device=500 * 2**20).plan(
+            3000, 4000, 2**33
+        )  # a tile of a million pixels takes 884 MB
+    with pytest.raises(ImageTooLargeError):  # in tiles of a million pixels almost all would be seen more than once
+        MemoryModel("fcn", 21, 495, device=2 * 2**30).plan(3000, 4000, 2**33)
+    with pytest.raises(ImageTooLargeError, match=r"may take 2048 MB of the GPU"):
+        MemoryModel("psp", 21, None, device=2 * 2**30).plan(3000, 4000, 2**33)

@@ -14,10 +14,10 @@ from mxnet import autograd
 from container.data.batches import Batch
 from container.errors import AlgorithmError
 from container.hyperparameters import load
-from container.mx.network import SegmentationNetwork, initialize_weights
-from container.mx.optimizer import explain_optimizer
+from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
+from container.mx.optimization.optimizer import explain_optimizer
+from container.mx.replicas import TrainingDivergedError
 from container.mx.trainer import Trainer
-from container.mx.unity import Diverged
 from tests.mx import tiny
 
 ONE, TWO = tiny.cpus(1), tiny.cpus(2)
@@ -139,7 +139,7 @@ def test_devices_are_given_the_mean_of_their_statistics_and_the_file_holds_it(tm
     mean = np.mean(before, axis=0)
     trainer.save_weights(tmp_path / "weights")
     np.testing.assert_allclose(mx.nd.load(str(tmp_path / "weights"))["stem.1.running_mean"].asnumpy(), mean, rtol=1e-6)
-    trainer.unite()
+    trainer.synchronize_replicas()
     for each in tiny.copies(trainer)["stem.1.running_mean"]:
         np.testing.assert_allclose(each, mean, rtol=1e-6)
 
@@ -147,18 +147,18 @@ def test_devices_are_given_the_mean_of_their_statistics_and_the_file_holds_it(tm
 def test_devices_that_no_longer_train_one_network_are_noticed() -> None:
     trainer = tiny.tiny_trainer(tiny.cpus(2), tiny.tiny_job())
     tiny.train(trainer, [tiny.batch(4)])
-    trainer.unite()
+    trainer.synchronize_replicas()
     trainer.network.stage4.weight.list_data()[1][0, 0, 0, 0] += 0.01
     with pytest.raises(AlgorithmError, match=r"stage4\.weight differs between cpu\(0\) and cpu\(1\) by 0\.01 in all"):
-        trainer.unite()
+        trainer.synchronize_replicas()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_longer_finite_are_noticed(value: float) -> None:
     trainer = tiny.tiny_trainer(tiny.cpus(1), tiny.tiny_job())
     trainer.network.stage4.bias.data()[0] = value
-    with pytest.raises(Diverged, match=r"the parameter stage4\.bias is no longer finite"):
-        trainer.unite()
+    with pytest.raises(TrainingDivergedError, match=r"the parameter stage4\.bias is no longer finite"):
+        trainer.synchronize_replicas()
 
 
 def test_with_static_allocation_the_file_holds_the_statistics_of_the_last_step(tmp_path: Path) -> None:
@@ -174,14 +174,14 @@ def test_with_static_allocation_the_file_holds_the_statistics_of_the_last_step(t
     np.testing.assert_allclose(saved[:2], saved[2:], rtol=1e-5)
 
 
-def test_rmsprop_is_plain_unless_it_is_to_be_centred() -> None:
+def test_rmsprop_is_plain_unless_it_is_to_be_centered() -> None:
     first = {}
-    for centred in (False, True):
-        trainer = tiny.tiny_trainer(tiny.cpus(1), tiny.tiny_job(optimizer="rmsprop", _rmsprop_centered=centred))
+    for centered in (False, True):
+        trainer = tiny.tiny_trainer(tiny.cpus(1), tiny.tiny_job(optimizer="rmsprop", _rmsprop_centered=centered))
         before = tiny.copies(trainer)["stage4.weight"][0]
         tiny.train(trainer, [tiny.batch(4)], rate=0.001)
-        first[centred] = np.median(np.abs(tiny.copies(trainer)["stage4.weight"][0] - before))
-    # plain: rate × g / √(0.1 g²); centred: rate × g / √(0.1 g² − 0.01 g²), all of it new to the momentum
+        first[centered] = np.median(np.abs(tiny.copies(trainer)["stage4.weight"][0] - before))
+    # plain: rate × g / √(0.1 g²); centered: rate × g / √(0.1 g² − 0.01 g²), all of it new to the momentum
     assert first[False] == pytest.approx(0.001 / np.sqrt(0.1), rel=0.02)
     assert first[True] == pytest.approx(0.001 / np.sqrt(0.09), rel=0.02)
 
@@ -189,8 +189,8 @@ def test_rmsprop_is_plain_unless_it_is_to_be_centred() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"optimizer": "rmsprop", "gamma2": 0.5}, "gamma2=0.5 has no effect, it is the momentum of the centred form"),
-        ({"optimizer": "rmsprop", "gamma2": 0.5, "_rmsprop_centered": True}, "centred form: gamma1=0.9, and gamma2"),
+        ({"optimizer": "rmsprop", "gamma2": 0.5}, "gamma2=0.5 has no effect, it is the momentum of the centered form"),
+        ({"optimizer": "rmsprop", "gamma2": 0.5, "_rmsprop_centered": True}, "centered form: gamma1=0.9, and gamma2"),
         ({"_accumulate": 3}, "_accumulate=3: an update takes the gradients of 12 images"),
         ({"learning_rate": 0.08}, "learning_rate 0.08 with mini_batch_size 4 on 2 devices is 0.04 by the plain mean"),
     ],

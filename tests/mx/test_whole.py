@@ -18,9 +18,9 @@ from container.data.samples import open_samples
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters, load
-from container.mx.scoring import MXNetScorer
+from container.mx.inference.evaluation import MXNetEvaluator
 from container.mx.trainer import Trainer
-from container.training.whole import score_whole
+from container.training.scoring.full_validation import validate_full_images
 from tests.conftest import JobFactory
 from tests.mx import tiny
 
@@ -30,7 +30,7 @@ def opened(root: Path) -> tuple[Trainer, Loader, Hyperparameters]:
     job = load(environment.hyperparameters)
     trainer = tiny.tiny_trainer(tiny.cpus(2), job)
     tiny.train(trainer, [tiny.batch(4)], rate=0.1)
-    trainer.unite()
+    trainer.synchronize_replicas()
     return trainer, Loader(open_samples(environment, "validation", job), job, threading.Event()), job
 
 
@@ -53,7 +53,9 @@ def test_every_pixel_of_every_image_counts(root: Path) -> None:
     trainer, loader, job = opened(root)
     seen: dict[str, Any] = {}
     stop = threading.Event()
-    found = score_whole(trainer, loader, job, Hosts(stop), lambda picture, mask: seen.update({picture.name: mask}))
+    found = validate_full_images(
+        trainer, loader, job, Hosts(stop), lambda picture, mask: seen.update({picture.name: mask})
+    )
     assert found is not None
     expected = np.zeros((3, 3), np.int64)
     for stem, image in images.items():
@@ -71,10 +73,10 @@ def test_a_damaged_image_counts_against_the_budget(root: Path, caplog: pytest.Lo
     (root / "input/data/validation/validation-1.jpg").write_bytes(b"no image")
     trainer, loader, job = opened(root)
     with pytest.raises(ClientError, match=r"validation-1\.jpg.*neither a JPEG nor a PNG image"):
-        score_whole(trainer, loader, job, Hosts(threading.Event()))
+        validate_full_images(trainer, loader, job, Hosts(threading.Event()))
     job = load({**Environment.read(root).hyperparameters, "_max_bad_records": 1})
     with caplog.at_level(logging.WARNING):
-        found = score_whole(trainer, loader, job, Hosts(threading.Event()))
+        found = validate_full_images(trainer, loader, job, Hosts(threading.Event()))
     assert found is not None and found[1] == 2
     assert "this validation is of 2 of 3 images" in caplog.text
 
@@ -84,18 +86,18 @@ def test_images_beyond_the_memory_are_left_out_by_name_and_none_at_all_is_an_err
 ) -> None:
     trainer, loader, job = opened(root)
     limit = 2000
-    monkeypatch.setattr(MXNetScorer, "admit", lambda self, pixels: None if pixels <= limit else "do not fit")
+    monkeypatch.setattr(MXNetEvaluator, "admit", lambda self, pixels: None if pixels <= limit else "do not fit")
     with caplog.at_level(logging.WARNING):
-        found = score_whole(trainer, loader, job, Hosts(threading.Event()))
+        found = validate_full_images(trainer, loader, job, Hosts(threading.Event()))
     assert found is not None and found[1] == 2
     assert "validation-1.jpg: 70×33 pixels do not fit" in caplog.text
     limit = 100
     with pytest.raises(ClientError, match=r"no validation image could be scored at its own size: .*_validation=crop"):
-        score_whole(trainer, loader, job, Hosts(threading.Event()))
+        validate_full_images(trainer, loader, job, Hosts(threading.Event()))
 
 
 def test_a_score_that_was_stopped_is_none(root: Path) -> None:
     trainer, loader, job = opened(root)
     stop = threading.Event()
-    assert score_whole(trainer, loader, job, Hosts(stop), lambda picture, mask: stop.set()) is None
-    assert score_whole(trainer, loader, job, Hosts(stop)) is None
+    assert validate_full_images(trainer, loader, job, Hosts(stop), lambda picture, mask: stop.set()) is None
+    assert validate_full_images(trainer, loader, job, Hosts(stop)) is None

@@ -14,9 +14,9 @@ from gluoncv.model_zoo.pspnet import PSPNet
 from container.environment import Channel, Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters, load
-from container.mx.network import SegmentationNetwork
-from container.mx.start import start_network
-from container.mx.whole_network import find_bare, read_network
+from container.mx.networks.segmentation import SegmentationNetwork
+from container.mx.weights.complete_models import find_bare, read_network
+from container.mx.weights.initial_network import create_initial_network
 from tests.mx.published import Weights, random_weights, write_gluoncv, write_imgclsmob, write_timm
 
 GLUONCV = {"fcn": FCN, "psp": PSPNet, "deeplab": DeepLabV3}
@@ -40,7 +40,7 @@ def published(request: pytest.FixtureRequest) -> tuple[str, Weights]:
 def start(root: Path, **hyperparameters: object) -> SegmentationNetwork:
     channel = Channel("model", root / "model", "File")
     environment = Environment(root, {}, {"model": channel}, "algo-1", ("algo-1",))
-    return start_network(environment, job(**hyperparameters), [mx.cpu()])
+    return create_initial_network(environment, job(**hyperparameters), [mx.cpu()])
 
 
 def job(**changes: object) -> Hyperparameters:

@@ -13,19 +13,19 @@ import numpy as np
 import onnx
 import pytest
 
-from container.engines.child import ChildEngine
 from container.engines.mxnet import MXNetEngine
 from container.engines.openvino import OpenVinoEngine
-from container.engines.protocol import Stop, Stopped, TooLarge
+from container.engines.protocol import CancellationToken, CancelledError, ImageTooLargeError
 from container.engines.quantize import quantize_onnx
-from container.engines.tta import Averaged, Views
+from container.engines.subprocess_engine import SubprocessEngine
+from container.engines.tta import AugmentedViews, AveragedEngine
 from container.errors import ClientError
+from container.geometry.windows import Windows
 from container.hyperparameters import load
 from container.mx.convert import convert
 from container.mx.export import export_onnx
-from container.mx.network import SegmentationNetwork
-from container.mx.scoring import MXNetScorer, without_autotuning
-from container.windows import Windows
+from container.mx.inference.evaluation import MXNetEvaluator, without_autotuning
+from container.mx.networks.segmentation import SegmentationNetwork
 from tests.mx.test_export import CLASSES, PROGRAM, build_network, random_image, reference
 from tests.mx.test_openvino import smooth_images
 
@@ -83,11 +83,11 @@ def test_every_engine_blends_the_same(network: SegmentationNetwork, model_dir: P
         assert np.array_equal(found, engine.probabilities(IMAGE))
         assert_likeliest(engine.mask(IMAGE), expected)
     with without_autotuning():
-        scorer = MXNetScorer(network, [mx.cpu(0), mx.cpu(0)], threading.Event())
+        scorer = MXNetEvaluator(network, [mx.cpu(0), mx.cpu(0)], threading.Event())
         (divided,), (at_once,) = scorer.answers([IMAGE, IMAGE[:, :64]])  # type: ignore[misc]
     assert_likeliest(divided, expected)
     assert_likeliest(at_once, softmax(reference(network, IMAGE[None, :, :64])[0]))
-    child = ChildEngine(model_dir / "model.onnx", threads=1, memory=2**30, until=threading.Event())
+    child = SubprocessEngine(model_dir / "model.onnx", threads=1, memory=2**30, until=threading.Event())
     try:
         assert_likeliest(child.mask(IMAGE), expected)
     finally:
@@ -111,30 +111,30 @@ def test_what_did_not_fit_fits_in_windows(network: SegmentationNetwork, model_di
         room = 400 * 2**20
         plan = engine.planner.plan(2000, 3000, room)
         assert plan.pixels == len(WINDOWS.starts(2000)) * len(WINDOWS.starts(3000)) * 64 * 64
-        with pytest.raises(TooLarge, match="3000×2000 pixels need about"):
+        with pytest.raises(ImageTooLargeError, match="3000×2000 pixels need about"):
             engine.planner.plan(2000, 3000, 10 * 2**20)
         if network.algorithm == "psp":
             engine.planner = type(engine.planner)(**{**vars(engine.planner), "windows": None})
-            with pytest.raises(TooLarge):
+            with pytest.raises(ImageTooLargeError):
                 engine.planner.plan(2000, 3000, room)
 
 
 def test_a_computation_is_given_up_between_two_windows(model_dir: Path) -> None:
-    stop = Stop()
+    stop = CancellationToken()
     stop.ask()
     for engine in (OpenVinoEngine(model_dir / "model.onnx", "float32", threads=1), MXNetEngine(model_dir)):
         for compute in (engine.mask, engine.probabilities):
-            with pytest.raises(Stopped):
+            with pytest.raises(CancelledError):
                 compute(IMAGE, None, stop)
         assert engine.mask(IMAGE).shape == (60, 100)  # its slot is free again
 
 
 def test_views_are_divided_as_well(model_dir: Path) -> None:
-    engine, views = OpenVinoEngine(model_dir / "model.onnx", "float32", threads=1), Views.read("flip")
+    engine, views = OpenVinoEngine(model_dir / "model.onnx", "float32", threads=1), AugmentedViews.read("flip")
     plan = views.plan(engine.planner, CLASSES, (60, 100), 2**30)
     assert plan.pixels == 2 * 2 * 60 * 64
     mirrored = engine.probabilities(np.ascontiguousarray(IMAGE[:, ::-1]))[:, :, ::-1]
-    found = Averaged(engine, views).probabilities(IMAGE, plan)
+    found = AveragedEngine(engine, views).probabilities(IMAGE, plan)
     np.testing.assert_allclose(found, (engine.probabilities(IMAGE) + mirrored) / 2, atol=1e-6)
 
 

@@ -11,14 +11,14 @@ from mxnet.gluon import nn
 
 from container.data.batches import Batch
 from container.hyperparameters import Hyperparameters, load
-from container.mx.network import MEAN, STD, SegmentationNetwork
+from container.mx.networks.segmentation import MEAN, STD, SegmentationNetwork
 from container.mx.trainer import Trainer
 
 CLASSES = 3
 
 
 class TinyNetwork(SegmentationNetwork):
-    """Three convolutions with batch normalisation and dropout, and both heads."""
+    """Three convolutions with batch normalization and dropout, and both heads."""
 
     def __init__(self, **norm: Any) -> None:
         gluon.HybridBlock.__init__(self)
@@ -59,7 +59,7 @@ def tiny_job(**changes: object) -> Hyperparameters:
 
 
 def batch(size: int, seed: int = 0) -> Batch:
-    """A batch of 32×32 whose images have unequal numbers of labelled pixels."""
+    """A batch of 32×32 whose images have unequal numbers of labeled pixels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, (size, 32, 32)).astype(np.uint8)
     labels[0, :20] = 255

@@ -30,7 +30,7 @@ TARGET_MODEL = "X-Amzn-Sagemaker-Target-Model"
 Start = Callable[..., Any]
 
 
-class Account:
+class Reservation:
     """The requests that came, and what is wrong with them; `server` is the URL at which a container serves."""
 
     def __init__(self, url: str) -> None:
@@ -81,9 +81,9 @@ class Account:
 
 
 @contextlib.contextmanager
-def opened() -> Iterator[Account]:
+def opened() -> Iterator[Reservation]:
     """Open an account at a free port."""
-    account = Account("")
+    account = Reservation("")
     server = make_server("127.0.0.1", 0, lambda *arguments: account(*arguments), threaded=True, request_handler=_Silent)
     account.url = f"http://127.0.0.1:{server.port}"
     thread = threading.Thread(target=server.serve_forever)

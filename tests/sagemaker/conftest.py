@@ -150,10 +150,10 @@ def photo(data: Path) -> Path:
 
 
 if sdk() == "3":
-    from tests.sagemaker.account import Account, opened
+    from tests.sagemaker.account import Reservation, opened
 
     @pytest.fixture
-    def account(local_settings: dict[str, object]) -> Iterator[Account]:
+    def account(local_settings: dict[str, object]) -> Iterator[Reservation]:
         """An account of the test's own; at its end, every request must have been one that AWS would accept."""
         with opened() as account:
             yield account

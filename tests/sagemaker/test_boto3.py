@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 from container.metrics import METRIC_DEFINITIONS
 from tests.conftest import PROGRAM
 from tests.container.conftest import Image
-from tests.sagemaker.account import Account, faults_of, operations
+from tests.sagemaker.account import Reservation, faults_of, operations
 from tests.sagemaker.conftest import IMAGE, Run, Trained
 from tests.sagemaker.test_sdk3_deploy import MODEL, STATISTICS
 from tests.sagemaker.test_sdk3_train import ADDRESS, ROLE, channel
@@ -36,13 +36,13 @@ def channels() -> list[dict[str, Any]]:
     return [{name: value for name, value in each.items() if name != "InputMode"} for each in found]
 
 
-def assert_model(account: Account, isolated: bool = True, **container: Any) -> None:
+def assert_model(account: Reservation, isolated: bool = True, **container: Any) -> None:
     request = account.asked_once("CreateModel")
     assert request["PrimaryContainer"] == {"Image": ADDRESS, "ModelDataUrl": MODEL, **container}
     assert (request["ExecutionRoleArn"], request.get("EnableNetworkIsolation", False)) == (ROLE, isolated)
 
 
-def test_train(run: Run, account: Account) -> None:
+def test_train(run: Run, account: Reservation) -> None:
     log = run("boto3_train.py", ADDRESS, ROLE, "s3://bucket/voc", environment=account.environment())
     request = account.asked_once("CreateTrainingJob")
     name = request["TrainingJobName"]
@@ -60,7 +60,7 @@ def test_train(run: Run, account: Account) -> None:
         assert METRIC_DEFINITIONS[definition["Name"]] == definition["Regex"]
 
 
-def test_tune(run: Run, account: Account) -> None:
+def test_tune(run: Run, account: Reservation) -> None:
     run("boto3_tune.py", ADDRESS, ROLE, "s3://bucket/voc", environment=account.environment())
     request = account.asked_once("CreateHyperParameterTuningJob")
     config, job = request["HyperParameterTuningJobConfig"], request["TrainingJobDefinition"]
@@ -75,7 +75,7 @@ def test_tune(run: Run, account: Account) -> None:
     assert "CheckpointConfig" not in job  # one for all jobs, of which each refuses the others' checkpoints
 
 
-def test_deploy(run: Run, account: Account, server: str, photo: Path) -> None:
+def test_deploy(run: Run, account: Reservation, server: str, photo: Path) -> None:
     account.server = server
     log = run("boto3_deploy.py", ADDRESS, ROLE, MODEL, photo, environment=account.environment())
     assert "mask (40, 48), classes [" in log
@@ -86,7 +86,7 @@ def test_deploy(run: Run, account: Account, server: str, photo: Path) -> None:
 
 
 def test_deploy_an_archive_without_a_graph_as_the_built_ins_are(
-    run: Run, account: Account, trained: Trained, photo: Path, tmp_path: Path
+    run: Run, account: Reservation, trained: Trained, photo: Path, tmp_path: Path
 ) -> None:
     for name in ("model_best.params", "hyperparams.json"):
         shutil.copy(trained.model / name, tmp_path)
@@ -97,7 +97,7 @@ def test_deploy_an_archive_without_a_graph_as_the_built_ins_are(
     assert "mask (40, 48), classes [" in log
 
 
-def test_serverless(run: Run, account: Account, server: str, photo: Path) -> None:
+def test_serverless(run: Run, account: Reservation, server: str, photo: Path) -> None:
     account.server = server
     log = run("boto3_serverless.py", ADDRESS, ROLE, MODEL, photo, 3072, environment=account.environment())
     assert "mask (40, 48), classes [" in log
@@ -107,7 +107,7 @@ def test_serverless(run: Run, account: Account, server: str, photo: Path) -> Non
     assert "InstanceType" not in variant
 
 
-def test_multi_model(run: Run, account: Account, server_of_many: str, photo: Path) -> None:
+def test_multi_model(run: Run, account: Reservation, server_of_many: str, photo: Path) -> None:
     account.server = server_of_many
     account.models = {"cats.tar.gz": "/models/one", "dogs.tar.gz": "/models/two"}
     names = ("cats.tar.gz", "dogs.tar.gz")
@@ -133,7 +133,7 @@ def padded(size: int) -> bytes:
     return png[:end] + chunk * (size // 2**20 + 1) + png[end:]
 
 
-def test_async(run: Run, account: Account, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_async(run: Run, account: Reservation, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     photo, masks = "s3://bucket/photo.png", "s3://bucket/masks"
     log = run("boto3_async.py", ADDRESS, ROLE, MODEL, photo, masks, environment=account.environment())
     assert "s3://" in log
@@ -175,7 +175,7 @@ def test_async(run: Run, account: Account, trained: Trained, monkeypatch: pytest
     assert alarm["AlarmActions"] == [policies[first["PolicyName"]]]
 
 
-def test_transform(run: Run, account: Account) -> None:
+def test_transform(run: Run, account: Reservation) -> None:
     addresses = ("s3://bucket/images/", "s3://bucket/masks/")
     run("boto3_transform.py", ADDRESS, ROLE, MODEL, *addresses, environment=account.environment())
     assert_model(account)
@@ -188,7 +188,7 @@ def test_transform(run: Run, account: Account) -> None:
     assert request["TransformOutput"]["Accept"] == "image/png"
 
 
-def test_register(run: Run, account: Account) -> None:
+def test_register(run: Run, account: Reservation) -> None:
     log = run("boto3_register.py", ADDRESS, ROLE, MODEL, STATISTICS, environment=account.environment())
     request = account.asked_once("CreateModelPackage")
     assert request["ModelMetrics"] == {

@@ -28,7 +28,7 @@ def snippets(page: str) -> list[str]:
     return [re.sub("<[a-z]+>", lambda part: values[part[0]], text) for text in found]
 
 
-class Account:
+class Reservation:
     """Answers what the SDK asks, after holding it to AWS's own service model."""
 
     def __init__(self) -> None:
@@ -62,11 +62,11 @@ class Account:
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Account:
+def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Reservation:
     variables = {"AWS_DEFAULT_REGION": "us-west-2", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    found = Account()
+    found = Reservation()
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", lambda *request: found.answer(*request))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the SDK's, between two questions whose answer is there
     monkeypatch.chdir(tmp_path)
@@ -75,7 +75,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Account:
 
 
 @pytest.mark.skipif(VERSION != "3", reason="the README has snippets for SDK 3")
-def test_a_job_and_an_endpoint_are_asked_for(account: Account) -> None:
+def test_a_job_and_an_endpoint_are_asked_for(account: Reservation) -> None:
     names: dict[str, Any] = {"role": ROLE, "bucket": "bucket", "job_name": "job"}
     texts = snippets("README.md")
     assert len(texts) == 2

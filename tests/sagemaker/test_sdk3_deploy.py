@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.sagemaker.account import Account
+from tests.sagemaker.account import Reservation
 from tests.sagemaker.conftest import IMAGE, Run, Trained
 from tests.sagemaker.test_sdk3_train import ADDRESS, ROLE
 
@@ -17,7 +17,7 @@ MODEL = "s3://bucket/job/output/model.tar.gz"
 STATISTICS = "s3://bucket/job/statistics.json"
 
 
-def assert_built(account: Account) -> None:
+def assert_built(account: Reservation) -> None:
     request = account.asked_once("CreateModel")
     assert request["ExecutionRoleArn"] == ROLE
     assert request["PrimaryContainer"] == {"Image": ADDRESS, "Environment": {}, "ModelDataUrl": MODEL}
@@ -34,7 +34,7 @@ def test_a_local_endpoint_answers_and_a_local_transform_writes_a_mask_per_image(
             assert (mask.mode, mask.size) == ("L", (48, 40))
 
 
-def test_deploy(run: Run, account: Account, server: str, photo: Path) -> None:
+def test_deploy(run: Run, account: Reservation, server: str, photo: Path) -> None:
     account.server = server
     log = run("sdk3_deploy.py", ADDRESS, ROLE, MODEL, photo, environment=account.environment())
     assert "mask (40, 48), classes [" in log
@@ -47,7 +47,7 @@ def test_deploy(run: Run, account: Account, server: str, photo: Path) -> None:
     assert name == "semantic-segmentation"
 
 
-def test_transform(run: Run, account: Account) -> None:
+def test_transform(run: Run, account: Reservation) -> None:
     addresses = ("s3://bucket/images/", "s3://bucket/masks/")
     run("sdk3_transform.py", ADDRESS, ROLE, MODEL, *addresses, environment=account.environment())
     assert_built(account)
@@ -66,7 +66,7 @@ def test_transform(run: Run, account: Account) -> None:
     assert request["TransformResources"] == {"InstanceType": "ml.c5.4xlarge", "InstanceCount": 1}
 
 
-def test_register(run: Run, account: Account) -> None:
+def test_register(run: Run, account: Reservation) -> None:
     log = run("sdk3_register.py", ADDRESS, ROLE, MODEL, STATISTICS, environment=account.environment())
     assert "model-package/semantic-segmentation/1" in log
     request = account.asked_once("CreateModelPackage")

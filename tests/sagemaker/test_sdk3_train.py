@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 from container.metrics import METRIC_DEFINITIONS
-from tests.sagemaker.account import Account
+from tests.sagemaker.account import Reservation
 from tests.sagemaker.conftest import IMAGE, Run, Trained
 
 ADDRESS = "111111111111.dkr.ecr.us-west-2.amazonaws.com/semantic-segmentation:gpu"
@@ -69,7 +69,7 @@ def test_two_jobs_are_not_mixed(run: Run, trained: Trained, data: Path) -> None:
     assert f"error: {trained.output} holds an earlier job" in log
 
 
-def test_what_is_asked_of_sagemaker(run: Run, account: Account) -> None:
+def test_what_is_asked_of_sagemaker(run: Run, account: Reservation) -> None:
     run("sdk3_train.py", ADDRESS, "s3://bucket/voc/", "--role", ROLE, environment=account.environment())
     request = account.asked_once("CreateTrainingJob")
     assert re.fullmatch(r"semantic-segmentation-\d{14}", request.pop("TrainingJobName"))
@@ -107,7 +107,7 @@ def test_what_is_asked_of_sagemaker(run: Run, account: Account) -> None:
     }
 
 
-def test_what_is_asked_for_a_stream(run: Run, account: Account) -> None:
+def test_what_is_asked_for_a_stream(run: Run, account: Reservation) -> None:
     run("sdk3_train_pipe.py", ADDRESS, ROLE, "s3://bucket/voc", "1464", environment=account.environment())
     request = account.asked_once("CreateTrainingJob")
     assert request["AlgorithmSpecification"] == {"TrainingImage": ADDRESS, "TrainingInputMode": "Pipe"}

@@ -7,14 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from container import tiles
 from container.engines import costs, heads
-from container.engines.child import _most_pixels
-from container.engines.costs import Costs
-from container.windows import Windows
+from container.engines.costs import MemoryModel
+from container.engines.subprocess_engine import _most_pixels
+from container.geometry import tiles
+from container.geometry.windows import Windows
 
 PER_PIXEL = 310
-FCN = Costs(21, 223, PER_PIXEL)
+FCN = MemoryModel(21, 223, PER_PIXEL)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_partial_cells_count_in_full(size: tuple[int, int], expected: int) -> No
 @pytest.mark.parametrize("size", [(1, 64_000), (2, 64_000), (64_000, 1), (9, 32_000), (32_000, 9), (640, 800)])
 @pytest.mark.parametrize("reach", [223, None])
 def test_the_plan_covers_the_network_whatever_the_form(size: tuple[int, int], reach: int | None) -> None:
-    plan = Costs(21, reach, PER_PIXEL).plan(*size, 2**40)
+    plan = MemoryModel(21, reach, PER_PIXEL).plan(*size, 2**40)
     assert plan.pixels == 512_000
     assert PER_PIXEL * 512_000 - costs.STANDING < plan.memory < 2.5 * PER_PIXEL * 512_000
 
@@ -74,15 +74,15 @@ def test_only_processors_with_amx_need_it(
 ) -> None:
     monkeypatch.setattr(costs, "processor_has", lambda name: name == feature)
     megabyte = 2**20
-    found = Costs.of(21, 223, precision, "fcn", is_narrow=False, graph=1000 * megabyte).exact
+    found = MemoryModel.of(21, 223, precision, "fcn", is_narrow=False, graph=1000 * megabyte).exact
     assert (found and found.loaded) == (exact and int(2.25 * exact * megabyte))
 
 
 def test_an_image_that_the_child_admits_can_be_planned() -> None:
     memory = 2**30
-    most = _most_pixels(Costs(21, None, PER_PIXEL), memory)
+    most = _most_pixels(MemoryModel(21, None, PER_PIXEL), memory)
     side = int(np.sqrt(most)) // 8 * 8
     for size in ((side, side), (16, most // 16 - 8), (most // 16 - 8, 16), (17, most // 32)):
         assert tiles.padded_pixels(*size) <= most
-        Costs(21, None, PER_PIXEL).plan(*size, memory - 8 * size[0] * size[1])
+        MemoryModel(21, None, PER_PIXEL).plan(*size, memory - 8 * size[0] * size[1])
     assert most * PER_PIXEL > 0.7 * memory

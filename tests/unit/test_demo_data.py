@@ -12,7 +12,7 @@ from PIL import Image
 
 from container import hyperparameters
 from local_test.demo_data import CLASSES
-from local_test.overlay import colour_mask, draw_overlay, palette, read_class_names
+from local_test.overlay import color_mask, draw_overlay, palette, read_class_names
 
 CHANNELS = {"train", "train_annotation", "validation", "validation_annotation", "label_map"}
 
@@ -106,20 +106,20 @@ def test_wrong_arguments_are_refused_by_name(tmp_path: Path, arguments: tuple[st
 
 def test_palette_is_pascal_vocs() -> None:
     # http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html: aeroplane, bicycle, tvmonitor, void
-    colours = np.array(palette()).reshape(256, 3)
-    assert colours[[1, 2, 20, 255]].tolist() == [[128, 0, 0], [0, 128, 0], [0, 64, 128], [224, 224, 192]]
+    colors = np.array(palette()).reshape(256, 3)
+    assert colors[[1, 2, 20, 255]].tolist() == [[128, 0, 0], [0, 128, 0], [0, 64, 128], [224, 224, 192]]
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
-def test_mask_keeps_its_class_ids_and_shows_their_colours(mode: str) -> None:
+def test_mask_keeps_its_class_ids_and_shows_their_colors(mode: str) -> None:
     mask = Image.new(mode, (2, 1))
     mask.putpixel((1, 0), 2)
-    coloured = colour_mask(mask)
-    assert np.asarray(coloured).tolist() == [[0, 2]]
-    assert np.asarray(coloured.convert("RGB")).tolist() == [[[0, 0, 0], [0, 128, 0]]]
+    colored = color_mask(mask)
+    assert np.asarray(colored).tolist() == [[0, 2]]
+    assert np.asarray(colored.convert("RGB")).tolist() == [[[0, 0, 0], [0, 128, 0]]]
 
 
-def test_overlay_colours_what_is_not_background() -> None:
+def test_overlay_colors_what_is_not_background() -> None:
     photo = Image.new("RGB", (480, 10), (100, 100, 100))
     mask = Image.new("L", (480, 10))
     mask.paste(1, (240, 0, 480, 10))

@@ -140,7 +140,7 @@ def test_the_failures_that_are_explained_are_the_programs() -> None:
 
 
 def test_every_status_of_the_server_is_told() -> None:
-    sources = "\n".join(path.read_text() for path in (PROGRAM / "container/serving").glob("*.py"))
+    sources = "\n".join(path.read_text() for path in (PROGRAM / "container/serving").rglob("*.py"))
     answered = set(re.findall(r"RequestError\(\s*(\d{3})", sources)) | {"500", "503"}
     rows = table_after(TROUBLESHOOTING, "## The endpoint returns an error")
     told = {row[0] for row in rows}

@@ -115,7 +115,7 @@ def test_every_script_can_be_read_by_its_shell(script: Path) -> None:
     [
         (["make", "tests"], "there is no make"),
         (["make", "test", "ARGUMENTS=x"], "nothing heeds ARGUMENTS"),
-        (["local_test/predict.sh", "--colour"], "knows no --colour"),
+        (["local_test/predict.sh", "--color"], "knows no --color"),
         ([".venv/bin/python", "-m", "local_test.convert", "voc", "--fast"], "knows no --fast"),
         ([".venv/bin/python", "-m", "local_test.converter"], "No module named"),
         (["curl", "localhost"], "curl is unknown here"),

@@ -15,12 +15,12 @@ from onnx import TensorProto, helper
 from PIL import Image
 from werkzeug.serving import make_server
 
-from container.data.labels import LabelMap
+from container.data.labels.label_maps import LabelMap
 from container.hyperparameters import load
 from container.metrics import METRIC_DEFINITIONS, class_metric_definitions
 from container.serving.app import create_app
 from tests.pages import Block, blocks
-from tests.unit.test_serving import SETTINGS, FakeEngine, loaded
+from tests.unit.serving.test_serving import SETTINGS, FakeEngine, loaded
 
 SNIPPETS = blocks("python")
 JSON = blocks("json")
@@ -116,4 +116,4 @@ def test_all_json_is_a_label_map_or_a_job(block: Block) -> None:
         assert load(content).num_classes == content["num_classes"]
         return
     label_map = LabelMap(content)
-    assert (label_map.scale, label_map.colours is not None) == (content.get("scale"), "colors" in content)
+    assert (label_map.scale, label_map.colors is not None) == (content.get("scale"), "colors" in content)

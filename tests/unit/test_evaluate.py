@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.check import write_check
+from container.artifact.check import write_check
 from local_test import evaluate
 from tests.conftest import write_pair
 
@@ -125,7 +125,7 @@ def test_masks_of_0_and_255_need_a_label_map(run: Run, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         run(model)
     assert str(caught.value).startswith(
-        "evaluate: all labelled pixels of channel images_annotation are of one class, 0, and the other pixel values "
+        "evaluate: all labeled pixels of channel images_annotation are of one class, 0, and the other pixel values "
         "are ignored: nothing could be measured; the pixel values are 0 ("
     )
     told = 'put {"map": {"0": 0, "1": 255}} into a file, and give it as LABEL_MAP'

@@ -13,26 +13,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.artifacts import read_image_range
-from container.codecs.deep import count_samples
+from container.artifact.model_directory import read_image_range
 from container.codecs.images import DecodeError, decode_image
+from container.codecs.images_16_bit import count_samples
 from container.data.loader import Loader
 from container.engines.quantize import read_images
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import load
 from container.image_range import Range
-from container.serving.about import describe_model
 from container.serving.app import create_app
+from container.serving.model_info import describe_model
 from container.serving.models import Model, describe
 from container.training import run
 from local_test import evaluate
 from local_test.overlay import draw_overlay
 from tests.conftest import JobFactory
 from tests.pictures import chunk, exif, png, save
-from tests.unit.test_audit import audit
+from tests.unit.data.audit.test_audit import audit
+from tests.unit.serving.test_serving import SETTINGS, FakeEngine
 from tests.unit.test_evaluate import Engine, pack
-from tests.unit.test_serving import SETTINGS, FakeEngine
 
 HEIGHT, WIDTH = 40, 48
 RNG = np.random.default_rng(5)
@@ -43,9 +43,9 @@ def deep(samples: np.ndarray, alpha: bool = False, before: bytes = b"") -> bytes
     planes = samples.reshape(*samples.shape[:2], -1)
     if alpha:
         planes = np.dstack([planes, RNG.integers(0, 2**16, samples.shape[:2])])
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[planes.shape[2]]
+    color = {1: 0, 2: 4, 3: 2, 4: 6}[planes.shape[2]]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in planes)
-    return png(samples.shape[1], samples.shape[0], 16, colour, rows, before)
+    return png(samples.shape[1], samples.shape[0], 16, color, rows, before)
 
 
 def scaled(samples: np.ndarray, low: int, high: int) -> np.ndarray:

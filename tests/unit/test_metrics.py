@@ -86,7 +86,7 @@ def test_scores_are_summed_over_images() -> None:
     assert confusion.iou().tolist() == pytest.approx([3 / 4, 1 / 2])
 
 
-def test_nothing_labelled_scores_zero() -> None:
+def test_nothing_labeled_scores_zero() -> None:
     confusion = metrics.ConfusionMatrix(2)
     confusion.update(np.array([255]), np.array([0]))
     assert (confusion.miou, confusion.pixel_accuracy) == (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""What stands around the program: licences, notices, pins, and what others run."""
+"""What stands around the program: licenses, notices, pins, and what others run."""
 
 from __future__ import annotations
 

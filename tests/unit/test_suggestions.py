@@ -18,7 +18,7 @@ from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import load
 from tests.conftest import JobFactory
-from tests.unit.test_audit import CHANNELS, audit, label_maps, refusal, repaint, report, warnings
+from tests.unit.data.audit.test_audit import CHANNELS, audit, label_maps, refusal, repaint, report, warnings
 
 SHAPE = (40, 48)
 Painter = Callable[[int], Image.Image]

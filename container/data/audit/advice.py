@@ -1,11 +1,11 @@
-"""Label maps and settings to suggest for pixel values that are not valid class IDs."""
+"""Suggested label maps and settings for pixel values that are not valid class IDs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection
 
-from container.data.colours import FILES
+from container.data.labels.color_maps import FILES
 
 _IGNORE = 255
 _DIVISORS = (1000, 256)  # class × 1000 + instance (Cityscapes, KITTI-MOTS), class × 256 + instance (Mapillary)

@@ -1,4 +1,4 @@
-"""The audit: every pair of every channel opened once before training begins, and everything found told together.
+"""The audit: opens every pair before training, and reports all issues together.
 
 In Pipe mode, or where it was left out, the findings grow during the first pass over each channel instead.
 """
@@ -12,17 +12,17 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from container import artifacts
+from container.artifact import model_directory
 from container.data.audit.errors import find_errors, find_mixed_depths
-from container.data.audit.examine import count_classes, examine_pairs
-from container.data.audit.faults import Fault, raise_faults
+from container.data.audit.issues import Issue, raise_faults
+from container.data.audit.reading import count_classes, examine_pairs
 from container.data.audit.scale import SCALE, find_scale
+from container.data.audit.statistics import BadSample, ChannelStatistics, PairInfo
 from container.data.audit.table import draw_table, summarize
 from container.data.audit.warnings import find_warnings, odd_range
-from container.data.class_counts import ClassCounts
-from container.data.class_names import known_classes
-from container.data.depths import Depths
-from container.data.findings import BadSample, Findings, Seen
+from container.data.labels.class_counts import ClassCounts
+from container.data.labels.class_names import known_classes
+from container.data.labels.depths import Depths
 from container.data.samples import FileSamples, Samples
 from container.errors import ClientError, printable
 from container.hyperparameters import Hyperparameters
@@ -58,8 +58,8 @@ def recorded(folder: Path) -> Iterator[list[str]]:
     try:
         yield notes.messages
     except ClientError as error:
-        fault = Fault("channels", error.message, error.details)
-        artifacts.write_json(
+        fault = Issue("channels", error.message, error.details)
+        model_directory.write_json(
             folder / REPORT, {"errors": [fault.as_dict()], "warnings": [], "notes": notes.messages, "channels": {}}
         )
         raise
@@ -79,7 +79,7 @@ class Audit:
         job: Hyperparameters,
         samples: Mapping[str, Samples],
         folder: Path,
-        unopened: Sequence[Fault] = (),
+        unopened: Sequence[Issue] = (),
         notes: Sequence[str] = (),
         sharded: Collection[str] = (),
         divided: bool = False,
@@ -91,7 +91,8 @@ class Audit:
         self._samples = samples
         self._path = folder / REPORT
         self._findings = {
-            channel: Findings(channel, each.label_map, job.num_classes, job.crop) for channel, each in samples.items()
+            channel: ChannelStatistics(channel, each.label_map, job.num_classes, job.crop)
+            for channel, each in samples.items()
         }
         for channel, each in samples.items():
             self._findings[channel].is_stream = each.listed() is None
@@ -145,7 +146,7 @@ class Audit:
         """Say whether a pass that begins has to be watched: the first over a channel that no audit has seen whole."""
         if channel not in self._pending:
             return False
-        fresh = Findings(channel, self._samples[channel].label_map, self._job.num_classes, self._job.crop)
+        fresh = ChannelStatistics(channel, self._samples[channel].label_map, self._job.num_classes, self._job.crop)
         fresh.is_stream = self._findings[channel].is_stream
         self._findings[channel] = fresh
         return True
@@ -156,7 +157,7 @@ class Audit:
             return self._counted.get(channel)
         return self._findings[channel].class_counts
 
-    def watch(self, channel: str, seen: Seen) -> None:
+    def watch(self, channel: str, seen: PairInfo) -> None:
         """Take in a pair of a first pass; the first of channel train show at what scale the job trains.
 
         Raises BadSample when bit depths contradict each other: the pass cannot continue.
@@ -188,7 +189,7 @@ class Audit:
         if not isinstance(error, BadSample) and not any(
             error.message.startswith(each.message) for each in self._errors
         ):
-            self._errors.append(Fault("stream", error.message, error.details))
+            self._errors.append(Issue("stream", error.message, error.details))
         self._conclude([channel], f"audit of channel {channel} (first pass, given up)", complete=False)
 
     def _conclude(self, channels: Sequence[str], title: str, complete: bool) -> None:
@@ -216,7 +217,7 @@ class Audit:
             self._tell(fault)
         raise_faults(self._errors, f"output/data/{REPORT}")
 
-    def _tell(self, fault: Fault) -> None:
+    def _tell(self, fault: Issue) -> None:
         """Log a warning once, with the first of its details."""
         key = fault.kind if fault.kind == SCALE else fault.message  # its numbers change while more images are seen
         if key in self._told:
@@ -228,20 +229,20 @@ class Audit:
         if fault.details[_MOST_DETAILS:]:
             LOG.warning("  and %d more, all of them in %s", len(fault.details) - _MOST_DETAILS, self._path)
 
-    def _unknown_classes(self) -> list[Fault]:
+    def _unknown_classes(self) -> list[Issue]:
         """Tell of classes that Ground Truth's metadata name, though the job has no such class."""
         names = {
             index: name
             for samples in self._samples.values()
-            if samples.colour_map and samples.label_map.scale is not None
-            for index, name in samples.colour_map.names.items()
+            if samples.color_map and samples.label_map.scale is not None
+            for index, name in samples.color_map.names.items()
             if index >= self._job.num_classes
         }
         if not names:
             return []
         listed = ", ".join(f"{index} ({name})" for index, name in sorted(names.items()))
         return [
-            Fault(
+            Issue(
                 "metadata", f"the labels' metadata name classes beyond num_classes, {self._job.num_classes}: {listed}"
             )
         ]
@@ -255,8 +256,8 @@ class Audit:
                     names.setdefault(label, entry.name)
         return names
 
-    def _write(self, judged: Mapping[str, Findings], names: Mapping[int, str], warnings: list[Fault]) -> None:
-        artifacts.write_json(
+    def _write(self, judged: Mapping[str, ChannelStatistics], names: Mapping[int, str], warnings: list[Issue]) -> None:
+        model_directory.write_json(
             self._path,
             {
                 "errors": [fault.as_dict() for fault in self._errors],

@@ -1,4 +1,4 @@
-"""What makes training senseless, with the remedy: judged from the findings on the channels."""
+"""Data errors that make training impossible, with fixes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from container.data.audit.advice import advise_known_values
-from container.data.audit.faults import Fault, list_values
-from container.data.color_schemes import exchange, suggest_map, write_colors
-from container.data.colours import FILES, color_name
-from container.data.depths import describe, find_mixed, suggest_shades
-from container.data.findings import Bad, Findings, Kind
-from container.data.labels import LabelMap
-from container.data.reading import IGNORE
+from container.data.audit.issues import Issue, list_values
+from container.data.audit.statistics import ChannelStatistics, Kind, UnusablePair
+from container.data.labels.color_maps import FILES, color_name
+from container.data.labels.color_schemes import exchange, suggest_color_map, write_colors
+from container.data.labels.decoding import IGNORE
+from container.data.labels.depths import describe, find_mixed, suggest_shades
+from container.data.labels.label_maps import LabelMap
 from container.data.record_layout import REMEDY
 from container.errors import ClientError
 
@@ -21,7 +21,7 @@ _REASONS: Mapping[Kind, str] = {
     "unreadable": "pairs that cannot be read: replace or remove them",
     "same": "images that are their own annotations: put the photographs there",
     "size": "pairs of two sizes: export the annotations anew at the photographs' own size",
-    "colour": "annotations whose colours cannot be read",
+    "colour": "annotations whose colors cannot be read",
 }
 _LISTED_COLORS = 5
 _MOST_WRONG = 64  # pixel values, beyond which the annotations of a stream can be images
@@ -29,14 +29,14 @@ _SMOOTH = 16  # values beyond twice the classes, from which on they look like th
 
 
 def find_errors(
-    channels: Mapping[str, Findings], budget: int, known: Mapping[str, Findings] | None = None
-) -> list[Fault]:
+    channels: Mapping[str, ChannelStatistics], budget: int, known: Mapping[str, ChannelStatistics] | None = None
+) -> list[Issue]:
     """List what makes training senseless, the worst first; each channel may have `budget` unusable pairs.
 
     `known` are the findings on all channels, from which label maps are suggested: one map has to fit all of them.
     """
     known = channels if known is None else known
-    faults: list[Fault] = []
+    faults: list[Issue] = []
     for findings in channels.values():
         if len(findings.bad) > budget or (findings.bad and not findings.usable):
             faults += group_bad_pairs(findings, budget, known)
@@ -48,7 +48,7 @@ def find_errors(
     return ([mixed] if mixed else []) + faults + list(_contradicting_names(known))
 
 
-def find_mixed_depths(known: Mapping[str, Findings], is_all: bool) -> Fault | None:
+def find_mixed_depths(known: Mapping[str, ChannelStatistics], is_all: bool) -> Issue | None:
     """Return the error of gray annotations whose bit depths contradict each other, in a channel or in two."""
     for findings in known.values():
         if mixed := find_mixed(findings.depths, findings.depths, is_all):
@@ -61,20 +61,23 @@ def find_mixed_depths(known: Mapping[str, Findings], is_all: bool) -> Fault | No
 
 
 def _mixed_depths(
-    where: str, mixed: tuple[int, list[str], list[int]], findings: Findings, known: Mapping[str, Findings]
-) -> Fault:
+    where: str,
+    mixed: tuple[int, list[str], list[int]],
+    findings: ChannelStatistics,
+    known: Mapping[str, ChannelStatistics],
+) -> Issue:
     label_map, num_classes, alike = findings.label_map, findings.num_classes, _alike(findings, known)
     classes = {value: label for value in range(256) if (label := label_map.label_of(value, num_classes)) < num_classes}
     suggestion = suggest_shades([each.depths for each in alike], classes, num_classes)
-    return Fault("depth", *describe(mixed, where, suggestion if _works(suggestion, alike) else None))
+    return Issue("depth", *describe(mixed, where, suggestion if _works(suggestion, alike) else None))
 
 
-def _alike(findings: Findings, known: Mapping[str, Findings]) -> list[Findings]:
+def _alike(findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> list[ChannelStatistics]:
     """Return the findings on all channels that the same label map reads."""
     return [each for each in known.values() if each.label_map.content == findings.label_map.content]
 
 
-def _works(suggestion: str | None, channels: list[Findings]) -> bool:
+def _works(suggestion: str | None, channels: list[ChannelStatistics]) -> bool:
     """Return whether a label map is one under which each channel has labeled pixels, and two classes occur."""
     if suggestion is None:
         return False
@@ -86,9 +89,11 @@ def _works(suggestion: str | None, channels: list[Findings]) -> bool:
     return bool(labels) and all(labels) and len(set.union(*labels)) > 1
 
 
-def group_bad_pairs(findings: Findings, budget: int, known: Mapping[str, Findings]) -> Iterator[Fault]:
+def group_bad_pairs(
+    findings: ChannelStatistics, budget: int, known: Mapping[str, ChannelStatistics]
+) -> Iterator[Issue]:
     """Group the unusable pairs by what is wrong with them."""
-    kinds: dict[Kind, list[Bad]] = {}
+    kinds: dict[Kind, list[UnusablePair]] = {}
     for bad in findings.bad:
         kinds.setdefault(bad.kind, []).append(bad)
     count = len(findings.bad)
@@ -101,53 +106,53 @@ def group_bad_pairs(findings: Findings, budget: int, known: Mapping[str, Finding
         is_most = findings.is_stream and is_order and 2 * len(mine) > findings.opened
         ending = skipped + (f". In a stream, this can be the order of the attributes: {REMEDY}" if is_most else "")
         advice = _advise_values(findings, known) if kind == "label" else ""
-        if kind == "colour" and findings.bad_colours:
+        if kind == "colour" and findings.bad_colors:
             advice = _advise_colors(findings, known)
         if len(mine) == 1:
-            yield Fault(kind, mine[0].message + advice + ending)
+            yield Issue(kind, mine[0].message + advice + ending)
         else:
             reason = _describe(kind, findings, known) + advice
             details = tuple(bad.message for bad in mine)
-            yield Fault(kind, f"channel {findings.channel} has {len(mine)} {reason}{ending}", details)
+            yield Issue(kind, f"channel {findings.channel} has {len(mine)} {reason}{ending}", details)
 
 
-def _describe(kind: Kind, findings: Findings, known: Mapping[str, Findings]) -> str:
+def _describe(kind: Kind, findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> str:
     if kind == "label":
         return (
             f"annotations with pixel values that are no class (num_classes is {findings.num_classes}): "
             f"{list_values(findings, findings.wrong)}; raise num_classes, mark such pixels 255 (ignore), or give a "
             "label map"
         )
-    if kind == "colour" and findings.bad_colours:
+    if kind == "colour" and findings.bad_colors:
         return "annotations in colors, not class IDs"
     return _REASONS[kind]
 
 
-def _advise_colors(findings: Findings, known: Mapping[str, Findings]) -> str:
+def _advise_colors(findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> str:
     """Write what to do about the colors of all channels: one label map has to fit all of them."""
-    if findings.usable and not findings.is_colour:
+    if findings.usable and not findings.is_color:
         return f". {findings.usable} other annotations have class IDs. Export all of them as class IDs"
     colors: Counter[int] = Counter()
     images: Counter[int] = Counter()
     for each in known.values():
-        colors.update(each.bad_colours)
-        images.update(each.bad_colour_images)
+        colors.update(each.bad_colors)
+        images.update(each.bad_color_images)
     count = sum(bad.kind == "colour" for each in known.values() for bad in each.bad)
-    return f". {suggest_map(colors, findings.num_classes, images, count)}"
+    return f". {suggest_color_map(colors, findings.num_classes, images, count)}"
 
 
-def _exchanged_colors(findings: Findings) -> Fault | None:
+def _exchanged_colors(findings: ChannelStatistics) -> Issue | None:
     """Tell of a channel whose colors fit its label map only with red and blue exchanged."""
     if not findings.exchanged or findings.straight:
         return None
-    named = findings.label_map.colours or {}
+    named = findings.label_map.colors or {}
     names = {"names": {str(label): name for label, name in findings.label_map.names.items()}}
     entries = {exchange(code): label for code, label in named.items()}
     exchanged = json.dumps(json.loads(write_colors(entries)) | (names if findings.label_map.names else {}))
     found = sorted({code for codes in findings.exchanged.values() for code in codes if exchange(code) in named})
     listed = ", ".join(color_name(code) for code in found[:_LISTED_COLORS])
     expected = ", ".join(color_name(exchange(code)) for code in found[:_LISTED_COLORS])
-    return Fault(
+    return Issue(
         "label map",
         f"channel {findings.channel}: red and blue are exchanged in {len(findings.exchanged)} annotations. They have "
         f"{listed}, but {findings.label_map.source} names {expected}. "
@@ -157,11 +162,11 @@ def _exchanged_colors(findings: Findings) -> Fault | None:
     )
 
 
-def _advise_values(findings: Findings, known: Mapping[str, Findings]) -> str:
+def _advise_values(findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> str:
     alike = [each for each in known.values() if each.label_map.content == findings.label_map.content]
     values = {value for each in alike for value in (*each.values, *each.bad_values)}
     advice = advise_known_values(values, findings.num_classes)
-    if advice and not findings.is_colour and findings.label_map.scale == 1:
+    if advice and not findings.is_color and findings.label_map.scale == 1:
         return advice
     if suggestion := _suggest_values(findings, known):
         return f" such as {suggestion}"
@@ -173,13 +178,13 @@ def _advise_values(findings: Findings, known: Mapping[str, Findings]) -> str:
     return ""
 
 
-def _unused_map(findings: Findings, known: Mapping[str, Findings]) -> Fault | None:
+def _unused_map(findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> Issue | None:
     """Tell of a label map none of whose values occurs."""
     label_map = findings.label_map
-    named = label_map.labels if label_map.colours is None else label_map.colours
+    named = label_map.labels if label_map.colors is None else label_map.colors
     if label_map.scale is not None or named.keys() & findings.values.keys():
         return None
-    what = "colour" if label_map.colours is not None else "pixel value"
+    what = "color" if label_map.colors is not None else "pixel value"
     message = (
         f"{label_map.source} names no {what} that occurs in the annotations of channel {findings.channel}: all would "
         f"be ignored; there are {list_values(findings)}"
@@ -187,14 +192,14 @@ def _unused_map(findings: Findings, known: Mapping[str, Findings]) -> Fault | No
     turned = label_map.turned_round(findings.num_classes)
     if turned and _works(json.dumps(turned), _alike(findings, known)):
         message += f"; keys are labels and values are pixels: turned round it fits, {json.dumps(turned)}"
-    elif label_map.colours is not None and findings.is_colour:
-        message += f". {suggest_map({k: n for k, n in findings.values.items() if k >= 0}, findings.num_classes)}"
+    elif label_map.colors is not None and findings.is_color:
+        message += f". {suggest_color_map({k: n for k, n in findings.values.items() if k >= 0}, findings.num_classes)}"
     elif suggestion := _suggest_values(findings, known):
         message += f"; write {suggestion}"
-    return Fault("label map", message)
+    return Issue("label map", message)
 
 
-def _too_few_classes(findings: Findings, known: Mapping[str, Findings]) -> Fault | None:
+def _too_few_classes(findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> Issue | None:
     """Tell of a channel in which there is nothing to learn, or nothing to score."""
     channel, classes = findings.channel, findings.classes
     suggestion = _suggest_values(findings, known)
@@ -204,35 +209,35 @@ def _too_few_classes(findings: Findings, known: Mapping[str, Findings]) -> Fault
         return None
     if channel != "train" and classes:
         message = (
-            f"all labelled pixels of channel {channel}_annotation are of one class, {classes[0]}, and the other pixel "
+            f"all labeled pixels of channel {channel}_annotation are of one class, {classes[0]}, and the other pixel "
             "values are ignored: nothing could be measured"
         )
     elif channel != "train":
-        message = f"no pixel of channel {channel}_annotation is labelled, so nothing could be scored"
+        message = f"no pixel of channel {channel}_annotation is labeled, so nothing could be scored"
     elif classes:
         message = (
-            f"all labelled pixels of channel train_annotation are of one class, {classes[0]}: there is nothing to "
+            f"all labeled pixels of channel train_annotation are of one class, {classes[0]}: there is nothing to "
             "learn, and the score would be perfect"
         )
     else:
-        message = "no pixel of channel train_annotation is labelled: there is nothing to learn"
+        message = "no pixel of channel train_annotation is labeled: there is nothing to learn"
     message += f"; the pixel values are {list_values(findings)}"
     turned = findings.label_map.turned_round(findings.num_classes)
     if turned and _works(json.dumps(turned), _alike(findings, known)):
         message += f"; keys are labels and values are pixels: turned round the label map fits, {json.dumps(turned)}"
     elif suggestion:
         message += f"; if each of them is a class, put {suggestion} into {FILES}"
-    return Fault("classes", message)
+    return Issue("classes", message)
 
 
-def _contradicting_names(channels: Mapping[str, Findings]) -> Iterator[Fault]:
+def _contradicting_names(channels: Mapping[str, ChannelStatistics]) -> Iterator[Issue]:
     """Tell of label maps that call one class by two names."""
     named: dict[int, tuple[str, LabelMap]] = {}
     for findings in channels.values():
         for label, name in findings.label_map.names.items():
             other, source = named.setdefault(label, (name, findings.label_map))
             if other != name:
-                yield Fault(
+                yield Issue(
                     "names",
                     f"{findings.label_map.source} calls class {label} {name}, {source.source} calls it {other}: write "
                     "the same classes into both",
@@ -240,10 +245,10 @@ def _contradicting_names(channels: Mapping[str, Findings]) -> Iterator[Fault]:
                 return
 
 
-def _suggest_values(findings: Findings, known: Mapping[str, Findings]) -> str | None:
+def _suggest_values(findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> str | None:
     """Write the map that makes a class of each value of all channels, of 255 only where there is but one other."""
     alike = _alike(findings, known)
-    if any(each.is_colour for each in alike):
+    if any(each.is_color for each in alike):
         return None
     values = sorted({value for each in alike for value in (*each.values, *each.bad_values)})
     others = [value for value in values if value != IGNORE]

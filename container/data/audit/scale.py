@@ -1,4 +1,4 @@
-"""Scale of the images: training scales them by `base_size`, full-resolution evaluation and inference do not."""
+"""Comparison of `base_size` with the size of the images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from container.data.audit.faults import Fault, percent
-from container.data.findings import Findings
-from container.data.strengths import settle_strengths
+from container.data.audit.issues import Issue, percent
+from container.data.audit.statistics import ChannelStatistics
+from container.data.augmentation_config import parse_augmentation
 from container.hyperparameters import Hyperparameters
 from container.schema import read_schema
 
@@ -29,12 +29,12 @@ Sizes = Mapping[tuple[int, int], int]  # images by (height, width)
 Range = tuple[float, float]
 
 
-def find_scale(findings: Findings, job: Hyperparameters) -> Iterator[Fault]:
+def find_scale(findings: ChannelStatistics, job: Hyperparameters) -> Iterator[Issue]:
     """Warn if training does not show the images at their own size, or if most of a crop is padding."""
     sizes = findings.sizes
     if not sizes:
         return
-    factors = settle_strengths(job.augmentation).scale
+    factors = parse_augmentation(job.augmentation).scale
     outside = _outside(sizes, job.base_size, factors)
     images, pixels = _count(outside) / _count(sizes), _pixels(outside) / _pixels(sizes)
     if max(images, pixels) >= _LEAST_SHARE:
@@ -43,7 +43,7 @@ def find_scale(findings: Findings, job: Hyperparameters) -> Iterator[Fault]:
     padding, crop = padding_share(sizes, job.base_size, job.crop, factors), _fitting_crop(sizes, job.base_size)
     if padding > _PADDED and crop < job.crop and not findings.small:
         sides = [round(job.base_size * factor) for factor in factors]
-        yield Fault(
+        yield Issue(
             "padding",
             f"channel {findings.channel}: {percent(padding)} of a training crop is padding, because base_size="
             f"{job.base_size} scales the long side of an image to {sides[0]} to {sides[1]} pixels, and crop_size is "
@@ -51,16 +51,16 @@ def find_scale(findings: Findings, job: Hyperparameters) -> Iterator[Fault]:
         )
 
 
-def find_small(findings: Findings, job: Hyperparameters) -> Iterator[Fault]:
+def find_small(findings: ChannelStatistics, job: Hyperparameters) -> Iterator[Issue]:
     """Warn of images that are smaller than the crop."""
     if not findings.small:
         return
     padded = ""
     if findings.channel == "train":
-        padding = padding_share(findings.sizes, job.base_size, job.crop, settle_strengths(job.augmentation).scale)
+        padding = padding_share(findings.sizes, job.base_size, job.crop, parse_augmentation(job.augmentation).scale)
         padded = f" ({percent(padding)} of a training crop is padding)"
     remedy = "; a lower crop_size can fit better" if job.crop > _LEAST_CROP else ""
-    yield Fault(
+    yield Issue(
         "small",
         f"channel {findings.channel}: {len(findings.small)} of {findings.opened} photographs are smaller than the crop "
         f"of {findings.crop} pixels and are scaled up or padded{padded}{remedy}",
@@ -78,14 +78,14 @@ def padding_share(sizes: Sizes, base_size: int, crop: int, factors: Range) -> fl
     return 1 - covered / (crop**2 * _count(sizes))
 
 
-def _warn_of_scale(channel: str, sizes: Sizes, outside: Sizes, job: Hyperparameters, factors: Range) -> Fault:
+def _warn_of_scale(channel: str, sizes: Sizes, outside: Sizes, job: Hyperparameters, factors: Range) -> Issue:
     sides = sorted(max(size) for size in outside)
     scales = [factors[0] * job.base_size / sides[-1], factors[1] * job.base_size / sides[0]]
     padding = padding_share(sizes, job.base_size, job.crop, factors)
     which = "the images" if len(outside) == len(sizes) else f"{_count(outside)} of {_count(sizes)} images"
     share = "" if len(outside) == len(sizes) else f", {percent(_pixels(outside) / _pixels(sizes))} of all pixels"
     side = f"{sides[0]}" if sides[0] == sides[-1] else f"{sides[0]} to {sides[-1]}"
-    return Fault(
+    return Issue(
         SCALE,
         f"channel {channel}: training scales {which} (long side {side} pixels{share}) by {scales[0]:.2g} to "
         f"{scales[1]:.2g}, because base_size is {job.base_size}. Full-resolution evaluation and inference do not scale "

@@ -1,18 +1,18 @@
-"""What the audit says in the log: a line, and a table that a person likes to read."""
+"""The table of the audit in the log."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from container.data.audit.faults import Fault, percent
-from container.data.findings import Findings
-from container.data.reading import IGNORE
+from container.data.audit.issues import Issue, percent
+from container.data.audit.statistics import ChannelStatistics
+from container.data.labels.decoding import IGNORE
 
 _MOST_ROWS = 40  # classes in the table
 
 
-def summarize(errors: list[Fault], warnings: list[Fault], path: Path) -> str:
+def summarize(errors: list[Issue], warnings: list[Issue], path: Path) -> str:
     """Count the faults in one line, and say where all of them are."""
     counts = [
         f"{len(each)} {kind}{'s' if len(each) != 1 else ''}"
@@ -21,8 +21,8 @@ def summarize(errors: list[Fault], warnings: list[Fault], path: Path) -> str:
     return f"{', '.join(counts)}; all details in {path}"
 
 
-def draw_table(findings: list[Findings], names: Mapping[int, str]) -> list[str]:
-    """Draw a column for each channel and a row for each class, with its share of the labelled pixels."""
+def draw_table(findings: list[ChannelStatistics], names: Mapping[int, str]) -> list[str]:
+    """Draw a column for each channel and a row for each class, with its share of the labeled pixels."""
     labels = sorted({label for each in findings for label in each.classes})
     frequent = sorted(labels, key=lambda label: -max(int(each.labels[label]) for each in findings))[:_MOST_ROWS]
     rows = [["", *(each.channel for each in findings)]]
@@ -30,7 +30,7 @@ def draw_table(findings: list[Findings], names: Mapping[int, str]) -> list[str]:
     rows.append(["width × height", *(f"{_range(each.widths)} × {_range(each.heights)}" for each in findings)])
     for label in sorted(frequent):
         title = f"class {label}" + (f" {names[label]}" if label in names else "")
-        rows.append([title, *(percent(each.labels[label] / max(1, each.labelled)) for each in findings)])
+        rows.append([title, *(percent(each.labels[label] / max(1, each.labeled)) for each in findings)])
     rows.append(["ignored pixels", *(percent(each.share(each.labels[IGNORE])) for each in findings)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -41,7 +41,7 @@ def draw_table(findings: list[Findings], names: Mapping[int, str]) -> list[str]:
     return lines + ([f"  … {len(labels) - _MOST_ROWS} more classes"] if labels[_MOST_ROWS:] else [])
 
 
-def _pairs(findings: Findings) -> str:
+def _pairs(findings: ChannelStatistics) -> str:
     return str(findings.pairs) if findings.opened == findings.pairs else f"{findings.opened} of {findings.pairs}"
 
 

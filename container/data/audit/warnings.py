@@ -1,4 +1,4 @@
-"""What is odd about the data, with the remedy: judged from the findings on the channels."""
+"""Data warnings, with fixes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from container.arrays import Array
-from container.codecs.deep import scale_table
+from container.codecs.images_16_bit import scale_table
+from container.data.audit.duplicates import find_duplicates
 from container.data.audit.errors import group_bad_pairs
-from container.data.audit.faults import LISTED, Fault, list_values, percent
+from container.data.audit.issues import LISTED, Issue, list_values, percent
 from container.data.audit.scale import SCALE, find_scale, find_small
-from container.data.color_schemes import exchange
-from container.data.colours import color_name
-from container.data.findings import Findings
-from container.data.reading import IGNORE
-from container.data.repeats import find_repeats
+from container.data.audit.statistics import ChannelStatistics
+from container.data.labels.color_maps import color_name
+from container.data.labels.color_schemes import exchange
+from container.data.labels.decoding import IGNORE
 from container.hyperparameters import Hyperparameters
 from container.image_range import Range
 
-_RARE = 0.001  # of the labelled pixels
+_RARE = 0.001  # of the labeled pixels
 _NOTABLE = 1e-4  # of the values of 16-bit images
 _FEW_LEVELS = 128  # of the 256 that 8 bits have
 _MUCH_CLIPPED = 0.01  # of the values of 16-bit images
@@ -29,14 +29,14 @@ _SMOOTH_EDGES = "If edges were smoothed, export the annotations again without an
 
 
 def find_warnings(
-    channels: Mapping[str, Findings],
+    channels: Mapping[str, ChannelStatistics],
     names: Mapping[int, str],
     job: Hyperparameters,
     stop: threading.Event,
     is_all: bool = True,
-) -> list[Fault]:
+) -> list[Issue]:
     """List what a person should know before a job of hours begins; `is_all`: whether all channels are among these."""
-    found: list[Fault] = []
+    found: list[Issue] = []
     trained = channels.get("train") or next(iter(channels.values()), None)  # an evaluation has one channel
     scale = [*find_scale(trained, job)] if trained else []
     for findings in channels.values():
@@ -55,20 +55,20 @@ def find_warnings(
     return found + list(_repeated_images(channels, stop))
 
 
-def _other_count(train: Findings, job: Hyperparameters) -> Iterator[Fault]:
+def _other_count(train: ChannelStatistics, job: Hyperparameters) -> Iterator[Issue]:
     if train.pairs != job.num_training_samples:
-        yield Fault(
+        yield Issue(
             "count",
             f"num_training_samples is {job.num_training_samples}, but channel train has {train.pairs} pairs: the "
             "learning rate follows the wrong number in the first epoch; in File mode it can be left out",
         )
 
 
-def _odd_labels(findings: Findings, names: Mapping[int, str]) -> Iterator[Fault]:
+def _odd_labels(findings: ChannelStatistics, names: Mapping[int, str]) -> Iterator[Issue]:
     channel = findings.channel
     if findings.unnamed:
         smooth = "" if len(findings.unnamed) <= _SMOOTH else f". {len(findings.unnamed)} values: {_SMOOTH_EDGES}"
-        yield Fault(
+        yield Issue(
             "unnamed",
             f"channel {channel}: {findings.label_map.source} does not name {list_values(findings, findings.unnamed)}: "
             f"such pixels are ignored; add them to the map if they are a class{smooth}",
@@ -77,50 +77,50 @@ def _odd_labels(findings: Findings, names: Mapping[int, str]) -> Iterator[Fault]
         yield from _partly_exchanged(findings)
     yield from _odd_scale(findings)
     if findings.label_map.scale is not None and findings.values[IGNORE] and IGNORE not in findings.ignored:
-        yield Fault(
+        yield Issue(
             "void",
             f"channel {channel}: {findings.label_map.source} makes a class of pixel value 255, which elsewhere means "
             'ignore: if it does here too, give a {"map": …} without it',
         )
-    if findings.unlabelled:
-        yield Fault(
+    if findings.unlabeled:
+        yield Issue(
             "unlabelled",
-            f"channel {channel}: {len(findings.unlabelled)} annotations have no labelled pixel and count for nothing",
-            tuple(findings.unlabelled),
+            f"channel {channel}: {len(findings.unlabeled)} annotations have no labeled pixel and count for nothing",
+            tuple(findings.unlabeled),
         )
     if findings.mostly_ignored:
-        yield Fault(
+        yield Issue(
             "ignored",
             f"channel {channel}: more than half of {len(findings.mostly_ignored)} annotations is ignored",
             tuple(findings.mostly_ignored),
         )
     if findings.repaired:
-        yield Fault(
+        yield Issue(
             "repaired",
-            f"channel {channel}: the ids of {len(findings.repaired)} masks contradict the colours that Ground Truth's "
-            "metadata give their classes: the colours are followed",
+            f"channel {channel}: the ids of {len(findings.repaired)} masks contradict the colors that Ground Truth's "
+            "metadata give their classes: the colors are followed",
             tuple(findings.repaired),
         )
     if fault := _contradicting_palettes(findings):
         yield fault
     if findings.channel == "train":
         for label in findings.classes:
-            share = findings.labels[label] / max(1, findings.labelled)
+            share = findings.labels[label] / max(1, findings.labeled)
             if share < _RARE:
-                yield Fault(
+                yield Issue(
                     "rare",
-                    f"class {_called(label, names)} has {percent(share)} of the labelled pixels of channel train, in "
+                    f"class {_called(label, names)} has {percent(share)} of the labeled pixels of channel train, in "
                     f"{findings.images[label]} of {findings.opened} images: it will hardly be learnt; add images of it",
                 )
 
 
-def _partly_exchanged(findings: Findings) -> Iterator[Fault]:
+def _partly_exchanged(findings: ChannelStatistics) -> Iterator[Issue]:
     """Tell of some annotations with red and blue exchanged, unless others show that their colors are others."""
     odd = {name: codes for name, codes in findings.exchanged.items() if not codes & findings.straight.keys()}
     if odd:
         colors = sorted({code for codes in odd.values() for code in codes if exchange(code) != code})
         listed = ", ".join(f"{color_name(code)} (not {color_name(exchange(code))})" for code in colors[:LISTED])
-        yield Fault(
+        yield Issue(
             "exchanged",
             f"channel {findings.channel}: red and blue seem to be exchanged in {len(odd)} annotations, which have "
             f"{listed}: these pixels are ignored. OpenCV writes BGR: save these annotations again with "
@@ -129,10 +129,10 @@ def _partly_exchanged(findings: Findings) -> Iterator[Fault]:
         )
 
 
-def _odd_scale(findings: Findings) -> Iterator[Fault]:
+def _odd_scale(findings: ChannelStatistics) -> Iterator[Issue]:
     """Tell of pixel values between the multiples of a scale."""
     scale = findings.label_map.scale
-    if scale is None or scale == 1 or scale > IGNORE or findings.is_colour:
+    if scale is None or scale == 1 or scale > IGNORE or findings.is_color:
         return
     odd = {
         value: pixels
@@ -140,7 +140,7 @@ def _odd_scale(findings: Findings) -> Iterator[Fault]:
         if value != IGNORE and abs(value - round(value / scale) * scale) >= 1
     }
     if odd:
-        yield Fault(
+        yield Issue(
             "scale",
             f"channel {findings.channel}: {list_values(findings, odd)} are not multiples of the scale {scale:g} in "
             f"{findings.label_map.source}. The scale rounds them down to a class. {_SMOOTH_EDGES}. A label map such as "
@@ -148,37 +148,37 @@ def _odd_scale(findings: Findings) -> Iterator[Fault]:
         )
 
 
-def _contradicting_palettes(findings: Findings) -> Fault | None:
-    """Tell of annotations that show an id in another colour than most do."""
+def _contradicting_palettes(findings: ChannelStatistics) -> Issue | None:
+    """Tell of annotations that show an id in another color than most do."""
     odd: set[str] = set()
     example = ""
-    for index, colours in sorted(findings.palettes.items()):
-        (usual, most), *others = sorted(colours.items(), key=lambda item: (-len(item[1]), item[1][0]))
-        for colour, names in others:
+    for index, colors in sorted(findings.palettes.items()):
+        (usual, most), *others = sorted(colors.items(), key=lambda item: (-len(item[1]), item[1][0]))
+        for color, names in others:
             odd.update(names)
-            example = example or f"id {index} is #{colour:06x} in {names[0]} but #{usual:06x} in {most[0]}"
+            example = example or f"id {index} is #{color:06x} in {names[0]} but #{usual:06x} in {most[0]}"
     if not odd:
         return None
-    return Fault(
+    return Issue(
         "palette",
-        f"channel {findings.channel}: {len(odd)} annotations show a class id in another colour than most do, for "
-        f"example {example}: ids count, not colours; if the colours are right, map them by "
+        f"channel {findings.channel}: {len(odd)} annotations show a class id in another color than most do, for "
+        f"example {example}: ids count, not colors; if the colors are right, map them by "
         '{"colors": …} in a label map',
         tuple(sorted(odd)),
     )
 
 
-def _odd_pictures(findings: Findings) -> Iterator[Fault]:
+def _odd_pictures(findings: ChannelStatistics) -> Iterator[Issue]:
     channel = findings.channel
     if findings.turned:
-        yield Fault(
+        yield Issue(
             "turned",
             f"channel {channel}: {len(findings.turned)} photographs are turned as their EXIF orientation says, to the "
             "size of their annotations; serve such photographs with EXIF_ORIENTATION=apply",
             tuple(findings.turned),
         )
     if findings.unturned:
-        yield Fault(
+        yield Issue(
             "orientation",
             f"channel {channel}: {len(findings.unturned)} photographs have an EXIF orientation, but fit their "
             "annotations either way: they are read as stored; if the annotations were drawn as displayed, set "
@@ -186,19 +186,19 @@ def _odd_pictures(findings: Findings) -> Iterator[Fault]:
             tuple(findings.unturned),
         )
     if findings.notes:
-        yield Fault(
+        yield Issue(
             "notes", f"channel {channel}: {len(findings.notes)} files are used though odd", tuple(findings.notes)
         )
 
 
-def odd_range(channels: Mapping[str, Findings], job: Hyperparameters, is_all: bool) -> Iterator[Fault]:
+def odd_range(channels: Mapping[str, ChannelStatistics], job: Hyperparameters, is_all: bool) -> Iterator[Issue]:
     """Tell of 16-bit images that lose most of their gray levels, or of a range that does not fit them."""
     deep = {channel: findings for channel, findings in channels.items() if findings.deep}
     names = tuple(name for findings in deep.values() for name in findings.deep)
     given = f"_image_range={job.image_range}"
     if not deep:
         if job.image_range and is_all:
-            yield Fault("range", f"{given} has no effect: no image of the channels has 16 bits. Remove it.")
+            yield Issue("range", f"{given} has no effect: no image of the channels has 16 bits. Remove it.")
         return
     counts = np.sum([findings.sample_counts for findings in deep.values()], axis=0)
     levels, kept = np.count_nonzero(counts), _kept_levels(counts, job.scaled_range)
@@ -209,7 +209,7 @@ def odd_range(channels: Mapping[str, Findings], job: Hyperparameters, is_all: bo
     inner = counts[1:-1]  # 0 and 65535 often mean that there is no data
     if kept <= _FEW_LEVELS and levels > 2 * kept and 2 * _kept_levels(counts, better) > 3 * kept:
         reason = f"with {given}" if job.image_range else "because 16-bit values keep their high byte"
-        yield Fault(
+        yield Issue(
             "range",
             f"{told}, {levels:,} gray levels. The model sees {kept} levels of them, {reason}. Set "
             f"_image_range={better[0]},{better[1]} to scale this range to 8 bits, in the job and on the endpoint.",
@@ -219,14 +219,14 @@ def odd_range(channels: Mapping[str, Findings], job: Hyperparameters, is_all: bo
         bottom, top = job.scaled_range
         clipped = (inner[: max(0, bottom - 1)].sum() + inner[top:].sum()) / max(1, inner.sum())
         if clipped > _MUCH_CLIPPED:
-            yield Fault(
+            yield Issue(
                 "range",
                 f"{told}, and {percent(clipped)} of the values are outside of {given} and are clipped. To keep them, "
                 f"set _image_range={better[0]},{better[1]}.",
                 names,
             )
     if job.scaled_range and len(names) < opened:
-        yield Fault(
+        yield Issue(
             "range",
             f"{told}, which {given} scales. It does not change the others, which have 8 bits. Convert them to 16 bits "
             "if they show the same objects at another brightness.",
@@ -260,7 +260,9 @@ def _listed(channels: Iterable[str]) -> str:
     return f"channel{'s' if names[1:] else ''} {' and '.join(names)}"
 
 
-def _unseen_classes(channels: Mapping[str, Findings], names: Mapping[int, str], is_all: bool) -> Iterator[Fault]:
+def _unseen_classes(
+    channels: Mapping[str, ChannelStatistics], names: Mapping[int, str], is_all: bool
+) -> Iterator[Issue]:
     """Tell of classes that training never sees."""
     train = channels["train"]
     if not train.usable:
@@ -268,14 +270,14 @@ def _unseen_classes(channels: Mapping[str, Findings], names: Mapping[int, str], 
     unseen = [label for label in range(train.num_classes) if not train.labels[label]]
     scored = [label for label in unseen if any(other.labels[label] for other in channels.values())]
     if scored:
-        yield Fault(
+        yield Issue(
             "unseen",
             f"channel train has no pixel of {_list_classes(scored, names)}, which the validation or test annotations "
             "have: it cannot be learnt; add images of it",
         )
     absent = [label for label in unseen if label not in scored]
     if is_all and absent:
-        yield Fault("absent", f"no annotation has a pixel of {_list_classes(absent, names)}: is num_classes right?")
+        yield Issue("absent", f"no annotation has a pixel of {_list_classes(absent, names)}: is num_classes right?")
 
 
 def _list_classes(labels: list[int], names: Mapping[int, str]) -> str:
@@ -284,16 +286,16 @@ def _list_classes(labels: list[int], names: Mapping[int, str]) -> str:
     return f"{'classes' if labels[1:] else 'class'} {listed}{more}"
 
 
-def _contradicting_maps(channels: Mapping[str, Findings]) -> Iterator[Fault]:
-    """Tell of label maps that make different labels of one pixel value or colour."""
-    seen: dict[object, tuple[int, Findings]] = {}
+def _contradicting_maps(channels: Mapping[str, ChannelStatistics]) -> Iterator[Issue]:
+    """Tell of label maps that make different labels of one pixel value or color."""
+    seen: dict[object, tuple[int, ChannelStatistics]] = {}
     for findings in channels.values():
         label_map = findings.label_map
-        colours = {color_name(code): label for code, label in (label_map.colours or {}).items()}
-        for value, label in [*label_map.labels.items(), *colours.items()]:
+        colors = {color_name(code): label for code, label in (label_map.colors or {}).items()}
+        for value, label in [*label_map.labels.items(), *colors.items()]:
             other, owner = seen.setdefault(value, (label, findings))
             if other != label:
-                yield Fault(
+                yield Issue(
                     "maps",
                     f"the label maps differ: {value} is label {label} in channel {findings.channel}, but {other} in "
                     f"channel {owner.channel}; mend one, unless their annotations really are drawn so",
@@ -301,13 +303,13 @@ def _contradicting_maps(channels: Mapping[str, Findings]) -> Iterator[Fault]:
                 return
 
 
-def _repeated_images(channels: Mapping[str, Findings], stop: threading.Event) -> Iterator[Fault]:
+def _repeated_images(channels: Mapping[str, ChannelStatistics], stop: threading.Event) -> Iterator[Issue]:
     """Tell of images that two channels share: scores on what was trained on are too good."""
     ordered = list(channels.values())
     for place, findings in enumerate(ordered):
         for other in ordered[place + 1 :]:
-            if repeats := find_repeats(other.digests, findings.digests, stop):
-                yield Fault(
+            if repeats := find_duplicates(other.digests, findings.digests, stop):
+                yield Issue(
                     "repeated",
                     f"{len(repeats)} images of channel {other.channel} are in channel {findings.channel} too, pixel "
                     "for pixel: its score will be too good; keep each image in one channel",

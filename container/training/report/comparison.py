@@ -1,11 +1,11 @@
-"""Two models on the same images: what the one gains and loses against the other."""
+"""Comparison of two models on the same images."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from container.training.report.class_metrics import class_metrics
 from container.training.report.content import Content
-from container.training.report.figures import class_figures
 
 _CLOSEST = 0.001  # of an image's mIOU: what is nearer counts as a tie
 _SHOWN = 5  # images gained, and lost, most
@@ -52,7 +52,7 @@ def compare(content: Content) -> Comparison | None:
     scored, rival = content.scored, content.rival
     if scored is None or rival is None:
         return None
-    pairs = zip(class_figures(scored.confusion), class_figures(rival.confusion), strict=True)
+    pairs = zip(class_metrics(scored.confusion), class_metrics(rival.confusion), strict=True)
     classes = [ClassChange(mine.label, mine.iou, other.iou) for mine, other in pairs]
     classes.sort(key=lambda change: (change.gain is None, change.gain or 0.0, change.label))
     images = sorted(

@@ -1,4 +1,4 @@
-"""Everything that the report's page shows, in one frozen value: what draws it needs nothing else."""
+"""All values that the report page shows."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from container.arrays import Int64Array, Uint8Array
-from container.classes import ClassEntry, called
+from container.artifact.classes import ClassEntry, called
 from container.schema import lacking, read_schema, reason_against
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class ExampleImage:
     """One image to look at, scaled down.
 
     `image` is uint8 RGB (H, W, 3); `labels` and `prediction` are uint8 (H, W); `errors`, uint8 (H, W), is 0 where the
     prediction is right, 1 where it is wrong within 3 pixels of a border, 2 where it is wrong elsewhere, 3 where nothing
-    is labelled. `miou` is over the classes in this image, `wrong` the share of its labelled pixels.
+    is labeled. `miou` is over the classes in this image, `wrong` the share of its labeled pixels.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Borders:
-    """Labelled pixels within 3 pixels of a border between labels, and those farther inside; how many are wrong."""
+    """Labeled pixels within 3 pixels of a border between labels, and those farther inside; how many are wrong."""
 
     near: int = 0
     near_wrong: int = 0
@@ -44,21 +44,21 @@ class Borders:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class EvaluationSummary:
     """What a set of images has shown: `confusion` counts pixels, (true, predicted), int64 (C, C)."""
 
     of: str  # what the images are, as in "24 whole validation images, with the weights of epoch 7"
     confusion: Int64Array
     images: int
     borders: Borders = Borders()
-    worst: Sequence[Example] = ()
-    median: Sequence[Example] = ()
-    best: Sequence[Example] = ()
+    worst: Sequence[ExampleImage] = ()
+    median: Sequence[ExampleImage] = ()
+    best: Sequence[ExampleImage] = ()
     note: str = ""  # what has to be known to quote the score
 
 
 @dataclasses.dataclass(frozen=True)
-class Rival:
+class Baseline:
     """Another model on the same images: `confusion` as in Scored, and each image's mIOU as (this model's, its)."""
 
     name: str
@@ -81,8 +81,8 @@ class Content:
     history: Sequence[Mapping[str, Any]] = ()
     epochs: int = 0  # planned
     early: bool = False  # it stopped early
-    scored: Scored | None = None
-    rival: Rival | None = None
+    scored: EvaluationSummary | None = None
+    rival: Baseline | None = None
     audit: Mapping[str, Any] | None = None
     facts: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     failed: Mapping[str, str] = dataclasses.field(default_factory=dict)

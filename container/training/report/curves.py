@@ -1,4 +1,4 @@
-"""Curves over the epochs, as SVG that takes its colours from the page."""
+"""Curves over the epochs, as SVG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard's event files: figures and pictures that its page shows while a job runs."""
+"""TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from container.classes import ClassEntry
-from container.training.report.content import Example
-from container.training.report.drawings import class_palette, draw_strip
+from container.artifact.classes import ClassEntry
+from container.training.report.content import ExampleImage
+from container.training.report.images import class_palette, draw_strip
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class EventFiles:
         self._write(step, [summary.scalar(tag, value) for tag, value in figures.items() if value is not None])
 
     def write_examples(
-        self, step: int, tag: str, examples: Sequence[Example], classes: Mapping[int, ClassEntry]
+        self, step: int, tag: str, examples: Sequence[ExampleImage], classes: Mapping[int, ClassEntry]
     ) -> None:
         """Write examples as `tag`/1, `tag`/2, …: photograph, truth, prediction and errors side by side."""
         from tensorboardX import summary

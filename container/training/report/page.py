@@ -1,4 +1,4 @@
-"""The report's page: one HTML file that needs nothing else, whatever the job."""
+"""Rendering of the report page."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import jinja2
 import numpy as np
 
 from container.arrays import Uint8Array
-from container.data.audit.faults import percent
+from container.data.audit.issues import percent
 from container.errors import printable
+from container.training.report.assessment import assess
+from container.training.report.class_metrics import class_metrics, costliest_confusions, row_shares, worst_first
 from container.training.report.comparison import compare
-from container.training.report.content import Content, Example, Scored
+from container.training.report.content import Content, EvaluationSummary, ExampleImage
 from container.training.report.curves import draw_curves
-from container.training.report.drawings import class_palette, draw_example, draw_heat_map
-from container.training.report.figures import class_figures, costliest_mistakes, row_shares, worst_first
-from container.training.report.verdict import judge
+from container.training.report.images import class_palette, draw_example, draw_heat_map
 
 PAGE = "report.html"
 EPOCHS = "metrics.csv"
@@ -39,7 +39,7 @@ _NAME, _TEXT = 60, 1000  # characters of a name, and of a message
 
 
 _Four = tuple[str, str, str, str]
-_Drawn = tuple[Example, _Four, _Four]  # with its pictures, and what they show in words
+_Drawn = tuple[ExampleImage, _Four, _Four]  # with its pictures, and what they show in words
 
 
 def render_page(content: Content) -> str:
@@ -68,19 +68,19 @@ def _values(content: Content) -> dict[str, Any]:
     """Work out what the template shows."""
     best, scored = content.best, content.scored
     palette = class_palette(content.classes)
-    rows = worst_first(class_figures(scored.confusion)) if scored else []
+    rows = worst_first(class_metrics(scored.confusion)) if scored else []
     return {
         "content": content,
-        "verdict": judge(content),
+        "verdict": assess(content),
         "best": best,
         "scored": scored,
         "rows": [row for row in rows if row.iou is not None],
         "absent": [row.label for row in rows if row.iou is None],
-        "colour": lambda label: "#{:02x}{:02x}{:02x}".format(*palette[label]),
+        "color": lambda label: "#{:02x}{:02x}{:02x}".format(*palette[label]),
         "curves": draw_curves(content.history, best["epoch"] if best else None),
         "epochs": _shown_epochs(content),
         "columns": COLUMNS,
-        "mistakes": costliest_mistakes(scored.confusion, 5) if scored else [],
+        "mistakes": costliest_confusions(scored.confusion, 5) if scored else [],
         "confusion": _confusion(content, scored) if scored else None,
         "groups": _draw_groups(content, scored, palette) if scored else [],
         "comparison": compare(content),
@@ -99,7 +99,7 @@ def _shown_epochs(content: Content) -> Sequence[Mapping[str, Any]]:
     return [*history[:half], *middle, *history[-half:]]
 
 
-def _confusion(content: Content, scored: Scored) -> dict[str, Any]:
+def _confusion(content: Content, scored: EvaluationSummary) -> dict[str, Any]:
     """Prepare the heat map: a table of the classes that occur, a picture when they are many."""
     occurring = np.flatnonzero(scored.confusion.sum(0) + scored.confusion.sum(1)).tolist()
     shares = row_shares(scored.confusion)[np.ix_(occurring, occurring)]
@@ -111,7 +111,7 @@ def _confusion(content: Content, scored: Scored) -> dict[str, Any]:
     }
 
 
-def _draw_groups(content: Content, scored: Scored, palette: Uint8Array) -> list[tuple[str, list[_Drawn]]]:
+def _draw_groups(content: Content, scored: EvaluationSummary, palette: Uint8Array) -> list[tuple[str, list[_Drawn]]]:
     """Draw the examples, worst, median and best, as large as all of them fit into the page."""
     named = (("Worst", scored.worst), ("Median", scored.median), ("Best", scored.best))
     for side in _SIDES:
@@ -125,18 +125,18 @@ def _draw_groups(content: Content, scored: Scored, palette: Uint8Array) -> list[
     return groups
 
 
-def _tell(content: Content, example: Example) -> _Four:
+def _tell(content: Content, example: ExampleImage) -> _Four:
     """Say in words what the four pictures of an example show."""
     return (
         _name(example.name),
         _tell_classes(content, example.labels),
         _tell_classes(content, example.prediction),
-        f"{percent(example.wrong)} of the labelled pixels wrong",
+        f"{percent(example.wrong)} of the labeled pixels wrong",
     )
 
 
 def _tell_classes(content: Content, labels: Uint8Array) -> str:
-    """Name the largest classes of a mask with their shares of its labelled pixels."""
+    """Name the largest classes of a mask with their shares of its labeled pixels."""
     counts = np.bincount(labels.ravel(), minlength=256)[: content.num_classes]
     largest = [label for label in np.argsort(-counts, kind="stable")[:_TOLD].tolist() if counts[label]]
     return ", ".join(f"{_name(content.called(label))} {percent(counts[label] / counts.sum())}" for label in largest)

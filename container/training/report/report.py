@@ -1,4 +1,4 @@
-"""report.json: what a job found, and what it could not make."""
+"""`report.json`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from container import artifacts
+from container.artifact import model_directory
 from container.errors import PlatformError
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +35,6 @@ class Report:
     def _write(self) -> None:
         """Write it; a disk that refuses is told of, and does not cost the job its weights."""
         try:
-            artifacts.write_json(self._path, self._content)
+            model_directory.write_json(self._path, self._content)
         except PlatformError as error:
             LOG.error("the report is not complete: %s", error)

@@ -1,4 +1,4 @@
-"""What a job shows while it runs: the page, metrics.csv, report.json, TensorBoard's files, in its own thread."""
+"""Writing of report, metrics, and event files during a job, in a separate thread."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from container import artifacts
 from container.arrays import Int64Array, Uint8Array
+from container.artifact import model_directory
 from container.data.loader import Loader
 from container.environment import Environment
 from container.hyperparameters import Hyperparameters
-from container.training.report.content import Content, Scored
+from container.training.report.content import Content, EvaluationSummary
 from container.training.report.event_files import EventFiles
-from container.training.report.facts import configuration, sources, versions
-from container.training.report.gallery import Gallery
+from container.training.report.example_images import ExampleImages
+from container.training.report.job_config import configuration, sources, versions
 from container.training.report.page import EPOCHS, PAGE, render_epochs, render_page
 from container.training.report.report import Report
 
@@ -53,8 +53,8 @@ class Reporter:
         self._settings = job.as_dict()
         self._title = environment.job_name or "Training job"
         self.images_root = environment.root / "input" / "data"
-        self._gallery = Gallery(job.num_classes, self.images_root)
-        self._scored: Scored | None = None
+        self._gallery = ExampleImages(job.num_classes, self.images_root)
+        self._scored: EvaluationSummary | None = None
         self._best = -1.0
         self._history: list[dict[str, Any]] = []
         self._failed = False
@@ -85,7 +85,7 @@ class Reporter:
         entries = [dict(entry) for entry in history]
         self._do(lambda: self._show_epoch(entries, confusion, images))
 
-    def finish(self, scored: Scored) -> None:
+    def finish(self, scored: EvaluationSummary) -> None:
         """Show the scores of whole images, in place of an epoch's."""
 
         def show() -> None:
@@ -129,9 +129,9 @@ class Reporter:
             if seen:
                 self._events.write_examples(entry["epoch"], "worst", seen.worst, self._classes())
 
-    def _take_gallery(self, confusion: Int64Array, images: int, entry: Mapping[str, Any]) -> Scored:
+    def _take_gallery(self, confusion: Int64Array, images: int, entry: Mapping[str, Any]) -> EvaluationSummary:
         """Describe the images that an epoch's validation has shown; the best epoch's are those of the page."""
-        gallery, self._gallery = self._gallery, Gallery(self._job.num_classes, self.images_root)
+        gallery, self._gallery = self._gallery, ExampleImages(self._job.num_classes, self.images_root)
         kind = "validation images, whole," if self._job.validation == "full" else "validation crops"
         size = "" if self._job.validation == "full" else f" of {self._job.crop}×{self._job.crop}"
         seen = gallery.scored(f"{images} {kind}{size} in epoch {entry['epoch']}", confusion, images)
@@ -162,8 +162,8 @@ class Reporter:
             failed=(_read(self._folder / "report.json") or {}).get("failed", {}),
             settings=self._settings,
         )
-        artifacts.write_bytes(self._folder / PAGE, render_page(content).encode())
-        artifacts.write_bytes(self._folder / EPOCHS, render_epochs(self._history).encode())
+        model_directory.write_bytes(self._folder / PAGE, render_page(content).encode())
+        model_directory.write_bytes(self._folder / EPOCHS, render_epochs(self._history).encode())
 
     def _do(self, task: Callable[[], None] | None) -> None:
         """Hand a task over; waits while too many wait, for memory is bounded."""

@@ -1,4 +1,4 @@
-"""statistics.json: a job's scores as SageMaker's Model Registry reads them (ModelMetrics, ModelQuality, Statistics)."""
+"""`statistics.json` for the SageMaker AI Model Registry."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from container import artifacts
 from container.arrays import Int64Array
+from container.artifact import model_directory
 from container.metrics import ConfusionMatrix
-from container.training.report.figures import class_figures
+from container.training.report.class_metrics import class_metrics
 
 STATISTICS = "statistics.json"
 
@@ -23,7 +23,7 @@ def write_statistics(folder: Path, channel: str, images: int, of: int | None, co
         "dataset": {"channel": channel, "item_count": images, "of": of},
         "multiclass_classification_metrics": multiclass_metrics(confusion),
     }
-    artifacts.write_json(folder / STATISTICS, content)
+    model_directory.write_json(folder / STATISTICS, content)
 
 
 def multiclass_metrics(confusion: ConfusionMatrix) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def multiclass_metrics(confusion: ConfusionMatrix) -> dict[str, Any]:
 
 
 def _weighted(counts: Int64Array) -> dict[str, float]:
-    figures = class_figures(counts)
+    figures = class_metrics(counts)
     weights = np.array([row.truth for row in figures])
     recall = np.array([row.recall or 0.0 for row in figures])
     precision = np.array([row.precision or 0.0 for row in figures])

@@ -1,0 +1,175 @@
+"""`check.json` in the model directory: expected output of the model, and hashes of its files.
+
+As base64 it holds a small picture (`picture`, uint8 RGB 64×64), the mask of its best weights (`mask`, uint8 64×64) and
+their probabilities (`probabilities`, float32 num_classes×8×8) at every ninth pixel: there the network's own answer, an
+eighth of the size, is not interpolated. `weights` and `int8` have the fingerprints of `model_best.params` and of the
+int8 graph that the job has approved.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from container.arrays import Array, Float32Array, Uint8Array
+from container.artifact import model_directory
+from container.artifact.json_files import parse_object, read_limited
+from container.errors import ClientError
+
+CHECK = "check.json"
+
+_SIDE, _STEP = 64, 9
+_LEAST = 1e-30  # probabilities below are not told from one another
+_BLOCKS, _BLOCK = 64, 4096  # of a file's bytes go into its fingerprint
+
+# How far scores may be apart, as a share of their own spread. Measured: float32 0.0002, bfloat16 up to 0.05, int8 up to
+# 0.21, on networks with random weights, where errors grow most; the networks of two jobs are 0.2 (one data set) to 2.
+_TOLERANCES = {"float32": 0.1, "float16": 0.2, "bfloat16": 0.2, "int8": 0.5}
+_LEAST_SPREAD = 0.01
+_STRAY_PIXELS = 0.02  # the share of the mask that may be another class than a likeliest
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What a model must answer to `picture`, uint8 RGB (64, 64, 3): `mask`, uint8 (64, 64), and `probabilities`.
+
+    Those are float32 (num_classes, 8, 8). `weights` and `int8` are fingerprints, `int8` empty where none is approved.
+    """
+
+    picture: Uint8Array
+    mask: Uint8Array
+    probabilities: Float32Array
+    weights: str
+    int8: str
+
+    def fault(self, mask: Uint8Array, probabilities: Float32Array, precision: str) -> str:
+        """Say how a model's answer to the picture differs from this; an empty text where it is rounding."""
+        expected, tolerance = _scores(self.probabilities), _TOLERANCES[precision]
+        if len(probabilities) != len(expected):
+            return f"it has {len(probabilities)} classes instead of {len(expected)}"
+        spread = max(_LEAST_SPREAD, float(np.sqrt(np.square(expected).mean())))
+        apart = float(np.sqrt(np.square(_scores(probabilities[:, ::_STEP, ::_STEP]) - expected).mean())) / spread
+        if not apart <= tolerance:
+            return f"its scores are {apart:.2f} of their spread apart, in {precision} rounding makes up to {tolerance}"
+        scores = _scores(probabilities)
+        for name, given in (("the reference's", self.mask), ("its own", mask)):
+            chosen = np.take_along_axis(scores, given[None].astype(np.int64), axis=0)[0]
+            strays = float((scores.max(axis=0) - chosen > 4 * tolerance * spread).mean())
+            if strays > _STRAY_PIXELS:
+                return f"{strays:.0%} of {name} mask are not the likeliest class"
+        return ""
+
+
+def draw_picture() -> Uint8Array:
+    """Return a picture with colors, edges and texture, the same everywhere: uint8 RGB (64, 64, 3)."""
+    y, x = np.mgrid[:_SIDE, :_SIDE]
+    picture = np.stack([4 * x, 4 * y, 255 - 2 * (x + y)], axis=2)
+    picture[(x - 42) ** 2 + (y - 22) ** 2 < 250] = (230, 60, 40)
+    picture[(y >= 40) & (x < 32) & ((x // 4 + y // 4) % 2 == 0)] //= 3
+    picture += ((x * 37 + y * 101) ^ (x * y))[:, :, None] % 32 - 16
+    drawn: Uint8Array = np.clip(picture, 0, 255).astype(np.uint8)
+    return drawn
+
+
+def write_check(model_dir: Path, probabilities: Callable[[Uint8Array], Float32Array]) -> None:
+    """Ask the best weights of `model_dir` for the picture's probabilities, float32 (C, H, W), and write what they say.
+
+    Raises ValueError when the answer is not finite.
+    """
+    picture = draw_picture()
+    answer = probabilities(picture)
+    if fault := unusable(answer):
+        raise ValueError(f"the best weights answer with {fault}")
+    content = {
+        "picture": _write(picture),
+        "mask": _write(answer.argmax(axis=0).astype(np.uint8)),
+        "num_classes": len(answer),
+        "probabilities": _write(answer[:, ::_STEP, ::_STEP].astype("<f4")),
+        "weights": fingerprint(model_dir / model_directory.BEST_WEIGHTS),
+    }
+    model_directory.write_json(model_dir / CHECK, content)
+
+
+def approve_int8(model_dir: Path, figures: Mapping[str, Any]) -> None:
+    """Note that the int8 graph in `model_dir` is good enough, with the figures that say so.
+
+    Without an answer to hold it against it is not noted.
+    """
+    path = model_dir / CHECK
+    if not path.is_file():
+        return
+    graph = fingerprint(model_dir / model_directory.INT8_GRAPH)
+    model_directory.write_json(
+        path, {**parse_object(read_limited(path), str(path)), "int8": {"graph": graph, **figures}}
+    )
+
+
+def read_check(model_dir: Path) -> Check | None:
+    """Read what is known; None when the file is absent, as in earlier archives; raises ClientError that names it."""
+    path = model_dir / CHECK
+    try:
+        content = parse_object(read_limited(path), CHECK)
+    except FileNotFoundError:
+        return None
+    except ClientError as error:
+        raise _damaged(path, str(error)) from error
+    try:
+        coarse = len(range(0, _SIDE, _STEP))
+        check = Check(
+            _read(content["picture"], "u1", _SIDE, _SIDE, 3),
+            _read(content["mask"], "u1", _SIDE, _SIDE),
+            _read(content["probabilities"], "<f4", content["num_classes"], coarse, coarse),
+            str(content["weights"]),
+            str(content.get("int8", {}).get("graph", "")),
+        )
+        if check.mask.max() >= len(check.probabilities) or unusable(check.probabilities):
+            raise ValueError("its mask or probabilities are out of their range")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    return check
+
+
+def _damaged(path: Path, reason: str) -> ClientError:
+    return ClientError(f"{path} is damaged ({reason}): unpack the job's model.tar.gz anew, or remove it")
+
+
+def unusable(probabilities: Float32Array) -> str:
+    """Say what is wrong with probabilities of any model; an empty text when nothing is."""
+    if not np.isfinite(probabilities).all():
+        return "numbers that are not finite"
+    return "" if probabilities.min() >= 0 and probabilities.max() <= 1.001 else "numbers that are no probabilities"
+
+
+def fingerprint(path: Path) -> str:
+    """Return a digest of a file's size and of blocks all over it: enough to tell files apart, without reading them.
+
+    Training changes all weights; so files of different jobs differ in every block.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for number in range(_BLOCKS):
+            file.seek(max(0, size - _BLOCK) * number // (_BLOCKS - 1))
+            digest.update(file.read(_BLOCK))
+    return digest.hexdigest()
+
+
+def _scores(probabilities: Float32Array) -> Array:
+    """Return what the network said before the softmax but for a constant, which is the mean over the classes here."""
+    logarithms = np.log(np.maximum(probabilities, _LEAST, dtype=np.float64))
+    scores: Float32Array = logarithms - logarithms.mean(axis=0)
+    return scores
+
+
+def _write(array: Array) -> str:
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def _read(text: str, dtype: str, *shape: int) -> Array:
+    return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)

@@ -1,0 +1,320 @@
+"""Statistics of the images and annotations of one channel, collected by several threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from container.arrays import Array, Uint8Array
+from container.codecs.images import Annotation
+from container.data.labels.class_counts import ClassCounts
+from container.data.labels.color_maps import ALPHA, TRANSPARENT, color_codes, color_name
+from container.data.labels.color_schemes import exchange, find_exchanged
+from container.data.labels.decoding import IGNORE, DecodedLabels, UnmappedColorsError
+from container.data.labels.depths import Depth
+from container.data.labels.label_maps import LabelMap
+from container.errors import ClientError
+
+Kind = Literal["unreadable", "same", "size", "colour", "label"]
+
+_MOSTLY = 0.5  # of an annotation's pixels ignored
+_SHOWN = 5  # colors of one annotation in its message
+_VALUES = 2**17  # distinct pixel values or colors that are told apart: all of 16 bits
+
+
+@dataclasses.dataclass(frozen=True)
+class PairInfo:
+    """What one decoded pair tells: its size in pixels, what its annotation says, and what was done to read it."""
+
+    name: str
+    height: int
+    width: int
+    reading: DecodedLabels
+    palette: Uint8Array | None = None
+    is_turned: bool = False  # as the photograph's EXIF orientation says
+    is_ambiguous: bool = False  # it was not, though its size would be right either way
+    notes: tuple[str, ...] = ()
+    digest: bytes | None = None
+    sample_counts: Array | None = None  # of a 16-bit image: how often each sample occurs, (65536,)
+
+
+class BadSample(ClientError):
+    """One pair that cannot be used.
+
+    Of an annotation that could be read, `values` counts the pixels by value, `wrong` those of values that are no class;
+    `colors` counts them by 0xrrggbb where nothing says what colors mean.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        kind: Kind,
+        reading: DecodedLabels | None = None,
+        colors: Mapping[int, int] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.values = reading.count_values() if reading else {}
+        self.bits = reading.bits if reading else None
+        self.wrong = reading.count_values(reading.wrong) if reading else {}
+        self.colors = colors or {}
+
+
+@dataclasses.dataclass(frozen=True)
+class UnusablePair:
+    """What is kept of a pair that cannot be used: not the error, whose traceback holds all of the pair."""
+
+    kind: Kind
+    message: str
+
+
+class ChannelStatistics:
+    """The findings on one channel."""
+
+    def __init__(self, channel: str, label_map: LabelMap, num_classes: int, crop: int) -> None:
+        self.channel = channel
+        self.label_map = label_map
+        self.num_classes = num_classes
+        self.crop = crop
+        self.pairs = 0  # in the channel, as far as is known
+        self.opened = 0
+        self.bad: list[UnusablePair] = []
+        self.values: Counter[int] = Counter()  # pixels by id, or by color as 0xrrggbb
+        self.ignored: set[int] = set()  # of those, what is ignored
+        self.unnamed: Counter[int] = Counter()  # what the label map does not name
+        self.bad_values: Counter[int] = Counter()  # pixels of unusable pairs by their values
+        self.wrong: Counter[int] = Counter()  # and of those, the values that are no class
+        self.bad_colors: Counter[int] = Counter()  # pixels of unusable pairs by colors that nothing explains
+        self.bad_color_images: Counter[int] = Counter()  # and the number of such pairs by color
+        self.exchanged: dict[str, set[int]] = {}  # the unknown colors of pairs with red and blue exchanged, by name
+        self.straight: Counter[int] = Counter()  # the unknown colors of the other pairs that have a color of the map
+        self.is_color = False
+        self.is_stream = False
+        self.labels = np.zeros(256, np.int64)  # pixels by label
+        self.images = np.zeros(256, np.int64)  # images by label
+        self.within = np.zeros(256, np.int64)  # by label, pixels labeled with a class in the images that have it
+        self.unlabeled: list[str] = []
+        self.mostly_ignored: list[str] = []
+        self.turned: list[str] = []
+        self.unturned: list[str] = []
+        self.small: list[str] = []
+        self.notes: list[str] = []
+        self.heights: list[int] = []  # smallest and largest
+        self.widths: list[int] = []
+        self._sizes: Counter[tuple[int, int]] = Counter()  # images by (height, width)
+        self.digests: dict[bytes, list[str]] = {}
+        self.repaired: list[str] = []  # whose ids contradicted Ground Truth's colors
+        self.palettes: dict[int, dict[int, list[str]]] = {}  # names by palette index and the color shown for it
+        self.depths: dict[int, Depth] = {}  # gray annotations by bits
+        self.deep: list[str] = []  # images of 16 bits
+        self.sample_counts: Array = np.zeros(0, np.int64)  # how often each of their samples occurs, (65536,)
+        self._lock = threading.Lock()
+
+    def add(self, seen: PairInfo) -> None:
+        """Count a pair."""
+        present = np.flatnonzero(seen.reading.counts)
+        labels = seen.reading.label_counts
+        others = seen.reading.count_others()
+        with self._lock:
+            self.opened += 1
+            self._count_values(seen.reading, present, others)
+            self._note_exchange(seen, present, others)
+            self.labels += labels
+            self.images += labels > 0
+            self.within += (labels > 0) * labels[: self.num_classes].sum()
+            self._note_sizes(seen)
+            self._note_labels(seen, int(labels[IGNORE]))
+            self._note_palette(seen, present)
+            if (bits := seen.reading.bits) is not None:
+                self.depths.setdefault(bits, Depth()).add(seen.name, seen.reading, _VALUES)
+            if seen.sample_counts is not None:
+                self.deep.append(seen.name)
+                self.sample_counts = seen.sample_counts + (self.sample_counts if len(self.deep) > 1 else 0)
+            self.notes += [f"{seen.name}: {note}" for note in seen.notes]
+            if seen.digest:
+                self.digests.setdefault(seen.digest, []).append(seen.name)
+
+    def add_bad(self, error: BadSample) -> int:
+        """Count a pair that cannot be used; returns how many there are now."""
+        with self._lock:
+            self.opened += 1
+            self.bad.append(UnusablePair(error.kind, error.message))
+            if error.bits is not None:
+                self.depths.setdefault(error.bits, Depth()).values.update(error.values)
+            self.bad_color_images.update(error.colors.keys())
+            for counter, found in (
+                (self.bad_values, error.values),
+                (self.wrong, error.wrong),
+                (self.bad_colors, error.colors),
+            ):
+                if len(counter) < _VALUES:
+                    counter.update(found)
+            return len(self.bad)
+
+    @property
+    def usable(self) -> int:
+        """Pairs that were opened and can be used."""
+        return self.opened - len(self.bad)
+
+    def sort(self) -> None:
+        """Put names in order, which come as the threads are done."""
+        for names in (self.unlabeled, self.mostly_ignored, self.turned, self.unturned, self.small, self.notes):
+            names.sort()
+        for names in (self.deep, self.repaired, *self.digests.values()):
+            names.sort()
+        for colors in self.palettes.values():
+            for names in colors.values():
+                names.sort()
+        for depth in self.depths.values():
+            for names in depth.names.values():
+                names.sort()
+        self.bad.sort(key=lambda bad: bad.message)
+
+    @property
+    def sizes(self) -> dict[tuple[int, int], int]:
+        """Count the images by (height, width) in pixels."""
+        with self._lock:
+            return dict(self._sizes)
+
+    @property
+    def labeled(self) -> int:
+        """Pixels that are labeled with a class."""
+        return int(self.labels[: self.num_classes].sum())
+
+    @property
+    def class_counts(self) -> ClassCounts:
+        """How often each class occurs."""
+        return ClassCounts(self.labels[: self.num_classes].tolist(), self.within[: self.num_classes].tolist())
+
+    @property
+    def classes(self) -> list[int]:
+        """Classes that have pixels."""
+        return [int(label) for label in np.flatnonzero(self.labels[: self.num_classes])]
+
+    def labels_under(self, label_map: LabelMap) -> set[int]:
+        """Return the labels that another label map would give the annotations seen; raises ClientError if it cannot."""
+        found: set[int] = set()
+        for bits, depth in self.depths.items():
+            stored = np.array([sorted(depth.values)], np.int32 if bits == 16 else np.uint8)
+            reading = label_map.interpret(Annotation(stored, levels=2 ** min(bits, 8)), self.num_classes)
+            found.update(np.flatnonzero(reading.label_counts).tolist())
+        others = {*self.values, *self.bad_values} if not self.depths else self.bad_values
+        if label_map.colors is None and not self.is_color:
+            found.update(label_map.label_of(value, self.num_classes) for value in others)
+        return found
+
+    def share(self, pixels: int | np.integer[Any]) -> float:
+        """Return the share of all pixels of usable pairs, 0 to 1."""
+        return float(pixels) / max(1, int(self.labels.sum()))
+
+    def as_dict(self, names: Mapping[int, str]) -> dict[str, Any]:
+        """Describe the channel for audit.json."""
+        return {
+            "pairs": self.pairs,
+            "opened": self.opened,
+            "unusable": len(self.bad),
+            "height": self.heights,
+            "width": self.widths,
+            "gray_annotations": {  # by bits, without those that are all black
+                f"{bits} bit": sum(map(len, depth.names.values())) for bits, depth in sorted(self.depths.items())
+            },
+            "ignored_share": self.share(self.labels[IGNORE]),
+            "classes": [
+                {
+                    "id": label,
+                    **({"name": names[label]} if label in names else {}),
+                    "pixels": int(self.labels[label]),
+                    "share": self.labels[label] / max(1, self.labeled),
+                    "images": int(self.images[label]),
+                }
+                for label in range(self.num_classes)
+            ],
+            "pixel_values": {self.show(value): pixels for value, pixels in self.values.most_common(256)},
+        }
+
+    def show(self, value: int) -> str:
+        """Write a pixel value, or a color."""
+        if not self.is_color:
+            return str(value)
+        return color_name(value) if value >= 0 else "other colors"
+
+    def _count_values(self, reading: DecodedLabels, present: Array, others: Mapping[int, int]) -> None:
+        self.is_color |= reading.is_color
+        columns = (reading.values, reading.counts, reading.labels, reading.unnamed)
+        for value, pixels, label, unnamed in zip(*(column[present].tolist() for column in columns), strict=True):
+            if value < 0:
+                self._count_others(others, pixels)
+                continue
+            if value not in self.values and len(self.values) >= _VALUES:
+                continue
+            self.values[value] += pixels
+            if unnamed:
+                self.unnamed[value] += pixels
+            if label == IGNORE:
+                self.ignored.add(value)
+
+    def _count_others(self, others: Mapping[int, int], pixels: int) -> None:
+        """Count the colors that the map does not name, and what is left of their `pixels` as −1."""
+        kept = {code: count for code, count in others.items() if code in self.values or len(self.values) < _VALUES}
+        rest = pixels - sum(kept.values())
+        found = {**kept, -1: rest} if rest else kept
+        self.values.update(found)
+        self.unnamed.update(found)
+        self.ignored.update(found)
+
+    def _note_exchange(self, seen: PairInfo, present: Array, others: Mapping[int, int]) -> None:
+        """Note whether the colors of a pair fit the label map with red and blue exchanged."""
+        named = self.label_map.colors
+        if named is None:
+            return
+        counts = seen.reading.counts
+        shown = {int(seen.reading.values[place]): int(counts[place]) for place in present}
+        unknown = {**others, **{code: n for code, n in shown.items() if code >= 0 and code not in named}}
+        known = {code: n for code, n in shown.items() if code in named and code != TRANSPARENT}
+        if find_exchanged(unknown, known, named):
+            self.exchanged[seen.name] = set(unknown)
+        elif any(exchange(code) != code for code in known):
+            self.straight.update(unknown.keys() or {-1})
+
+    def _note_sizes(self, seen: PairInfo) -> None:
+        for extremes, side in ((self.heights, seen.height), (self.widths, seen.width)):
+            extremes[:] = [min([side, *extremes]), max([side, *extremes])]
+        if len(self._sizes) < _VALUES or (seen.height, seen.width) in self._sizes:
+            self._sizes[seen.height, seen.width] += 1
+        if min(seen.height, seen.width) < self.crop:
+            self.small.append(seen.name)
+        if seen.is_turned:
+            self.turned.append(seen.name)
+        elif seen.is_ambiguous:
+            self.unturned.append(seen.name)
+
+    def _note_labels(self, seen: PairInfo, ignored: int) -> None:
+        pixels = seen.height * seen.width
+        if ignored == pixels:
+            self.unlabeled.append(seen.name)
+        elif ignored > _MOSTLY * pixels:
+            self.mostly_ignored.append(seen.name)
+
+    def _note_palette(self, seen: PairInfo, present: Array) -> None:
+        if seen.reading.repaired is not None and seen.reading.repaired[present].any():
+            self.repaired.append(seen.name)
+        if seen.palette is None:
+            return
+        codes = color_codes(seen.palette)
+        for index in present[present < len(codes)].tolist():
+            self.palettes.setdefault(index, {}).setdefault(int(codes[index]), []).append(seen.name)
+
+
+def bad_annotation(error: Exception, name: str, kind: Kind, reading: DecodedLabels | None = None) -> BadSample:
+    """Make the error of a pair from what was found wrong with its annotation."""
+    if not isinstance(error, UnmappedColorsError):
+        return BadSample(f"annotation of {name}: {error}", kind, reading)
+    listed = sorted((code for code in error.colors if code < ALPHA), key=lambda code: -error.colors[code])
+    shown = ", ".join(map(color_name, listed[:_SHOWN])) + (f" and {len(listed) - _SHOWN} more" * (len(listed) > _SHOWN))
+    message = f"annotation of {name}: it is in colors, not class IDs" + (f" ({shown})" if shown else "")
+    return BadSample(message, kind, reading, error.colors)

@@ -1,0 +1,184 @@
+"""Bit depths of gray annotations: numbers or shades, and contradictions.
+
+PNG optimizers, Pillow and scikit-image store a mask of 0 and 255 in 1 bit, as 0 and 1. Other programs store class IDs
+in few bits. Both files look the same: only the label map, or the other annotations, can decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+
+from container.arrays import Array
+from container.data.labels.color_maps import FILES
+from container.data.labels.decoding import IGNORE, DecodedLabels
+
+# How an annotation was read: numbers and shades have the same labels (alike), or only one of them fits the label map,
+# or both fit, and the annotation was read by its numbers (either).
+How = Literal["alike", "numbers", "shades", "either"]
+
+DEPTHS = (1, 2, 4, 8, 16)
+
+_BY_NUMBERS: tuple[How, ...] = ("either", "numbers")
+_WIDE = 257  # from 8 bits to 16: white is 65,535
+_LISTED = 3  # names within the message
+_ENTRIES = 24  # of a map in the message, of which FailureReason shows 1,024 characters
+RESAVE = (
+    "Save these annotations with 8 bits and the pixel value that white means, for example 255 with Pillow: "
+    "Image.open(path).convert('L').save(path)"
+)
+
+
+def shades_of(numbers: Array, bits: int) -> Array | None:
+    """Return the 8-bit shades of gray of stored numbers, int64; None if 16-bit numbers are not such shades."""
+    if bits == 16 and (numbers % _WIDE).any():
+        return None
+    shades: Array = numbers // _WIDE if bits == 16 else numbers.astype(np.int64) * 255 // (2**bits - 1)
+    return shades
+
+
+def choose(numbers: DecodedLabels, shades: DecodedLabels | None, scale: float | None) -> DecodedLabels:
+    """Return the reading that fits the label map, whose scale this is if it has one; by numbers if both do."""
+    present = (numbers.counts > 0) & (numbers.values != 0)
+    if shades is None or not present.any():
+        return dataclasses.replace(numbers, how="numbers" if shades is None else "alike")
+    is_same = all(
+        np.array_equal(one[present], other[present])
+        for one, other in ((numbers.labels, shades.labels), (numbers.wrong, shades.wrong))
+    )
+    fits = _fits(numbers, present, scale), _fits(shades, present, scale)
+    if fits == (False, True):
+        return dataclasses.replace(shades, how="alike" if is_same else "shades")
+    how: How = "alike" if is_same else "numbers" if fits == (True, False) else "either"
+    return dataclasses.replace(numbers, how=how)
+
+
+def _fits(reading: DecodedLabels, present: Array, scale: float | None) -> bool:
+    """Return whether no value is an invalid class ID, and the label map means at least one of the values."""
+    meant = ~reading.unnamed & (reading.values >= (scale or 0))
+    return not reading.wrong[present].any() and bool(meant[present].any())
+
+
+@dataclasses.dataclass
+class Depth:
+    """The gray annotations of one bit depth in a channel that are not all black: names by how each was read."""
+
+    names: dict[How, list[str]] = dataclasses.field(default_factory=dict)
+    values: set[int] = dataclasses.field(default_factory=set)  # as stored
+
+    def add(self, name: str, reading: DecodedLabels, limit: int) -> None:
+        """Count an annotation, unless it is all black; keep at most about `limit` values."""
+        present = reading.counts > 0
+        stored = reading.stored[present]
+        if stored.any():
+            self.names.setdefault(reading.how, []).append(name)
+        if len(self.values) < limit:
+            self.values.update(stored.tolist())
+
+
+Depths = Mapping[int, Depth]
+
+
+def find_mixed(ours: Depths, theirs: Depths, is_all: bool) -> tuple[int, list[str], list[int]] | None:
+    """Return a depth that can mean two things, its unclear annotations, and the depths that contradict it.
+
+    `theirs` are those of the same channel, or of another one that the same label map reads. `is_all`: all annotations
+    have been read.
+    """
+    for bits, depth in sorted(ours.items()):
+        for how in _BY_NUMBERS:
+            if names := depth.names.get(how, []):
+                there = sorted(theirs.items())
+                others = [each for each, its in there if _contradicts(how, bits, each, its, ours is theirs, is_all)]
+                if others:
+                    return bits, names, others
+    return None
+
+
+def _contradicts(how: How, bits: int, other: int, each: Depth, is_same_channel: bool, is_all: bool) -> bool:
+    """Return whether annotations of another depth (or of this one) show that some may not be read by numbers.
+
+    Two depths of class IDs in one channel are an error if both readings fit: each white may be the white of the other.
+    In another channel, only the same shade is. What fits by numbers alone is contradicted by less than 8 bits that are
+    read by shades, and by 8 bits of nothing but its shades.
+    """
+    if "shades" in each.names and (max(bits, other) < 8 or bits == other):
+        return True
+    if bits == other or not each.names:
+        return False
+    if how == "either" and is_same_channel:
+        return True
+    shades = set(_shades({other: each})) - {0}
+    steps = set(range(0, 256, max(1, 255 // (2**bits - 1))))
+    if how == "either":
+        return bool(shades & steps)
+    return is_all and bits < 8 <= other and bool(shades) and shades <= steps
+
+
+def summarize(depths: Depths) -> list[int]:
+    """Return two numbers per bit depth, 0 or 1: whether an annotation is unclear, and whether there is one."""
+    found = [depths[bits].names if bits in depths else {} for bits in DEPTHS]
+    return [int(flag) for names in found for flag in ("either" in names, bool(names))]
+
+
+def find_mixed_hosts(rows: Iterable[list[int]]) -> tuple[int, list[int]] | None:
+    """Return what `find_mixed` does, without names, from what `summarize` returned on each host."""
+    unclear, others = (
+        [bits for place, bits in enumerate(DEPTHS) if any(row[2 * place + which] for row in rows)] for which in (0, 1)
+    )
+    for bits in unclear:
+        if contradicting := [other for other in others if other != bits]:
+            return bits, contradicting
+    return None
+
+
+def _shades(depths: Depths) -> Iterator[int]:
+    for bits, depth in depths.items():
+        shades = shades_of(np.array(sorted(depth.values), np.int64), bits)
+        yield from [] if shades is None else shades.tolist()
+
+
+def describe(
+    mixed: tuple[int, list[str], list[int]], where: str, suggestion: str | None
+) -> tuple[str, tuple[str, ...]]:
+    """Write the message and the details of such a contradiction; `where` has the annotations."""
+    bits, names, others = mixed
+    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if names[_LISTED:] else "")
+    message = f"{explain(where, bits, others)}. The annotations of these images have {list_bits({bits})}: {listed}. "
+    if not suggestion:
+        return f"{message}{RESAVE}", tuple(names)
+    label = ', with the label of white as "#ffffff" (255: ignored),' if "#ffffff" in suggestion else ""
+    message += f"Do one of the following: (1) Put {suggestion}{label} into {FILES}. (2) {RESAVE}"
+    return message, tuple(names)
+
+
+def explain(where: str, bits: int, others: Iterable[int]) -> str:
+    """Write what is wrong with annotations of `bits`, if there are other depths."""
+    white = f"white in {list_bits({bits})} can mean pixel value {2**bits - 1} or 255"
+    return f"{where} gray annotations of {list_bits({bits, *others})}, and {white}"
+
+
+def list_bits(depths: Iterable[int]) -> str:
+    """Write `1 bit and 8 bits`."""
+    return " and ".join(f"{bits} bit{'s' if bits > 1 else ''}" for bits in sorted(depths))
+
+
+def suggest_shades(depths: Iterable[Depths], classes: Mapping[int, int], num_classes: int) -> str | None:
+    """Write a label map that reads every depth by its shades; `classes` are the labels of 8-bit pixel values today.
+
+    That is a map of colors if several classes occur, else one that makes a class of each shade.
+    """
+    seen = sorted({shade for each in depths for shade in _shades(each)})
+    if len({classes[shade] for shade in seen if shade in classes}) > 1:
+        entries = {f"#{shade:02x}{shade:02x}{shade:02x}": label for shade, label in sorted(classes.items())}
+        entries.setdefault("#ffffff", IGNORE)
+        return json.dumps({"colors": entries}) if len(entries) <= _ENTRIES else None
+    others = [shade for shade in seen if shade != IGNORE]
+    chosen = others if len(others) > 1 and len(seen) != num_classes else seen
+    if not 1 < len(chosen) <= num_classes:
+        return None
+    return json.dumps({"map": {str(label): shade for label, shade in enumerate(chosen)}})

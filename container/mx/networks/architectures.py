@@ -1,0 +1,19 @@
+"""Model architecture per algorithm name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from container.mx.networks.fastscnn import ALGORITHM, FastNetwork
+from container.mx.networks.segmentation import SegmentationNetwork
+
+
+def create_network(algorithm: str, num_classes: int, backbone: str | None = None, **norm: Any) -> SegmentationNetwork:
+    """Create a network without weights: its arguments are those that `read_model_settings` returns.
+
+    `norm` are GluonCV's `norm_layer` and `norm_kwargs`.
+    """
+    if algorithm == ALGORITHM:
+        return FastNetwork(num_classes, **norm)
+    assert backbone is not None
+    return SegmentationNetwork(algorithm, backbone, num_classes, **norm)

@@ -1,0 +1,93 @@
+"""The optimizers and their parameters."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import mxnet as mx
+from mxnet import gluon
+
+from container.hyperparameters import Hyperparameters
+from container.mx.optimization.adamw import AdamW
+from container.schema import read_schema
+
+LOG = logging.getLogger(__name__)
+
+_ON_ONE_HOST = {"dist_sync": "local", "dist_device_sync": "device"}  # where those would wait for others
+
+
+def create_optimizer(
+    parameters: gluon.ParameterDict, hyperparameters: Hyperparameters, devices: list[mx.Context], store: Any = None
+) -> gluon.Trainer:
+    """Create the optimizer of `parameters`; gradients of several devices are summed by the kvstore.
+
+    `store` is the one that sums over hosts, where there are several.
+    """
+    named = hyperparameters.kvstore
+    kvstore = store or (_ON_ONE_HOST.get(named, named) if len(devices) > 1 else None)
+    if hyperparameters.optimizer == "adamw":
+        rule = AdamW(hyperparameters.weight_decay, learning_rate=hyperparameters.learning_rate)
+        return gluon.Trainer(parameters, rule, kvstore=kvstore, update_on_kvstore=False)
+    return gluon.Trainer(
+        parameters,
+        hyperparameters.optimizer,
+        _settings(hyperparameters),
+        kvstore=kvstore,
+        update_on_kvstore=False,
+    )
+
+
+def _settings(hyperparameters: Hyperparameters) -> dict[str, Any]:
+    """Return MXNet's settings of the optimizer; as in the built-in, only sgd of its own decays weights."""
+    name = hyperparameters.optimizer
+    settings: dict[str, Any] = {"learning_rate": hyperparameters.learning_rate, "wd": 0.0}
+    if name in ("sgd", "nag"):
+        settings["momentum"] = hyperparameters.momentum
+    if name == "sgd":
+        settings["wd"] = hyperparameters.weight_decay
+    if name == "rmsprop":
+        settings |= {"gamma1": hyperparameters.gamma1, "gamma2": hyperparameters.gamma2}
+        settings["centered"] = hyperparameters.rmsprop_centered
+    return settings
+
+
+def scales_like_gluoncv(hyperparameters: Hyperparameters) -> bool:
+    """Tell whether gradients are scaled as GluonCV does; adaptive optimizers do not care for their scale."""
+    return hyperparameters.optimizer in ("sgd", "nag") and hyperparameters.gradient_scale == "gluoncv"
+
+
+def explain_optimizer(job: Hyperparameters, devices: int) -> None:
+    """Log, once a job, what the optimizer makes of settings that do not act as one would think."""
+    if not job.sets_rate:
+        LOG.warning("adadelta sets its own step sizes: learning_rate and lr_scheduler have no effect on it")
+    if job.optimizer == "rmsprop" and job.rmsprop_centered:
+        LOG.info("rmsprop in its centered form: gamma1=%s, and gamma2=%s as momentum", job.gamma1, job.gamma2)
+    elif job.optimizer == "rmsprop":
+        LOG.info(
+            "rmsprop in its plain form: gamma1=%s; gamma2=%s has no effect, it is the momentum of the centered form "
+            "(_rmsprop_centered=True)",
+            job.gamma1,
+            job.gamma2,
+        )
+    if devices == 1 and job.kvstore != read_schema()["properties"]["_kvstore"]["default"]:
+        LOG.info("_kvstore=%s has no effect: there is one device, so no gradients are summed", job.kvstore)
+    if job.accumulate > 1:
+        LOG.info(
+            "_accumulate=%d: an update takes the gradients of %d images; the last of an epoch, of what is left",
+            job.accumulate,
+            job.accumulate * job.mini_batch_size,
+        )
+    if scales_like_gluoncv(job):
+        rate = job.learning_rate * devices / (job.mini_batch_size * job.accumulate)
+        LOG.info(
+            "%s steps as in GluonCV and the built-in: learning_rate %g with mini_batch_size %d on %d device%s is %g by "
+            "the plain mean over the batch, which _gradient_scale=mean takes; _aux_weight weighs the loss that is "
+            "logged, not the gradient",
+            job.optimizer,
+            job.learning_rate,
+            job.mini_batch_size,
+            devices,
+            "" if devices == 1 else "s",
+            rate,
+        )

@@ -1,0 +1,109 @@
+"""Weight file formats: MXNet .params (also in a zip) and .safetensors.
+
+Nothing here needs MXNet, and nothing here runs what a file says: PyTorch's pickles are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import safetensors
+
+from container.arrays import Array
+from container.errors import ClientError
+from container.mx.weights import params_file, zipped
+
+_LONGEST_HEADER = 2**20  # bytes; a resnet-101's has 60,000
+_FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+_COUNTERS = ".num_batches_tracked"  # PyTorch's, an integer beside each batch norm that nothing here needs
+_FIRST_OF_PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
+
+
+def is_weight_file(path: Path) -> bool:
+    """Say whether `path` begins as one of the containers does, a pickle included."""
+    return _kind(path) is not None
+
+
+def read_weights(path: Path, instead: str, called: str = "") -> dict[str, Array]:
+    """Read every array of a weight file as float32, under the file's own names.
+
+    Raises ClientError that names the file, as it is `called`, when it is damaged, of another kind, or a pickle:
+    `instead` says what to take in its place. Takes no more memory than twice the file's size.
+    """
+    called = called or str(path)
+    kind = _kind(path)
+    if kind is None:
+        raise ClientError(f"{called} is no weight file: {instead}")
+    if kind == "pickle":
+        raise ClientError(f"{called} is a PyTorch pickle, and reading one runs whatever it says: {instead}")
+    try:
+        if kind == "safetensors":
+            weights = _read_safetensors(path)
+        else:
+            with zipped.opened(path) as file:
+                weights = params_file.read_params(file)
+        return {name: _checked(name, array) for name, array in weights.items()}
+    except (ValueError, safetensors.SafetensorError) as error:
+        raise ClientError(f"{called} is damaged, or not a network's: {error}; {instead}") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the file's SHA-256, for the log: what a model came from."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            hashed.update(piece)
+    return hashed.hexdigest()
+
+
+def _kind(path: Path) -> str | None:
+    """Return `params`, `zip`, `safetensors` or `pickle` by the first bytes; None for anything else."""
+    with path.open("rb") as file:
+        first = file.read(9)
+    if first.startswith(zipped.ZIP_MAGIC):
+        return "pickle" if _is_torch_zip(path) else "zip"
+    if first.startswith(params_file.MAGIC):
+        return "params"
+    if first[8:9] == b"{":
+        return "safetensors"
+    return "pickle" if first.startswith(_FIRST_OF_PICKLES) else None
+
+
+def _is_torch_zip(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(Path(name).name == "data.pkl" for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False  # said when it is unpacked
+
+
+def _read_safetensors(path: Path) -> dict[str, Array]:
+    size = path.stat().st_size
+    if size > zipped.LARGEST:
+        raise ValueError(f"it has {size} bytes, more than a weight file can have ({zipped.LARGEST})")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"its header is said to have {length} bytes, more than the {_LONGEST_HEADER} of a network's")
+    with safetensors.safe_open(str(path), "numpy") as tensors:
+        names = [name for name in tensors.keys() if not name.endswith(_COUNTERS)]  # noqa: SIM118
+        for name in names:
+            if (kind := tensors.get_slice(name).get_dtype()) not in _FLOATS:
+                raise ValueError(f"{name} is of type {kind}: save it as F32")
+        return {name: tensors.get_tensor(name) for name in names}
+
+
+def _checked(name: str, array: Array) -> Array:
+    """Return the array as float32; raises ValueError for numbers that no network computes with."""
+    if array.dtype.kind != "f":
+        raise ValueError(f"{name} is of type {array.dtype}: save it as float32")
+    with np.errstate(over="ignore"):
+        floats = array.astype(np.float32, copy=False)
+    if not np.isfinite(floats).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    if name.endswith("running_var") and floats.min(initial=0) < 0:
+        raise ValueError(f"{name} holds negative variances")
+    return floats

@@ -1,0 +1,53 @@
+"""Parameter files: a whole one passes, a cut one is noticed, wherever it was cut."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from container.artifact.parameter_file import check_parameter_file
+
+
+def array(shape: tuple[int, ...], kind: int, item: int) -> bytes:
+    """Write one array as MXNet 1.x does: magic, storage, axes, shape, context, type, values."""
+    count = 1
+    for side in shape:
+        count *= side
+    header = struct.pack(f"<Iii{len(shape)}qiii", 0xF993FAC9, 0, len(shape), *shape, 1, 0, kind)
+    return header + bytes(count * item)
+
+
+ARRAYS = [array((2, 3), 0, 4), array((5,), 2, 2), array((7,), 6, 8)]
+NAMES = [b"conv1.weight", b"conv1.bias", b"updates"]
+WHOLE = b"".join(
+    [struct.pack("<QQQ", 0x112, 0, 3), *ARRAYS, struct.pack("<Q", 3)] + [struct.pack("<Q", len(n)) + n for n in NAMES]
+)
+
+
+def test_a_whole_file_passes(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(WHOLE)
+    check_parameter_file(tmp_path / "weights")
+
+
+def test_a_file_cut_anywhere_is_noticed(tmp_path: Path) -> None:
+    for length in range(len(WHOLE)):
+        (tmp_path / "weights").write_bytes(WHOLE[:length])
+        with pytest.raises(ValueError, match=f"it ends after {length} bytes, "):
+            check_parameter_file(tmp_path / "weights")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"PK" + WHOLE[2:], "does not begin as an MXNet parameter file"),
+        (WHOLE + b"more", "4 bytes follow its end"),
+        (WHOLE[:24] + b"\0" + WHOLE[25:], "array 1 of 3 has no header that is known"),
+        (b"".join([struct.pack("<QQQ", 0x112, 0, 3), *ARRAYS, struct.pack("<QQ", 1, 0)]), "3 arrays but 1 names"),
+    ],
+)
+def test_what_is_no_such_file_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "weights").write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        check_parameter_file(tmp_path / "weights")
