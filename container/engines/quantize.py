@@ -106,7 +106,8 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             source = prepare_graph(arguments.model_dir, "auto", Path(scratch))
-            image_range = model_directory.read_image_range(arguments.model_dir)
+            described = (arguments.model_dir / model_directory.HYPERPARAMETERS).is_file()
+            image_range = model_directory.read_image_range(arguments.model_dir) if described else None
             quantize_onnx(source, target, read_images(arguments.images, max(1, arguments.count), image_range))
     except ClientError as error:
         raise SystemExit(f"ClientError: {error}") from error

@@ -255,7 +255,7 @@ def test_time_that_ends_first_leaves_a_sample(
         return answers(scorer, images)
 
     monkeypatch.setattr(SubprocessEvaluator, "answers", slow)
-    monkeypatch.setattr(module, "Until", Remembered)
+    monkeypatch.setattr(module, "Deadline", Remembered)
     validation = job.run()["validation"]
     assert (validation["images"], validation["of"], validation["complete"]) == (2, 4, False)
     assert len(validation["scored"]) == 2 and sum(map(sum, validation["confusion"])) == 2 * 39 * 48
