@@ -22,7 +22,7 @@ from container.artifact import model_directory
 from container.artifact.json_files import parse_object, read_limited
 from container.errors import ClientError
 
-CHECK = "check.json"
+CHECK = model_directory.CHECK
 
 _SIDE, _STEP = 64, 9
 _LEAST = 1e-30  # probabilities below are not told from one another

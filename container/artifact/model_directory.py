@@ -27,6 +27,7 @@ LAST_WEIGHTS = "model_algo-1"
 CLASSES = "classes.json"
 GRAPH = "model.onnx"
 INT8_GRAPH = "model.int8.onnx"
+CHECK = "check.json"
 
 HYPERPARAMETERS_LIMIT = LIMIT  # bytes
 # The largest network (psp, resnet-101, 254 classes) has 273 MB of float32 weights; twice that is float64.
@@ -78,7 +79,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def remove_temporaries(folder: Path) -> None:
     """Remove what `replacing` left of this directory's own files when a process was killed: it would be packed."""
-    for name in (HYPERPARAMETERS, BEST_WEIGHTS, LAST_WEIGHTS, CLASSES, GRAPH, INT8_GRAPH):
+    for name in (HYPERPARAMETERS, BEST_WEIGHTS, LAST_WEIGHTS, CLASSES, GRAPH, INT8_GRAPH, CHECK):
         _remove_leftovers(folder / name)
 
 

@@ -1,7 +1,7 @@
 """Measurement of bfloat16 and float32 training before a CPU job.
 
-`python -m container.mx.precision JOB` measures in a process of its own: AMP changes MXNet's operators for a whole
-process, and the weights, statistics, and random numbers of the job stay untouched.
+`python -m container.mx.precision BYTES`, with the job on stdin, measures in a process of its own: AMP changes MXNet's
+operators for a whole process, and the weights, statistics, and random numbers of the job stay untouched.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import mxnet as mx
 import numpy as np
 
 from container.data.batches import Batch
+from container.environment import memory_available
 from container.hyperparameters import Hyperparameters, load
 from container.mx.devices import resolve_precision
 from container.mx.networks.architectures import create_network
@@ -35,6 +37,7 @@ _WARM, _ROUNDS = 2, 3  # iterations
 _SECONDS = 120  # for all of it
 _ENOUGH_SECONDS = 30  # after them no further round begins
 _LEAST_ITERATIONS = 100  # of a job that the measurement is worth its time for
+_LEAST_PIXELS = 200_000_000  # that such a job trains on: minutes, while the measurement takes half a minute at least
 _LEAST_GAIN = 1.05  # below it, noise can be the cause
 _SLICE_SECONDS = 0.1
 
@@ -44,8 +47,7 @@ def advise_precision(job: Hyperparameters, device: mx.Context, stop: threading.E
 
     The job keeps its precision: a restarted job must not change it, and which one is faster can vary with the load.
     """
-    iterations = job.num_training_samples // job.mini_batch_size * job.epochs
-    if job.precision_dtype == "float32" or device.device_type != "cpu" or iterations < _LEAST_ITERATIONS:
+    if job.precision_dtype == "float32" or device.device_type != "cpu" or not _is_long(job):
         return
     seconds = _measure_apart(job, stop)
     if seconds is None:
@@ -63,18 +65,28 @@ def advise_precision(job: Hyperparameters, device: mx.Context, stop: threading.E
         LOG.info("precision_dtype=float16 means bfloat16 on a CPU: %s", measured)
 
 
+def _is_long(job: Hyperparameters) -> bool:
+    """Tell whether a job takes so long that the measurement adds little."""
+    iterations = job.num_training_samples // job.mini_batch_size * job.epochs
+    return iterations >= _LEAST_ITERATIONS and iterations * job.mini_batch_size * job.crop**2 >= _LEAST_PIXELS
+
+
 def _measure_apart(job: Hyperparameters, stop: threading.Event) -> tuple[float, float] | None:
     """Measure in a process of its own; None if it fails, takes too long, or `stop` is set."""
-    command = [sys.executable, "-m", "container.mx.precision", json.dumps(job.as_dict())]
+    command = [sys.executable, "-m", "container.mx.precision", str(memory_available())]
+    question: str | None = json.dumps(job.as_dict())  # on stdin: names of many classes are too long for an argument
     folder = Path(__file__).parents[2]
     alone = {name: value for name, value in os.environ.items() if not name.startswith("DMLC_")}  # no host of a cluster
-    child = subprocess.Popen(
-        command, cwd=folder, env=alone, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    try:
+        child = subprocess.Popen(command, cwd=folder, env=alone, stdin=pipe, stdout=pipe, stderr=null, text=True)
+    except OSError:  # no memory or process is left for it
+        return None
     end = time.monotonic() + _SECONDS
     while not stop.is_set() and time.monotonic() < end:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            out, _ = child.communicate(timeout=_SLICE_SECONDS)
+            sent, question = question, None
+            out, _ = child.communicate(sent, timeout=_SLICE_SECONDS)
             if child.returncode:
                 return None
             half, single = json.loads(out.splitlines()[-1])
@@ -134,10 +146,16 @@ def _step(trainer: Trainer, batch: Batch) -> float:
 
 
 def main() -> None:
-    """Print the seconds in bfloat16 and in float32 for the job that the command line describes."""
+    """Print the seconds in bfloat16 and in float32 for the job on stdin; the command line says how many bytes are free.
+
+    Without these this process ends. Some platforms end all processes of a container in which one runs out of memory.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     with contextlib.suppress(OSError):  # when memory runs out, this process is to go, not the one that waits for it
         Path("/proc/self/oom_score_adj").write_text("1000")
-    print(json.dumps(measure(load(json.loads(sys.argv[1])))))
+    print(json.dumps(measure(load(json.load(sys.stdin)))))
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ from container.training.job import main
 # nothing by which parts of a batch tell from the whole: batch statistics, dropout
 EXACT = """
 import container.mx.weights.initial_network as start
-assert start.norm_settings  # a patch of a name that is gone would change nothing
-start.norm_settings = lambda *arguments: {"norm_kwargs": {"use_global_stats": True}}
+assert start.norm_settings  # a name that nobody uses would change nothing
+start.norm_settings = lambda job, devices, hosts: {"norm_kwargs": {"use_global_stats": True}}
 dropout = mx.gluon.nn.Dropout.__init__
 mx.gluon.nn.Dropout.__init__ = lambda self, rate, **settings: dropout(self, 0.0, **settings)
 """
@@ -105,6 +105,7 @@ def on_contexts(count: int) -> str:
     """Let the program train on so many CPU contexts."""
     return f"""
 import mxnet as mx, container.mx.devices as devices
+assert devices.choose_devices
 devices.choose_devices = lambda: [mx.cpu(number) for number in range({count})]
 """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import resource
 import subprocess
 import sys
 import threading
@@ -50,6 +52,28 @@ def test_a_measurement_that_is_no_longer_wanted_ends_at_once() -> None:
     assert time.monotonic() - begun < 10
 
 
+def test_a_job_longer_than_a_command_line_can_be_measured() -> None:
+    names = {str(label): "画" * 200 for label in range(254)}  # 300 kB of JSON; Linux takes 128 kB per argument
+    stop = threading.Event()
+    stop.set()
+    assert precision._measure_apart(job_of(num_classes=254, _class_names=names), stop) is None
+
+
+def test_a_measurement_without_room_for_a_process_does_not_end_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **settings: Any) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert precision._measure_apart(job_of(), threading.Event()) is None
+
+
+def test_a_measurement_takes_no_more_memory_than_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "memory_available", lambda: 700 * 2**20)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert precision._measure_apart(job_of(mini_batch_size=16, crop_size=480), threading.Event()) is None
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= max(before, 700 * 2**10)  # kB
+
+
 @pytest.mark.parametrize(
     ("seconds", "level", "told"),
     [
@@ -68,18 +92,23 @@ def test_the_faster_precision_is_advised(
 ) -> None:
     monkeypatch.setattr(precision, "_measure_apart", lambda job, stop: seconds)
     with caplog.at_level(logging.INFO):
-        precision.advise_precision(job_of(), mx.cpu(), threading.Event())
+        precision.advise_precision(job_of(epochs=500), mx.cpu(), threading.Event())
     (record,) = caplog.records
     assert record.levelno == level and told in record.getMessage()
 
 
 @pytest.mark.parametrize(
     ("changes", "device"),
-    [({"precision_dtype": "float32"}, mx.cpu()), ({}, mx.gpu()), ({"num_training_samples": 396}, mx.cpu())],
-    ids=["float32", "gpu", "99 iterations"],
+    [
+        ({"precision_dtype": "float32"}, mx.cpu()),
+        ({}, mx.gpu()),
+        ({"num_training_samples": 396, "crop_size": 1024, "epochs": 1}, mx.cpu()),
+        ({"epochs": 480}, mx.cpu()),  # 400 crops of 32×32: a job of one or two minutes
+    ],
+    ids=["float32", "gpu", "99 iterations", "small crops"],
 )
 def test_nothing_is_measured_without_need(
     changes: dict[str, Any], device: mx.Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "_measure_apart", lambda job, stop: pytest.fail("it was measured"))
-    precision.advise_precision(job_of(**changes), device, threading.Event())
+    precision.advise_precision(job_of(**{"epochs": 500, **changes}), device, threading.Event())

@@ -57,7 +57,9 @@ def test_json_holds_names_that_are_no_text_as_they_are_shown(tmp_path: Path) -> 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     kept = {"model_best.params", ".notes.123", ".model_best.params", "model_algo-1.123"}
-    for name in (*kept, ".model_best.params.123", ".model_algo-1.7", ".model.onnx.99"):
+    written = ("model_best.params", "model_algo-1", "model.onnx", "model.int8.onnx")
+    described = ("hyperparams.json", "classes.json", "check.json")
+    for name in (*kept, *(f".{file}.{number}" for number, file in enumerate((*written, *described)))):
         (tmp_path / name).write_bytes(b"content")
     model_directory.remove_temporaries(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == kept
