@@ -110,6 +110,8 @@ class ChannelStatistics:
         self.digests: dict[bytes, list[str]] = {}
         self.repaired: list[str] = []  # whose ids contradicted Ground Truth's colors
         self.palettes: dict[int, dict[int, list[str]]] = {}  # names by palette index and the color shown for it
+        self.packed: set[str] = set()  # names of annotations all of whose palette entries occur
+        self.shared_colors: set[int] = set()  # colors that a palette has at two indices
         self.depths: dict[int, Depth] = {}  # gray annotations by bits
         self.deep: list[str] = []  # images of 16 bits
         self.sample_counts: Array = np.zeros(0, np.int64)  # how often each of their samples occurs, (65536,)
@@ -303,9 +305,13 @@ class ChannelStatistics:
     def _note_palette(self, seen: PairInfo, present: Array) -> None:
         if seen.reading.repaired is not None and seen.reading.repaired[present].any():
             self.repaired.append(seen.name)
-        if seen.palette is None:
-            return
+        if seen.palette is None or seen.reading.is_color or seen.reading.repaired is not None:
+            return  # the colors decide
         codes = color_codes(seen.palette)
+        unique, counts = np.unique(codes, return_counts=True)
+        self.shared_colors.update(unique[counts > 1].tolist())
+        if len(present) == len(codes):
+            self.packed.add(seen.name)
         for index in present[present < len(codes)].tolist():
             self.palettes.setdefault(index, {}).setdefault(int(codes[index]), []).append(seen.name)
 

@@ -12,6 +12,7 @@ from container.codecs.images_16_bit import scale_table
 from container.data.audit.duplicates import find_duplicates
 from container.data.audit.errors import group_bad_pairs
 from container.data.audit.issues import LISTED, Issue, list_values, percent
+from container.data.audit.palettes import find_palette_conflicts
 from container.data.audit.scale import SCALE, find_scale, find_small
 from container.data.audit.statistics import ChannelStatistics
 from container.data.labels.color_maps import color_name
@@ -51,6 +52,7 @@ def find_warnings(
     if "train" in channels:
         found += _other_count(channels["train"], job)
         found += _unseen_classes(channels, names, is_all)
+    found += find_palette_conflicts(channels)
     found += [*_contradicting_maps(channels), *odd_range(channels, job, is_all)]
     return found + list(_repeated_images(channels, stop))
 
@@ -101,8 +103,6 @@ def _odd_labels(findings: ChannelStatistics, names: Mapping[int, str]) -> Iterat
             "metadata give their classes: the colors are followed",
             tuple(findings.repaired),
         )
-    if fault := _contradicting_palettes(findings):
-        yield fault
     if findings.channel == "train":
         for label in findings.classes:
             share = findings.labels[label] / max(1, findings.labeled)
@@ -146,26 +146,6 @@ def _odd_scale(findings: ChannelStatistics) -> Iterator[Issue]:
             f"{findings.label_map.source}. The scale rounds them down to a class. {_SMOOTH_EDGES}. A label map such as "
             '{"map": {"0": 0, "1": 255}} ignores all other values',
         )
-
-
-def _contradicting_palettes(findings: ChannelStatistics) -> Issue | None:
-    """Tell of annotations that show an id in another color than most do."""
-    odd: set[str] = set()
-    example = ""
-    for index, colors in sorted(findings.palettes.items()):
-        (usual, most), *others = sorted(colors.items(), key=lambda item: (-len(item[1]), item[1][0]))
-        for color, names in others:
-            odd.update(names)
-            example = example or f"id {index} is #{color:06x} in {names[0]} but #{usual:06x} in {most[0]}"
-    if not odd:
-        return None
-    return Issue(
-        "palette",
-        f"channel {findings.channel}: {len(odd)} annotations show a class id in another color than most do, for "
-        f"example {example}: ids count, not colors; if the colors are right, map them by "
-        '{"colors": …} in a label map',
-        tuple(sorted(odd)),
-    )
 
 
 def _odd_pictures(findings: ChannelStatistics) -> Iterator[Issue]:
