@@ -44,18 +44,22 @@ def find_errors(
             fault := _exchanged_colors(findings) or _unused_map(findings, known) or _too_few_classes(findings, known)
         ):
             faults.append(fault)
-    mixed = find_mixed_depths(known, is_all=True)
+    with_bad = any(len(findings.bad) > budget for findings in known.values())
+    mixed = find_mixed_depths(known, is_all=True, with_bad=with_bad)
     return ([mixed] if mixed else []) + faults + list(_contradicting_names(known))
 
 
-def find_mixed_depths(known: Mapping[str, ChannelStatistics], is_all: bool) -> Issue | None:
-    """Return the error of gray annotations whose bit depths contradict each other, in a channel or in two."""
+def find_mixed_depths(known: Mapping[str, ChannelStatistics], is_all: bool, with_bad: bool = False) -> Issue | None:
+    """Return the error of gray annotations whose bit depths contradict each other, in a channel or in two.
+
+    `with_bad` as in `find_mixed`.
+    """
     for findings in known.values():
-        if mixed := find_mixed(findings.depths, findings.depths, is_all):
+        if mixed := find_mixed(findings.depths, findings.depths, is_all, with_bad):
             return _mixed_depths(f"channel {findings.channel} has", mixed, findings, known)
     for findings in known.values():
         for other in _alike(findings, known):
-            if other is not findings and (mixed := find_mixed(findings.depths, other.depths, is_all)):
+            if other is not findings and (mixed := find_mixed(findings.depths, other.depths, is_all, with_bad)):
                 return _mixed_depths(f"channels {findings.channel} and {other.channel} have", mixed, findings, known)
     return None
 
@@ -69,7 +73,9 @@ def _mixed_depths(
     label_map, num_classes, alike = findings.label_map, findings.num_classes, _alike(findings, known)
     classes = {value: label for value in range(256) if (label := label_map.label_of(value, num_classes)) < num_classes}
     suggestion = suggest_shades([each.depths for each in alike], classes, num_classes)
-    return Issue("depth", *describe(mixed, where, suggestion if _works(suggestion, alike) else None))
+    if any(each.wrong for each in alike) or not _works(suggestion, alike):  # a map would ignore the wrong values
+        suggestion = None
+    return Issue("depth", *describe(mixed, where, suggestion))
 
 
 def _alike(findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> list[ChannelStatistics]:
