@@ -35,6 +35,11 @@ def suggest_color_map(
             "The alpha channel contains the class IDs. Save it as a grayscale PNG: "
             'Image.open(path).getchannel("A").save(path) in Python with Pillow'
         )
+    if colors and not opaque:
+        return (
+            "All pixels are transparent. If the colors are right, save the annotations without an alpha channel: "
+            'Image.open(path).convert("RGB").save(path) in Python with Pillow'
+        )
     return (
         _find_instances(opaque, num_classes, images or {}, count)
         or _find_ids(opaque, num_classes, TRANSPARENT in colors)
