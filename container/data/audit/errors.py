@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from container.data.audit.advice import advise_known_values
 from container.data.audit.issues import Issue, list_values
 from container.data.audit.statistics import ChannelStatistics, Kind, UnusablePair
-from container.data.labels.color_maps import FILES, color_name
-from container.data.labels.color_schemes import exchange, suggest_color_map, write_colors
+from container.data.labels.color_maps import FILES, color_name, split_code
+from container.data.labels.color_schemes import VOC_BORDER, exchange, suggest_color_map, write_colors
 from container.data.labels.decoding import IGNORE
 from container.data.labels.depths import describe, find_mixed, suggest_shades
 from container.data.labels.label_maps import LabelMap
@@ -171,7 +171,10 @@ def _exchanged_colors(findings: ChannelStatistics) -> Issue | None:
 def _advise_values(findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> str:
     alike = [each for each in known.values() if each.label_map.content == findings.label_map.content]
     values = {value for each in alike for value in (*each.values, *each.bad_values)}
+    palette = _advise_palette(findings)
     advice = advise_known_values(values, findings.num_classes)
+    if palette:
+        return palette + (advice if findings.label_map.scale == 1 else "")
     if advice and not findings.is_color and findings.label_map.scale == 1:
         return advice
     if suggestion := _suggest_values(findings, known):
@@ -181,6 +184,23 @@ def _advise_values(findings: ChannelStatistics, known: Mapping[str, ChannelStati
             f"; with {len(findings.wrong)} such values, the edges may have been smoothed: export the annotations "
             "without anti-aliasing"
         )
+    return ""
+
+
+def _advise_palette(findings: ChannelStatistics) -> str:
+    """Recognize the palettes of an optimizer, whose colors and not their indices are the pixel values."""
+    for index, color in sorted(findings.wrong_colors.items()):
+        red, green, blue = split_code(color)
+        if red == green == blue != index and (red == IGNORE or red < findings.num_classes):
+            return (
+                f"; if the grays of the palettes are the pixel values (index {index} is the gray {red}), save the "
+                "annotations without a palette: Image.open(path).convert('L').save(path) in Python with Pillow"
+            )
+        if color == VOC_BORDER:
+            return (
+                f"; index {index} is {color_name(color)}, the border in Pascal VOC, because a program renumbered the "
+                'palettes: map the colors by {"colors": …} in a label map'
+            )
     return ""
 
 

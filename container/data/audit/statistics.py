@@ -62,6 +62,7 @@ class BadSample(ClientError):
         self.values = reading.count_values() if reading else {}
         self.bits = reading.bits if reading else None
         self.wrong = reading.count_values(reading.wrong) if reading else {}
+        self.wrong_colors: dict[int, int] = {}  # of a palette all of whose entries occur, by wrong index
         self.colors = colors or {}
 
 
@@ -89,6 +90,7 @@ class ChannelStatistics:
         self.unnamed: Counter[int] = Counter()  # what the label map does not name
         self.bad_values: Counter[int] = Counter()  # pixels of unusable pairs by their values
         self.wrong: Counter[int] = Counter()  # and of those, the values that are no class
+        self.wrong_colors: dict[int, int] = {}  # which a palette without unused entries shows for wrong values
         self.bad_colors: Counter[int] = Counter()  # pixels of unusable pairs by colors that nothing explains
         self.bad_color_images: Counter[int] = Counter()  # and the number of such pairs by color
         self.exchanged: dict[str, set[int]] = {}  # the unknown colors of pairs with red and blue exchanged, by name
@@ -149,6 +151,7 @@ class ChannelStatistics:
             if error.bits is not None:
                 self.depths.setdefault(error.bits, Depth()).values.update(error.values)
             self.bad_color_images.update(error.colors.keys())
+            self.wrong_colors.update(error.wrong_colors)
             for counter, found in (
                 (self.bad_values, error.values),
                 (self.wrong, error.wrong),

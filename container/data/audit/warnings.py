@@ -198,11 +198,11 @@ def odd_range(channels: Mapping[str, ChannelStatistics], job: Hyperparameters, i
     elif not job.image_range and (
         dark := [channel for channel in deep if _loses_levels(deep[channel].sample_counts, None)]
     ):
+        few = _kept_levels(np.sum([deep[channel].sample_counts for channel in dark], axis=0), None)
         yield Issue(
             "range",
             f"{told}, but the 16-bit images of {_listed(dark)} use a small part of this range, of which the model sees "
-            f"{_kept_levels(np.sum([deep[channel].sample_counts for channel in dark], axis=0), None)} levels. Scale the "
-            "images of all channels to one range.",
+            f"{few} levels. Scale the images of all channels to one range.",
             tuple(name for channel in dark for name in deep[channel].deep),
         )
     elif job.scaled_range:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from container.environment import Environment
+from container.errors import ClientError
 from container.training import run
 from tests.conftest import JobFactory
 
@@ -48,8 +49,10 @@ def gray(*values: int) -> Image.Image:
     return Image.fromarray(mask(*values))
 
 
-def job(make_job: JobFactory, train: list[Image.Image], validation: list[Image.Image] | None = None) -> Path:
-    root = make_job(train=len(train), validation=len(validation or train), num_classes="21")
+def job(
+    make_job: JobFactory, train: list[Image.Image], validation: list[Image.Image] | None = None, num_classes: str = "21"
+) -> Path:
+    root = make_job(train=len(train), validation=len(validation or train), num_classes=num_classes)
     for channel, images in (("train", train), ("validation", validation or train)):
         for number, image in enumerate(images):
             image.save(root / f"input/data/{channel}_annotation/{channel}-{number}.png")
@@ -152,3 +155,22 @@ def test_palettes_may_differ_where_colors_decide(make_job: JobFactory) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"colors": {"#000000": 0, "#800000": 1, "#c08080": 15}}))
     assert not palette_warnings(root)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "num_classes", "fix"),
+    [
+        (condensed(GRAYS, 0, 1, 255), "2", "index 2 is the gray 255\\), save the annotations without a palette"),
+        (condensed(VOC, 0, 15, 255), "2", 'index 2 is #e0e0c0, the border in Pascal VOC, .* by {"colors": …}'),
+    ],
+)
+def test_a_renumbered_ignore_value_is_named_if_it_is_no_class(
+    make_job: JobFactory, annotation: Image.Image, num_classes: str, fix: str
+) -> None:
+    root = job(make_job, [annotation] * 2, num_classes=num_classes)
+    with pytest.raises(ClientError, match=fix):
+        audit(root)
+    for path in (root / "input/data").glob("*_annotation/*.png"):
+        Image.open(path).convert("L").save(path)
+    if "gray" in fix:
+        assert [entry["pixels"] for entry in audit(root)["channels"]["train"]["classes"]] == [2 * 40 * 32, 2 * 40 * 8]
