@@ -11,6 +11,7 @@ from container.data.audit.statistics import ChannelStatistics
 from container.data.labels.color_maps import color_name, split_code
 from container.data.labels.depths import shades_of
 
+_DARK = 64  # grays below
 _MAP_COLORS = 'If the colors are right, map them by {"colors": …} in a label map'
 
 
@@ -39,8 +40,9 @@ def _condensed_grays(findings: ChannelStatistics, channels: Mapping[str, Channel
             if not red == green == blue or red in (0, index):
                 continue
             found = names
-            if red not in known:  # too dark to be there for the eye, and nothing but what occurs
-                found = [name for name in names if name in findings.packed] if red < findings.num_classes else []
+            if red not in known:  # a dark gray of a palette without unused entries is no color to look at
+                is_class = red < min(findings.num_classes, _DARK)
+                found = [name for name in names if name in findings.packed] if is_class else []
             odd.update(found)
             if found and not example:
                 example = f"index {index} is the gray {red} in {found[0]}"
