@@ -24,6 +24,7 @@ _REASONS: Mapping[Kind, str] = {
     "colour": "annotations whose colors cannot be read",
 }
 _LISTED_COLORS = 5
+_MOST_ENTRIES = 48  # of a suggested map
 _MOST_WRONG = 64  # pixel values, beyond which the annotations of a stream can be images
 _SMOOTH = 16  # values beyond twice the classes, from which on they look like the shades of smoothed edges
 
@@ -179,6 +180,11 @@ def _advise_values(findings: ChannelStatistics, known: Mapping[str, ChannelStati
         return advice
     if suggestion := _suggest_values(findings, known):
         return f" such as {suggestion}"
+    wrong = {value for each in alike for value in each.wrong}
+    if len(wrong) == 1 and findings.label_map.scale == 1 and findings.num_classes <= _MOST_ENTRIES:
+        ignoring = json.dumps({"map": {str(label): label for label in range(findings.num_classes)}})
+        if _works(ignoring, alike):
+            return f"; to ignore {min(wrong)}, put {ignoring} into {FILES}"
     if len(findings.wrong) > 2 * findings.num_classes + _SMOOTH:
         return (
             f"; with {len(findings.wrong)} such values, the edges may have been smoothed: export the annotations "
