@@ -37,6 +37,9 @@ _SAMPLED = 2**18  # pixels of one image that are compared
 _MOST_GRAYS, _MOST_COLORS, _MOST_DEEP = 64, 256, 1024  # values of an annotation in 8 bits, RGB, and 16 bits
 _ROUGH = 0.2  # share of the pixels that differ from their neighbor: a photograph has more, an annotation less
 _FIT, _NOT_WORSE = 0.9, 0.8  # shares of pixels whose values the label map explains
+_FLAT = 0.9  # share of the steps between neighbors that are 1: a dark photograph has as many, an annotation fewer
+_GRADIENT = 8  # values, from which on such steps are a gradient
+_SHAPES = 16  # steps in a row of pixels: a page of text in black and white has more, an annotation fewer
 _DARK = 63  # images with no brighter gray are class IDs
 
 
@@ -50,13 +53,18 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class _Content:
-    """What is kept of a PNG: whether it looks like a photograph, its share of explained pixels, its distinct values."""
+    """What is kept of a PNG: whether it looks like a photograph, its share of explained pixels, its distinct values.
+
+    `steps` is the mean number of pixels in a row that differ from their neighbor.
+    """
 
     is_color: bool
     palette: bytes | None
     levels: int
     is_rough: bool
     is_photo: bool
+    is_gradient: bool
+    steps: float
     fit: float
     values: frozenset[int]
 
@@ -201,7 +209,11 @@ def _are_annotations(
 
     Their `values` are few. Either the label map explains all of them, or they are also those of the annotations.
     """
+    if any(image.is_gradient for image in images):
+        return False
     if all(image.is_color for image in images):
+        if values <= {0, 0xFFFFFF} and any(image.steps > _SHAPES for image in images):
+            return False
         return fits or all(annotation.is_color for annotation in annotations)
     if any(image.is_color for image in images):
         return False
@@ -235,7 +247,12 @@ def _judge(record: bytes, color_map: ColorMap | None, *, label_map: LabelMap, nu
     palette = None if annotation.palette is None else annotation.palette.tobytes()
     is_rough = roughness > _ROUGH
     is_photo = is_rough and len(values) > most
-    return _Content(annotation.colors is not None, palette, annotation.levels, is_rough, is_photo, fit, values)
+    differences = np.abs(np.diff(rows.astype(np.int64)))
+    are_small = np.count_nonzero(differences == 1) >= _FLAT * np.count_nonzero(differences)
+    is_gradient = palette is None and annotation.colors is None and len(values) >= _GRADIENT and bool(are_small)
+    steps = roughness * (rows.shape[1] - 1)
+    is_color = annotation.colors is not None
+    return _Content(is_color, palette, annotation.levels, is_rough, is_photo, is_gradient, steps, fit, values)
 
 
 def _fit(annotation: Annotation, color_map: ColorMap | None, label_map: LabelMap, num_classes: int) -> float:

@@ -28,7 +28,7 @@ from container.codecs.images_16_bit import count_samples
 from container.data.audit.duplicates import digest_pixels
 from container.data.audit.statistics import BadSample, PairInfo, bad_annotation
 from container.data.labels.channel import read_label_map
-from container.data.labels.color_maps import ColorMap, ColorMaps
+from container.data.labels.color_maps import ColorMap, ColorMaps, color_codes
 from container.data.labels.label_maps import LabelMap
 from container.data.pairing import FileSample, find_pairs
 from container.data.pipe import PipeSamples, ShuffleBuffer
@@ -233,7 +233,11 @@ def _check_labels(seen: PairInfo, num_classes: int) -> None:
     try:
         seen.reading.check(num_classes)
     except ClientError as error:
-        raise bad_annotation(error, seen.name, "label", seen.reading) from error
+        bad = bad_annotation(error, seen.name, "label", seen.reading)
+        if seen.palette is not None and np.count_nonzero(seen.reading.counts) == len(seen.palette):
+            codes = color_codes(seen.palette)
+            bad.wrong_colors = {value: int(codes[value]) for value in bad.wrong if value < len(codes)}
+        raise bad from error
 
 
 def _unread(sample: Sample, error: OSError) -> JobError:

@@ -227,6 +227,16 @@ def test_images_of_8_bits_among_those_that_are_scaled_are_reported(make_job: Job
     assert message.startswith("5 of 6 images of channels train and validation have 16 bits") and "the others" in message
 
 
+def test_a_channel_that_is_darker_than_the_other_is_named(make_job: JobFactory) -> None:
+    root = job(make_job, 300, 3700)
+    for path in (root / "input/data/validation").glob("*.png"):
+        path.write_bytes(deep(np.linspace(0, 65535, HEIGHT * WIDTH).round().astype(np.int64).reshape(HEIGHT, WIDTH)))
+    message = warning(root)
+    assert "with values from 0 to 65535, but the 16-bit images of channel train use a small part of this" in message
+    levels = len(set(range(300 >> 8, (3700 >> 8) + 1)))
+    assert f"of which the model sees {levels} levels. Scale the images of all channels to one range." in message
+
+
 def test_a_range_without_16_bit_images_has_no_effect(make_job: JobFactory) -> None:
     message = "_image_range=0,4095 has no effect: no image of the channels has 16 bits. Remove it."
     assert warning(make_job(_image_range="0,4095")) == message

@@ -392,3 +392,17 @@ def test_the_repaint_of_one_channel_alone_keeps_the_suggestion_for_all(make_job:
     entries = suggestion(refusal(root))["colors"]
     assert entries["#090000"] == 9
     assert entries["#070000"] == 7
+
+
+@pytest.mark.parametrize("value", [128, 254, 1000, 65535])
+def test_one_value_for_no_data_can_be_ignored(make_job: JobFactory, value: int) -> None:
+    def paint(number: int) -> Image.Image:
+        return Image.fromarray(np.where(stripes(0, 1, 2) == 2, value, stripes(0, 1, 2)).astype(np.uint16))
+
+    root = job(make_job, paint, 2)
+    error = refusal(root)
+    assert f"; to ignore {value}, put" in error.message
+    label_maps(root, suggestion(error))
+    audit(root)
+    expected = np.where(stripes(0, 1, 2) == 2, 255, stripes(0, 1, 2))
+    assert all(np.array_equal(labels, expected) for labels in labels_of(root))

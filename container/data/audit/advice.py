@@ -36,7 +36,7 @@ def _instances(ids: list[int], num_classes: int) -> str:
     classes: dict[int, list[int]] = {}
     for value in ids:
         classes.setdefault(value // divisor if value >= divisor else value, []).append(value)
-    if max(classes) > _IGNORE or len(classes) == len(ids):
+    if max(classes) > _IGNORE or len(classes) == len(ids) or len(large[divisor]) == 1:
         return ""
     kind = f"; these values look like class × {divisor} + instance"
     if max(classes) >= num_classes:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from container.data.audit.advice import advise_known_values
 from container.data.audit.issues import Issue, list_values
 from container.data.audit.statistics import ChannelStatistics, Kind, UnusablePair
-from container.data.labels.color_maps import FILES, color_name
-from container.data.labels.color_schemes import exchange, suggest_color_map, write_colors
+from container.data.labels.color_maps import FILES, color_name, split_code
+from container.data.labels.color_schemes import VOC_BORDER, exchange, suggest_color_map, write_colors
 from container.data.labels.decoding import IGNORE
 from container.data.labels.depths import describe, find_mixed, suggest_shades
 from container.data.labels.label_maps import LabelMap
@@ -24,6 +24,7 @@ _REASONS: Mapping[Kind, str] = {
     "colour": "annotations whose colors cannot be read",
 }
 _LISTED_COLORS = 5
+_MOST_ENTRIES = 48  # of a suggested map
 _MOST_WRONG = 64  # pixel values, beyond which the annotations of a stream can be images
 _SMOOTH = 16  # values beyond twice the classes, from which on they look like the shades of smoothed edges
 
@@ -44,18 +45,22 @@ def find_errors(
             fault := _exchanged_colors(findings) or _unused_map(findings, known) or _too_few_classes(findings, known)
         ):
             faults.append(fault)
-    mixed = find_mixed_depths(known, is_all=True)
+    with_bad = any(len(findings.bad) > budget for findings in known.values())
+    mixed = find_mixed_depths(known, is_all=True, with_bad=with_bad)
     return ([mixed] if mixed else []) + faults + list(_contradicting_names(known))
 
 
-def find_mixed_depths(known: Mapping[str, ChannelStatistics], is_all: bool) -> Issue | None:
-    """Return the error of gray annotations whose bit depths contradict each other, in a channel or in two."""
+def find_mixed_depths(known: Mapping[str, ChannelStatistics], is_all: bool, with_bad: bool = False) -> Issue | None:
+    """Return the error of gray annotations whose bit depths contradict each other, in a channel or in two.
+
+    `with_bad` as in `find_mixed`.
+    """
     for findings in known.values():
-        if mixed := find_mixed(findings.depths, findings.depths, is_all):
+        if mixed := find_mixed(findings.depths, findings.depths, is_all, with_bad):
             return _mixed_depths(f"channel {findings.channel} has", mixed, findings, known)
     for findings in known.values():
         for other in _alike(findings, known):
-            if other is not findings and (mixed := find_mixed(findings.depths, other.depths, is_all)):
+            if other is not findings and (mixed := find_mixed(findings.depths, other.depths, is_all, with_bad)):
                 return _mixed_depths(f"channels {findings.channel} and {other.channel} have", mixed, findings, known)
     return None
 
@@ -69,7 +74,9 @@ def _mixed_depths(
     label_map, num_classes, alike = findings.label_map, findings.num_classes, _alike(findings, known)
     classes = {value: label for value in range(256) if (label := label_map.label_of(value, num_classes)) < num_classes}
     suggestion = suggest_shades([each.depths for each in alike], classes, num_classes)
-    return Issue("depth", *describe(mixed, where, suggestion if _works(suggestion, alike) else None))
+    if any(each.wrong for each in alike) or not _works(suggestion, alike):  # a map would ignore the wrong values
+        suggestion = None
+    return Issue("depth", *describe(mixed, where, suggestion))
 
 
 def _alike(findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> list[ChannelStatistics]:
@@ -165,16 +172,41 @@ def _exchanged_colors(findings: ChannelStatistics) -> Issue | None:
 def _advise_values(findings: ChannelStatistics, known: Mapping[str, ChannelStatistics]) -> str:
     alike = [each for each in known.values() if each.label_map.content == findings.label_map.content]
     values = {value for each in alike for value in (*each.values, *each.bad_values)}
+    palette = _advise_palette(findings)
     advice = advise_known_values(values, findings.num_classes)
+    if palette:
+        return palette + (advice if findings.label_map.scale == 1 else "")
     if advice and not findings.is_color and findings.label_map.scale == 1:
         return advice
     if suggestion := _suggest_values(findings, known):
         return f" such as {suggestion}"
+    wrong = {value for each in alike for value in each.wrong}
+    if len(wrong) == 1 and findings.label_map.scale == 1 and findings.num_classes <= _MOST_ENTRIES:
+        ignoring = json.dumps({"map": {str(label): label for label in range(findings.num_classes)}})
+        if _works(ignoring, alike):
+            return f"; to ignore {min(wrong)}, put {ignoring} into {FILES}"
     if len(findings.wrong) > 2 * findings.num_classes + _SMOOTH:
         return (
             f"; with {len(findings.wrong)} such values, the edges may have been smoothed: export the annotations "
             "without anti-aliasing"
         )
+    return ""
+
+
+def _advise_palette(findings: ChannelStatistics) -> str:
+    """Recognize the palettes of an optimizer, whose colors and not their indices are the pixel values."""
+    for index, color in sorted(findings.wrong_colors.items()):
+        red, green, blue = split_code(color)
+        if red == green == blue != index and (red == IGNORE or red < findings.num_classes):
+            return (
+                f"; if the grays of the palettes are the pixel values (index {index} is the gray {red}), save the "
+                "annotations without a palette: Image.open(path).convert('L').save(path) in Python with Pillow"
+            )
+        if color == VOC_BORDER:
+            return (
+                f"; index {index} is {color_name(color)}, the border in Pascal VOC, because a program renumbered the "
+                'palettes: map the colors by {"colors": …} in a label map'
+            )
     return ""
 
 

@@ -62,6 +62,7 @@ class BadSample(ClientError):
         self.values = reading.count_values() if reading else {}
         self.bits = reading.bits if reading else None
         self.wrong = reading.count_values(reading.wrong) if reading else {}
+        self.wrong_colors: dict[int, int] = {}  # of a palette all of whose entries occur, by wrong index
         self.colors = colors or {}
 
 
@@ -89,6 +90,7 @@ class ChannelStatistics:
         self.unnamed: Counter[int] = Counter()  # what the label map does not name
         self.bad_values: Counter[int] = Counter()  # pixels of unusable pairs by their values
         self.wrong: Counter[int] = Counter()  # and of those, the values that are no class
+        self.wrong_colors: dict[int, int] = {}  # which a palette without unused entries shows for wrong values
         self.bad_colors: Counter[int] = Counter()  # pixels of unusable pairs by colors that nothing explains
         self.bad_color_images: Counter[int] = Counter()  # and the number of such pairs by color
         self.exchanged: dict[str, set[int]] = {}  # the unknown colors of pairs with red and blue exchanged, by name
@@ -110,6 +112,8 @@ class ChannelStatistics:
         self.digests: dict[bytes, list[str]] = {}
         self.repaired: list[str] = []  # whose ids contradicted Ground Truth's colors
         self.palettes: dict[int, dict[int, list[str]]] = {}  # names by palette index and the color shown for it
+        self.packed: set[str] = set()  # names of annotations all of whose palette entries occur
+        self.shared_colors: set[int] = set()  # colors that a palette has at two indices
         self.depths: dict[int, Depth] = {}  # gray annotations by bits
         self.deep: list[str] = []  # images of 16 bits
         self.sample_counts: Array = np.zeros(0, np.int64)  # how often each of their samples occurs, (65536,)
@@ -147,6 +151,7 @@ class ChannelStatistics:
             if error.bits is not None:
                 self.depths.setdefault(error.bits, Depth()).values.update(error.values)
             self.bad_color_images.update(error.colors.keys())
+            self.wrong_colors.update(error.wrong_colors)
             for counter, found in (
                 (self.bad_values, error.values),
                 (self.wrong, error.wrong),
@@ -303,9 +308,13 @@ class ChannelStatistics:
     def _note_palette(self, seen: PairInfo, present: Array) -> None:
         if seen.reading.repaired is not None and seen.reading.repaired[present].any():
             self.repaired.append(seen.name)
-        if seen.palette is None:
-            return
+        if seen.palette is None or seen.reading.is_color or seen.reading.repaired is not None:
+            return  # the colors decide
         codes = color_codes(seen.palette)
+        unique, counts = np.unique(codes, return_counts=True)
+        self.shared_colors.update(unique[counts > 1].tolist())
+        if len(present) == len(codes):
+            self.packed.add(seen.name)
         for index in present[present < len(codes)].tolist():
             self.palettes.setdefault(index, {}).setdefault(int(codes[index]), []).append(seen.name)
 

@@ -12,6 +12,7 @@ from container.codecs.images_16_bit import scale_table
 from container.data.audit.duplicates import find_duplicates
 from container.data.audit.errors import group_bad_pairs
 from container.data.audit.issues import LISTED, Issue, list_values, percent
+from container.data.audit.palettes import find_palette_conflicts
 from container.data.audit.scale import SCALE, find_scale, find_small
 from container.data.audit.statistics import ChannelStatistics
 from container.data.labels.color_maps import color_name
@@ -51,6 +52,7 @@ def find_warnings(
     if "train" in channels:
         found += _other_count(channels["train"], job)
         found += _unseen_classes(channels, names, is_all)
+    found += find_palette_conflicts(channels)
     found += [*_contradicting_maps(channels), *odd_range(channels, job, is_all)]
     return found + list(_repeated_images(channels, stop))
 
@@ -101,8 +103,6 @@ def _odd_labels(findings: ChannelStatistics, names: Mapping[int, str]) -> Iterat
             "metadata give their classes: the colors are followed",
             tuple(findings.repaired),
         )
-    if fault := _contradicting_palettes(findings):
-        yield fault
     if findings.channel == "train":
         for label in findings.classes:
             share = findings.labels[label] / max(1, findings.labeled)
@@ -148,26 +148,6 @@ def _odd_scale(findings: ChannelStatistics) -> Iterator[Issue]:
         )
 
 
-def _contradicting_palettes(findings: ChannelStatistics) -> Issue | None:
-    """Tell of annotations that show an id in another color than most do."""
-    odd: set[str] = set()
-    example = ""
-    for index, colors in sorted(findings.palettes.items()):
-        (usual, most), *others = sorted(colors.items(), key=lambda item: (-len(item[1]), item[1][0]))
-        for color, names in others:
-            odd.update(names)
-            example = example or f"id {index} is #{color:06x} in {names[0]} but #{usual:06x} in {most[0]}"
-    if not odd:
-        return None
-    return Issue(
-        "palette",
-        f"channel {findings.channel}: {len(odd)} annotations show a class id in another color than most do, for "
-        f"example {example}: ids count, not colors; if the colors are right, map them by "
-        '{"colors": …} in a label map',
-        tuple(sorted(odd)),
-    )
-
-
 def _odd_pictures(findings: ChannelStatistics) -> Iterator[Issue]:
     channel = findings.channel
     if findings.turned:
@@ -201,19 +181,29 @@ def odd_range(channels: Mapping[str, ChannelStatistics], job: Hyperparameters, i
             yield Issue("range", f"{given} has no effect: no image of the channels has 16 bits. Remove it.")
         return
     counts = np.sum([findings.sample_counts for findings in deep.values()], axis=0)
-    levels, kept = np.count_nonzero(counts), _kept_levels(counts, job.scaled_range)
-    better = _suggest_range(counts)
+    kept, better = _kept_levels(counts, job.scaled_range), _suggest_range(counts)
     low, high = (int(place) for place in np.flatnonzero(counts)[[0, -1]])
     opened = sum(findings.usable for findings in channels.values())
     told = f"{len(names)} of {opened} images of {_listed(channels)} have 16 bits, with values from {low} to {high}"
     inner = counts[1:-1]  # 0 and 65535 often mean that there is no data
-    if kept <= _FEW_LEVELS and levels > 2 * kept and 2 * _kept_levels(counts, better) > 3 * kept:
+    levels = np.count_nonzero(counts)
+    if _loses_levels(counts, job.scaled_range):
         reason = f"with {given}" if job.image_range else "because 16-bit values keep their high byte"
         yield Issue(
             "range",
             f"{told}, {levels:,} gray levels. The model sees {kept} levels of them, {reason}. Set "
             f"_image_range={better[0]},{better[1]} to scale this range to 8 bits, in the job and on the endpoint.",
             names,
+        )
+    elif not job.image_range and (
+        dark := [channel for channel in deep if _loses_levels(deep[channel].sample_counts, None)]
+    ):
+        few = _kept_levels(np.sum([deep[channel].sample_counts for channel in dark], axis=0), None)
+        yield Issue(
+            "range",
+            f"{told}, but the 16-bit images of {_listed(dark)} use a small part of this range, of which the model sees "
+            f"{few} levels. Scale the images of all channels to one range.",
+            tuple(name for channel in dark for name in deep[channel].deep),
         )
     elif job.scaled_range:
         bottom, top = job.scaled_range
@@ -232,6 +222,13 @@ def odd_range(channels: Mapping[str, ChannelStatistics], job: Hyperparameters, i
             "if they show the same objects at another brightness.",
             names,
         )
+
+
+def _loses_levels(counts: Array, image_range: Range | None) -> bool:
+    """Tell whether few levels remain of many, of which another range keeps more."""
+    kept = _kept_levels(counts, image_range)
+    is_few = kept <= _FEW_LEVELS and np.count_nonzero(counts) > 2 * kept
+    return bool(is_few and 2 * _kept_levels(counts, _suggest_range(counts)) > 3 * kept)
 
 
 def _kept_levels(counts: Array, image_range: Range | None) -> int:

@@ -12,8 +12,8 @@ from container.data.labels.color_maps import ALPHA, FILES, TRANSPARENT, Color, c
 
 _SPARE = 16  # colors beyond the classes that a suggestion lists as ignored
 _SMOOTH = 4  # colors per class, beyond which edges are smoothed
-_VOC_CLASSES, _VOC_BORDER = 21, 0xE0E0C0
-_COMMON = {0x000000, 0xFFFFFF, _VOC_BORDER}  # colors that masks of instances share
+_VOC_CLASSES, VOC_BORDER = 21, 0xE0E0C0
+_COMMON = {0x000000, 0xFFFFFF, VOC_BORDER}  # colors that masks of instances share
 _FEW = 6  # colors that do not show yet whether they are instances
 _REGION_PIXELS = 16  # fewer are the noise of an edge
 _MOST_SEGMENTS = 256  # of one annotation
@@ -34,6 +34,11 @@ def suggest_color_map(
         return (
             "The alpha channel contains the class IDs. Save it as a grayscale PNG: "
             'Image.open(path).getchannel("A").save(path) in Python with Pillow'
+        )
+    if colors and not opaque:
+        return (
+            "All pixels are transparent. If the colors are right, save the annotations without an alpha channel: "
+            'Image.open(path).convert("RGB").save(path) in Python with Pillow'
         )
     return (
         _find_instances(opaque, num_classes, images or {}, count)
@@ -99,7 +104,7 @@ def _find_ids(colors: Mapping[int, int], num_classes: int, has_transparent: bool
             raised = _raise_classes(set(ids.values()), num_classes)
             return f"{where}. Put {_write(dict(sorted(ids.items())), has_transparent)} into {FILES}{raised}"
     voc = {color_code(color): index for index, color in enumerate(_voc())}
-    is_voc = colors and num_classes >= _VOC_CLASSES - 1 and all(code in voc or code == _VOC_BORDER for code in colors)
+    is_voc = colors and num_classes >= _VOC_CLASSES - 1 and all(code in voc or code == VOC_BORDER for code in colors)
     if is_voc and max(voc.get(code, 0) for code in colors) < num_classes:
         entries = {code: voc.get(code, 255) for code in sorted(colors, key=lambda code: voc.get(code, 255))}
         return f"The colors are those of Pascal VOC. Put {_write(entries, has_transparent)} into {FILES}"
@@ -127,7 +132,7 @@ def _number_colors(colors: Mapping[int, int], num_classes: int, has_transparent:
     if has_transparent and (len(frequent) == 1 or len(frequent) == num_classes - 1):  # transparent pixels are a class
         entries = {TRANSPARENT: 0, **{code: label for label, code in enumerate(frequent, 1)}}
         return f"Put {write_colors(entries)}, with the IDs that you mean, into {FILES}"
-    classes = [code for code in frequent if code != _VOC_BORDER or len(frequent) <= num_classes]
+    classes = [code for code in frequent if code != VOC_BORDER or len(frequent) <= num_classes]
     listed = (classes + [code for code in frequent if code not in classes])[: num_classes + _SPARE]
     entries = {code: label if label < num_classes and code in classes else 255 for label, code in enumerate(listed)}
     advice = f"Put {_write(entries, has_transparent)}, with the IDs that you mean, into {FILES}"

@@ -83,23 +83,29 @@ class Depth:
 Depths = Mapping[int, Depth]
 
 
-def find_mixed(ours: Depths, theirs: Depths, is_all: bool) -> tuple[int, list[str], list[int]] | None:
+def find_mixed(
+    ours: Depths, theirs: Depths, is_all: bool, with_bad: bool = False
+) -> tuple[int, list[str], list[int]] | None:
     """Return a depth that can mean two things, its unclear annotations, and the depths that contradict it.
 
     `theirs` are those of the same channel, or of another one that the same label map reads. `is_all`: all annotations
-    have been read.
+    have been read. `with_bad`: annotations that cannot be used count, too, because the job fails anyway.
     """
     for bits, depth in sorted(ours.items()):
         for how in _BY_NUMBERS:
             if names := depth.names.get(how, []):
                 there = sorted(theirs.items())
-                others = [each for each, its in there if _contradicts(how, bits, each, its, ours is theirs, is_all)]
+                others = [
+                    each for each, its in there if _contradicts(how, bits, each, its, ours is theirs, is_all, with_bad)
+                ]
                 if others:
                     return bits, names, others
     return None
 
 
-def _contradicts(how: How, bits: int, other: int, each: Depth, is_same_channel: bool, is_all: bool) -> bool:
+def _contradicts(
+    how: How, bits: int, other: int, each: Depth, is_same_channel: bool, is_all: bool, with_bad: bool
+) -> bool:
     """Return whether annotations of another depth (or of this one) show that some may not be read by numbers.
 
     Two depths of class IDs in one channel are an error if both readings fit: each white may be the white of the other.
@@ -108,7 +114,7 @@ def _contradicts(how: How, bits: int, other: int, each: Depth, is_same_channel: 
     """
     if "shades" in each.names and (max(bits, other) < 8 or bits == other):
         return True
-    if bits == other or not each.names:
+    if bits == other or not (each.values - {0} if with_bad else each.names):
         return False
     if how == "either" and is_same_channel:
         return True
@@ -181,4 +187,7 @@ def suggest_shades(depths: Iterable[Depths], classes: Mapping[int, int], num_cla
     chosen = others if len(others) > 1 and len(seen) != num_classes else seen
     if not 1 < len(chosen) <= num_classes:
         return None
+    if IGNORE in seen and IGNORE not in chosen:  # the message explains the entry of white
+        entries = {f"#{shade:02x}{shade:02x}{shade:02x}": label for label, shade in enumerate(chosen)}
+        return json.dumps({"colors": {**entries, "#ffffff": IGNORE}})
     return json.dumps({"map": {str(label): shade for label, shade in enumerate(chosen)}})

@@ -298,6 +298,49 @@ def test_scans_that_could_be_annotations_get_a_warning_only(
     assert f"the first images have only the pixel values {values}, which the label map names, too" in message
 
 
+def dark_gradient(number: int) -> bytes:
+    """A smooth image of 12 bits whose high bytes were kept, as of an MRI scanner."""
+    y, x = np.mgrid[:256, :256]
+    return encode((15 * np.exp(-((x - 128 - 5 * number) ** 2 + (y - 128) ** 2) / 8000)).round().astype(np.uint8))
+
+
+def dark_gradient_16(number: int) -> bytes:
+    return encode(np.asarray(Image.open(io.BytesIO(dark_gradient(number)))).astype(np.uint16))
+
+
+def page(number: int) -> bytes:
+    """A binarized page of text, black and white in RGB."""
+    y, x = np.mgrid[:256, :512]
+    ink = (x // 4 + y // 9 + number) % 5 < 2
+    return encode(np.repeat(255 * ink[..., None].astype(np.uint8), 3, axis=2))
+
+
+def page_mask(number: int) -> bytes:
+    pixels = np.zeros((256, 512, 3), np.uint8)
+    pixels[40 : 90 + number] = 255
+    return encode(pixels)
+
+
+@pytest.mark.parametrize(
+    ("image", "annotation", "content", "num_classes"),
+    [
+        (dark_gradient, mask, {"scale": 1}, 21),
+        (dark_gradient_16, mask, {"scale": 1}, 21),
+        (page, page_mask, {"colors": {"#000000": 0, "#ffffff": 1}}, 2),
+    ],
+)
+def test_dark_images_and_pages_of_text_are_not_refused(
+    image: Maker, annotation: Maker, content: dict[str, object], num_classes: int
+) -> None:
+    assert find_layout(stream(image, annotation, samples=6), "train", LabelMap(content), num_classes) == Layout()
+
+
+def test_black_and_white_annotations_in_color_are_not_images() -> None:
+    other = [*stream(page_mask, page_mask, samples=6)[1:], page_mask(99)]
+    with pytest.raises(ClientError, match=NO_IMAGES):
+        layout(other, {"colors": {"#000000": 0, "#ffffff": 1}})
+
+
 def test_a_mask_with_many_instances_is_left_to_the_audit() -> None:
     for image, annotation in itertools.product((photo, gray_photo), (instances,)):
         assert layout(stream(image, annotation)) == Layout()

@@ -114,5 +114,6 @@ def test_unreadable_metadata_are_named(record: bytes) -> None:
         read_color_map(record, "record 3")
 
 
-def test_annotations_that_are_all_transparent_get_a_sentence() -> None:
-    assert '"transparent": 255' in suggest_color_map({TRANSPARENT: 9}, 21)
+def test_annotations_that_are_all_transparent_get_no_map_that_ignores_all_pixels() -> None:
+    advice = suggest_color_map({TRANSPARENT: 9}, 21)
+    assert "All pixels are transparent" in advice and "{" not in advice

@@ -254,6 +254,29 @@ def test_every_suggested_map_works(
         assert sum(number > 0 for number in used) > 1, suggestion
 
 
+def test_a_suggested_map_names_the_label_of_white_and_reads_each_depth(make_job: JobFactory) -> None:
+    root = job(make_job, gray(1, 0, 1), gray(2, 0, 1, 2), num_classes="3")
+    error = refusal(root)
+    assert "with the label of white" in error.message
+    (content,) = suggestions(error)
+    assert content == {"colors": {"#000000": 0, "#555555": 1, "#aaaaaa": 2, "#ffffff": 255}}
+    content["colors"]["#ffffff"] = 1
+    assert columns(with_map(root, content)) == [2 * 44 + 2 * 40, 16, 8, 0]
+
+
+@pytest.mark.parametrize("wrong", [[gray(8, 0, 1, 7)], [gray(8, 0, 7), gray(8, 0, 1, 2)]])
+def test_mixed_depths_and_wrong_values_are_reported_together(make_job: JobFactory, wrong: list[bytes]) -> None:
+    error = refusal(job(make_job, gray(1, 0, 1), *wrong, gray(1, 0, 1), num_classes="3"))
+    assert error.message.startswith("channel train has gray annotations of 1 bit and 8 bits")
+    assert any("pixel value 7 is no class" in detail for detail in error.details)
+    assert '{"colors"' not in error.message  # a map of the classes would ignore the value 7
+
+
+def test_an_annotation_that_is_skipped_contradicts_no_depth(make_job: JobFactory) -> None:
+    root = job(make_job, *[gray(1, 0, 1)] * 3, gray(8, 0, 7), _max_bad_records="1")
+    assert columns(root)[:2] == [3 * 44, 3 * 4]
+
+
 def test_channels_that_differ_in_depth_are_refused_if_one_has_white(make_job: JobFactory) -> None:
     root = job(make_job, gray(1, 0, 1), validation=(gray(8, 0, 255),))
     error = refusal(root)
