@@ -62,7 +62,7 @@ def test_a_disk_that_is_too_small_is_named_before_the_first_epoch(make_job: JobF
     with small_disk(root / "model", 300 * 2**20):
         reason = failure(root)
     assert reason.startswith(
-        f"PlatformError: the disk is full: give the job a larger volume (volume_size). {root}/model cannot hold "
+        f"PlatformError: the disk is full: use a larger volume (volume_size). {root}/model cannot hold "
         "model_best.params, model_algo-1, model.onnx and a copy that is being written: they need "
     )
     needed, free = (int(word) for word in reason.split() if word.isdecimal())

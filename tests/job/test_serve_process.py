@@ -156,7 +156,9 @@ def test_sigterm_lets_the_running_request_finish(server: Server) -> None:
 def test_a_missing_model_ends_the_process_with_one_clear_line(tmp_path: Path) -> None:
     ended = run_serve(tmp_path)
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"ClientError: {tmp_path}/model holds no model: hyperparams.json is missing")
+    assert ended.stderr.startswith(
+        f"ClientError: {tmp_path}/model does not contain a model: hyperparams.json is missing"
+    )
     assert ended.stderr.count("\n") == 1
 
 

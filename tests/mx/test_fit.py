@@ -802,7 +802,7 @@ def test_a_checkpoint_disk_that_is_too_small_is_named_before_the_first_step(
     with small_disk(root / "checkpoints", 2**14), pytest.raises(PlatformError) as raised:
         start(root)
     assert str(raised.value).startswith(
-        "the disk is full: give the job a larger volume (volume_size). "
+        "the disk is full: use a larger volume (volume_size). "
         f"{root}/checkpoints cannot hold a checkpoint and the next one: a checkpoint takes "
     )
     assert not (root / "model/hyperparams.json").exists()

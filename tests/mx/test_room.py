@@ -28,7 +28,7 @@ def test_what_is_asked_for_is_what_the_files_take(tmp_path: Path, small_disk: Sm
     needed = 3 * weight_bytes(network) + weight_bytes(network, without="auxlayer")
     with small_disk(tmp_path / "disk", needed + 2**16) as disk:
         check_disk_space(network, disk / "model", quantize=False)
-        expected = rf"^the disk is full: give the job a larger volume .*{disk}/model cannot hold .*model\.int8\.onnx"
+        expected = rf"^the disk is full: use a larger volume .*{disk}/model cannot hold .*model\.int8\.onnx"
         with pytest.raises(PlatformError, match=expected) as raised:
             check_disk_space(network, disk / "model", quantize=True)
         figures = re.search(r"they need (\d+) bytes, (\d+) are free", str(raised.value))

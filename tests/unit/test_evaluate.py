@@ -107,7 +107,7 @@ def test_what_cannot_be_evaluated_is_one_line(run: Run, tmp_path: Path) -> None:
     label_map = tmp_path / "map.json"
     label_map.write_text('{"map": {"7": 1}}')
     for arguments, reason in (
-        ((broken,), "broken.tar.gz cannot be unpacked"),
+        ((broken,), "broken.tar.gz cannot be extracted"),
         ((strange,), "notes.txt is no archive"),
         ((tmp_path / "lost.tar.gz",), "lost.tar.gz: No such file or directory"),
         ((three,), "describes 3 classes, its graph has 2"),

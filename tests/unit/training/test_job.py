@@ -84,7 +84,7 @@ MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNet
         (ClientError("channel train is missing"), "ClientError: channel train is missing"),
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "PlatformError: the disk is full: give the job a larger volume",
+            "PlatformError: the disk is full: use a larger volume",
         ),
         (RuntimeError(MXNET + "fwrite: No space left on device"), "PlatformError: the disk is full"),
         (

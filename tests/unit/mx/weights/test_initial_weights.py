@@ -147,9 +147,9 @@ def test_a_corrupt_model_archive_is_reported_first(start: Any, tmp_path: Path) -
     path.parent.mkdir(parents=True)
     write_model(path)
     path.write_bytes(path.read_bytes()[:-2000])
-    assert "model.tar.gz cannot be unpacked" in start()
+    assert "model.tar.gz cannot be extracted" in start()
     path.rename(path.with_name("readme.txt")).write_text("no archive")
-    assert "holds no model" in start()
+    assert "does not contain a model" in start()
 
 
 def test_a_model_makes_use_pretrained_model_false_useless(
