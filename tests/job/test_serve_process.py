@@ -132,7 +132,7 @@ def test_half_an_image_is_refused(server: Server) -> None:
     image = noise(64, 64)
     answer = server.invoke(image[: len(image) // 2])
     assert answer.status_code == 400
-    assert "PNG image is damaged" in answer.json()["error"]
+    assert "PNG image is corrupt" in answer.json()["error"]
 
 
 def test_a_refusal_reaches_a_client_that_is_still_sending(server: Server) -> None:

@@ -85,7 +85,7 @@ def make_finish(make_job: JobFactory, network: SegmentationNetwork) -> Callable[
     return make
 
 
-NO_IMAGE = "this is neither a JPEG nor a PNG image, but text ('no image'): give the raw bytes of a JPEG or PNG"
+NO_IMAGE = "this is neither a JPEG nor a PNG image, but text ('no image'): provide the raw bytes of a JPEG or PNG"
 
 
 def add_test_channel(root: Path, count: int) -> None:

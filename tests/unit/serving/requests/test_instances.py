@@ -126,7 +126,7 @@ def test_what_clients_of_tensorflow_serving_add_is_passed_over(client: FlaskClie
             400,
             "instances[1]: this is neither a JPEG nor a PNG",
         ),
-        ({"instances": [instance(picture(90, 90)[:60])]}, 400, "instances[0]: the PNG image is damaged"),
+        ({"instances": [instance(picture(90, 90)[:60])]}, 400, "instances[0]: the PNG image is corrupt"),
         ({"instances": [instance(picture(101, 100))]}, 413, "instances[0]: the image has 101×100 pixels"),
         ({"instances": [instance(picture(80, 80))] * 2}, 413, "the images have 12800 pixels, more than 10000"),
         ({"instances": [instance(picture())] * 65}, 413, "the request has 65 images, more than 64"),
@@ -202,9 +202,9 @@ def test_pieces_do_not_cut_an_escape(shift: int, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("https://example.com/a.jpg", "it contains ':'; it looks like an address"),
-        ("s3://bucket/a.jpg", "it looks like an address"),
-        (str(base64.b64encode(IMAGE)), "it contains \"'\"; it looks like Python's text of base64 bytes"),
+        ("https://example.com/a.jpg", "it contains ':'; it looks like a URL"),
+        ("s3://bucket/a.jpg", "it looks like a URL"),
+        (str(base64.b64encode(IMAGE)), 'it contains "\'"; it looks like the Python representation of base64 bytes'),
         ("<svg xmlns='http://www.w3.org/2000/svg'/>", "it looks like an SVG drawing"),
         ('{"b64": ""}', "it contains '{'"),
         (base64.b64encode(ODD).decode()[:-1], "it is cut off, or its padding (=) is wrong"),
