@@ -148,7 +148,7 @@ def test_page_and_table_say_what_the_report_says(finished: tuple[Path, str, str]
         assert [float(row[column]) for row in rows] == [epoch[column] for epoch in report["epochs"]]
     page = (data / "report.html").read_text()
     assert f"mIOU {report['validation']['mIOU']:.3f} on 3 whole validation images" in page
-    assert "finished: 2 of 2 epochs are done" in page and "validation/validation-0.jpg" in page
+    assert "finished: 2 of 2 epochs are complete" in page and "validation/validation-0.jpg" in page
 
 
 def test_sigterm_leaves_the_weights_and_a_clean_exit(make_job: JobFactory) -> None:

@@ -84,8 +84,9 @@ def test_a_worse_model_loses_on_every_image(run: Run, tmp_path: Path) -> None:
     out = run(pack(tmp_path / "model.tar.gz", bound=120), "--against", str(other))
     page = (out / "report.html").read_text()
     # 6 of 6: 2 / 2**6
-    assert "6 images are better, 0 worse and 0 the same: equal models differ so much with probability 0.031" in page
-    assert "Images gained most" in page and "Images lost most" not in page
+    assert "6 images are better, 0 are worse, and 0 are equal. The probability of this" in page
+    assert "between equal models is 0.031" in page
+    assert "Images with the largest gain" in page and "Images with the largest loss" not in page
 
 
 def test_pairs_that_cannot_be_used_are_named_and_not_counted(run: Run, tmp_path: Path) -> None:
