@@ -89,7 +89,8 @@ def test_one_seed_gives_one_model_and_an_earlier_job_seeds_the_next(make_job: Jo
     assert all(np.allclose(seeded[name], first[name], atol=1e-6) for name in trained)
     make_job(train=2, validation=1, num_classes="3")
     with pytest.raises(
-        ClientError, match="the model in channel model has num_classes=2, this job 3: _reset_head=True starts"
+        ClientError,
+        match=r"the model in channel model has num_classes=2, but this job has num_classes=3\. To reinitialize",
     ):
         train(root)
 

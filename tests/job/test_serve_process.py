@@ -182,6 +182,6 @@ def test_unusable_weights_end_the_process_instead_of_restarting_it(root: Path, t
     assert ended.returncode == 3
     lines = [line for line in ended.stderr.splitlines() if "ClientError" in line]
     assert len(lines) == 1
-    assert f"{model}/model_best.params does not fit" in lines[0]
+    assert f"{model}/model_best.params does not match" in lines[0]
     assert "Traceback" not in ended.stderr
     assert ended.stderr.count("Booting worker") == 1
