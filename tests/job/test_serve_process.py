@@ -164,7 +164,7 @@ def test_a_missing_model_ends_the_process_with_one_clear_line(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("name", "value", "choices"),
-    [("MAX_PIXELS", "many", "a whole number above 0"), ("EXIF_ORIENTATION", "auto", "one of ignore, apply")],
+    [("MAX_PIXELS", "many", "an integer above 0"), ("EXIF_ORIENTATION", "auto", "one of ignore, apply")],
 )
 def test_a_wrong_setting_ends_the_process_with_one_clear_line(root: Path, name: str, value: str, choices: str) -> None:
     ended = run_serve(root, **{name: value})

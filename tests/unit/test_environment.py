@@ -62,7 +62,7 @@ def test_each_root_is_read_afresh(tmp_path: Path) -> None:
 
 
 def test_a_missing_job_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ClientError, match=r"there is no .*/input/config/hyperparameters\.json: mount"):
+    with pytest.raises(ClientError, match=r"/input/config/hyperparameters\.json does not exist\. Mount"):
         Environment.read(tmp_path / "nowhere")
 
 
@@ -193,13 +193,13 @@ def test_all_faults_of_all_channels_come_in_one_message(tmp_path: Path) -> None:
         Environment.read(tmp_path)
     assert caught.value.message == f"{tmp_path}/input/config/inputdataconfig.json does not describe the channels"
     assert caught.value.details == (
-        "channel a is null: it must be an object",
-        "channel b is a number: it must be an object",
-        "channel c is a list: it must be an object",
-        'channel d has TrainingInputMode "Stream": use File or FastFile or Pipe',
-        "channel d has RecordWrapperType 1: use None or RecordIO",
-        'channel e has TrainingInputMode ["File"]: use File or FastFile or Pipe',
-        'channel f has ContentType ["image/png"]: it must be a string',
+        "channel a is null. It must be an object",
+        "channel b is a number. It must be an object",
+        "channel c is a list. It must be an object",
+        'channel d has TrainingInputMode "Stream". Use File or FastFile or Pipe',
+        "channel d has RecordWrapperType 1. Use None or RecordIO",
+        'channel e has TrainingInputMode ["File"]. Use File or FastFile or Pipe',
+        'channel f has ContentType ["image/png"]. It must be a string',
     )
 
 
@@ -226,5 +226,5 @@ def test_server_defaults() -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
 def test_a_wrong_setting_is_named(value: str) -> None:
-    with pytest.raises(ClientError, match=f"MAX_PIXELS must be a whole number above 0, not '{value}'"):
+    with pytest.raises(ClientError, match=f"MAX_PIXELS must be an integer above 0, not '{value}'"):
         ServeSettings.read({"MAX_PIXELS": value})

@@ -186,7 +186,9 @@ def test_a_root_without_a_job_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "nothing"))
     assert job.main(threading.Event()) == 1
     written = (tmp_path / "nothing/output/failure").read_text()
-    assert written.startswith(f"ClientError: there is no {tmp_path}/nothing/input/config/hyperparameters.json: mount")
+    assert written.startswith(
+        f"ClientError: {tmp_path}/nothing/input/config/hyperparameters.json does not exist. Mount"
+    )
 
 
 def test_a_file_name_that_is_not_utf8_is_shown_escaped(
