@@ -57,9 +57,7 @@ class Check:
         spread = max(_LEAST_SPREAD, float(np.sqrt(np.square(expected).mean())))
         apart = float(np.sqrt(np.square(_scores(probabilities[:, ::_STEP, ::_STEP]) - expected).mean())) / spread
         if not apart <= tolerance:
-            return (
-                f"the scores differ by {apart:.2f} of their spread. Rounding in {precision} explains up to {tolerance}"
-            )
+            return f"the scores differ by {apart:.2f} of their spread, and {precision} rounding explains {tolerance}"
         scores = _scores(probabilities)
         for name, tested in (("expected", self.mask), ("returned", mask)):
             chosen = np.take_along_axis(scores, tested[None].astype(np.int64), axis=0)[0]

@@ -100,7 +100,7 @@ def test_half_precision_trains_where_the_processor_can(make_job: JobFactory) -> 
     code, out, err = run(root)
     assert code == 0, out + err
     native = "avx512bw" in Path("/proc/cpuinfo").read_text()
-    assert ("training in float32" in out) != native
+    assert ("This job trains in float32" in out) != native
     settings = json.loads((root / "model/hyperparams.json").read_text())
     assert settings["precision_dtype"] == ("float16" if native else "float32")
     assert load_engine(root / "model", ServeSettings(root / "model", precision="float32")).num_classes == 2

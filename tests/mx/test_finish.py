@@ -224,7 +224,7 @@ def test_a_report_that_cannot_be_written_is_told_and_costs_nothing_else(
     (job.root / "output").mkdir(exist_ok=True)
     (job.root / "output/data").write_text("a file where the directory should be")
     job.finish.run(HISTORY, 1, 1)
-    assert "the report is not complete: " in caplog.text and "report.json could not be written" in caplog.text
+    assert "The report is not complete: " in caplog.text and "report.json could not be written" in caplog.text
     assert job.made() == {"model.onnx"}
 
 
