@@ -1,4 +1,4 @@
-"""Type aliases of the arrays that travel between packages."""
+"""Type aliases of NumPy arrays."""
 
 from typing import Any, TypeAlias
 

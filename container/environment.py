@@ -25,50 +25,50 @@ class Channel:
     input_mode: str = "File"
     content_type: str | None = None
     record_wrapper: str = "None"
-    sharded: bool = False  # every host has a part of it, not all of it
+    sharded: bool = False  # whether each host has only a part of the channel
 
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """Everything a training job is given."""
+    """Configuration of a training job."""
 
     root: Path
     hyperparameters: Mapping[str, Any]
     channels: Mapping[str, Channel]
     current_host: str
     hosts: tuple[str, ...]
-    pipe_timeout: int = 600  # seconds for which a Pipe channel may be silent
-    job_name: str = ""  # the platform's, the same when it starts an interrupted job again
-    cluster_timeout: int = 900  # seconds within which all hosts have to come
-    network_interface: str | None = None  # by which they reach each other, as the platform says
+    pipe_timeout: int = 600  # seconds that a Pipe channel can be without data
+    job_name: str = ""  # name in SageMaker AI, which does not change if an interrupted job starts again
+    cluster_timeout: int = 900  # seconds within which all hosts must join
+    network_interface: str | None = None  # interface between the hosts, from SageMaker AI
 
     @property
     def model_dir(self) -> Path:
-        """What becomes `model.tar.gz`."""
+        """Directory whose content becomes `model.tar.gz`."""
         return self.root / "model"
 
     @property
     def checkpoint_dir(self) -> Path:
-        """What the platform keeps in S3 while the job runs, and gives back to it when it starts again."""
+        """Directory that SageMaker AI synchronizes with S3, and restores when the job starts again."""
         return self.root / "checkpoints"
 
     @property
     def output_data_dir(self) -> Path:
-        """What becomes `output.tar.gz`."""
+        """Directory whose content becomes `output.tar.gz`."""
         return self.root / "output" / "data"
 
     @classmethod
     def read(cls, root: Path) -> Environment:
-        """Read the job's configuration below `root`; raises ClientError for what is missing or unreadable."""
+        """Read the configuration of the job below `root`; raises ClientError for missing or unreadable files."""
         config = root / "input" / "config"
         if not (config / "hyperparameters.json").exists():
             raise ClientError(
-                f"there is no {root}/input/config/hyperparameters.json: mount the job's directory at {root}, "
-                f"or set {BASE_DIR_VARIABLE} to it"
+                f"{root}/input/config/hyperparameters.json does not exist. Mount the directory of the job at {root}, "
+                f"or set {BASE_DIR_VARIABLE} to its path."
             )
         current_host, hosts, interface = _hosts(config / "resourceconfig.json")
         channels = _channels(root)
-        if len(hosts) == 1:  # its shard is all there is
+        if len(hosts) == 1:  # the only shard is the complete channel
             channels = {name: dataclasses.replace(each, sharded=False) for name, each in channels.items()}
         return cls(
             root=root,
@@ -85,28 +85,28 @@ class Environment:
 
 @dataclasses.dataclass(frozen=True)
 class Integers:
-    """Environment variables that are whole numbers."""
+    """Reader of environment variables with integer values."""
 
     variables: Mapping[str, str]
 
     def read(self, *names: str, default: int) -> int:
-        """Return the first of `names` that is set, as a whole number above zero."""
+        """Return the first variable of `names` that is set, as an integer above 0; raises ClientError."""
         for name in names:
             text = self.variables.get(name, "").strip()
             if text:
                 if not text.isdecimal() or int(text) == 0:
-                    raise ClientError(f"the environment variable {name} must be a whole number above 0, not {text!r}")
+                    raise ClientError(f"the environment variable {name} must be an integer above 0, not {text!r}")
                 return int(text)
         return default
 
 
 def base_dir(variables: Mapping[str, str] = os.environ) -> Path:
-    """Return the root of the platform's tree: SAGEMAKER_BASE_DIR, or /opt/ml."""
+    """Return the root of the SageMaker AI directories: SAGEMAKER_BASE_DIR, or /opt/ml."""
     return Path(variables.get(BASE_DIR_VARIABLE) or "/opt/ml").absolute()
 
 
 def cpu_count() -> int:
-    """Return how many CPUs this process may use, by its affinity and its cgroup's quota, at least 1."""
+    """Return how many CPUs this process can use, limited by its affinity and its cgroup quota; at least 1."""
     granted = len(os.sched_getaffinity(0))
     for quota in (_cgroup2_quota(), _cgroup1_quota()):
         if quota is not None:
@@ -116,7 +116,7 @@ def cpu_count() -> int:
 
 @functools.cache
 def processor_has(feature: str) -> bool:
-    """Say whether the processor has a feature, under /proc/cpuinfo's name; False where there is no such file."""
+    """Return whether /proc/cpuinfo lists a processor feature; False if the file does not exist."""
     try:
         return feature in Path("/proc/cpuinfo").read_text().split()
     except OSError:
@@ -124,7 +124,7 @@ def processor_has(feature: str) -> bool:
 
 
 def memory_limit() -> int:
-    """Return the bytes of memory that this container may use: its cgroup's limit, or all the machine has."""
+    """Return the bytes of memory that this container can use: its cgroup limit, or the memory of the machine."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -135,7 +135,7 @@ def memory_limit() -> int:
 
 
 def memory_available() -> int:
-    """Return the bytes of memory that this process may still take, of its limit and of what the machine has left."""
+    """Return the bytes of free memory for this process: the minimum of its limit and of the machine."""
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     left = memory_limit() - resident
     for line in Path("/proc/meminfo").read_text().splitlines():
@@ -162,7 +162,7 @@ def _cgroup1_quota() -> float | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read one of the platform's files; nothing where there is none, as in a local run."""
+    """Read a configuration file of SageMaker AI; empty if it does not exist, for example in a local run."""
     try:
         return read_object(path)
     except FileNotFoundError:
@@ -170,7 +170,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _hosts(path: Path) -> tuple[str, tuple[str, ...], str | None]:
-    """Read the current host, all hosts and the network interface; raises ClientError that says what is wrong."""
+    """Read the current host, all hosts, and the network interface; raises ClientError for invalid values."""
     config = _read(path)
     hosts = config.get("hosts", [config.get("current_host", "algo-1")])
     if not isinstance(hosts, list) or not hosts or not all(isinstance(host, str) and host for host in hosts):
@@ -183,7 +183,7 @@ def _hosts(path: Path) -> tuple[str, tuple[str, ...], str | None]:
 
 
 def _channels(root: Path) -> dict[str, Channel]:
-    """Describe the channels; without a configuration every directory below input/data is a File channel."""
+    """Read the channels; without a configuration, every directory below input/data is a File channel."""
     path, data = root / "input" / "config" / "inputdataconfig.json", root / "input" / "data"
     config = _read(path)
     if not config and data.is_dir():
@@ -196,22 +196,22 @@ def _channels(root: Path) -> dict[str, Channel]:
 
 
 def _channel(name: str, path: Path, entry: object, faults: list[str]) -> Channel:
-    """Describe one channel; what is wrong with its entry is added to `faults`."""
+    """Read one channel; errors of its entry are added to `faults`."""
     if not isinstance(entry, dict):
-        faults.append(f"channel {name} is {describe(entry)}: it must be an object")
+        faults.append(f"channel {name} is {describe(entry)}. It must be an object")
         entry = {}
 
     def choose(key: str, choices: tuple[str, ...]) -> str:
-        """Return the value as the platform writes it; the first choice is the default."""
+        """Return the value with the spelling of SageMaker AI; the first choice is the default."""
         value = entry.get(key) or choices[0]
         found = next((choice for choice in choices if choice.lower() == str(value).lower()), None)
         if found is None:
-            faults.append(f"channel {name} has {key} {json.dumps(value)}: use {' or '.join(choices)}")
+            faults.append(f"channel {name} has {key} {json.dumps(value)}. Use {' or '.join(choices)}")
         return found or choices[0]
 
     content_type = entry.get("ContentType") or None
     if not isinstance(content_type, (str, type(None))):
-        faults.append(f"channel {name} has ContentType {json.dumps(content_type)}: it must be a string")
+        faults.append(f"channel {name} has ContentType {json.dumps(content_type)}. It must be a string")
     return Channel(
         name=name,
         path=path,

@@ -1,13 +1,13 @@
 """Exception classes by cause, and the cleanup of their messages.
 
-* `JobError`: ends a training job; its text is the failure reason.
+* `JobError`: a training job fails; the text is the failure reason.
 
-  * `ClientError`: the user's input or configuration.
-  * `AlgorithmError`: a defect of this program.
-  * `PlatformError`: the machine or the service around it (a full disk, a pipe that never opened).
+  * `ClientError`: caused by the input or configuration of the user.
+  * `AlgorithmError`: caused by a defect of this program.
+  * `PlatformError`: caused by the machine or the service (a full disk, a pipe that never opened).
 
-* `RequestError`: answers one request with an HTTP status and a one-line reason.
-* `Cancelled`: ends what is no longer wanted; whoever has asked for it catches it.
+* `RequestError`: a request fails with an HTTP status and a one-line reason.
+* `JobCancelledError`: an operation was cancelled; the caller that cancelled it catches the error.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-REASON_LENGTH = 1024  # how much of the failure file becomes the job's FailureReason
+REASON_LENGTH = 1024  # bytes of the failure file that become FailureReason
 
-# What MXNet puts around the line that says something: a traceback's head and frames, a stack of addresses.
+# Lines of MXNet errors without information: traceback header and frames, stack of addresses.
 _FRAME = re.compile(r"\s*$|\s*Traceback \(most recent call last\)|\s*Stack trace|\s*\[bt\]|\s+File \"|\s*[\^~]+\s*$")
 
 
 class JobError(Exception):
-    """A training job cannot go on.
+    """A training job cannot continue.
 
-    `message` says cause and remedy in one line; `details` are the files, values or faults it is about, the worst
-    first. The error's text is what follows its class in the failure file: the message, then as many details as there
-    is room for, "and N more". Everything in it that is not printable is escaped. `fault` says whose fault it is, for
-    the kinds of an error too.
+    `message` contains the cause and the fix in one line. `details` are the affected files, values, or errors, the most
+    important first. The text of the error follows its class in the failure file: the message, then as many details as
+    fit, and "and N more". Characters that are not printable are escaped. `fault` is the class name in messages.
     """
 
     fault = "JobError"
 
     def __init__(self, message: str, details: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.message = str(message)  # whatever it was given, the failure file must not miss it
+        self.message = str(message)  # any object is accepted, because the failure file must contain a text
         self.details = tuple(map(str, details))
 
     def __str__(self) -> str:
@@ -43,30 +42,30 @@ class JobError(Exception):
 
     @property
     def reason(self) -> str:
-        """What the failure file says: whose fault it is, then the text."""
+        """Text of the failure file: the class, then the message and the details."""
         return f"{self.fault}: {self}"
 
 
 class ClientError(JobError):
-    """The user's data or configuration is at fault."""
+    """Error caused by the data or the configuration of the user."""
 
     fault = "ClientError"
 
 
 class AlgorithmError(JobError):
-    """This program is at fault."""
+    """Error caused by this program."""
 
     fault = "AlgorithmError"
 
 
 class PlatformError(JobError):
-    """The machine or the platform is at fault."""
+    """Error caused by the machine or the service."""
 
     fault = "PlatformError"
 
 
 class RequestError(Exception):
-    """A request that is answered with `status` and `message` and harms nobody else."""
+    """A request failed; the response has `status` and `message`, and other requests are not affected."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -75,13 +74,13 @@ class RequestError(Exception):
 
 
 class JobCancelledError(Exception):
-    """What was under way is no longer wanted: the job is being stopped, or the time for it is up."""
+    """An operation was cancelled, because the job was stopped or a time limit was reached."""
 
 
 def printable(text: str) -> str:
-    r"""Return `text` in one line that any stream takes: what is not printable is escaped.
+    r"""Return `text` as one line that any stream accepts: characters that are not printable are escaped.
 
-    A byte of a file's name that is not UTF-8 is shown as itself: `stra\xdfe.jpg`.
+    A byte of a file name that is not UTF-8 is shown in hexadecimal: `stra\xdfe.jpg`.
     """
     return text if text.isprintable() else "".join(map(_escape, text))
 
@@ -90,33 +89,33 @@ def _escape(character: str) -> str:
     if character.isprintable():
         return character
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python carries such a byte
+    if 0xDC80 <= code <= 0xDCFF:  # Python represents such a byte by these code points
         return f"\\x{code - 0xDC00:02x}"
-    if 0x80 <= code <= 0xFF:  # \x80 would look like a byte
+    if 0x80 <= code <= 0xFF:  # \x80 looks like a byte
         return f"\\u{code:04x}"
     return character.encode("unicode_escape").decode("ascii")
 
 
 def last_line(error: BaseException | str) -> str:
-    """Return the line that says what went wrong.
+    """Return the line of an error text that contains the reason.
 
-    MXNet's errors and a child process's stderr begin with a traceback of their own; the reason is their last line.
-    An exception that has no text, or cannot tell it, is called by its class.
+    MXNet errors and the stderr of a child process start with a traceback, and their last line contains the reason. For
+    an exception without a text, or whose `__str__` fails, the class name is returned.
     """
     name = "" if isinstance(error, str) else type(error).__name__
     try:
         text = str(error)
-    except Exception:  # an exception's own __str__ may fail
+    except Exception:  # the __str__ of an exception can fail
         return name
     lines = [line for line in text.splitlines() if not _FRAME.match(line)]
     return printable(lines[-1].strip()) if lines else name
 
 
 def fit(message: str, details: Sequence[str], size: int) -> str:
-    """Join `message` and `details`, as many as `size` has room for, "and N more"; what is cut ends in an ellipsis.
+    """Join `message` and as many `details` as fit in `size`, with "and N more"; a shortened text ends in an ellipsis.
 
-    `size` counts bytes of UTF-8, of which a text has at least as many as characters: so it holds whichever of
-    the two the platform counts, and cuts no character.
+    `size` is the number of UTF-8 bytes, and a text has at least as many bytes as characters. So the limit holds if
+    SageMaker AI counts bytes or characters, and no character is split.
     """
     message = printable(message)
     text = message

@@ -1,6 +1,6 @@
 """Metrics, their log lines, and the regular expressions that match them.
 
-The lines are the built-in algorithm's own, to the letter: tuning jobs and dashboards read them.
+The lines are identical to those of the built-in algorithm, because tuning jobs and dashboards read them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from container.arrays import Array, Uint8Array
 
-_COUNTED_AT_ONCE = 2**20  # pixels: each takes 40 bytes while it is counted
+_COUNTED_AT_ONCE = 2**20  # pixels; counting needs 40 bytes per pixel
 
 METRIC_DEFINITIONS = {
     "train:loss": r"#quality_metric\. host: \S+, epoch: \S+, train loss: (\S+) \.",
@@ -25,28 +25,28 @@ METRIC_DEFINITIONS = {
 
 
 def class_metric_definitions(classes: Iterable[int]) -> dict[str, str]:
-    """Return names and regular expressions of the lines with these classes' IoU; a job may define 40 metrics in all."""
+    """Return names and regular expressions for the IoU lines of classes. A job can define at most 40 metrics."""
     start = r"#quality_metric\. host: \S+, epoch: \S+, validation "
     return {f"validation:IOU_{label}": rf"{start}{class_name(label)}: (\S+) \." for label in classes}
 
 
 def class_name(label: int) -> str:
-    """Call a class's IoU in its `quality_line`, by id alone: names may hold anything."""
+    """Return the name of the IoU of a class in a `quality_line`: by ID, because names can contain any characters."""
     return f"IOU of class {label}"
 
 
 def quality_line(host: str, epoch: int, name: str, value: float) -> str:
-    """Say a figure of quality, as in `train loss` or `validation mIOU`."""
+    """Return the log line of a quality metric, for example `train loss` or `validation mIOU`."""
     return f"#quality_metric. host: {host}, epoch: {epoch}, {name}: {value} ."
 
 
 def throughput_line(host: str, epoch: int, phase: str, samples_per_second: float) -> str:
-    """Say how fast `phase` (`train`, `validation`) went."""
+    """Return the log line with the throughput of a phase (`train` or `validation`)."""
     return f"#throughput_metric. host: {host}, epoch: {epoch}, {phase} throughput: {samples_per_second} samples/sec."
 
 
 def notice_line(epoch: int, iterations: int, samples_per_second: float, learning_rate: float) -> str:
-    """Say how an epoch is going; `learning_rate` is that of the next iteration."""
+    """Return the log line with the progress of an epoch; `learning_rate` is that of the next iteration."""
     return (
         f"#progress_notice. epoch: {epoch}, iterations: {iterations} "
         f"speed: {samples_per_second} samples/sec learning_rate: {learning_rate:.6f}"
@@ -54,12 +54,12 @@ def notice_line(epoch: int, iterations: int, samples_per_second: float, learning
 
 
 def progress_line(host: str, done: int, epochs: int) -> str:
-    """Say which share of the epochs is done, in whole percent."""
+    """Return the log line with the percentage of complete epochs, rounded down."""
     return f"#progress_metric: host={host}, completed {100 * done // epochs} % of epochs"
 
 
 def metrics_json(host: str, operation: str, epoch: int, start: float, end: float, values: Mapping[str, float]) -> str:
-    """Render the `#metrics` line that the platform's own algorithms write; times are seconds since 1970."""
+    """Return the `#metrics` line in the format of the built-in algorithms; times are seconds since 1970."""
     content = {
         "StartTime": start,
         "EndTime": end,
@@ -81,7 +81,7 @@ class ConfusionMatrix:
         self.counts = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, labels: Uint8Array, predictions: Uint8Array) -> None:
-        """Count two integer arrays of one shape; labels that are no class (255) are left out."""
+        """Count two integer arrays with equal shapes; pixels without a valid class ID (255) are excluded."""
         classes = len(self.counts)
         true, predicted = labels.reshape(-1), predictions.reshape(-1)
         for start in range(0, true.size, _COUNTED_AT_ONCE):
@@ -92,17 +92,17 @@ class ConfusionMatrix:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the labeled pixels that are right; 0 when there are none."""
+        """Share of the labeled pixels with a correct prediction; 0 if there are no labeled pixels."""
         return float(np.trace(self.counts) / max(1, self.counts.sum()))
 
     def iou(self) -> Array:
-        """Intersection over union per class, NaN for a class in neither truth nor prediction."""
+        """Intersection over union per class; NaN for a class that is neither in the labels nor in the predictions."""
         intersection = np.diag(self.counts)
         union = self.counts.sum(0) + self.counts.sum(1) - intersection
         return np.where(union > 0, intersection / np.maximum(union, 1), np.nan)
 
     @property
     def miou(self) -> float:
-        """Mean of `iou` over the classes that occur; 0 when none does."""
+        """Mean of `iou` over the classes that occur; 0 if no class occurs."""
         scores = self.iou()
         return float(np.nanmean(scores)) if np.isfinite(scores).any() else 0.0

@@ -21,12 +21,12 @@ def read_schema() -> dict[str, Any]:
 
 
 def convert(value: Any, entry: Mapping[str, Any]) -> Any:
-    """Turn `value` into the type of its `entry` in the schema, if it can be: what cannot is for the schema to refuse.
+    """Convert `value` to the type of its schema `entry`. Values that cannot be converted fail in the validation.
 
-    Values may be strings (`"240"`), JSON inside strings (`"\\"fcn\\""`) or JSON values.
+    Values can be strings (`"240"`), JSON in strings (`"\\"fcn\\""`), or JSON values.
     """
     value, kind = _decode(value), entry.get("type")
-    if "anyOf" in entry:  # a word, or something in JSON, encoded once or twice
+    if "anyOf" in entry:  # a word or JSON, encoded once or twice
         value = _decode(value)
         return value.strip() if isinstance(value, str) else value
     if "pattern" in entry:
@@ -39,24 +39,24 @@ def convert(value: Any, entry: Mapping[str, Any]) -> Any:
         return str(value)
     if kind == "boolean":
         return value if isinstance(value, bool) else _BOOLEANS.get(str(value).strip().lower(), value)
-    if True in entry.get("enum", ()) and isinstance(value, (str, int)):  # a boolean that may be left to us
+    if True in entry.get("enum", ()) and isinstance(value, (str, int)):  # a Boolean value or "auto"
         text = str(value).strip().lower()
         return _BOOLEANS.get(text, text if text in entry["enum"] else value)
     if kind in ("integer", "number") and not isinstance(value, bool):
         try:
             number = float(value)
-        except OverflowError:  # an integer beyond any float
+        except OverflowError:  # an integer that is larger than any float
             return str(value)
         except (TypeError, ValueError):
             return value
         if not math.isfinite(number) or (kind == "integer" and abs(number) >= 2**53):
-            return str(value)  # JSON Schema takes 1e20 for an integer
+            return str(value)  # JSON Schema accepts 1e20 as an integer
         return int(number) if number.is_integer() and kind == "integer" else number
     return value
 
 
 def _integers(value: Any) -> Any:
-    """Write a list of integers as `10,20`, whichever way it came: a list, a list in a string, with a last comma."""
+    """Format a list of integers as `10,20`, from a list, a list in a string, or a string with a trailing comma."""
     if isinstance(value, list):
         value = ",".join(str(_decode(item)) for item in value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -70,8 +70,8 @@ def _integers(value: Any) -> Any:
 
 
 def _by_id(value: Any) -> Any:
-    """Write a list as an object by position: `["sky", "road"]` → `{"0": "sky", "1": "road"}`."""
-    value = _decode(value)  # a string of a string comes from SDKs that encode what is encoded
+    """Convert a list to an object by position: `["sky", "road"]` → `{"0": "sky", "1": "road"}`."""
+    value = _decode(value)  # some SDKs encode strings twice
     if isinstance(value, list):
         return {str(position): name for position, name in enumerate(value)}
     if isinstance(value, dict):
@@ -80,7 +80,7 @@ def _by_id(value: Any) -> Any:
 
 
 def _decode(value: Any) -> Any:
-    """Undo JSON inside a string: `'"fcn"'` → `'fcn'`; what is no JSON string, list or object stays as it is."""
+    """Decode a JSON string, list, or object in a string: `'"fcn"'` → `'fcn'`; other values are not changed."""
     if isinstance(value, str) and value.strip().startswith(('"', "[", "{")):
         try:
             return json.loads(value)
@@ -90,7 +90,7 @@ def _decode(value: Any) -> Any:
 
 
 def describe_range(entry: Mapping[str, Any]) -> str:
-    """Render a property's type and range: `integer > 16`, `0 < number ≤ 1`, `fcn, psp or deeplab`."""
+    """Return the type and range of a property: `integer > 16`, `0 < number ≤ 1`, `fcn, psp or deeplab`."""
     if "x-range" in entry:
         return str(entry["x-range"])
     if "enum" in entry:
@@ -98,7 +98,7 @@ def describe_range(entry: Mapping[str, Any]) -> str:
     if "pattern" in entry:
         return "comma-separated integers"
     if entry["type"] == "object":
-        return "a JSON list of names, or an object of ids and names"
+        return "a JSON list of names, or an object with IDs and names"
     low = next(
         (f"{entry[key]} {sign} " for key, sign in (("minimum", "≤"), ("exclusiveMinimum", "<")) if key in entry), ""
     )
@@ -109,12 +109,12 @@ def describe_range(entry: Mapping[str, Any]) -> str:
 
 
 def reason_against(entry: Mapping[str, Any], algorithm: str) -> str:
-    """Say why a hyperparameter has no effect with this algorithm; an empty text when it has."""
+    """Return why a hyperparameter has no effect with this algorithm; an empty string if it has an effect."""
     return str(entry.get("x-not-with", {}).get(algorithm, ""))
 
 
 def lacking(entry: Mapping[str, Any], settled: Mapping[str, Any]) -> str:
-    """Say which other hyperparameter keeps this one from having an effect, by its value; an empty text when none."""
+    """Return which other hyperparameter value disables this hyperparameter; an empty string if there is none."""
     for name, values in entry.get("x-only-with", {}).items():
         if settled[name] not in values:
             return f"it belongs to {name}={_one_of(values)}, and {name} is {settled[name]}"
@@ -127,7 +127,7 @@ def _one_of(values: Sequence[Any]) -> str:
 
 
 def allows(entry: Mapping[str, Any], value: Any) -> bool:
-    """Say whether a converted value is one that its entry, an enum, a pattern or a range of numbers, allows."""
+    """Return whether a schema entry (an enum, a pattern, or a range of numbers) allows a converted value."""
     if "enum" in entry:
         return value in entry["enum"]
     if "pattern" in entry:

@@ -1,4 +1,4 @@
-"""Prints the modules of `container/` with the first line of their docstrings: `python -m docs.modules`."""
+"""Print the modules of `container/` with the first line of their docstrings: `python -m docs.modules`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Prints the packages that the CPU image ships, with their licenses: `python -m docs.notices` (in THIRD-PARTY.md).
+"""Print the packages in the CPU container image with their licenses: `python -m docs.notices` (in THIRD-PARTY.md).
 
-The names are those of `requirements/cpu.txt` that apply to the images' Python, the licenses what the installed packages
-say of themselves.
+The names are from `requirements/cpu.txt`, for the Python version of the container images. The licenses are from the
+metadata of the installed packages.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from packaging.markers import Marker
 
 LOCK = Path(__file__).parent.parent / "requirements" / "cpu.txt"
-PYTHON = {"python_version": "3.11", "python_full_version": "3.11.2"}  # the images', Debian 12's
-REMOVED = {"pip", "setuptools", "wheel"}  # at the end of an image's build
+PYTHON = {"python_version": "3.11", "python_full_version": "3.11.2"}  # of the container images (Debian 12)
+REMOVED = {"pip", "setuptools", "wheel"}  # at the end of the image build
 
 _REQUIREMENT = re.compile(r"(?m)^(?P<name>[\w.-]+)==(?P<version>\S+)(?: ; (?P<marker>[^\\\n]+))?")
 _SPDX = (
@@ -27,7 +27,7 @@ _SPDX = (
 
 
 def shipped() -> list[str]:
-    """Name the locked packages that are in the CPU image."""
+    """Return the names of the locked packages in the CPU container image."""
     text = LOCK.read_text(encoding="utf-8")
     found = [
         match["name"]
@@ -38,7 +38,7 @@ def shipped() -> list[str]:
 
 
 def license(package: PackageMetadata) -> str:
-    """Return what a package says of its license, in SPDX's words where it uses others."""
+    """Return the license of a package from its metadata, as an SPDX identifier if it is known."""
     said = _first(package, "License-Expression") or _first(package, "License")
     if not said or len(said) > 60 or said == "Dual License":
         classifiers = package.get_all("Classifier") or []
@@ -48,7 +48,7 @@ def license(package: PackageMetadata) -> str:
 
 
 def home(package: PackageMetadata) -> str:
-    """Return the address of a package's home, if it says one."""
+    """Return the URL of the home page of a package, or an empty string."""
     named = [entry.split(", ", 1) for entry in package.get_all("Project-URL") or []]
     addresses = {name.lower(): address for name, address in named}
     wanted = ("homepage", "source", "source code", "repository", "documentation")

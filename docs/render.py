@@ -1,6 +1,6 @@
-"""Renders the pages' tables from what they are about: `python -m docs.render` (make docs).
+"""Render the tables of the documentation pages: `python -m docs.render` (make docs).
 
-A page says `<!-- rendered by: COMMAND -->`; the lines until the next blank one are what COMMAND prints.
+A page contains `<!-- rendered by: COMMAND -->`. The lines up to the next blank line are the output of COMMAND.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import sys
 from pathlib import Path
 
 PROGRAM = Path(__file__).parent.parent
-PYTHON = ".venv/bin/python"  # as the marks write it
+PYTHON = ".venv/bin/python"  # as in the commands of the pages
 
 _MARK = re.compile(r"(?m)^<!-- rendered by: (?P<command>.+) -->\n(?P<rendered>(?:.+\n)*)")
 
 
 def pages() -> list[Path]:
-    """List the pages that a person reads."""
+    """Return all Markdown pages with text for readers."""
     folders = (".", "docs", "benchmarks")
     found = [page for name in folders for page in sorted((PROGRAM / name).glob("*.md"))]
     return [*found, PROGRAM / "pretrained/README.md"]
 
 
 def render(text: str) -> str:
-    """Return a page's text with all its tables rendered anew; raises CalledProcessError when a command fails."""
+    """Return the text of a page with all tables rendered again; raises CalledProcessError if a command fails."""
     return _MARK.sub(lambda found: f"<!-- rendered by: {found['command']} -->\n{_output(found['command'])}\n", text)
 
 
@@ -36,7 +36,7 @@ def _output(command: str) -> str:
 
 
 def main() -> None:
-    """Render every page, and name those that change."""
+    """Render every page, and print the names of changed pages."""
     for page in pages():
         before = page.read_text(encoding="utf-8")
         after = render(before)

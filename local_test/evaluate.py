@@ -167,7 +167,7 @@ class _Evaluation:
             images = {name: (score, other[name]) for name, score in mine.items()}
             rival = Baseline(self._models[1].name, self._confusions[1].counts, images)
         tables = {
-            "Made from": {
+            "Inputs": {
                 "model": model.name,
                 **({"against": rival.name} if rival else {}),
                 "images": str(arguments.images),

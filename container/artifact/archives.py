@@ -18,12 +18,12 @@ from container.errors import ClientError
 LOG = logging.getLogger(__name__)
 
 _LIMITS = {HYPERPARAMETERS: HYPERPARAMETERS_LIMIT, BEST_WEIGHTS: WEIGHTS_LIMIT}
-_ARCHIVE_LIMIT = 8 * WEIGHTS_LIMIT  # best and last weights, two graphs, and whatever else a person puts beside them
+_ARCHIVE_LIMIT = 8 * WEIGHTS_LIMIT  # best and last weights, two ONNX models, and other files that a user added
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenedModel:
-    """A model's directory; `source` is what a person knows it by: its archive, or the directory itself."""
+    """A directory that contains a model. `source` is its name in messages: the archive, or the directory itself."""
 
     directory: Path
     source: str
@@ -31,34 +31,34 @@ class OpenedModel:
 
 @contextlib.contextmanager
 def open_model_channel(folder: Path) -> Iterator[OpenedModel]:
-    """Give the one model below `folder`, which is there unpacked, or as a tar archive, whatever its name.
+    """Yield the only model below `folder`, which contains extracted files or a tar archive of any name.
 
-    Raises ClientError that names the archives: when there are several models or none, and when one is damaged or
-    holds what no training job writes. What is no model is passed over with a warning.
+    Raises ClientError that lists the archives if there is not exactly one model, if an archive is corrupt, or if a
+    model archive contains entries that no training job writes. Other files are skipped with a warning.
     """
     with tempfile.TemporaryDirectory() as scratch:
         models, others, strangers = _find(folder, Path(scratch))
         if len(models) > 1:
             raise ClientError(
-                f"{folder} holds {len(models)} models, but a job starts from one: give the S3 address of one archive "
-                "alone, or remove the others",
+                f"{folder} contains {len(models)} models, but a job starts from one model. Set the S3 URI of a single "
+                "archive, or remove the others",
                 [model.source for model in models],
             )
         if not models:
             raise ClientError(
-                f"{folder} holds no model: put one training job's model.tar.gz there, with {HYPERPARAMETERS} and "
-                f"{BEST_WEIGHTS} at its top",
-                others or strangers or ["it is empty"],
+                f"{folder} does not contain a model. Add the model.tar.gz of one training job, with {HYPERPARAMETERS} "
+                f"and {BEST_WEIGHTS} at the top level",
+                others or strangers or ["the directory is empty"],
             )
         for other in others:
-            LOG.warning("passed over: %s", other)
+            LOG.warning("Skipped in the model channel: %s", other)
         yield models[0]
 
 
 def _find(folder: Path, scratch: Path) -> tuple[list[OpenedModel], list[str], list[str]]:
-    """Return the models below `folder`, the archives and directories that lack something of one, and other files.
+    """Return three lists: models below `folder`, archives and directories with incomplete models, and other files.
 
-    Archives that are models are unpacked into `scratch`.
+    Archives that contain a model are extracted into `scratch`.
     """
     models, others, strangers = [], [], []
     unpacked: dict[Path, set[str]] = {}
@@ -75,12 +75,12 @@ def _find(folder: Path, scratch: Path) -> tuple[list[OpenedModel], list[str], li
             continue
         shutil.rmtree(target)
         if lacks is None:
-            strangers.append(f"{path} is no tar archive")
+            strangers.append(f"{path} is not a tar archive")
         else:
             others.append(f"{path} {lacks}")
     for directory, names in unpacked.items():
         if lacking := _LIMITS.keys() - names:
-            others.append(f"{directory} lacks {lacking.pop()}")
+            others.append(f"{directory} does not contain {lacking.pop()}")
         else:
             models.append(OpenedModel(directory, str(directory)))
     return models, others, strangers
@@ -91,20 +91,21 @@ def _hidden(path: Path) -> bool:
 
 
 def _unpack(path: Path, target: Path) -> str | None:
-    """Unpack a model from the archive `path`; say what it lacks of one: an empty text for nothing, None if no archive.
+    """Extract a model from the archive `path`.
 
-    Raises ClientError that names an archive which is damaged, or a model's but with something else in it.
+    Returns an empty string if the model is complete, a description of the missing file if it is not, and None if
+    `path` is not an archive. Raises ClientError if the archive is corrupt, or contains a model and unexpected entries.
     """
     content = unpack(path, target, _LIMITS, _ARCHIVE_LIMIT)
     if content is None:
         return None
     if lacking := [name for name in _LIMITS if name not in content.found]:
         nested = [name for name in content.nested if PurePosixPath(name).name in lacking]
-        return f"lacks {lacking[0]} at its top" + (f" (it holds {nested[0]})" if nested else "")
+        return f"does not contain {lacking[0]} at the top level" + (f" (it contains {nested[0]})" if nested else "")
     if content.faults:
         raise ClientError(
-            f"{path} holds what no training job writes: pack the plain files of one anew, as in "
-            f"tar -czf model.tar.gz {HYPERPARAMETERS} {BEST_WEIGHTS}",
+            f"{path} contains entries that no training job writes. Create the archive again from the regular files of "
+            f"one job, for example with tar -czf model.tar.gz {HYPERPARAMETERS} {BEST_WEIGHTS}",
             content.faults,
         )
     return ""

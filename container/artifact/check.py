@@ -1,9 +1,9 @@
 """`check.json` in the model directory: expected output of the model, and hashes of its files.
 
-As base64 it holds a small picture (`picture`, uint8 RGB 64×64), the mask of its best weights (`mask`, uint8 64×64) and
-their probabilities (`probabilities`, float32 num_classes×8×8) at every ninth pixel: there the network's own answer, an
-eighth of the size, is not interpolated. `weights` and `int8` have the fingerprints of `model_best.params` and of the
-int8 graph that the job has approved.
+The file contains, as base64, a small image (`picture`, uint8 RGB 64×64), the mask that the best weights predict for it
+(`mask`, uint8 64×64), and their probabilities (`probabilities`, float32 num_classes×8×8) at every ninth pixel. At these
+pixels the model output, which has an eighth of the size, is not interpolated. `weights` and `int8` contain fingerprints
+of `model_best.params` and of the int8 model that the job approved.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from container.errors import ClientError
 CHECK = model_directory.CHECK
 
 _SIDE, _STEP = 64, 9
-_LEAST = 1e-30  # probabilities below are not told from one another
-_BLOCKS, _BLOCK = 64, 4096  # of a file's bytes go into its fingerprint
+_LEAST = 1e-30  # lower probabilities count as equal
+_BLOCKS, _BLOCK = 64, 4096  # number and size in bytes of the blocks in a fingerprint
 
-# How far scores may be apart, as a share of their own spread. Measured: float32 0.0002, bfloat16 up to 0.05, int8 up to
-# 0.21, on networks with random weights, where errors grow most; the networks of two jobs are 0.2 (one data set) to 2.
+# Largest accepted difference of the scores, as a share of their spread. Measured: float32 0.0002, bfloat16 up to 0.05,
+# int8 up to 0.21 (random weights, which increase errors most). Models of two jobs: 0.2 (same data set) to 2.
 _TOLERANCES = {"float32": 0.1, "float16": 0.2, "bfloat16": 0.2, "int8": 0.5}
 _LEAST_SPREAD = 0.01
-_STRAY_PIXELS = 0.02  # the share of the mask that may be another class than a likeliest
+_STRAY_PIXELS = 0.02  # largest share of mask pixels whose class is not a most likely class
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What a model must answer to `picture`, uint8 RGB (64, 64, 3): `mask`, uint8 (64, 64), and `probabilities`.
+    """Expected output for `picture`, uint8 RGB (64, 64, 3): `mask`, uint8 (64, 64), and `probabilities`.
 
-    Those are float32 (num_classes, 8, 8). `weights` and `int8` are fingerprints, `int8` empty where none is approved.
+    The probabilities are float32 (num_classes, 8, 8). `weights` and `int8` are fingerprints. `int8` is empty if the job
+    did not approve an int8 model.
     """
 
     picture: Uint8Array
@@ -49,25 +50,25 @@ class Check:
     int8: str
 
     def fault(self, mask: Uint8Array, probabilities: Float32Array, precision: str) -> str:
-        """Say how a model's answer to the picture differs from this; an empty text where it is rounding."""
+        """Describe how a model's output for the image differs; an empty string if rounding explains the difference."""
         expected, tolerance = _scores(self.probabilities), _TOLERANCES[precision]
         if len(probabilities) != len(expected):
-            return f"it has {len(probabilities)} classes instead of {len(expected)}"
+            return f"the output has {len(probabilities)} classes instead of {len(expected)}"
         spread = max(_LEAST_SPREAD, float(np.sqrt(np.square(expected).mean())))
         apart = float(np.sqrt(np.square(_scores(probabilities[:, ::_STEP, ::_STEP]) - expected).mean())) / spread
         if not apart <= tolerance:
-            return f"its scores are {apart:.2f} of their spread apart, in {precision} rounding makes up to {tolerance}"
+            return f"the scores differ by {apart:.2f} of their spread, and {precision} rounding explains {tolerance}"
         scores = _scores(probabilities)
-        for name, given in (("the reference's", self.mask), ("its own", mask)):
-            chosen = np.take_along_axis(scores, given[None].astype(np.int64), axis=0)[0]
+        for name, tested in (("expected", self.mask), ("returned", mask)):
+            chosen = np.take_along_axis(scores, tested[None].astype(np.int64), axis=0)[0]
             strays = float((scores.max(axis=0) - chosen > 4 * tolerance * spread).mean())
             if strays > _STRAY_PIXELS:
-                return f"{strays:.0%} of {name} mask are not the likeliest class"
+                return f"{strays:.0%} of the pixels in the {name} mask do not have the most likely class"
         return ""
 
 
 def draw_picture() -> Uint8Array:
-    """Return a picture with colors, edges and texture, the same everywhere: uint8 RGB (64, 64, 3)."""
+    """Return an image with colors, edges, and texture, uint8 RGB (64, 64, 3); it is identical on all machines."""
     y, x = np.mgrid[:_SIDE, :_SIDE]
     picture = np.stack([4 * x, 4 * y, 255 - 2 * (x + y)], axis=2)
     picture[(x - 42) ** 2 + (y - 22) ** 2 < 250] = (230, 60, 40)
@@ -78,14 +79,14 @@ def draw_picture() -> Uint8Array:
 
 
 def write_check(model_dir: Path, probabilities: Callable[[Uint8Array], Float32Array]) -> None:
-    """Ask the best weights of `model_dir` for the picture's probabilities, float32 (C, H, W), and write what they say.
+    """Write `check.json` for the best weights of `model_dir`; `probabilities` returns float32 (C, H, W) for an image.
 
-    Raises ValueError when the answer is not finite.
+    Raises ValueError if the probabilities are not finite.
     """
     picture = draw_picture()
     answer = probabilities(picture)
     if fault := unusable(answer):
-        raise ValueError(f"the best weights answer with {fault}")
+        raise ValueError(f"the output of the best weights contains {fault}")
     content = {
         "picture": _write(picture),
         "mask": _write(answer.argmax(axis=0).astype(np.uint8)),
@@ -97,9 +98,9 @@ def write_check(model_dir: Path, probabilities: Callable[[Uint8Array], Float32Ar
 
 
 def approve_int8(model_dir: Path, figures: Mapping[str, Any]) -> None:
-    """Note that the int8 graph in `model_dir` is good enough, with the figures that say so.
+    """Store in `check.json` that the int8 model in `model_dir` is approved, with the metrics behind the decision.
 
-    Without an answer to hold it against it is not noted.
+    If `check.json` does not exist, nothing is stored, because a server could not check the model.
     """
     path = model_dir / CHECK
     if not path.is_file():
@@ -111,7 +112,7 @@ def approve_int8(model_dir: Path, figures: Mapping[str, Any]) -> None:
 
 
 def read_check(model_dir: Path) -> Check | None:
-    """Read what is known; None when the file is absent, as in earlier archives; raises ClientError that names it."""
+    """Read `check.json`; None if it does not exist, as in earlier archives; raises ClientError that names the file."""
     path = model_dir / CHECK
     try:
         content = parse_object(read_limited(path), CHECK)
@@ -129,27 +130,27 @@ def read_check(model_dir: Path) -> Check | None:
             str(content.get("int8", {}).get("graph", "")),
         )
         if check.mask.max() >= len(check.probabilities) or unusable(check.probabilities):
-            raise ValueError("its mask or probabilities are out of their range")
+            raise ValueError("the mask or the probabilities are out of range")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     return check
 
 
 def _damaged(path: Path, reason: str) -> ClientError:
-    return ClientError(f"{path} is damaged ({reason}): unpack the job's model.tar.gz anew, or remove it")
+    return ClientError(f"{path} is corrupt ({reason}). Extract the model.tar.gz of the job again, or remove the file.")
 
 
 def unusable(probabilities: Float32Array) -> str:
-    """Say what is wrong with probabilities of any model; an empty text when nothing is."""
+    """Describe invalid values in the probabilities of any model; an empty string if all values are valid."""
     if not np.isfinite(probabilities).all():
         return "numbers that are not finite"
-    return "" if probabilities.min() >= 0 and probabilities.max() <= 1.001 else "numbers that are no probabilities"
+    return "" if probabilities.min() >= 0 and probabilities.max() <= 1.001 else "numbers that are not probabilities"
 
 
 def fingerprint(path: Path) -> str:
-    """Return a digest of a file's size and of blocks all over it: enough to tell files apart, without reading them.
+    """Return a digest of the size of a file and of blocks spread over it, without reading the complete file.
 
-    Training changes all weights; so files of different jobs differ in every block.
+    Training changes all weights, so files of different jobs differ in every block.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
@@ -161,7 +162,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _scores(probabilities: Float32Array) -> Array:
-    """Return what the network said before the softmax but for a constant, which is the mean over the classes here."""
+    """Return the scores before the softmax, up to a constant: their mean over the classes is 0 here."""
     logarithms = np.log(np.maximum(probabilities, _LEAST, dtype=np.float64))
     scores: Float32Array = logarithms - logarithms.mean(axis=0)
     return scores

@@ -18,7 +18,7 @@ _FORM = 'The file must contain a list such as [{"id": 0, "name": "road", "color"
 
 @dataclasses.dataclass(frozen=True)
 class ClassEntry:
-    """What is known of one class; `color` is (red, green, blue)."""
+    """Name and color of a class, if known; `color` is (red, green, blue)."""
 
     name: str | None = None
     color: tuple[int, int, int] | None = None
@@ -39,7 +39,7 @@ def read_classes(model_dir: Path) -> dict[int, ClassEntry]:
         try:
             label, known = _read_entry(entry)
             if label in classes:
-                raise ValueError(f"the id {label} is in it twice")
+                raise ValueError(f"the file contains the id {label} twice")
         except ValueError as error:
             raise ClientError(f"{path}, entry {number + 1}: {error}. {_FORM}") from error
         classes[label] = known
@@ -56,7 +56,7 @@ def _read_entry(entry: Any) -> tuple[int, ClassEntry]:
         return label, ClassEntry(name)
     _check_text("color", color)
     if not re.fullmatch("#[0-9a-fA-F]{6}", color):
-        raise ValueError(f"the color is {color[:50]!r}, not of the form #rrggbb")
+        raise ValueError(f"the color is {color[:50]!r}, not in the format #rrggbb")
     red, green, blue = bytes.fromhex(color[1:])
     return label, ClassEntry(name, (red, green, blue))
 
@@ -80,13 +80,13 @@ def _check_text(key: str, value: Any) -> None:
 
 
 def called(classes: Mapping[int, ClassEntry], label: int) -> str:
-    """Call a class by its name, without one "class 3"."""
+    """Return the name of a class, or for example "class 3" if the class has no name."""
     name = classes[label].name if label in classes else None
     return name or f"class {label}"
 
 
 def describe_classes(classes: Mapping[int, ClassEntry]) -> list[dict[str, object]]:
-    """Describe the classes as `classes.json` holds them."""
+    """Return the classes in the format of `classes.json`."""
     return [
         {
             "id": label,

@@ -30,20 +30,20 @@ INT8_GRAPH = "model.int8.onnx"
 CHECK = "check.json"
 
 HYPERPARAMETERS_LIMIT = LIMIT  # bytes
-# The largest network (psp, resnet-101, 254 classes) has 273 MB of float32 weights; twice that is float64.
-WEIGHTS_LIMIT = 550 * 2**20  # also of a graph, whose weights are float32
+# The largest model (psp, resnet-101, 254 classes) has 273 MB of float32 weights. Float64 needs twice as much.
+WEIGHTS_LIMIT = 550 * 2**20  # also of an ONNX model, whose weights are float32
 
 _SETTINGS = ("num_classes", "algorithm", "backbone")
 
 
 @contextlib.contextmanager
 def replacing(path: Path, needed: int = 0, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Give a temporary path whose file takes `path`'s place, complete and synced, when the block succeeds.
+    """Yield a temporary path whose file replaces `path`, complete and synced, when the block succeeds.
 
-    This is the door through which every lasting file goes. `needed` is its size in bytes as far as it is known: what
-    does not fit is refused before it is begun. `check` reads the written file back, and raises ValueError when it is
-    not whole. Raises PlatformError with path, cause, bytes needed and bytes free for whatever goes wrong with the disk;
-    the block's other errors, a file that it cannot read among them, pass as they are.
+    All permanent files are written with this function. `needed` is the size in bytes, if known: a file that does not
+    fit fails before it is written. `check` reads the written file and raises ValueError if it is incomplete. Raises
+    PlatformError with path, cause, bytes needed, and bytes free for any error of the disk. Other errors of the block,
+    for example a source file that it cannot read, are not changed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -67,29 +67,32 @@ def replacing(path: Path, needed: int = 0, check: Callable[[Path], None] | None 
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content`, complete or not at all."""
+    """Write `content` to `path`, completely or not at all."""
 
     def check(written: Path) -> None:
         if written.stat().st_size != len(content):
-            raise ValueError(f"{written.stat().st_size} of {len(content)} bytes are there")
+            raise ValueError(f"it has {written.stat().st_size} of {len(content)} bytes")
 
     with replacing(path, len(content), check) as temporary:
         temporary.write_bytes(content)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what `replacing` left of this directory's own files when a process was killed: it would be packed."""
+    """Remove temporary files that `replacing` left in this directory when a process was killed.
+
+    SageMaker AI would add them to the model artifacts.
+    """
     for name in (HYPERPARAMETERS, BEST_WEIGHTS, LAST_WEIGHTS, CLASSES, GRAPH, INT8_GRAPH, CHECK):
         _remove_leftovers(folder / name)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as readable JSON, complete or not at all; a name that is not UTF-8 is written as it is shown."""
+    """Write `content` as indented JSON, completely or not at all; bytes of names that are not UTF-8 are escaped."""
     write_bytes(path, (json.dumps(_shown(content), indent=2) + "\n").encode())
 
 
 def _shown(content: Any) -> Any:
-    """Escape the bytes of file names that are not UTF-8: other programs refuse JSON that holds them."""
+    """Escape the bytes of file names that are not UTF-8, because other programs reject JSON that contains them."""
     if isinstance(content, str):
         return re.sub("[\ud800-\udfff]+", lambda found: printable(found[0]), content)
     if isinstance(content, Mapping):
@@ -98,25 +101,25 @@ def _shown(content: Any) -> Any:
 
 
 def write_weights(path: Path, save: Callable[[str], None], needed: int = 0) -> None:
-    """Let `save` write a parameter file that appears at `path` only when it is complete.
+    """Write a parameter file with `save`; the file appears at `path` only when it is complete.
 
-    Without `needed` the file's predecessor says how many bytes it takes.
+    If `needed` is 0, the size of the file that is replaced is used instead.
     """
     needed = needed or _size(path)
     with replacing(path, needed, check_parameter_file) as temporary:
         try:
             save(str(temporary))
-        except RuntimeError as error:  # MXNet's own, which has no number
+        except RuntimeError as error:  # raised by MXNet, without an error number
             raise OSError(last_line(error)) from error
 
 
 def copy_file(source: Path, path: Path) -> None:
-    """Copy a file, complete or not at all; raises OSError that names `source` when it cannot be read."""
+    """Copy a file, completely or not at all; raises OSError that names `source` if it cannot be read."""
     size = source.stat().st_size
 
     def check(written: Path) -> None:
         if written.stat().st_size != size:
-            raise ValueError(f"{written.stat().st_size} of {size} bytes are there")
+            raise ValueError(f"it has {written.stat().st_size} of {size} bytes")
 
     with replacing(path, size, check) as temporary:
         shutil.copyfile(source, temporary)
@@ -124,16 +127,16 @@ def copy_file(source: Path, path: Path) -> None:
 
 def _read_back(temporary: Path, check: Callable[[Path], None] | None) -> None:
     if not _size(temporary):
-        raise OSError("it is empty")
+        raise OSError("the file is empty after writing")
     if check:
         try:
             check(temporary)
         except ValueError as error:
-            raise OSError(f"it is not whole: {error}") from error
+            raise OSError(f"the file is incomplete after writing: {error}") from error
 
 
 def _is_of_writing(error: OSError, folder: Path) -> bool:
-    """Tell a disk that cannot be written to from another file that the block could not read."""
+    """Return whether an error comes from writing to `folder`, and not from another file that the block read."""
     if error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return True
     names = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
@@ -141,7 +144,7 @@ def _is_of_writing(error: OSError, folder: Path) -> bool:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what a killed process left of an earlier attempt: it would go into the archive."""
+    """Remove temporary files of a killed process, which would otherwise become part of the model artifacts."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if leftover.suffix[1:].isdecimal():
             with contextlib.suppress(OSError):
@@ -153,11 +156,11 @@ def _size(path: Path) -> int:
 
 
 def read_model_settings(model_dir: Path, source: str = "") -> dict[str, Any]:
-    """Read what a model directory says of its network: `num_classes`, `algorithm` and, if it has one, `backbone`.
+    """Read the settings of a model: `num_classes`, `algorithm`, and `backbone` if the architecture has one.
 
-    The built-in's own `hyperparams.json` is read too, and whatever an SDK makes of a value (`"21"`, `"\\"fcn\\""`).
-    Raises ClientError that names the file and the keys when the directory holds no usable model; `source` is what it
-    calls the directory, where a person knows it by another name.
+    Also reads the `hyperparams.json` of the built-in algorithm, and values as an SDK encodes them (`"21"`,
+    `"\\"fcn\\""`). Raises ClientError that names the file and the keys if the directory does not contain a usable
+    model. `source` is the name of the directory in messages, if a user knows it by another name.
     """
     source = source or str(model_dir)
     settings = _read_settings(model_dir, source, _SETTINGS)
@@ -167,15 +170,15 @@ def read_model_settings(model_dir: Path, source: str = "") -> dict[str, Any]:
 
 
 def read_windows(model_dir: Path, source: str = "") -> Windows | None:
-    """Read in which windows the model computes large images; None: at once. Raises as `read_model_settings` does."""
-    found = _read_settings(model_dir, source or str(model_dir), ("algorithm", "_window", "_overlap"))
-    if found["_window"] is None or reason_against(read_schema()["properties"]["_window"], found["algorithm"]):
+    """Read the sliding windows of the model, or None if it processes complete images; raises ClientError."""
+    settings = _read_settings(model_dir, source or str(model_dir), ("algorithm", "_window", "_overlap"))
+    if settings["_window"] is None or reason_against(read_schema()["properties"]["_window"], settings["algorithm"]):
         return None
-    return Windows(found["_window"], found["_overlap"])
+    return Windows(settings["_window"], settings["_overlap"])
 
 
 def read_image_range(model_dir: Path, source: str = "") -> Range | None:
-    """Read which samples of 16-bit images become 0 and 255. None: they keep their high byte. Raises ClientError."""
+    """Read which samples of 16-bit images become 0 and 255, or None to keep the high byte; raises ClientError."""
     source = source or str(model_dir)
     text = _read_settings(model_dir, source, ("_image_range",))["_image_range"]
     try:
@@ -186,13 +189,13 @@ def read_image_range(model_dir: Path, source: str = "") -> Range | None:
 
 
 def _read_settings(model_dir: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
-    """Read these keys of a model's description; None for one that is neither given nor has a default."""
+    """Read `keys` from the description of a model; a key that is missing and has no default is None."""
     path = model_dir / HYPERPARAMETERS
     for needed in (path, model_dir / BEST_WEIGHTS):
         if not needed.is_file():
             raise ClientError(
-                f"{source} holds no model: {needed.name} is missing; "
-                "unpack a training job's model.tar.gz there, its files at the top"
+                f"{source} does not contain a model: {needed.name} is missing. "
+                "Extract the model.tar.gz of a training job there, with its files at the top level."
             )
     for large in (BEST_WEIGHTS, GRAPH, INT8_GRAPH):
         if (size := _size(model_dir / large)) > WEIGHTS_LIMIT:
@@ -204,8 +207,8 @@ def _read_settings(model_dir: Path, source: str, keys: Iterable[str]) -> dict[st
     for key in keys:
         entry = properties[key]
         settings[key] = convert(written.get(key, entry.get("default")), entry)
-        is_left_out = key not in written and key not in read_schema()["required"]
-        if not is_left_out and not allows(entry, settings[key]):
+        is_omitted = key not in written and key not in read_schema()["required"]
+        if not is_omitted and not allows(entry, settings[key]):
             faults.append(f"{key} must be {describe_range(entry)}, not {json.dumps(written.get(key))}")
     if faults:
         raise ClientError(f"{name} does not describe a model", faults)

@@ -1,4 +1,4 @@
-"""Addresses of the hosts of a job: name resolution that waits for the platform, and the interface to reach them."""
+"""Addresses of the hosts of a job: name resolution that waits for all hosts, and the network interface to use."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds between two attempts
 
 
 def wait_for_addresses(hosts: Iterable[str], seconds: float) -> dict[str, str]:
-    """Return every host's IPv4 address, as soon as each has one; raises PlatformError that names those without.
+    """Wait until every host has an IPv4 address, and return the addresses; raises PlatformError that lists the others.
 
-    The platform starts the hosts one by one, and a name has no address before its host is there.
+    SageMaker AI starts the hosts one after the other. A host name has no address before its host has started.
     """
-    deadline, pause, told = time.monotonic() + seconds, _FIRST_PAUSE, False
+    deadline, pause, is_logged = time.monotonic() + seconds, _FIRST_PAUSE, False
     found: dict[str, str] = {}
     missing = sorted(hosts)
     while missing:
@@ -34,38 +34,41 @@ def wait_for_addresses(hosts: Iterable[str], seconds: float) -> dict[str, str]:
         left = deadline - time.monotonic()
         if missing and left <= 0:
             raise PlatformError(
-                f"{', '.join(missing)}: no address after {seconds:.0f} s, so this host cannot be reached; start the "
-                "job again, and where it runs in a VPC, let its subnets resolve names (CLUSTER_TIMEOUT_SECONDS is the "
-                "deadline)"
+                f"{', '.join(missing)}: no IP address after {seconds:.0f} s (CLUSTER_TIMEOUT_SECONDS). Start the job "
+                "again. If the job runs in a VPC, enable DNS resolution in its subnets."
             )
         if missing:
-            if not told:
-                LOG.info("waiting for the address of %s", ", ".join(missing))
-            told = True
+            if not is_logged:
+                LOG.info("Waiting for the addresses of hosts: %s", ", ".join(missing))
+            is_logged = True
             time.sleep(min(pause, left))
             pause = min(1.5 * pause, _LONGEST_PAUSE)
     return found
 
 
-def own_address(name: str, address: str, wanted: str | None, platforms: str | None) -> str:
-    """Return the address at which other hosts reach this one, whose name has `address`.
+def own_address(name: str, address: str, requested: str | None, platforms: str | None) -> str:
+    """Return the address at which other hosts reach this host, whose name resolves to `address`.
 
-    It is that of the interface `wanted`, which the job names, or else of `platforms`, which the platform names.
+    The interface `requested` (from the hyperparameters) has precedence over `platforms` (from SageMaker AI).
     """
-    if wanted:
-        if found := interface_address(wanted):
+    if requested:
+        if found := interface_address(requested):
             return found
         known = ", ".join(name for _, name in socket.if_nameindex())
-        raise ClientError(f"_network_interface is {wanted}, which has no IPv4 address on host {name} (it has {known})")
+        raise ClientError(
+            f"_network_interface is {requested}, which has no IPv4 address on host {name}. Use one of {known}."
+        )
     if platforms:
         if found := interface_address(platforms):
             return found
-        LOG.warning("resourceconfig.json names the interface %s, which has no address: %s is used", platforms, address)
+        LOG.warning(
+            "The interface %s in resourceconfig.json has no address. This host uses %s instead.", platforms, address
+        )
     return address
 
 
 def interface_address(interface: str) -> str | None:
-    """Return the IPv4 address of a network interface, None when there is none."""
+    """Return the IPv4 address of a network interface, or None if it has no address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         try:
             answer = fcntl.ioctl(any_socket, _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
@@ -75,7 +78,7 @@ def interface_address(interface: str) -> str | None:
 
 
 def is_listening(address: str, port: int) -> bool | None:
-    """Say whether something listens there; None when that cannot be told, as when packets are dropped."""
+    """Return whether a process listens on a port; None if this is not known, for example if packets are dropped."""
     try:
         socket.create_connection((address, port), timeout=2).close()
     except ConnectionRefusedError:

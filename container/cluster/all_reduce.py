@@ -1,6 +1,6 @@
 """Sums over all hosts with the MXNet key-value store.
 
-Every method is one that each host calls at the same point. Servers add in float32, which holds integers of 24 bits.
+All hosts must call each method at the same point. Servers add in float32, which represents 24-bit integers exactly.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from container.arrays import Float32Array
 
 _Answer = TypeVar("_Answer")
 
-_KEYS = 1_000_000  # ours begin here, below are the optimizer's parameters
-_DIGIT_BITS = 16  # so 256 hosts can add digits without an error
+_KEYS = 1_000_000  # first key of this class; the parameters of the optimizer have lower keys
+_DIGIT_BITS = 16  # 256 hosts can add digits of this size exactly
 _DIGITS = 4
 _BYTES_A_NUMBER = 3
 _PLACES = np.array([1, 2**8, 2**16], np.float32)
@@ -28,7 +28,7 @@ _PIECE_BYTES = _BYTES_A_NUMBER * 2**20
 
 
 class AllReduce:
-    """What one host has of them; `store` is MXNet's, once it has been made."""
+    """Sums of one host over all hosts; `store` is the key-value store of MXNet, or None before it exists."""
 
     def __init__(self) -> None:
         self.store: Any = None
@@ -37,7 +37,7 @@ class AllReduce:
         self._caller = _Caller()
 
     def make_store(self, kind: str) -> Future[Any]:
-        """Begin to make the store, which waits for all hosts."""
+        """Start to create the store, which waits for all hosts."""
         return self._caller.submit(lambda: mx.kv.create(kind))
 
     def of_integers(self, numbers: Sequence[int]) -> list[int]:
@@ -50,7 +50,7 @@ class AllReduce:
         return [sum(int(digit) << _DIGIT_BITS * place for place, digit in enumerate(each)) for each in places.T]
 
     def of_bytes(self, content: bytes, size: int) -> bytes:
-        """Return the `size` bytes of the only host that has any."""
+        """Return the `size` bytes of the only host whose content is not empty."""
         pieces = []
         for start in range(0, size, _PIECE_BYTES):
             piece = np.zeros(_PIECE_BYTES, np.uint8)
@@ -61,11 +61,11 @@ class AllReduce:
         return b"".join(pieces)[:size]
 
     def of_array(self, values: Float32Array) -> Float32Array:
-        """Sum an array; this host still hears signals meanwhile."""
+        """Sum an array in a separate thread, so that this thread can process signals."""
         return self._caller.submit(lambda: self.at_once(values)).result()
 
     def at_once(self, values: Float32Array) -> Float32Array:
-        """Sum an array in the thread that asks."""
+        """Sum an array in the calling thread."""
         array = mx.nd.array(values, dtype=values.dtype)
         result = mx.nd.empty(array.shape, dtype=array.dtype)
         self.store.pushpull(self._key("sum", array), array, out=result)
@@ -73,22 +73,22 @@ class AllReduce:
         return total
 
     def of_devices(self, arrays: list[Any]) -> Any:
-        """Sum arrays of one number over devices and hosts, without waiting for them."""
-        if self._added is not None:  # the server would take a second array of one host for another host's
+        """Sum arrays with one number over devices and hosts, without waiting for the result."""
+        if self._added is not None:  # the server counts a second array of a host as the array of another host
             self._added.wait_to_read()
         self._added = mx.nd.empty(arrays[0].shape, dtype=arrays[0].dtype)
         self.store.pushpull(self._key("add", arrays[0]), arrays, out=self._added)
         return self._added
 
     def close(self) -> None:
-        """Take leave of the store; waits for all hosts."""
+        """Close the store; waits for all hosts."""
         self.at_once(np.zeros(1, np.float32))
         mx.nd.waitall()
         handle, self.store.handle = self.store.handle, None
         check_call(_LIB.MXKVStoreFree(handle))
 
     def _key(self, use: str, like: mx.nd.NDArray) -> int:
-        """Return the store's key for arrays of one kind, which every host asks for in the same order."""
+        """Return the store key for arrays of one kind. All hosts must request the kinds in the same order."""
         kind = (use, like.shape, like.dtype)
         if kind not in self._keys:
             self._keys[kind] = _KEYS + len(self._keys)
@@ -97,7 +97,10 @@ class AllReduce:
 
 
 class _Caller(threading.Thread):
-    """Makes calls one after the other, so that whoever waits for one hears signals; may be left in the midst of one."""
+    """Thread that executes calls in sequence, so that the waiting thread can process signals.
+
+    It is a daemon thread, so the process can exit during a call.
+    """
 
     def __init__(self) -> None:
         super().__init__(name="call", daemon=True)

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _LEAVING_SECONDS = 5
-# how ps-lite's scheduler, asked to say everything, tells that a process has come
+# log line of the ps-lite scheduler, at the highest log level, when a process has registered
 _REGISTERED = re.compile(r"ADD_NODE.* node={ role=(?:worker|server),.*? ip=([\d.]+), port=(\d+)")
-_NO_MESSAGE = "failed to parse string into protobuf"  # how ps-lite ends of what is none of its own
+_NO_MESSAGE = "failed to parse string into protobuf"  # last line of ps-lite after a message of another program
 
 
 class ChildProcess:
-    """A `container.cluster.parameter_server` in the role `server` or `scheduler`."""
+    """Child process that runs `container.cluster.parameter_server` in the role `server` or `scheduler`."""
 
     def __init__(self, role: str, hosts: int, settings: Mapping[str, str]) -> None:
         self._role = role
@@ -37,50 +37,50 @@ class ChildProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        threading.Thread(target=self._read, name=f"hear {role}", daemon=True).start()
+        threading.Thread(target=self._read, name=f"read {role}", daemon=True).start()
 
     @property
     def registered(self) -> list[tuple[str, int]]:
-        """Address and port of every process that the scheduler has heard of."""
+        """Address and port of every process that registered with the scheduler."""
         return list(self._registered)
 
     def order(self, what: str) -> None:
-        """Tell the process something; it says the same word when it has done it."""
+        """Send a command to the process. It returns the same word after it has executed the command."""
         assert self._process.stdin
         with contextlib.suppress(OSError):
             self._process.stdin.write(what.encode() + b"\n")
             self._process.stdin.flush()
 
     def news(self) -> Iterator[tuple[str, str]]:
-        """Yield what the process has said since the last time: kind and text."""
+        """Yield the messages of the process since the last call: kind and text."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._news.get_nowait()
 
     def await_news(self, kind: str, seconds: float) -> None:
-        """Wait until the process says so, passing over everything else; a process that is gone says nothing."""
+        """Wait until the process sends a message of this kind, or for `seconds`; other messages are dropped."""
         with contextlib.suppress(queue.Empty):
             while self._news.get(timeout=seconds)[0] != kind:
                 pass
 
     def ending(self) -> str | None:
-        """Say how the process ended; None while it runs."""
+        """Return how the process exited, or None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
         how = f"by signal {-code}{' (out of memory?)' if code == -9 else ''}" if code < 0 else f"with status {code}"
-        told = f": {self._last_line}" if self._last_line else ""
+        reason = f": {self._last_line}" if self._last_line else ""
         if _NO_MESSAGE in self._last_line:
-            told = ": something that is no host of this job has sent to its port; let in the job's hosts only"
-        return f"the {self._role} process beside this host's training ended {how}{told}. Start the job again"
+            reason = ": a client that is not a host of this job sent data to its port. Allow only the hosts of the job"
+        return f"the {self._role} process of this host exited {how}{reason}. Start the job again"
 
     def leave(self) -> None:
-        """Wait for the process, whose work is done."""
+        """Wait until the process exits, after its work is done."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_LEAVING_SECONDS)
 
     def kill(self) -> None:
-        """End the process, if it has not."""
+        """Kill the process if it still runs."""
         self._process.kill()
 
     def _read(self) -> None:

@@ -1,7 +1,7 @@
-"""Distributed training on the MXNet parameter server: join, watch, leave.
+"""Distributed training on the MXNet parameter server: join, monitor, and leave the cluster.
 
-Every host runs the training and a server, the first one MXNet's scheduler too, each in a process of its own. Servers
-only sum: the optimizer stays with the training, so all hosts hold equal weights.
+Every host runs two processes: training and a server. The first host also runs the MXNet scheduler. Servers only add:
+the optimizer runs in the training process, so all hosts have equal weights.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from container.hyperparameters import Hyperparameters
 
 LOG = logging.getLogger(__name__)
 
-_SCHEDULER = 1  # its number among ps-lite's nodes
+_SCHEDULER = 1  # node number of the scheduler in ps-lite
 _SLICE_SECONDS = 0.5
-_LONGEST_REASON = 600  # characters of why a host has failed that the others are told
-_TELLING_SECONDS = 3  # for the other hosts to hear why this one ends
-_LEAVING_SECONDS = 20  # for all to take their leave: what is to be written is written by then
-_LAST_SECONDS = 1  # that the first host outlives the others: local mode ends all when one has ended
+_LONGEST_REASON = 600  # characters of the reason that a failed host sends to the others
+_TELLING_SECONDS = 3  # to send the other hosts the reason why this host exits
+_LEAVING_SECONDS = 20  # for all hosts to leave; all results are written before
+_LAST_SECONDS = 1  # that the first host runs longer than the others: local mode stops all hosts when one has exited
 _KINDS = {kind.fault: kind for kind in (ClientError, AlgorithmError, PlatformError)}
 
 
 class Cluster(Hosts):
-    """All hosts of a job. `requested` is set when this one is asked to stop.
+    """Hosts of a distributed training job. `requested` is set when this host must stop.
 
-    A host that fails tells the others, one that is gone without a word is missed: then this process ends, after
-    `fail` has been called with the reason.
+    If a host fails, it notifies the others. If a host disappears, the others detect missing heartbeats. In both cases,
+    this process calls `fail` with the reason and exits.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Cluster(Hosts):
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[Cluster]:
-        """Be one of the hosts meanwhile; whatever is raised within is told to the others."""
+        """Join the cluster for the duration of the block; an exception in the block is sent to the other hosts."""
         try:
             self._join()
             yield self
@@ -84,20 +84,20 @@ class Cluster(Hosts):
         return self._sums.of_integers(numbers)
 
     def send(self, data: Callable[[], bytes]) -> bytes:
-        """Return the first host's `data`."""
+        """Return the `data` of the first host."""
         content = data() if self.first else b""
         (size,) = self.total(len(content))
         return self._sums.of_bytes(content, size)
 
     def agree(self) -> bool:
-        """Say whether any host was asked to stop."""
+        """Return whether any host must stop."""
         (asked,) = self.total(self.asked.is_set())
         if asked:
             self.stop.set()
         return bool(asked)
 
     def in_step(self, batches: Iterator[Batch], crop: int) -> Iterator[Batch]:
-        """Yield as many batches as every other host, until none has any, or one was asked to stop."""
+        """Yield as many batches as every other host, until no host has a batch or a host must stop."""
         group = -1
         while True:
             batch = next(batches, None)
@@ -108,7 +108,7 @@ class Cluster(Hosts):
                 self.stop.set()
             if asked or not going:
                 return
-            if images:  # else no host could use any sample of this group
+            if images:  # 0 if no host could use a sample of this group
                 yield dataclasses.replace(own, whole=(images, labeled))
 
     def sum(self, values: Float32Array) -> Float32Array:
@@ -116,11 +116,11 @@ class Cluster(Hosts):
         return self._sums.of_array(values)
 
     def add(self, arrays: list[Any]) -> list[Any]:
-        """Sum arrays of one number over devices and hosts."""
+        """Sum arrays with one number over devices and hosts."""
         return [self._sums.of_devices(arrays)]
 
     def _join(self) -> None:
-        """Start this host's processes, and wait until those of all hosts have found each other."""
+        """Start the processes of this host, and wait until the processes of all hosts are connected."""
         began = time.monotonic()
         meeting = Rendezvous(self.names, self.name, self._job, self._environment, self.asked)
         self._nodes = meeting.nodes
@@ -132,14 +132,14 @@ class Cluster(Hosts):
             self._nodes[0].order("watch")
         self._watcher.start()
         self._hosts_by_rank = [rank for (rank,) in self.collect(self.store.rank)]
-        LOG.info("all %d hosts have found each other in %.1f s", self.count, time.monotonic() - began)
+        LOG.info("All hosts are connected: hosts=%d seconds=%.1f", self.count, time.monotonic() - began)
 
     def _watch(self) -> None:
-        """Tell the other hosts that this one is asked to stop, and leave when one of them has failed or is gone."""
-        told = False
+        """Notify the other hosts if this host must stop, and exit if one of them has failed or disappeared."""
+        is_sent = False
         while not self._quiet.wait(_SLICE_SECONDS):
-            if self.asked.is_set() and not told:
-                told = True
+            if self.asked.is_set() and not is_sent:
+                is_sent = True
                 self._tell({"host": self.name, "kind": "stop", "reason": ""})
             for node in self._nodes:
                 for kind, text in node.news():
@@ -150,7 +150,7 @@ class Cluster(Hosts):
                 self._give_up(gone(self.names[0]))
 
     def _hear(self, kind: str, text: str) -> None:
-        """Take in what one of this host's processes says."""
+        """Process a message from a child process of this host."""
         if kind == "dead":
             self._give_up(gone(self.names[self._hosts_by_rank.index(int(text))]), tell=True)
         if kind != "heard":
@@ -159,17 +159,17 @@ class Cluster(Hosts):
             message = json.loads(text)
             host, what, reason = (str(message[key]) for key in ("host", "kind", "reason"))
         except (ValueError, KeyError, TypeError, AttributeError):
-            LOG.warning("a command that is none of this program's came to the parameter server, and is passed over")
+            LOG.warning("The parameter server ignored a command of another program. Allow only the hosts of the job.")
             return
         if host not in self.names or host == self.name:
             return
         if what == "stop":
             self.asked.set()
         elif what in _KINDS:
-            self._give_up(_KINDS[what](f"host {host} has failed, which ends the job: {reason}"))
+            self._give_up(_KINDS[what](f"host {host} failed, so the job failed: {reason}"))
 
     def _tell(self, message: dict[str, str]) -> None:
-        """Send a message to all hosts; one that is gone is not waited for."""
+        """Send a message to all hosts, with a timeout because a host can have disappeared."""
 
         def send() -> None:
             with contextlib.suppress(mx.MXNetError):
@@ -180,7 +180,7 @@ class Cluster(Hosts):
         thread.join(_TELLING_SECONDS)
 
     def _give_up(self, error: JobError, tell: bool = False) -> None:
-        """End this host's part of the job for `error`; the training's own thread may be waiting for ever."""
+        """Report `error` and exit this process, because the training thread can be blocked forever."""
         with self._leaving:
             if tell:
                 self._tell({"host": self.name, "kind": error.fault, "reason": error.message[:_LONGEST_REASON]})
@@ -189,7 +189,7 @@ class Cluster(Hosts):
             _exit_at_once(1)
 
     def _abandon(self, error: BaseException) -> None:
-        """Tell the others why this host ends, and see to it that nothing waits for them."""
+        """Send the other hosts the reason why this host exits, and make sure that it does not wait for them."""
         with self._leaving:
             self._quiet.set()
             if self.store is not None:
@@ -198,11 +198,11 @@ class Cluster(Hosts):
                 self._tell({"host": self.name, "kind": kind, "reason": reason[:_LONGEST_REASON]})
             self._kill()
             code = 0 if isinstance(error, JobCancelledError) else 1
-            atexit.register(_exit_at_once, code)  # the store's end would wait for the others
+            atexit.register(_exit_at_once, code)  # destroying the store waits for the other hosts
 
     def _part(self) -> None:
-        """Take leave together: nobody is missed any more, then the stores go, the first host's last."""
-        self.total(0)  # all have done their work
+        """Leave the cluster at the same time as the other hosts: stop monitoring, then close the stores."""
+        self.total(0)  # all hosts have finished their work
         self._quiet.set()
         self._watcher.join()
         finished = threading.Event()
@@ -218,8 +218,8 @@ class Cluster(Hosts):
 
         threading.Thread(target=part, daemon=True).start()
         if not finished.wait(_LEAVING_SECONDS):
-            LOG.warning("a host did not take its leave; all that this one had to do is done")
-            atexit.register(_exit_at_once, 0)  # the store's end still waits
+            LOG.warning("Another host did not leave the cluster within %d s. This host is complete.", _LEAVING_SECONDS)
+            atexit.register(_exit_at_once, 0)  # destroying the store still waits
         self._kill()
         if self.first:
             time.sleep(_LAST_SECONDS)
@@ -230,11 +230,11 @@ class Cluster(Hosts):
 
 
 def _store_name(kvstore: str) -> str:
-    """Return the distributed store that does on several hosts what `_kvstore` says of one."""
+    """Return the distributed store that corresponds to the value of `_kvstore` for one host."""
     if "dist" in kvstore:
         return kvstore
     if kvstore == "nccl":
-        LOG.warning("_kvstore=nccl is for one host: dist_device_sync sums on the devices, then over the hosts")
+        LOG.warning("_kvstore=nccl supports one host only. The job uses dist_device_sync for distributed training.")
     return "dist_sync" if kvstore == "local" else "dist_device_sync"
 
 

@@ -18,11 +18,11 @@ from container.hyperparameters import Hyperparameters
 LOG = logging.getLogger(__name__)
 
 _SLICE_SECONDS = 0.5
-_STOP_SECONDS = 60  # for which a host that is to stop still waits for the others, to tell them
+_STOP_SECONDS = 60  # that a host that must stop waits for the others, to notify them
 
 
 class Rendezvous:
-    """One host's way to the others; `nodes` are the processes beside it, the scheduler first where there is one."""
+    """Connection of one host to the others; `nodes` are its child processes, with the scheduler first if it has one."""
 
     def __init__(
         self,
@@ -41,20 +41,20 @@ class Rendezvous:
         self._interface = environment.network_interface
         self._timeout = environment.cluster_timeout
         self._deadline = time.monotonic() + self._timeout
-        self._seen = False  # whether the first host was there
-        self._come: list[str] = []  # the hosts of which a process was there
+        self._seen = False  # whether the first host has joined
+        self._come: list[str] = []  # hosts that have joined
         self._addresses: dict[str, str] = {}
         self._root = ""
 
     def prepare(self) -> None:
-        """Wait for addresses, start this host's processes, and set MXNet's variables for a worker's store."""
+        """Wait for addresses, start the processes of this host, and set the MXNet environment variables of a worker."""
         self._addresses = wait_for_addresses(self._names, self._timeout)
         own = own_address(self._name, self._addresses[self._name], self._job.network_interface, self._interface)
-        LOG.info("this is host %s, at %s, one of %s: waiting for all", self._name, own, ", ".join(self._names))
+        LOG.info("Waiting for all hosts: host=%s address=%s hosts=%s", self._name, own, ",".join(self._names))
         self._root = own if self._first else self._addresses[self._names[0]]
         port = self._job.ps_port
         if self._first and is_listening(self._root, port):
-            raise ClientError(f"port {port} of {self._name} is taken by something else: give another one by _ps_port")
+            raise ClientError(f"port {port} of {self._name} is in use by another process. Set _ps_port to a free port.")
         count = str(len(self._names))
         settings = {
             "DMLC_PS_ROOT_URI": self._root,
@@ -69,9 +69,9 @@ class Rendezvous:
         os.environ |= {**settings, "DMLC_ROLE": "worker"}
 
     def wait(self, done: Callable[[], bool]) -> None:
-        """Wait until MXNet has found all hosts; raises PlatformError for one that is lost or does not come.
+        """Wait until MXNet has connected all hosts; raises PlatformError for a host that is lost or does not join.
 
-        Raises Cancelled when the job was stopped, and the others do not come to be told.
+        Raises JobCancelledError if the job was stopped and the other hosts do not join to be notified.
         """
         stop_by = float("inf")
         pause = threading.Event()
@@ -89,7 +89,7 @@ class Rendezvous:
             pause.wait(_SLICE_SECONDS)
 
     def _missing(self) -> list[str]:
-        """Name the hosts that the scheduler has not heard of; raises PlatformError for one that is lost again."""
+        """Return the hosts that have not registered with the scheduler; raises PlatformError if one disappeared."""
         registered = self.nodes[0].registered
         for address, port in registered:
             if is_listening(address, port) is False:
@@ -100,32 +100,33 @@ class Rendezvous:
         for name in come:
             if name not in self._come:
                 self._come.append(name)
-                LOG.info("host %s has come", name)
+                LOG.info("Host joined: host=%s", name)
         return [name for name in self._names[1:] if name not in come]
 
     def _missing_first(self) -> list[str]:
-        """Name the first host unless it is there; raises PlatformError when it is lost again."""
+        """Return the first host if it has not joined; raises PlatformError if it disappeared."""
         listening = is_listening(self._root, self._job.ps_port)
         if self._seen and listening is False:
             raise gone(self._names[0])
         if listening and not self._seen:
             self._seen = True
-            LOG.info("host %s is there", self._names[0])
+            LOG.info("Host joined: host=%s", self._names[0])
         return [] if self._seen else [self._names[0]]
 
     def _late(self, missing: list[str]) -> PlatformError:
         first = self._names[0]
-        who = ", ".join(missing) or f"one or more of the other hosts ({first}'s failure file names them)"
+        who = ", ".join(missing) or f"one or more of the other hosts (listed in the failure file of {first})"
         return PlatformError(
-            f"after {self._timeout:.0f} s {who} had not come: see the log there, and let the hosts reach each other on "
-            f"all ports (security group), {self._job.ps_port} of {first} first of all (CLUSTER_TIMEOUT_SECONDS is the "
-            "deadline)"
+            f"after {self._timeout:.0f} s (CLUSTER_TIMEOUT_SECONDS), {who} had not joined. Check the log of the "
+            f"missing hosts, and allow traffic between the hosts on all ports in the security group, including port "
+            f"{self._job.ps_port} of {first}."
         )
 
 
 def gone(host: str) -> PlatformError:
-    """Return the error of a host that is no longer there, and has not said why."""
+    """Return the error for a host that exited or lost its connection without a reason."""
     return PlatformError(
-        f"host {host} is gone: its failure file or the end of its log says why; where they are silent it was killed "
-        "(out of memory?) or cut off from the network. Start the job again; with checkpoint_s3_uri it goes on"
+        f"host {host} exited or is not reachable. Check its failure file and the end of its log for the reason. If "
+        "they contain none, the host was killed (out of memory?) or lost its network connection. Start the job again. "
+        "With checkpoint_s3_uri, it resumes."
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 
-_HEAD = 4096  # bytes that are looked at
+_HEAD = 4096  # bytes that are inspected
 
 _CONVERT = "convert it to JPEG or PNG"
-_FRAME = "take a frame of it as JPEG or PNG"
-_FAILED = "a download failed, or it is the wrong address"
-_RAW = "give the raw bytes of a JPEG or PNG"
+_FRAME = "extract a frame as JPEG or PNG"
+_FAILED = "a download failed, or the URL is wrong"
+_RAW = "provide the raw bytes of a JPEG or PNG"
+_EXTRACT = "extract it, and " + _RAW
+_DECODE = "decode it, and " + _RAW
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_SIGNATURES = (  # signature, its place, name, remedy
+_SIGNATURES = (  # signature, its offset, name, fix
     (_JPEG, 0, "a JPEG image", ""),
     (_PNG, 0, "a PNG image", ""),
     (b"WEBP", 8, "a WebP image", _CONVERT),
@@ -35,42 +37,42 @@ _SIGNATURES = (  # signature, its place, name, remedy
     (
         b"\x89PNG",
         0,
-        "a PNG whose line ends were changed in transfer",
+        "a PNG with line endings that were changed during transfer",
         "send it as binary data (curl: --data-binary)",
     ),
-    (b"\xef\xbf\xbd", 0, "binary data spoiled by a conversion to text", _RAW + ", without any decoding to text"),
-    (b"\xc3\xbf\xc3\x98", 0, "a JPEG spoiled by a conversion to text", _RAW + ", without any encoding as text"),
-    (b"\xc2\x89PNG", 0, "a PNG spoiled by a conversion to text", _RAW + ", without any encoding as text"),
-    (b"\x0a\x23\xd7\xce", 0, "a RecordIO record", _RAW + ", without the record around it"),
-    (b"\x1f\x8b", 0, "gzip data", "unpack it: " + _RAW),
-    (b"PK\x03\x04", 0, "a zip archive", "unpack it: " + _RAW),
+    (b"\xef\xbf\xbd", 0, "binary data corrupted by a conversion to text", _RAW + ", without decoding them to text"),
+    (b"\xc3\xbf\xc3\x98", 0, "a JPEG corrupted by a conversion to text", _RAW + ", without encoding them as text"),
+    (b"\xc2\x89PNG", 0, "a PNG corrupted by a conversion to text", _RAW + ", without encoding them as text"),
+    (b"\x0a\x23\xd7\xce", 0, "a RecordIO record", _RAW + ", without the record around them"),
+    (b"\x1f\x8b", 0, "gzip data", _EXTRACT),
+    (b"PK\x03\x04", 0, "a zip archive", _EXTRACT),
     (b"PK\x05\x06", 0, "an empty zip archive", _RAW),
-    (b"ustar", 257, "a tar archive", "unpack it: " + _RAW),
-    (b"7z\xbc\xaf", 0, "a 7z archive", "unpack it: " + _RAW),
-    (b"BZh", 0, "bzip2 data", "unpack it: " + _RAW),
-    (b"\x28\xb5\x2f\xfd", 0, "zstd data", "unpack it: " + _RAW),
+    (b"ustar", 257, "a tar archive", _EXTRACT),
+    (b"7z\xbc\xaf", 0, "a 7z archive", _EXTRACT),
+    (b"BZh", 0, "bzip2 data", _EXTRACT),
+    (b"\x28\xb5\x2f\xfd", 0, "zstd data", _EXTRACT),
     (b"PAR1", 0, "a Parquet file", _RAW),
     (b"\x1a\x45\xdf\xa3", 0, "a video", _FRAME),
 )
-_BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image", b"crx ": "a camera's raw image"}
-_HEIF = (b"he", b"mif", b"msf")  # how the brands of HEIF's files begin
+_BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image", b"crx ": "a raw image of a camera"}
+_HEIF = (b"he", b"mif", b"msf")  # prefixes of the brands of HEIF files
 
-_TEXTS = (  # what the beginning matches, name, remedy
-    (rb"data:[\w/+.;=-]*base64,", "a data: URL", "decode its base64 part: " + _RAW),
+_TEXTS = (  # regular expression for the start of the text, name, fix
+    (rb"data:[\w/+.;=-]*base64,", "a data: URL", "decode its base64 part, and " + _RAW),
     (rb"data:[\w/+.-]+[;,]", "a data: URL", _RAW),
-    (rb"[\"']?b'(/9j/|iVBORw0KGgo)", "Python's text of base64 bytes", "call .decode() on them"),
-    (rb"[\"']?[/_]9j[/_]", "base64 text of a JPEG", "decode it: " + _RAW),
-    (rb"[\"']?iVBORw0KGgo", "base64 text of a PNG", "decode it: " + _RAW),
-    (rb"[\"']?b'\\xff\\xd8|[\"']?b'\\x89PNG", "bytes printed as Python's text", _RAW),
+    (rb"[\"']?b'(/9j/|iVBORw0KGgo)", "the Python representation of base64 bytes", "call .decode() on them"),
+    (rb"[\"']?[/_]9j[/_]", "base64 text of a JPEG", _DECODE),
+    (rb"[\"']?iVBORw0KGgo", "base64 text of a PNG", _DECODE),
+    (rb"[\"']?b'\\xff\\xd8|[\"']?b'\\x89PNG", "the Python representation of bytes", _RAW),
     (rb"(?i)ffd8ff[0-9a-f]{6}|89504e470d0a1a0a", "an image as hexadecimal text", _RAW),
     (rb"--[^\r\n]{1,200}\r?\n(?i:content-)", "multipart form data", _RAW + " as the body: curl --data-binary"),
     (rb"(?i)<!doctype html|<html|<head|<body", "an HTML page", _FAILED),
     (rb"(?is)(<\?xml.{0,400}?)?(<!--.{0,400}?-->\s*)?(<!doctype svg|<svg)", "an SVG drawing", _CONVERT),
     (rb"<\?xml|<[A-Za-z][\w:.-]*[\s>/]", "XML", _FAILED),
     (rb"version https://git-lfs", "a Git LFS pointer", "fetch the file itself (git lfs pull)"),
-    (rb"(https?|s3|gs|file)://", "an address", _RAW + ", not where they are"),
+    (rb"(https?|s3|gs|file)://", "a URL", _RAW + ", not their location"),
     (rb"\{\s*[\"}]|\[\s*[\[{\"\]0-9-]", "JSON", _RAW),
-    (rb"[A-Za-z0-9+/_-]{40}[A-Za-z0-9+/_\r\n-]*([=\t ][=\s]*)?$", "base64 text", "decode it: " + _RAW),
+    (rb"[A-Za-z0-9+/_-]{40}[A-Za-z0-9+/_\r\n-]*([=\t ][=\s]*)?$", "base64 text", _DECODE),
     (rb"[\w.%+-]+=[\w.%+/-]*(&|$)", "form data", _RAW + " as the body"),
     (rb"P[1-7]\s+[\d#]", "a Netpbm image", _CONVERT),
 )
@@ -78,13 +80,13 @@ _SOME_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
 
 
 def describe(data: bytes) -> str:
-    """Say what the bytes are and what to do: "a WebP image: convert it to JPEG or PNG"; only their beginning counts."""
+    """Describe bytes from their first 4096, with a fix: "a WebP image: convert it to JPEG or PNG"."""
     name, remedy = _find(bytes(data[:_HEAD]))
     return f"{name}: {remedy}" if remedy else name
 
 
 def name(data: bytes) -> str:
-    """Return what the bytes are, as in "a WebP image"; only their beginning counts."""
+    """Return the kind of bytes from their first 4096, for example "a WebP image"."""
     return _find(bytes(data[:_HEAD]))[0]
 
 
@@ -99,12 +101,12 @@ def _find(head: bytes) -> tuple[str, str]:
     if head[:2] == b"BM" and b"\0" in head[:14]:
         return "a BMP image", _CONVERT
     if not head.strip(b"\0"):
-        return "nothing but zeros", _RAW
+        return "only zeros", _RAW
     return _text(head)
 
 
 def _base_media(head: bytes) -> tuple[str, str]:
-    """Name a file of ISO's base media format by its brands."""
+    """Return name and fix for a file in the ISO base media format, from its brands."""
     brands = [head[8:12], *(head[place : place + 4] for place in range(16, min(head[3], len(head)), 4))]
     for brand in brands:
         if brand in _BRANDS:
@@ -121,10 +123,10 @@ def _text(head: bytes) -> tuple[str, str]:
             return name, remedy
     for start, kind in ((head.find(_JPEG), "JPEG"), (head.find(_PNG), "PNG")):
         if start > 0:
-            return f"a {kind} behind {start} other bytes", "remove what stands before it"
+            return f"a {kind} after {start} other bytes", "remove the bytes before it"
     if not text:
-        return "nothing but blanks", _RAW
+        return "only white space", _RAW
     if _SOME_TEXT.fullmatch(head) and sum(byte < 0x80 for byte in head) * 2 > len(head):
         shown = text[:40].decode("ascii", "replace").split()
         return f"text ({' '.join(shown)!r})", _RAW
-    return f"bytes of an unknown kind ({head[:8].hex(' ')})", _RAW
+    return f"an unknown file type ({head[:8].hex(' ')})", _RAW

@@ -9,54 +9,54 @@ from typing import Literal
 Orientation = Literal["ignore", "apply"]
 
 _ORIENTATION = 0x0112
-_NUMBERS = {1: "B", 3: "H", 4: "I"}  # TIFF's types, as struct calls them
+_NUMBERS = {1: "B", 3: "H", 4: "I"}  # from TIFF types to format characters of struct
 
 
 class DecodeError(ValueError):
-    """The bytes are no picture that can be used; the text says why, without naming the file."""
+    """The bytes are not a usable image. The text is the reason, without the file name."""
 
 
 class NotAnImageError(DecodeError):
-    """The bytes are something else than a JPEG or PNG."""
+    """The bytes are not a JPEG or PNG."""
 
 
 class TooManyPixelsError(DecodeError):
-    """The picture's header announces more pixels than are allowed; nothing was decoded."""
+    """The image has more pixels than allowed, according to its header. Nothing was decoded."""
 
 
 class TruncatedImageError(DecodeError):
-    """The bytes end too early: whoever read only the beginning of a file has to read on."""
+    """The image is truncated. A caller that read only the start of a file must read more."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """A picture as its header announces it, in the order of the file's pixels."""
+    """Properties of an image from its header, in the pixel order of the file."""
 
     format: str  # "JPEG" or "PNG"
     width: int
     height: int
-    mode: str  # Pillow's: "1", "L", "P", "I;16", "LA", "RGB", "RGBA" or "CMYK"
-    bits: int  # of one sample
-    orientation: int = 1  # EXIF's, 1 to 8; from 5 on the picture is shown with width and height changed
+    mode: str  # of Pillow: "1", "L", "P", "I;16", "LA", "RGB", "RGBA", or "CMYK"
+    bits: int  # per sample
+    orientation: int = 1  # of EXIF, 1 to 8; from 5 on, the image is shown with width and height swapped
 
     def shape(self, orientation: Orientation = "ignore") -> tuple[int, int]:
-        """Return height and width, as stored or as shown."""
+        """Return height and width as stored, or as shown if the orientation is applied."""
         turned = orientation == "apply" and self.orientation >= 5
         return (self.width, self.height) if turned else (self.height, self.width)
 
 
 def damaged(kind: str, why: str) -> DecodeError:
-    """Make the error of a JPEG or PNG whose data are wrong."""
-    return DecodeError(f"the {kind} image is damaged: {why}")
+    """Return the error for a JPEG or PNG with invalid data."""
+    return DecodeError(f"the {kind} image is corrupt: {why}")
 
 
 def cut_off(kind: str, where: str) -> TruncatedImageError:
-    """Make the error of a JPEG or PNG that ends too early."""
-    return TruncatedImageError(f"the {kind} image is damaged: it is cut off {where}")
+    """Return the error for a JPEG or PNG that is truncated."""
+    return TruncatedImageError(f"the {kind} image is corrupt: it is truncated {where}")
 
 
 def exif_orientation(tiff: bytes | memoryview) -> int:
-    """Read the orientation from EXIF data, which are laid out as a TIFF file; 1 where they say nothing usable."""
+    """Read the orientation from EXIF data, which have the layout of a TIFF file; 1 if there is no valid value."""
     try:
         tiff = memoryview(tiff)[6:] if bytes(tiff[:6]) == b"Exif\0\0" else tiff
         order = {b"II": "<", b"MM": ">"}[bytes(tiff[:2])]
@@ -67,6 +67,6 @@ def exif_orientation(tiff: bytes | memoryview) -> int:
             if tag == _ORIENTATION:
                 (value,) = struct.unpack_from(order + _NUMBERS[kind], tiff, place + 8)
                 return value if 1 <= value <= 8 else 1
-    except (KeyError, struct.error):  # not EXIF, not a number, or an offset that leads out
+    except (KeyError, struct.error):  # not EXIF, not a number, or an offset outside the data
         pass
     return 1

@@ -1,7 +1,7 @@
 """JPEG and PNG bytes to image and annotation arrays.
 
-Only the picture is judged: its header, palette and data. What a file carries around it (profiles, texts, EXIF,
-thumbnails, a video behind it) is never decoded, however large or damaged it is.
+Only the header, the palette, and the data of the image are decoded. Other content of the file (profiles, texts, EXIF,
+thumbnails, a video after the image) is never decoded, even if it is large or corrupt.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ _TURNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """An annotation's values as its file has them: either numbers or colors.
+    """Values of an annotation as stored in its file: either numbers or colors.
 
-    `pixels` are uint8 or int32 (H, W), class ids or palette indices, with the uint8 RGB `palette` (n, 3) of mode P,
-    or the number of gray `levels` of the others; `colors` are uint8 RGB (H, W, 3). `alpha` is uint8 (H, W), or
-    None if all pixels are opaque.
+    `pixels` are uint8 or int32 (H, W): class IDs or palette indices. Mode P also has the uint8 RGB `palette` (n, 3).
+    Other modes have the number of gray `levels`. `colors` are uint8 RGB (H, W, 3). `alpha` is uint8 (H, W), or None if
+    all pixels are opaque.
     """
 
     pixels: Array | None
@@ -75,7 +75,7 @@ class Annotation:
 
     @property
     def bits(self) -> int:
-        """Bit depth of `pixels`: 1, 2, 4, 8 or 16."""
+        """Bit depth of `pixels`: 1, 2, 4, 8, or 16."""
         assert self.pixels is not None
         return self.levels.bit_length() - 1 if self.pixels.dtype == np.uint8 else 16
 
@@ -83,7 +83,7 @@ class Annotation:
     def shape(self) -> tuple[int, int]:
         """Height and width."""
         array = self.colors if self.pixels is None else self.pixels
-        assert array is not None  # it has one or the other
+        assert array is not None  # either pixels or colors are set
         return array.shape[0], array.shape[1]
 
 
@@ -98,10 +98,10 @@ def decode_image(
 ) -> Array:
     """Decode JPEG or PNG of any mode to uint8 RGB, shape (H, W, 3).
 
-    Gray, palette and CMYK become RGB, alpha is dropped. 16-bit samples keep their high byte, unless `image_range` says
-    which of them become 0 and 255. The EXIF orientation is ignored unless it is to be applied: an annotation's pixels
-    are in file order. `warn` is told of a picture that is whole although its end mark is missing; `header` is what
-    `read_header` has said already. Raises DecodeError or TooManyPixels.
+    Gray, palette, and CMYK images are converted to RGB. Alpha is dropped. Of 16-bit samples, the high byte is used,
+    unless `image_range` specifies which samples become 0 and 255. With `orientation="ignore"`, the pixels are in file
+    order, as in annotations. `warn` is called if an image is complete but has no end marker. `header` is the result of
+    an earlier `read_header`. Raises DecodeError or TooManyPixelsError.
     """
     header = header or read_header(data, max_pixels)
     if image_range and header.bits == 16:
@@ -121,27 +121,27 @@ def decode_deep(data: bytes, header: Header, *, warn: Warn | None = None) -> Arr
     image = _load(data, header, warn)
     if image.mode.startswith("I"):
         return np.asarray(image).astype(np.uint16)
-    del image  # Pillow has the high bytes only, but it finds each fault
+    del image  # Pillow decodes only the high bytes, but it detects all errors
     return images_16_bit.decode_samples(data)
 
 
 def decode_reduced(data: bytes, header: Header, *, warn: Warn | None = None) -> Array:
-    """Decode a JPEG to gray at an eighth of its size, uint8 (h, w), or to (h, w, 4) when it is CMYK.
+    """Decode a JPEG to gray at an eighth of its size, uint8 (h, w), or to (h, w, 4) if it is CMYK.
 
-    All of its data are read, so it is as good a proof as a whole decode that nothing is missing, at half the cost.
+    All data is read, so a truncated image is detected as in a full decode, in half the time.
     """
     return np.asarray(_load(data, header, warn, is_reduced=True))
 
 
 def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None = None) -> Annotation:
-    """Decode a PNG to class ids, palette indices or colors, in the file's order; `warn` as in decode_image.
+    """Decode a PNG to class IDs, palette indices, or colors, in file order; `warn` as in decode_image.
 
-    Grayscale of any depth and bilevel give the ids that were stored (1, 2 and 4 bits: from 0 on, not stretched to
-    255). Of colors alpha is dropped, and 16 bits keep their high byte. Raises DecodeError or TooManyPixels.
+    Grayscale and bilevel images of any depth return the stored values (with 1, 2, and 4 bits: not scaled to 255). For
+    colors, alpha is dropped, and the high byte of 16 bits is used. Raises DecodeError or TooManyPixelsError.
     """
     header = read_header(data, max_pixels)
     if header.format != "PNG":
-        raise DecodeError(f"an annotation must be a PNG, this is {header.format}")
+        raise DecodeError(f"the annotation is a {header.format}. Annotations must be PNG files")
     image = _load(data, header, warn)
     if image.mode in ("RGB", "RGBA", "LA"):
         alpha = None if image.mode == "RGB" else np.asarray(image.getchannel("A"))
@@ -149,17 +149,17 @@ def decode_annotation(data: bytes, max_pixels: int = 2**28, *, warn: Warn | None
         return Annotation(None, colors=np.asarray(image.convert("RGB")), alpha=None if is_opaque else alpha)
     pixels = np.asarray(image)
     if image.mode == "L" and header.bits < 8:
-        pixels = pixels // (255 // (2**header.bits - 1))  # Pillow stretches to 255
+        pixels = pixels // (255 // (2**header.bits - 1))  # Pillow scales to 255
     palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if image.mode == "P" else None
     dtype = np.int32 if image.mode.startswith("I") else np.uint8
     return Annotation(pixels.astype(dtype, copy=False), palette, levels=2 ** min(header.bits, 8))
 
 
 def read_header(data: bytes, max_pixels: int | None = None) -> Header:
-    """Read what the header says, without decoding anything.
+    """Read the header of an image without decoding it; the start of a file is sufficient.
 
-    The first bytes of a file suffice where they reach that far; else CutOff is raised. Raises NotAnImage,
-    TooManyPixels, and DecodeError for a header that is damaged.
+    Raises TruncatedImageError if `data` does not contain the header, NotAnImageError, TooManyPixelsError, and
+    DecodeError for a corrupt header.
     """
     if data[:3] == jpeg.SIGNATURE:
         header = jpeg.read_header(data)
@@ -178,19 +178,19 @@ def _load(data: bytes, header: Header, warn: Warn | None, is_reduced: bool = Fal
     image = (
         _load_open_jpeg(picture, header, is_reduced) if is_open else strict_decoding.decode(picture, header, is_reduced)
     )
-    in_doubt = header.format == "PNG" and (png.is_interlaced(data) or strict_decoding.may_lack_rows(image))
-    if in_doubt and not png.has_all_rows(data):
-        raise cut_off("PNG", "inside its image data")
+    is_uncertain = header.format == "PNG" and (png.is_interlaced(data) or strict_decoding.may_lack_rows(image))
+    if is_uncertain and not png.has_all_rows(data):
+        raise cut_off("PNG", "inside the image data")
     if not complete and warn:
-        warn(f"the {header.format} image lacks its end mark, but none of its pixels: it is used as it is")
+        warn(f"the {header.format} image has no end marker. All its pixels exist, and it is used")
     return image
 
 
 def _load_open_jpeg(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
-    """Decode a JPEG that has no end mark: where its data are complete, no pixel depends on what follows them."""
+    """Decode a JPEG without an end marker. If its data is complete, no pixel depends on the bytes after it."""
     image = strict_decoding.decode([*picture, memoryview(jpeg.END)], header)
     for filler in jpeg.FILLERS:
         other = strict_decoding.decode([*picture, memoryview(filler + jpeg.END)], header)
         if not np.array_equal(np.asarray(image), np.asarray(other)):
-            raise cut_off("JPEG", "inside its image data")
+            raise cut_off("JPEG", "inside the image data")
     return strict_decoding.decode([*picture, memoryview(jpeg.END)], header, is_reduced) if is_reduced else image

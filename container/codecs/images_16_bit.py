@@ -12,7 +12,7 @@ from container.codecs import png
 from container.codecs.header import damaged
 from container.image_range import Range
 
-_BAND = 2**20  # samples that are scaled at a time
+_BAND = 2**20  # samples per scaling operation
 
 
 def decode_samples(data: bytes) -> Array:
@@ -26,7 +26,7 @@ def decode_samples(data: bytes) -> Array:
 
 
 def scale_table(image_range: Range | None) -> Uint8Array:
-    """Return the 8-bit value of each 16-bit sample, (65536,): without a range its high byte, else rounded half up."""
+    """Return the 8-bit value of each 16-bit sample, (65536,): the high byte, or with a range, scaled and rounded."""
     values = np.arange(2**16)
     if image_range is None:
         return (values >> 8).astype(np.uint8)
@@ -36,7 +36,7 @@ def scale_table(image_range: Range | None) -> Uint8Array:
 
 
 def count_samples(samples: Array) -> Array:
-    """Return how often each value occurs, int64 (65536,)."""
+    """Return the number of samples with each value, int64 (65536,)."""
     counts = np.zeros(2**16, np.int64)
     for band in _bands(samples):
         counts += np.bincount(samples[band].ravel(), minlength=2**16)
@@ -44,7 +44,7 @@ def count_samples(samples: Array) -> Array:
 
 
 def to_rgb(samples: Array, image_range: Range | None) -> Uint8Array:
-    """Scale samples (H, W) or (H, W, 3) to uint8 RGB (H, W, 3); samples beyond the range are clipped."""
+    """Scale samples (H, W) or (H, W, 3) to uint8 RGB (H, W, 3); samples outside the range are clipped."""
     table = scale_table(image_range)
     image = np.empty((*samples.shape[:2], 3), np.uint8)
     for band in _bands(samples):
@@ -54,6 +54,6 @@ def to_rgb(samples: Array, image_range: Range | None) -> Uint8Array:
 
 
 def _bands(samples: Array) -> Iterator[slice]:
-    """Cut into bands of rows: NumPy makes 8 bytes of each sample that is an index."""
+    """Split samples into bands of rows, because NumPy needs 8 bytes per sample that is used as an index."""
     rows = max(1, _BAND // (samples.size // len(samples)))
     return (slice(start, start + rows) for start in range(0, len(samples), rows))

@@ -15,7 +15,7 @@ from container.codecs.header import DecodeError, Header, cut_off, damaged, exif_
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
-# after data that are complete these change no pixel; each fills any block, and any interval between two restarts
+# after complete data, these bytes change no pixel; each value fills any block, and any interval between two restarts
 FILLERS = [
     b"".join(bytes([value]) * 4096 + bytes([0xFF, 0xD0 + number]) for number in range(8))
     for value in (0x55, 0xAA, 0x00, 0x33, 0xC5)
@@ -25,14 +25,14 @@ _EOI, _SOS = 0xD9, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _DECODABLE = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC9: "arithmetic", 0xCA: "arithmetic"}
 _PROGRESSIVE = {0xC2, 0xCA}
-_SEGMENTS = {*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE}  # the markers that have a length
+_SEGMENTS = {*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE}  # markers with a length
 _ALONE = {0x01, *range(0xD0, 0xD8)}
 _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
-_NEEDED_APP = {0xE0: 14, 0xEE: 12}  # JFIF and Adobe say which colors the samples are; by their least length
+_NEEDED_APP = {0xE0: 14, 0xEE: 12}  # minimum lengths of JFIF and Adobe segments, which define the color space
 _ANY_MARKER = re.compile(rb"\xff([^\x00\xff])")
-_NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # within a scan, where FF00 is data and FFD0 to FFD7 restart
+_NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # within a scan: FF00 is data, FFD0 to FFD7 are restarts
 _LARGE = 2**20  # bytes
-_WINDOW = 2**16  # bytes that are searched at once, in about a millisecond: no other thread runs meanwhile
+_WINDOW = 2**16  # bytes per search, which takes about 1 ms and blocks all other threads
 _FEW = 9
 _FILL = b"\xff" * 1024
 _MAX_MARKERS = 2**14
@@ -41,7 +41,7 @@ _MAX_SCANS = 100  # encoders write up to about 15
 
 @dataclasses.dataclass
 class _Parts:
-    """What is known after some of the segments."""
+    """Content of the segments that were read."""
 
     header: Header | None = None
     frame: int = 0
@@ -51,12 +51,12 @@ class _Parts:
 
     def found(self) -> Header:
         if self.header is None:
-            raise damaged("JPEG", "its image data have no header")
+            raise damaged("JPEG", "the image data has no header")
         return dataclasses.replace(self.header, orientation=self.orientation)
 
 
 def read_header(data: bytes) -> Header:
-    """Read the header; the first bytes of a file suffice when they reach that far, else CutOff is raised."""
+    """Read the header from the start of a file; raises TruncatedImageError if it does not contain the header."""
     parts = _Parts()
     try:
         for marker, start, end in _segments(data):
@@ -70,10 +70,10 @@ def read_header(data: bytes) -> Header:
 
 
 def picture(data: bytes) -> tuple[Pieces, bool]:
-    """Return the pieces that are the picture alone, and whether its end mark is there.
+    """Return the parts of the file that the pixels depend on, and whether the file has an end marker.
 
-    Left out are the segments that no pixel depends on (EXIF with its thumbnail, ICC and XMP, comments) and all that
-    follows the picture. Raises DecodeError for too many scans, and CutOff for what is cut outside of a scan.
+    Segments that do not affect pixels (EXIF with its thumbnail, ICC and XMP, comments) and all bytes after the image
+    are excluded. Raises DecodeError for too many scans, and TruncatedImageError if data outside a scan is truncated.
     """
     view, parts = memoryview(data), _Parts()
     pieces = [view[:2]]
@@ -88,26 +88,29 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
         if not first and _is_needed(marker, stop - start - 4):
             pieces.append(view[start:stop])
     if not parts.scans:
-        raise cut_off("JPEG", "before its image data")
+        raise cut_off("JPEG", "before the image data")
     parts.found()
     if not end and not _all_is_sent(parts):
-        raise cut_off("JPEG", "between its scans")
+        raise cut_off("JPEG", "between scans")
     return [*pieces, _scans(data, first, end or _end_of_data(data))], end > 0
 
 
 def _end_of_data(data: bytes) -> int:
-    """Return where the last scan's data end in a file without an end mark: padding, and half a mark, are no data."""
+    """Return the end of the data of the last scan in a file without an end marker.
+
+    Padding and half an end marker are not data.
+    """
     end = _length_without(data, b"\xff")
-    if data[end - _FEW : end].strip(b"\0"):  # what ends with few zeros ends with data
+    if data[end - _FEW : end].strip(b"\0"):  # a few zeros at the end are data
         return end
     end = _length_without(data, b"\0\xff")
-    while data[end : end + 2] == b"\xff\0":  # which are data too
+    while data[end : end + 2] == b"\xff\0":  # FF00 is also data
         end += 2
     return end
 
 
 def _length_without(data: bytes, padding: bytes) -> int:
-    """Return the length of the data without the padding at their end."""
+    """Return the length of the data without the padding at the end."""
     for end in range(len(data), 0, -_WINDOW):
         start = max(0, end - _WINDOW)
         if length := len(data[start:end].rstrip(padding)):
@@ -116,7 +119,7 @@ def _length_without(data: bytes, padding: bytes) -> int:
 
 
 def _scans(data: bytes, start: int, end: int) -> memoryview:
-    """Return the scans' bytes, without long runs of fill bytes, over which a decoder would need minutes."""
+    """Return the bytes of the scans, without long runs of fill bytes, for which a decoder needs minutes."""
     if end - start > _LARGE and data.find(_FILL, start, end) >= 0:
         windows = (data[place : min(place + _WINDOW, end)] for place in range(start, end, _WINDOW))
         return memoryview(b"".join(re.sub(rb"\xff{2,}", b"\xff", window) for window in windows))
@@ -124,33 +127,33 @@ def _scans(data: bytes, start: int, end: int) -> memoryview:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Give each segment as marker, start and end, up to the end mark, or to the end of the last scan's data."""
+    """Yield marker, start, and end of each segment, up to the end marker or the end of the data of the last scan."""
     position, scanning = 2, False
     for _ in range(_MAX_MARKERS):
         found = _search(_NEXT_MARKER if scanning else _ANY_MARKER, data, position)
         if found is None:
             if scanning:
                 return
-            raise cut_off("JPEG", "before its image data")
+            raise cut_off("JPEG", "before the image data")
         marker, start, position = found[1][0], found.start(), found.end()
         if marker == _EOI:
             yield marker, start, position
             return
         if marker in _ALONE or (scanning and marker not in _SEGMENTS):
-            continue  # damage within a scan is the decoder's to judge
+            continue  # the decoder reports errors within a scan
         if marker not in _SEGMENTS:
-            raise damaged("JPEG", f"the marker FF{marker:02X} is none that a JPEG has before its image data")
+            raise damaged("JPEG", f"the marker FF{marker:02X} is not allowed before the image data")
         length = struct.unpack_from(">H", data, position)[0] if position + 2 <= len(data) else 2
         position += max(length, 2)
         if position > len(data):
-            raise cut_off("JPEG", "before its image data" if not scanning else "between its scans")
+            raise cut_off("JPEG", "before the image data" if not scanning else "between scans")
         yield marker, start, position
         scanning = scanning or marker == _SOS
     raise damaged("JPEG", f"it has more than {_MAX_MARKERS} segments")
 
 
 def _search(pattern: re.Pattern[bytes], data: bytes, position: int) -> re.Match[bytes] | None:
-    """Search a little at a time, so that other threads get their turn."""
+    """Search in small steps, so that other threads can run."""
     while position < len(data):
         if found := pattern.search(data, position, position + _WINDOW + 1):
             return found
@@ -166,23 +169,25 @@ def _learn(parts: _Parts, marker: int, content: memoryview) -> None:
     elif marker == _SOS:
         parts.scans.append(bytes(content))
         if len(parts.scans) > _MAX_SCANS:
-            raise DecodeError(f"the JPEG has more than {_MAX_SCANS} scans, each of which costs a whole image's time")
+            raise DecodeError(f"the JPEG has more than {_MAX_SCANS} scans. Save it with fewer scans, or as PNG")
     elif marker == 0xE1 and bytes(content[:6]) == b"Exif\0\0" and parts.orientation == 1:
         parts.orientation = exif_orientation(content)
 
 
 def _frame(marker: int, content: memoryview) -> Header:
     if len(content) < 6:
-        raise damaged("JPEG", "its header is too short")
+        raise damaged("JPEG", "the header is too short")
     bits, height, width, components = struct.unpack_from(">BHHB", content)
     if marker not in _DECODABLE:
-        raise DecodeError(f"the JPEG is of a rare kind (SOF{marker - 0xC0}); save it as a baseline JPEG or as PNG")
+        raise DecodeError(
+            f"the JPEG uses an unsupported encoding (SOF{marker - 0xC0}). Save it as a baseline JPEG or as PNG"
+        )
     if bits != 8:
-        raise DecodeError(f"the JPEG has {bits} bits a sample; save it with 8 bits, or as PNG")
+        raise DecodeError(f"the JPEG has {bits} bits per sample. Save it with 8 bits, or as PNG")
     if components not in _MODES:
-        raise DecodeError(f"the JPEG has {components} channels; save it with 1, 3 or 4")
+        raise DecodeError(f"the JPEG has {components} channels. Save it with 1, 3, or 4 channels")
     if not (width and height):
-        raise damaged("JPEG", f"its header announces {width}×{height} pixels")
+        raise damaged("JPEG", f"the header specifies {width}×{height} pixels")
     return Header("JPEG", width, height, _MODES[components], bits)
 
 
@@ -193,7 +198,7 @@ def _is_needed(marker: int, length: int) -> bool:
 
 
 def _all_is_sent(parts: _Parts) -> bool:
-    """Say whether the scans have had every component's coefficients, to the last bit."""
+    """Return whether the scans contain all bits of all coefficients of every component."""
     missing = {component: [True] * 64 for component in parts.components}
     for scan in parts.scans:
         count = scan[0] if scan else 0

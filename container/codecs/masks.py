@@ -17,9 +17,10 @@ from container.codecs.probabilities import Compression
 
 
 class PngEncoder:
-    """`image/png`: grayscale, the class id as the pixel's value.
+    """Encoder for `image/png`: a grayscale image with the class ID as the pixel value.
 
-    With `palette=voc` (Pascal VOC's colors) or `palette=data` (those of classes.json) the same ids, in mode P.
+    With `palette=voc` (colors of Pascal VOC) or `palette=data` (colors of classes.json), the class IDs are palette
+    indices (mode P).
     """
 
     needs: str = "mask"
@@ -28,22 +29,22 @@ class PngEncoder:
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
         palette = options.get("palette", "").lower()
         if palette not in ("", "voc", "data"):
-            raise ValueError(f"palette={palette} must be voc or data")
+            raise ValueError(f"palette={palette} is not valid. Use voc or data")
         self._palette = voc_palette() if palette else None
         if palette == "data":
             colors = {label: entry.color for label, entry in classes.items() if entry.color}
             if not colors:
-                raise ValueError("palette=data needs colors in the model's classes.json; try palette=voc")
+                raise ValueError("palette=data needs colors in the classes.json of the model. Use palette=voc")
             self._palette = np.zeros((256, 3), np.uint8)
             for label, color in colors.items():
                 self._palette[label] = color
 
     def size(self, num_classes: int, height: int, width: int) -> int:
-        """Return 0: how well it compresses, only the mask can say."""
+        """Return 0, because the size depends on the content of the mask."""
         return 0
 
     def memory(self, num_classes: int, height: int, width: int) -> int:
-        """Return 0: it takes less than decoding the image did."""
+        """Return 0, because encoding needs less memory than decoding the image."""
         return 0
 
     def encode(self, mask: Uint8Array) -> list[bytes | memoryview]:
@@ -57,10 +58,10 @@ class PngEncoder:
 
 
 class JsonEncoder:
-    """`application/json`: `shape` [H, W] and `classes`, an object for every class present.
+    """Encoder for `application/json`: `shape` [H, W], and `classes` with an object for each class in the mask.
 
-    Its `id` and, where classes.json has one, `name`; its `share` of the pixels lies between 0 and 1, its bounding `box`
-    is [x, y, width, height], its `mask` is COCO's compressed run-length encoding.
+    The object contains `id`, `name` if classes.json has one, `share` of the pixels (0 to 1), the bounding `box` [x, y,
+    width, height], and `mask` in the compressed run-length encoding of COCO.
     """
 
     needs: str = "mask"
@@ -70,11 +71,11 @@ class JsonEncoder:
         self._names = {label: entry.name for label, entry in classes.items() if entry.name}
 
     def size(self, num_classes: int, height: int, width: int) -> int:
-        """Return 0: how well it compresses, only the mask can say."""
+        """Return 0, because the size depends on the content of the mask."""
         return 0
 
     def memory(self, num_classes: int, height: int, width: int) -> int:
-        """Return 0: it takes less than decoding the image did."""
+        """Return 0, because encoding needs less memory than decoding the image."""
         return 0
 
     def encode(self, mask: Uint8Array) -> list[bytes | memoryview]:
@@ -87,15 +88,15 @@ class JsonEncoder:
 
 
 def voc_palette() -> Array:
-    """Return Pascal VOC's colors, uint8 (256, 3): the bits of the class id, dealt to red, green and blue in turn."""
+    """Return the Pascal VOC colors, uint8 (256, 3): the bits of the class ID, distributed to red, green, and blue."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1]  # bit 0 first
-    deal = [[0, 3, 6], [1, 4, 7], [2, 5]]  # which of them each channel gets, for its highest bits
+    deal = [[0, 3, 6], [1, 4, 7], [2, 5]]  # bits of the class ID that become the highest bits of each channel
     channels = [sum(bits[:, bit] << (7 - place) for place, bit in enumerate(mine)) for mine in deal]
     return np.stack(channels, axis=1).astype(np.uint8)
 
 
 def _describe_class(is_class: Uint8Array) -> dict[str, Any]:
-    """Describe one class by where it is: 1 or 0, uint8 (H, W) in Fortran's order, as COCO's run lengths go."""
+    """Describe a class from its mask of 1 and 0, uint8 (H, W) in Fortran order, which the COCO encoding uses."""
     runs = coco.encode(is_class)
     return {
         "share": float(coco.area(runs) / is_class.size),

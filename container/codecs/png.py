@@ -33,7 +33,7 @@ _MODES = {  # by bits and color type
     (16, 6): "RGBA",
 }
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
-_PASSES = [  # of an interlaced image: first column and row, and the steps to the next
+_PASSES = [  # of an interlaced image: first column, first row, column step, row step
     (0, 0, 8, 8),
     (4, 0, 8, 8),
     (0, 4, 4, 8),
@@ -50,7 +50,7 @@ _IEND = memoryview(struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND")))
 
 
 def read_header(data: bytes) -> Header:
-    """Read the header; the first bytes of a file suffice when they reach that far, else CutOff is raised."""
+    """Read the header from the start of a file; raises TruncatedImageError if it does not contain the header."""
     header: Header | None = None
     try:
         for kind, start, end in _chunks(data):
@@ -62,14 +62,14 @@ def read_header(data: bytes) -> Header:
         if header is None:
             raise
     if header is None:
-        raise cut_off("PNG", "before its header")
+        raise cut_off("PNG", "before the header")
     return header
 
 
 def picture(data: bytes) -> tuple[Pieces, bool]:
-    """Return the pieces that are the picture alone (header, palette, image data), and whether its end mark is there.
+    """Return the parts of the file that the pixels depend on (header, palette, data), and whether it has an end marker.
 
-    Raises DecodeError where a checksum of these is wrong, CutOff where they are cut.
+    Raises DecodeError if a checksum of these parts is wrong, and TruncatedImageError if a part is truncated.
     """
     view, runs, complete = memoryview(data), [[0, len(SIGNATURE)]], False
     header: Header | None = None
@@ -103,7 +103,7 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
 
 
 def repack(data: bytes) -> bytes:
-    """Return a valid PNG as its header and image data alone, in chunks that libpng reads without a warning."""
+    """Return only the header and the image data of a valid PNG, in chunks that libpng reads without a warning."""
     parts = [SIGNATURE]
     for kind, start, end in _chunks(data):
         if kind == b"IHDR":
@@ -115,12 +115,12 @@ def repack(data: bytes) -> bytes:
 
 
 def is_interlaced(data: bytes) -> bool:
-    """Say whether the rows of a PNG come in several passes."""
+    """Return whether a PNG is interlaced: its rows are stored in several passes."""
     return data[28] != 0
 
 
 def has_all_rows(data: bytes) -> bool:
-    """Unpack the image data, a little at a time and no further than needed, to see whether they are all there."""
+    """Return whether the image data is complete; decompresses it in small steps, and only as much as necessary."""
     width, height, bits, color = struct.unpack_from(">IIBB", data, 16)
     missing = 0
     for x, y, right, down in _PASSES if is_interlaced(data) else [(0, 0, 1, 1)]:
@@ -140,16 +140,16 @@ def has_all_rows(data: bytes) -> bool:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Give each chunk as kind, start and end, up to IEND or to what is no chunk behind the image data.
+    """Yield kind, start, and end of each chunk, up to IEND or to bytes after the image data that are not a chunk.
 
-    Raises CutOff where the bytes end before or within the image data.
+    Raises TruncatedImageError if the bytes end before or within the image data.
     """
     position, has_data = len(SIGNATURE), False
     for _ in range(_MAX_CHUNKS):
         if position + 8 > len(data):
             if has_data:
                 return
-            raise cut_off("PNG", "before its image data")
+            raise cut_off("PNG", "before the image data")
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
         if kind == b"IEND":
@@ -159,8 +159,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             if has_data and kind != b"IDAT":
                 return
             if kind.isalpha():
-                raise cut_off("PNG", f"inside its chunk {kind.decode()}")
-            raise damaged("PNG", f"its byte {position} begins no chunk")
+                raise cut_off("PNG", f"inside the chunk {kind.decode()}")
+            raise damaged("PNG", f"no chunk starts at byte {position}")
         yield kind, position, end
         position, has_data = end, has_data or kind == b"IDAT"
     raise damaged("PNG", f"it has more than {_MAX_CHUNKS} chunks")
@@ -168,25 +168,25 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _header(data: bytes, kind: bytes, start: int, end: int) -> Header:
     if kind == b"CgBI":
-        raise DecodeError("the PNG is of Apple's own kind (CgBI), made for applications; save it as an ordinary PNG")
+        raise DecodeError("the PNG uses the Apple extension for applications (CgBI). Save it as a standard PNG")
     if kind != b"IHDR" or end - start != 25:
-        raise damaged("PNG", "it does not begin with a header")
+        raise damaged("PNG", "it does not start with a header")
     _check(data, kind, start, end)
     width, height, bits, color = struct.unpack_from(">IIBB", data, start + 8)
     mode = _MODES.get((bits, color))
     if mode is None or not (width and height):
-        raise damaged("PNG", f"its header announces {width}×{height} pixels of {bits} bits in color type {color}")
+        raise damaged("PNG", f"the header specifies {width}×{height} pixels of {bits} bits in color type {color}")
     return Header("PNG", width, height, mode, bits)
 
 
 def _check(data: bytes, kind: bytes, start: int, end: int) -> None:
-    """Raise DecodeError for a wrong checksum, or for a chunk that cannot be understood and must not be passed over."""
+    """Raise DecodeError for a wrong checksum, or for an unknown chunk that must not be skipped."""
     if kind not in (b"IHDR", b"PLTE", b"IDAT"):
-        raise damaged("PNG", f"its chunk {kind.decode()} is none that a PNG has")
+        raise damaged("PNG", f"the chunk type {kind.decode()} does not exist in PNG files")
     if not _is_sound(data, start, end):
-        raise damaged("PNG", f"its chunk {kind.decode()} has a wrong checksum")
+        raise damaged("PNG", f"the chunk {kind.decode()} has a wrong checksum")
     if kind == b"PLTE" and ((end - start - 12) % 3 or not 0 < end - start - 12 <= _PALETTE_BYTES):
-        raise damaged("PNG", f"its palette has {end - start - 12} bytes")
+        raise damaged("PNG", f"the palette has {end - start - 12} bytes")
 
 
 def _is_ancillary(kind: bytes) -> bool:
@@ -194,6 +194,6 @@ def _is_ancillary(kind: bytes) -> bool:
 
 
 def _is_sound(data: bytes, start: int, end: int) -> bool:
-    """Say whether the chunk's checksum is right."""
+    """Return whether the checksum of the chunk is correct."""
     (declared,) = struct.unpack_from(">I", data, end - 4)
     return bool(zlib.crc32(memoryview(data)[start + 4 : end - 4]) == declared)

@@ -1,12 +1,12 @@
 """RecordIO framing of MXNet and of SageMaker AI Pipe mode.
 
-A record is one or more parts. A part: the magic word, a word whose top 3 bits say which part it is and whose low 29
-bits are the length, the payload, zeros up to a multiple of 4 bytes; all words are little-endian. The payload is split
-wherever it holds the magic word at a multiple of 4 bytes, and that word is left out: the reader puts it back.
+A record has one or more parts. A part contains the magic word, a word with the kind of the part in its top 3 bits and
+the length in its low 29 bits, the payload, and zeros up to a multiple of 4 bytes. All words are little-endian. If the
+payload contains the magic word at a multiple of 4 bytes, it is split there without that word. The reader inserts it.
 https://github.com/dmlc/dmlc-core/blob/main/include/dmlc/recordio.h
 
-Ours stays because MXNet's reader would bring MXNet into the server and opens files only, no stream with a deadline, and
-SageMaker's client's does not put split records together.
+No library replaces this module. The reader of MXNet requires MXNet in the server, and opens only files, not a stream
+with a deadline. The reader of the SageMaker Python SDK does not join split records.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ MAGIC = 0xCED7230A
 MAX_LENGTH = 2**29 - 1
 
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
-_BLOCK = 2**20  # words that are compared at once
+_BLOCK = 2**20  # words per comparison
 _HEADER = struct.Struct("<II")
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
 
 
 class RecordIOError(ValueError):
-    """The stream is no RecordIO from a certain byte on; the text names the byte."""
+    """The stream is not valid RecordIO. The text contains the position of the first invalid byte."""
 
 
 class RecordTooLongError(ValueError):
-    """The payload is longer than a part's length can say."""
+    """The payload is longer than the maximum length of a part."""
 
 
 def frame(*payload: bytes | bytearray | memoryview) -> list[bytes | memoryview]:
-    """Return the buffers that, one after the other, are the payload's record; the payload is not copied.
+    """Return the buffers of a record with this payload, in order; the payload is not copied.
 
-    It may come in several buffers; all but the last must be whole words long. Raises RecordTooLong when a part would
-    be longer than 2^29 - 1 bytes.
+    If the payload has several buffers, the length of each except the last must be a multiple of 4 bytes. Raises
+    RecordTooLongError if a part is longer than 2^29 - 1 bytes.
     """
     parts: list[list[memoryview]] = [[]]
     for buffer in payload:
@@ -61,16 +61,16 @@ def frame(*payload: bytes | bytearray | memoryview) -> list[bytes | memoryview]:
 
 
 def _find_magic(words: Array) -> Iterator[int]:
-    """Give the bytes at which the magic word stands, with little memory."""
+    """Yield the byte positions of the magic word, with little memory."""
     for start in range(0, len(words), _BLOCK):
         yield from ((np.flatnonzero(words[start : start + _BLOCK] == MAGIC) + start) * 4).tolist()
 
 
 def read_records(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the payload of every record until the stream ends, reading not a byte beyond the record it yields.
+    """Yield the payload of every record until the stream ends, without reading bytes after the yielded record.
 
-    `stream` is what `open(path, "rb")` returns, whose own buffer may be ahead. Raises RecordIOError for a stream
-    that is not RecordIO or that ends within a record.
+    `stream` is the result of `open(path, "rb")`, which can buffer more bytes. Raises RecordIOError if the stream is not
+    RecordIO, or ends within a record.
     """
     offset = 0
     while header := _read(stream, _HEADER.size):
@@ -80,12 +80,12 @@ def read_records(stream: BinaryIO) -> Iterator[bytes]:
             yield payload
             continue
         if kind != _FIRST:
-            raise RecordIOError(f"the part at byte {start} continues a record that was never begun")
+            raise RecordIOError(f"the part at byte {start} continues a record that has no first part")
         parts = [payload]
         while kind != _LAST:
             kind, payload, end = _read_part(stream, _read(stream, _HEADER.size), offset)
             if kind not in (_MIDDLE, _LAST):
-                raise RecordIOError(f"at byte {offset} a new record begins within the one from byte {start}")
+                raise RecordIOError(f"a new record starts at byte {offset}, within the record at byte {start}")
             parts.append(payload)
             offset = end
         yield _MAGIC_BYTES.join(parts)
@@ -93,28 +93,28 @@ def read_records(stream: BinaryIO) -> Iterator[bytes]:
 
 def _header(kind: int, length: int) -> bytes:
     if length > MAX_LENGTH:
-        raise RecordTooLongError(f"{length} bytes do not fit into a RecordIO record, {MAX_LENGTH} do")
+        raise RecordTooLongError(f"{length} bytes do not fit in a RecordIO record. The limit is {MAX_LENGTH} bytes")
     return _HEADER.pack(MAGIC, kind << 29 | length)
 
 
 def _read_part(stream: BinaryIO, header: bytes, offset: int) -> tuple[int, bytes, int]:
-    """Read the rest of the part whose header stood at byte `offset`: its kind, its payload and the byte after it."""
+    """Read the rest of the part whose header is at byte `offset`; returns its kind, its payload, and the next byte."""
     if len(header) < _HEADER.size:
-        raise RecordIOError(f"the stream ends at byte {offset + len(header)}, within a record's header")
+        raise RecordIOError(f"the stream ends at byte {offset + len(header)}, within the header of a record")
     magic, word = _HEADER.unpack(header)
     kind, length = word >> 29, word & MAX_LENGTH
     if magic != MAGIC or kind > _LAST:
-        raise RecordIOError(f"no RecordIO record begins at byte {offset}: there is {header.hex(' ')}")
+        raise RecordIOError(f"no RecordIO record starts at byte {offset}. The bytes there are {header.hex(' ')}")
     payload = _read(stream, length)
     padding = _read(stream, -length % 4) if len(payload) == length else b""
     end = offset + _HEADER.size + len(payload) + len(padding)
     if len(payload) + len(padding) < length + -length % 4:
-        raise RecordIOError(f"the stream ends at byte {end}, within the record part of {length} bytes at byte {offset}")
+        raise RecordIOError(f"the stream ends at byte {end}, within a record part of {length} bytes at byte {offset}")
     return kind, payload, end
 
 
 def _read(stream: BinaryIO, length: int) -> bytes:
-    """Read `length` bytes, fewer only where the stream ends; a pipe may give them in pieces."""
+    """Read `length` bytes, or fewer at the end of the stream. A pipe can return fewer bytes per read."""
     data = stream.read(length)
     if len(data) in (0, length):
         return data

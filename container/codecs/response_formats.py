@@ -15,37 +15,37 @@ _PIECE = 2**20
 
 
 class Encoder(Protocol):
-    """One answer's form: a media type with the parameters that a client gave it."""
+    """Encoder of one response format: a media type with the parameters from the client."""
 
     needs: str  # "mask" or "probabilities"
     compression: Compression
 
     def __init__(self, options: Mapping[str, str], classes: Mapping[int, ClassEntry]) -> None:
-        """Raise ValueError that names the parameter which cannot be honored."""
+        """Raise ValueError that names an invalid or unsupported parameter."""
         ...
 
     def size(self, num_classes: int, height: int, width: int) -> int:
-        """Return about how many bytes the answer will have, 0 when only the answer can say."""
+        """Return the approximate response size in bytes; 0 if it depends on the content."""
         ...
 
     def memory(self, num_classes: int, height: int, width: int) -> int:
-        """Return how many bytes `encode` takes at most beside what it is given, where an image of it needs more."""
+        """Return the largest number of bytes that `encode` needs in addition to its argument."""
         ...
 
     def encode(self, answer: Array) -> list[Buffer]:
-        """Return the buffers that, one after the other, are the answer."""
+        """Return the buffers of the response, in order."""
         ...
 
 
 def compress(buffers: Iterable[Buffer]) -> list[Buffer]:
-    """Compress with gzip, quickly rather than tightly."""
+    """Compress buffers with gzip at the fastest level."""
     compressor = zlib.compressobj(1, wbits=31)
-    packed = [compressor.compress(piece) for piece in pieces(buffers)]  # of a whole one zlib would hold two
+    packed = [compressor.compress(piece) for piece in pieces(buffers)]  # zlib copies each buffer that it compresses
     return [*filter(None, packed), compressor.flush()]
 
 
 def pieces(buffers: Iterable[Buffer]) -> Iterator[bytes]:
-    """Cut into bytes, which is all that WSGI takes, a little at a time: no second copy of the whole is ever held."""
+    """Yield small bytes objects, which WSGI requires, without a second copy of the complete content in memory."""
     for buffer in buffers:
         for start in range(0, len(buffer), _PIECE):
             yield bytes(buffer[start : start + _PIECE])

@@ -19,37 +19,37 @@ _MARKS: dict[str, int | tuple[int, ...]] = {
     "RGBA": (165, 90, 17, 204),
 }
 
-Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels` of read_header: one bound, one error
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` of read_header is the only limit
 
 _strictness = threading.Lock()
-_lenient = 0  # how often Pillow's switch was found on
+_lenient = 0  # how many times LOAD_TRUNCATED_IMAGES of Pillow was found on
 
 
 def decode(picture: Pieces, header: Header, is_reduced: bool = False) -> Image.Image:
-    """Decode the pieces of one picture; raises DecodeError.
+    """Decode the parts of one image; raises DecodeError.
 
-    A JPEG may be reduced to about an eighth of its sides and to gray, which is quick. A PNG's last rows may be missing
-    nevertheless, see `may_lack_rows`.
+    A JPEG can be reduced to gray and to about an eighth of its sides, which is fast. The last rows of a PNG can be
+    missing without an error, see `may_lack_rows`.
     """
     try:
         return _strictly(picture, header, is_reduced)
     except (MemoryError, DecodeError):
         raise
-    except Exception as error:  # Pillow's decoders let any exception out of malformed bytes
+    except Exception as error:  # Pillow decoders can raise any exception for malformed bytes
         if "truncated" in str(error):
-            raise cut_off(header.format, "inside its image data") from error
+            raise cut_off(header.format, "inside the image data") from error
         raise damaged(header.format, str(error)) from error
 
 
 def may_lack_rows(image: Image.Image) -> bool:
-    """Say whether the last row may not have been decoded."""
+    """Return whether the last row was possibly not decoded."""
     return image.getpixel((0, image.height - 1)) == _MARKS[image.mode]
 
 
 def _mark(image: Image.Image) -> None:
-    """Give the last row a color that few images have there, for Pillow to write over.
+    """Write a rare color into the last row, which Pillow overwrites when it decodes that row.
 
-    It takes a PNG that ends after some of its rows for a whole one, with zeros in the others.
+    Pillow accepts a PNG that ends after some of its rows, and sets the missing rows to zero.
     """
     target = Image.new(image.mode, image.size, None)
     target.putpixel((0, image.height - 1), _MARKS[image.mode])
@@ -57,10 +57,10 @@ def _mark(image: Image.Image) -> None:
 
 
 def _strictly(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
-    """Decode with Pillow, for which half an image is an error only until another library tells it otherwise.
+    """Decode with Pillow while LOAD_TRUNCATED_IMAGES is off, so that a truncated image is an error.
 
-    Importing GluonCV does, in whichever thread and whenever: the switch is turned off before, and what was decoded
-    while it may have been on is decoded again.
+    Another library can set it: importing GluonCV does, in any thread at any time. It is turned off before decoding. If
+    it was possibly on during decoding, the image is decoded again.
     """
     global _lenient
     while True:

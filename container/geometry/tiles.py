@@ -1,6 +1,6 @@
 """Overlapping tiles for large images, with the same output as the full image.
 
-A decoder with global pooling (psp, deeplab) sees the whole image: its answers cannot be put together from tiles.
+The output of a decoder with global pooling (psp, deeplab) depends on the full image. It cannot be combined from tiles.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import numpy as np
 
 from container.arrays import Array, Float32Array, Uint8Array
 
-STRIDE = 8  # pixels per cell of the network output, along both axes
+STRIDE = 8  # pixels per cell of the model output, along both axes
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A rectangle of the image, and the part of its answer that counts, at an eighth of the size.
+    """Rectangle of an image, and the part of its output that is used, at an eighth of the size.
 
-    `image` are slices of the image; `inner` of what the network answers to them, which goes to `outer` of the whole.
+    `image` contains slices of the image, `inner` slices of the output of this tile, and `outer` the slices of the
+    complete output to which `inner` is written.
     """
 
     image: tuple[slice, slice]
@@ -28,7 +29,7 @@ class Tile:
 
 
 def split(height: int, width: int, far: int, max_pixels: int) -> Iterator[Tile]:
-    """Cut an image into as few tiles as fit into `max_pixels`, the `far` pixels around each of them included."""
+    """Split an image into the fewest tiles of at most `max_pixels`, including the border of `far` pixels."""
     sizes = coarse_size(height, width)
     counts = [1, 1]
     while True:
@@ -43,18 +44,18 @@ def split(height: int, width: int, far: int, max_pixels: int) -> Iterator[Tile]:
 
 
 def least(far: int) -> int:
-    """Return how many pixels a tile should have at least, of which a quarter count when all sides have neighbors."""
+    """Return the smallest useful number of pixels per tile. If all sides have neighbors, a quarter is used."""
     return (4 * far) ** 2
 
 
 def count(height: int, width: int, far: int, max_pixels: int) -> int:
-    """Return how many pixels the network sees in all tiles, those in several of them more than once."""
+    """Return how many pixels the model processes in all tiles. Pixels in overlaps count once per tile."""
     sides = ([cut.stop - cut.start for cut in tile.image] for tile in split(height, width, far, max_pixels))
     return sum(padded_pixels(down, across) for down, across in sides)
 
 
 def _cuts(length: int, size: int, count: int, far: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut one axis: slices of the image, of the tile's answer and of the whole answer."""
+    """Split one axis: yield slices of the image, of the output of the tile, and of the complete output."""
     for number in range(count):
         first, last = number * size // count, (number + 1) * size // count
         start = max(0, first * STRIDE - far) // STRIDE * STRIDE
@@ -64,30 +65,30 @@ def _cuts(length: int, size: int, count: int, far: int) -> Iterator[tuple[slice,
 
 
 def coarse_size(height: int, width: int) -> tuple[int, int]:
-    """Return the height and width of a network's answer, at an eighth of its image's."""
+    """Return the height and width of the model output: an eighth of those of the image, rounded up."""
     return -(-height // STRIDE), -(-width // STRIDE)
 
 
 def padded_pixels(height: int, width: int) -> int:
-    """Return how many pixels the network computes for an image: those of all its cells, partial cells in full.
+    """Return how many pixels the model processes for an image: those of all cells, with partial cells in full.
 
-    Memory and time of the network follow this number: an image of 1×N pixels takes as much as one of 8×N.
+    Memory and time of inference depend on this number: an image of 1×N pixels needs as much as an image of 8×N.
     """
     rows, columns = coarse_size(height, width)
     return rows * columns * STRIDE**2
 
 
 def is_thin(height: int, width: int) -> bool:
-    """Return whether a side has fewer than two cells: the time per pixel of such an image says little about others."""
+    """Return whether a side has fewer than two cells. The time per pixel of such images does not apply to others."""
     return min(height, width) < 2 * STRIDE
 
 
 def assemble(
     compute: Callable[[Uint8Array], Array], image: Uint8Array, num_classes: int, far: int, max_pixels: int
 ) -> Float32Array:
-    """Return the logits of an image (H, W, 3) from those of its tiles: float32 (1, num_classes, h, w), at an eighth.
+    """Return the logits of an image (H, W, 3), combined from its tiles: float32 (1, num_classes, H / 8, W / 8).
 
-    `compute` returns those of a tile: uint8 (h, w, 3) to float32 (1, num_classes, h / 8, w / 8).
+    `compute` returns the logits of a tile: uint8 (h, w, 3) to float32 (1, num_classes, h / 8, w / 8).
     """
     logits = np.empty((1, num_classes, *coarse_size(*image.shape[:2])), np.float32)
     for tile in split(image.shape[0], image.shape[1], far, max_pixels):
@@ -97,10 +98,11 @@ def assemble(
 
 
 def places(length: int, coarse: int) -> tuple[Array, Array, Float32Array]:
-    """Return where an axis of `length` pixels lies on one of `coarse`, corners aligned.
+    """Return the positions of `length` pixels on an axis of `coarse` values, for interpolation with aligned corners.
 
-    For each pixel: the values before and after it, int32, and how far it is from the first to the second.
+    For each pixel: the indices of the values before and after it, int32, and its distance from the first to the second
+    value, as a fraction.
     """
-    found = np.arange(length) * ((coarse - 1) / max(length - 1, 1))
-    before = found.astype(np.int32)
-    return before, np.minimum(before + 1, coarse - 1), (found - before).astype(np.float32)
+    positions = np.arange(length) * ((coarse - 1) / max(length - 1, 1))
+    before = positions.astype(np.int32)
+    return before, np.minimum(before + 1, coarse - 1), (positions - before).astype(np.float32)

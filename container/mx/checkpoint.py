@@ -16,15 +16,16 @@ from container.mx.optimization.gradients import Accumulation
 from container.mx.trainer import Trainer
 
 _OWN, _GRADIENT = "own", "gradient"  # kinds of arrays
-_SCALER = ("_loss_scale", "_next_loss_scale", "_unskipped")  # what AMP's loss scaler remembers
+_SCALER = ("_loss_scale", "_next_loss_scale", "_unskipped")  # state of the AMP loss scaler
 
 
 def save_arrays(trainer: Trainer, weights: Path, optimizer: Path) -> dict[str, Any]:
-    """Write both files; returns what the optimizer needs besides: numbers that JSON holds.
+    """Write both files; returns the other numbers that the optimizer needs, for JSON.
 
-    Arrays of the optimizer are called `<parameter>:<number>`; what is being accumulated,
-    `<parameter>:gradient<device>`; with `_ema` the weights' file holds the averages, and this one
-    `<parameter>:own`. Trainer.save_states would pickle them, and unpickling runs what the file says.
+    Arrays of the optimizer have the names `<parameter>:<number>`, and accumulated gradients
+    `<parameter>:gradient<device>`. With `_ema`, the weights file contains the averages, and the optimizer file contains
+    the weights as `<parameter>:own`. Trainer.save_states is not used because it pickles, and unpickling can execute
+    code.
     """
     trainer.save_weights(weights)
     names = _names(trainer)
@@ -53,7 +54,7 @@ def save_arrays(trainer: Trainer, weights: Path, optimizer: Path) -> dict[str, A
 
 
 def checkpoint_bytes(trainer: Trainer) -> int:
-    """Return about how many bytes a checkpoint takes at most: both files of `save_arrays`, and the best weights."""
+    """Return the approximate maximum bytes of a checkpoint: both files of `save_arrays` and the best weights."""
     weights = weight_bytes(trainer.network)
     total = weights * (3 if trainer.averages else 2)
     optimizer = trainer.optimizer._optimizer
@@ -66,9 +67,9 @@ def checkpoint_bytes(trainer: Trainer) -> int:
 
 
 def load_arrays(trainer: Trainer, weights: Path, optimizer: Path, numbers: Mapping[str, Any]) -> None:
-    """Load what `save_arrays` wrote and returned; every device gets arrays of its own.
+    """Load the files and the numbers of `save_arrays`; every device gets separate arrays.
 
-    Raises ClientError that names the directory when its arrays are not this network's and this optimizer's.
+    Raises ClientError that names the directory if the arrays belong to another model or optimizer.
     """
     try:
         trainer.load_weights(weights)
@@ -81,8 +82,8 @@ def load_arrays(trainer: Trainer, weights: Path, optimizer: Path, numbers: Mappi
             _fill(trainer, arrays)
     except (ValueError, KeyError, TypeError, AssertionError, mx.MXNetError) as error:
         raise ClientError(
-            f"the checkpoint {weights.parent} does not fit this job's network: {last_line(error)}; set "
-            "_resume=restart to train anew, or give another checkpoint_s3_uri"
+            f"the checkpoint {weights.parent} does not match the model of this job: {last_line(error)}. Set "
+            "_resume=restart to train from scratch, or use another checkpoint_s3_uri."
         ) from error
     inner = trainer.optimizer._optimizer
     inner.begin_num_update = inner.num_update = int(numbers["updates"])
@@ -95,28 +96,28 @@ def load_arrays(trainer: Trainer, weights: Path, optimizer: Path, numbers: Mappi
 def _restore_gradients(
     trainer: Trainer, gathered: Accumulation, numbers: Mapping[str, Any], arrays: dict[str, mx.nd.NDArray]
 ) -> None:
-    """Give accumulation back what it had gathered, on as many devices as there were."""
+    """Restore accumulated gradients, on as many devices as before."""
     places = {name: number for number, name in enumerate(_by_id(trainer)[id(each)] for each in gathered.parameters)}
     gradients: dict[tuple[int, int], mx.nd.NDArray] = {}
     for device in range(len(numbers["masses"])):
         found = _take(arrays, f"{_GRADIENT}{device}")
         if found.keys() != places.keys():
-            raise ValueError("gradients of another network are accumulated in it")
+            raise ValueError("it contains accumulated gradients of another model")
         gradients |= {(places[name], device): array for name, array in found.items()}
     if trainer.is_first:
         gathered.restore(numbers, gradients)
-    else:  # of what was gathered there is one, whatever the hosts
+    else:  # the checkpoint contains one sum for all hosts, which the first host restores
         gathered.restore({"made": numbers["made"], "masses": []}, {})
 
 
 def _take(arrays: dict[str, mx.nd.NDArray], kind: str) -> dict[str, mx.nd.NDArray]:
-    """Take the arrays of one kind out of a file's, by parameter."""
+    """Remove the arrays of one kind from `arrays`, and return them by parameter."""
     names = [name for name in arrays if name.endswith(f":{kind}")]
     return {name.removesuffix(f":{kind}"): arrays.pop(name) for name in names}
 
 
 def _fill(trainer: Trainer, arrays: Mapping[str, mx.nd.NDArray]) -> None:
-    """Make the optimizer's state on every device, and fill it from `arrays`."""
+    """Create the optimizer state on every device, and set it from `arrays`."""
     names = _names(trainer)
     used = set()
     for device, updater in zip(trainer.devices, trainer.optimizer._updaters, strict=True):
@@ -137,7 +138,7 @@ def _fill(trainer: Trainer, arrays: Mapping[str, mx.nd.NDArray]) -> None:
 
 
 def _names(trainer: Trainer) -> list[str]:
-    """Return the optimizer's parameters in its order, by the names that parameter files give them."""
+    """Return the names of the optimizer parameters in parameter files, in the order of the optimizer."""
     names = _by_id(trainer)
     return [names[id(parameter)] for parameter in trainer.optimizer._params]
 

@@ -15,14 +15,13 @@ from container.mx.gpu_errors import explain_gpu_error
 
 LOG = logging.getLogger(__name__)
 
-_UNUSABLE = "a GPU of this instance does not compute: start the job again, which gives it another instance"
+_UNUSABLE = "a GPU of this instance does not work. Start the job again, on another instance"
 
 
 def choose_devices() -> list[mx.Context]:
-    """Return all GPUs, or the CPU with a warning when there is none; log the built-in's line either way.
+    """Return all GPUs, or the CPU with a warning if there is no GPU; log the line of the built-in algorithm.
 
-    Raises ClientError when the GPU is of a kind that MXNet 1.9.1 holds no code for, and what `explain_gpu_fault` says
-    of every other failure to compute on it.
+    Raises ClientError if MXNet 1.9.1 does not support the GPU, and the error of `explain_gpu_error` for other failures.
     """
     try:
         devices = [mx.gpu(index) for index in range(mx.context.num_gpus())]
@@ -33,22 +32,22 @@ def choose_devices() -> list[mx.Context]:
         raise explain_gpu_error(line) or PlatformError(f"{_UNUSABLE}. {line}") from error
     LOG.info("Number of GPUs being used: %d", len(devices))
     if not devices:
-        LOG.warning("there is no GPU: training runs on the CPU, which is much slower")
+        LOG.warning("No GPU found. Training runs on the CPU, which is much slower.")
         return [mx.cpu()]
     return devices
 
 
 def resolve_precision(job: Hyperparameters, devices: list[mx.Context]) -> Hyperparameters:
-    """Switch MXNet to mixed precision when the job asks for float16 and the devices compute in it.
+    """Switch MXNet to mixed precision if the job sets float16 and the devices support it.
 
-    That rewrites MXNet's operators for the whole process, so it comes before the network. On CPUs it means bfloat16,
-    for which MXNet needs AVX-512; without it the job returned is a float32 one.
+    This changes the MXNet operators of the process, so it must precede the creation of the model. On CPUs, float16
+    means bfloat16, for which MXNet needs AVX-512. Without AVX-512, the returned job uses float32.
     """
     if job.precision_dtype == "float32":
         return job
     on_gpu = devices[0].device_type == "gpu"
     if not on_gpu and not processor_has("avx512bw"):
-        LOG.warning("precision_dtype=float16 needs a GPU or a CPU with AVX-512: training in float32")
+        LOG.warning("precision_dtype=float16 needs a GPU or a CPU with AVX-512. This job trains in float32.")
         return dataclasses.replace(job, precision_dtype="float32")
     amp.init("float16" if on_gpu else "bfloat16")
     return job

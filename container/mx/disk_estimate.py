@@ -14,11 +14,11 @@ from container.errors import PlatformError
 LOG = logging.getLogger(__name__)
 
 _FLOAT32 = 4
-_HEADER = 256  # bytes beside an array's values at most: its header and its name
+_HEADER = 256  # maximum bytes of the header and the name of an array
 
 
 def weight_bytes(network: gluon.Block, without: str = "-") -> int:
-    """Return about how many bytes the network's weights take as float32, without the part of that name."""
+    """Return the approximate bytes of the float32 weights of the model, without the part named `without`."""
     parameters = network._collect_params_with_prefix()
     return sum(
         math.prod(parameter.shape) * _FLOAT32 + _HEADER
@@ -28,9 +28,9 @@ def weight_bytes(network: gluon.Block, without: str = "-") -> int:
 
 
 def check_disk_space(network: gluon.Block, model_dir: Path, quantize: bool) -> int:
-    """Raise PlatformError unless the disk holds the network's weights, best and last, its graphs, and a copy of one.
+    """Raise PlatformError if the best and last weights, the ONNX models, and a copy of one file do not fit on the disk.
 
-    Files that an earlier start left under those names count as room. Returns how many bytes are still to be written.
+    Files with these names from an earlier start count as free space. Returns the number of bytes still to be written.
     """
     weights, graph = weight_bytes(network), weight_bytes(network, without="auxlayer")
     files = {model_directory.BEST_WEIGHTS: weights, model_directory.LAST_WEIGHTS: weights, model_directory.GRAPH: graph}
@@ -41,33 +41,34 @@ def check_disk_space(network: gluon.Block, model_dir: Path, quantize: bool) -> i
     free = disk.free_bytes(model_dir)
     if free is not None and free < needed:
         raise PlatformError(
-            f"{disk.LARGER}. {model_dir} cannot hold {', '.join(files)} "
-            f"and a copy that is being written: they need {needed} bytes, {free} are free"
+            f"{disk.LARGER}. {', '.join(files)} and a temporary copy do not fit in {model_dir}: they need {needed} "
+            f"bytes, and {free} are free"
         )
     return needed
 
 
 def check_checkpoint_room(folder: Path, size: int, there: int, model_dir: Path, model: int) -> None:
-    """Raise PlatformError unless the disk of `folder` holds two checkpoints of `size` bytes: one, and the next.
+    """Raise PlatformError if two checkpoints of `size` bytes, the current and the next, do not fit on the disk.
 
-    `there` are the bytes of those that are there already, and give way; `model` are those that `model_dir` still needs,
-    which count where it is on the same disk. Logs it when a third does not fit, for of the two that are kept the older
-    one gives way then.
+    `there` is the size of existing checkpoints, which are replaced. `model` is the size that `model_dir` still needs,
+    which counts if it is on the same disk. Logs a warning if a third checkpoint does not fit, because the older of the
+    two retained checkpoints is then removed earlier.
     """
     free = disk.free_bytes(folder)
     beside = model if disk.is_same(folder, model_dir) else 0
     if free is None or free + there >= 3 * size + beside:
         return
-    told = f"a checkpoint takes {size} bytes" + (f", the model beside it {beside}" if beside else "")
+    sizes = f"a checkpoint needs {size} bytes" + (f", the model needs {beside} bytes" if beside else "")
     if free + there < 2 * size + beside:
         raise PlatformError(
-            f"{disk.LARGER}. {folder} cannot hold a checkpoint and the next one: {told}, {free} are free"
+            f"{disk.LARGER}. Two checkpoints, the current and the next, do not fit in {folder}: {sizes}, and {free} "
+            "bytes are free"
         )
     LOG.warning(
-        "%s has room for one checkpoint and the next, not for the two that are kept: %s, %d are free; "
-        "the older one is removed when its room is needed (volume_size gives more)",
+        "Three checkpoints do not fit in %s: %s, and %d bytes are free. The job removes the older of the two retained "
+        "checkpoints before it writes the next one. To retain both, use a larger volume (volume_size).",
         folder,
-        told,
+        sizes,
         free,
     )
 

@@ -1,12 +1,12 @@
 """Export of a model to ONNX.
 
 Input `image`: uint8 RGB (N, H, W, 3), any size. Outputs: `logits`, float32 (N, num_classes, H, W), and `mask`, uint8
-(N, H, W), the likeliest class of every pixel: whoever needs no more moves a byte a pixel. Whoever has to bound memory
-cuts the graph at the tensor `coarse_logits`, the logits before the last resize. The graph's metadata say in which
-windows (`window`, their side in pixels, and `overlap`) this project computes large images.
+(N, H, W), the most likely class of every pixel. To limit memory, an engine can end the graph at the tensor
+`coarse_logits`, the logits before the last resize. The metadata contain the sliding windows for large images: `window`,
+the side in pixels, and `overlap`.
 
-The translation is ours because MXNet's own (`mx.onnx`) knows neither a resize to the size of another tensor nor pooling
-into more than one bin, and uses parts of `onnx` that are gone (`onnx.mapping`).
+The exporter of MXNet (`mx.onnx`) is not used because it does not support a resize to the size of another tensor or
+pooling into more than one bin, and because it uses removed parts of `onnx` (`onnx.mapping`).
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from container.arrays import Array
 from container.artifact import model_directory
 from container.mx.networks.segmentation import SegmentationNetwork
 
-OPSET, IR_VERSION = 17, 8  # they belong together; read by ONNX Runtime since 1.12 and OpenVINO since 2022
+OPSET, IR_VERSION = 17, 8  # matching versions, supported by ONNX Runtime since 1.12 and OpenVINO since 2022
 
 
 def export_onnx(network: SegmentationNetwork, path: Path) -> None:
-    """Write the network's main branch to `path`, complete or not at all."""
+    """Write the main branch of the model to `path`, completely or not at all."""
     model_directory.write_bytes(path, translate(network).SerializeToString())
 
 
 def translate(network: SegmentationNetwork) -> onnx.ModelProto:
-    """Return the network's main branch as a checked ONNX model, its weights as constants in float32."""
+    """Return the main branch of the model as a checked ONNX model, with the weights as float32 constants."""
     symbol = json.loads(network(mx.sym.var("image")).tojson())
     parameters = network.collect_params()
     names = [node["name"] for node in symbol["nodes"] if node["op"] == "null" and node["name"] in parameters]
@@ -57,25 +57,25 @@ def translate(network: SegmentationNetwork) -> onnx.ModelProto:
 
 
 class _Graph:
-    """The ONNX graph as it grows: nodes by the name of their one output, and constants by theirs."""
+    """ONNX graph under construction: nodes by the name of their only output, and constants by name."""
 
     def __init__(self, constants: dict[str, Array]) -> None:
         self.nodes: dict[str, onnx.NodeProto] = {}
         self.constants = constants
 
     def add(self, operator: str, name: str, inputs: list[str], **attributes: Any) -> str:
-        """Append a node; returns the name of its output, which is its own."""
+        """Append a node; returns the name of its output, which is the name of the node."""
         self.nodes[name] = helper.make_node(operator, inputs, [name], name=name, **attributes)
         return name
 
     def constant(self, name: str, value: Any) -> str:
-        """Add a constant, float32 unless it is of integers; returns its name."""
+        """Add a constant, as float32 unless it has integers; returns its name."""
         array = np.asarray(value)
         self.constants[name] = array if array.dtype == np.int64 else array.astype(np.float32)
         return name
 
     def assemble(self, resize: str) -> onnx.ModelProto:
-        """Return the model that ends in the resize of that name."""
+        """Return the model whose last node is the resize with this name."""
         coarse = self.nodes[resize].input[0]
         best = self.add("ArgMax", "mask_classes", [resize], axis=1, keepdims=0)
         self.add("Cast", "mask", [best], to=TensorProto.UINT8)
@@ -113,17 +113,17 @@ def _convolve(graph: _Graph, name: str, inputs: list[str], attributes: dict[str,
 
 
 def _repeat_edge(graph: _Graph, name: str, data: str, least: tuple[int, int]) -> str:
-    """Repeat the last row and column up to `least`, a kernel's size, as FastNetwork does: no padding stands in."""
+    """Repeat the last row and column up to `least`, the kernel size, as FastNetwork does."""
     extent = graph.add("Shape", f"{name}_extent", [data], start=2, end=4)
     lacking = graph.add("Sub", f"{name}_lacking", [graph.constant(f"{name}_least", np.array(least, np.int64)), extent])
     ends = graph.add("Max", f"{name}_ends", [lacking, graph.constant(f"{name}_none", np.zeros(2, np.int64))])
-    begins = graph.constant(f"{name}_begins", np.zeros(6, np.int64))  # those of all axes, and the first ends
+    begins = graph.constant(f"{name}_begins", np.zeros(6, np.int64))  # begins of all axes, and ends of the first two
     pads = graph.add("Concat", f"{name}_pads", [begins, ends], axis=0)
     return graph.add("Pad", f"{name}_padded", [data, pads], mode="edge")
 
 
 def _fold_batch_norm(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
-    """Put the statistics into the weights of the convolution before, which in these networks has no other use."""
+    """Fold the statistics into the weights of the previous convolution, whose output these models use only here."""
     data, *parameters = inputs
     gamma, beta, mean, variance = (graph.constants[parameter].astype(np.float64) for parameter in parameters)
     scale = (1 if attributes["fix_gamma"] else gamma) / np.sqrt(variance + attributes["eps"])
@@ -139,12 +139,12 @@ def _pool(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any
     if attributes["global_pool"] and attributes["pool_type"] == "avg":
         return [graph.add("GlobalAveragePool", name, inputs)]
     if attributes["pool_type"] != "max" or attributes["pooling_convention"] != "valid":
-        raise NotImplementedError(f"pooling of another kind than the networks' own: {name}")
+        raise NotImplementedError(f"this kind of pooling is not supported: {name}")
     return [graph.add("MaxPool", name, inputs, **_window(attributes))]
 
 
 def _pool_adaptively(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
-    """Average over a grid of bins by two matrices, whose sizes are the input's at run time."""
+    """Average over a grid of bins with two matrices, whose sizes depend on the input at run time."""
     rows = _bins(graph, f"{name}_rows", inputs[0], 2, attributes["output_size"])
     columns = _bins(graph, f"{name}_columns", inputs[0], 3, attributes["output_size"])
     transposed = graph.add("Transpose", f"{name}_columns_transposed", [columns], perm=[1, 0])
@@ -172,7 +172,7 @@ def _bins(graph: _Graph, name: str, data: str, axis: int, bins: int) -> str:
 
 
 def _resize_like(graph: _Graph, name: str, inputs: list[str], attributes: dict[str, Any]) -> list[str]:
-    """Resize to the height and width of the second input, corners aligned."""
+    """Resize to the height and width of the second input, with aligned corners."""
     data, like = inputs
     channels = graph.add("Shape", f"{name}_channels", [data], start=0, end=2)
     extent = graph.add("Shape", f"{name}_extent", [like], start=2, end=4)
@@ -191,7 +191,7 @@ def _window(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Any:
-    """Read an attribute of MXNet's JSON: a number, tuple or truth value, or a plain word."""
+    """Parse an attribute in the MXNet JSON: a number, tuple, Boolean value, or word."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -17,30 +17,30 @@ _KINDS = (
     (
         r"out of memory|_ALLOC_FAILED",
         ClientError,
-        "the GPU's memory ran out: lower mini_batch_size or crop_size, or take an instance with larger GPUs",
+        "The GPU memory ran out. Decrease mini_batch_size or crop_size, or choose an instance with larger GPUs",
     ),
     (
         r"driver version is insufficient|unsupported display driver|forward compatibility|driver shutting down"
         r"|initialization error|not yet initialized|no CUDA-capable device",
         PlatformError,
-        "NVIDIA's driver on this host does not serve CUDA 11.2: take a SageMaker GPU instance, or update the driver "
+        "The NVIDIA driver on this host does not support CUDA 11.2. Use a SageMaker GPU instance, or update the driver "
         "(450.80 or later) and start the container with --gpus all",
     ),
     (
         r"busy or unavailable|exclusive",
         PlatformError,
-        "the GPU is held by another process: end it, or start the job again on another instance",
+        "The GPU is in use by another process. Stop that process, or start the job again on another instance",
     ),
     (
         r"unknown error|ECC|NVLink|hardware stack|GPU is lost|fell off the bus|launch timed out|system failure",
         PlatformError,
-        "the GPU or its driver is faulty: start the job again, which gives it another instance",
+        "The GPU or its driver is defective. Start the job again, on another instance",
     ),
 )
 
 
 def explain_gpu_error(text: str) -> JobError | None:
-    """Return what `text`, one line of MXNet's, says of the GPU; None when it is no CUDA error of a known kind."""
+    """Return the error for a line of MXNet output, or None if it is not a known CUDA error."""
     if not re.search(r"cuda|cudnn|cublas|nvml|nccl", text, re.IGNORECASE):
         return None
     for pattern, fault, remedy in _KINDS:

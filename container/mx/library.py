@@ -9,10 +9,10 @@ CPU_LIBRARY_VARIABLE = "MXNET_CPU_LIBRARY"
 
 
 def select_library() -> None:
-    """Choose MXNet's CPU build on a host without NVIDIA's driver, where the CUDA build cannot be loaded.
+    """Select the CPU build of MXNet on a host without the NVIDIA driver, where the CUDA build cannot be loaded.
 
-    The CUDA image names that build by MXNET_CPU_LIBRARY; elsewhere there is nothing to choose. This process and its
-    children follow.
+    The CUDA container image sets MXNET_CPU_LIBRARY to that build. Without the variable, nothing is changed. The
+    selection applies to this process and its children.
     """
     library = os.environ.get(CPU_LIBRARY_VARIABLE)
     if not library:

@@ -1,7 +1,7 @@
 """Measurement of bfloat16 and float32 training before a CPU job.
 
-`python -m container.mx.precision BYTES`, with the job on stdin, measures in a process of its own: AMP changes MXNet's
-operators for a whole process, and the weights, statistics, and random numbers of the job stay untouched.
+`python -m container.mx.precision BYTES`, with the job on stdin, measures in a separate process, because AMP changes the
+MXNet operators of a process. The weights, statistics, and random numbers of the job do not change.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from container.mx.trainer import Trainer
 LOG = logging.getLogger(__name__)
 
 _WARM, _ROUNDS = 2, 3  # iterations
-_SECONDS = 120  # for all of it
-_ENOUGH_SECONDS = 30  # after them no further round begins
-_LEAST_ITERATIONS = 100  # of a job that the measurement is worth its time for
-_LEAST_PIXELS = 200_000_000  # that such a job trains on: minutes, while the measurement takes half a minute at least
+_SECONDS = 120  # timeout of the measurement
+_ENOUGH_SECONDS = 30  # after which no further round starts
+_LEAST_ITERATIONS = 100  # of a job; in shorter jobs, nothing is measured
+_LEAST_PIXELS = 200_000_000  # of all iterations of a job: minutes of training, while the measurement takes 30 s or more
 _LEAST_GAIN = 1.05  # below it, noise can be the cause
 _SLICE_SECONDS = 0.1
 
@@ -51,14 +51,14 @@ def advise_precision(job: Hyperparameters, device: mx.Context, stop: threading.E
         return
     seconds = _measure_apart(job, stop)
     if seconds is None:
-        LOG.info("the speed of bfloat16 was not compared with that of float32: there was no time or memory for it")
+        LOG.info("The speeds of bfloat16 and float32 were not compared, because of a lack of time or memory.")
         return
     half, single = seconds
     measured = f"an iteration takes {half:.3g} s in bfloat16 and {single:.3g} s in float32 (medians of {_ROUNDS})"
     if half > _LEAST_GAIN * single:
         LOG.warning(
             "precision_dtype=float16 means bfloat16 on a CPU, and makes this job slower on this processor: %s. Set "
-            "precision_dtype=float32",
+            "precision_dtype=float32.",
             measured,
         )
     else:
@@ -97,7 +97,7 @@ def _measure_apart(job: Hyperparameters, stop: threading.Event) -> tuple[float, 
 
 
 def measure(job: Hyperparameters) -> tuple[float, float]:
-    """Return the median seconds of an iteration in bfloat16 and in float32, measured by turns."""
+    """Return the median seconds of an iteration in bfloat16 and in float32, measured alternately."""
     begun = time.monotonic()
     rng = np.random.default_rng(0)
     shape = (job.mini_batch_size, job.crop, job.crop)
@@ -117,9 +117,9 @@ def measure(job: Hyperparameters) -> tuple[float, float]:
 
 
 def prepare_trainers(job: Hyperparameters) -> list[Trainer]:
-    """Return the job's trainer in float32 and in bfloat16, from random weights; this process can make no more of them.
+    """Return trainers of the job in float32 and in bfloat16, with random weights. Call this once per process.
 
-    The float32 one makes its graph first, by an iteration of one image: later AMP would cast in it.
+    The float32 trainer builds its graph first, in an iteration with one image, because AMP adds casts to later graphs.
     """
     trainers = []
     for precision in ("float32", "float16"):
@@ -131,7 +131,7 @@ def prepare_trainers(job: Hyperparameters) -> list[Trainer]:
         freeze_layers(network, own, loaded=set(network._collect_params_with_prefix()))
         network.hybridize()
         trainer = Trainer(network, own, devices)
-        trainer._gradients_checked = True  # the job itself checks them
+        trainer._gradients_checked = True  # the job checks them
         _step(trainer, Batch(np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 32), np.uint8)))
         trainers.append(trainer)
     return trainers
@@ -146,14 +146,14 @@ def _step(trainer: Trainer, batch: Batch) -> float:
 
 
 def main() -> None:
-    """Print the seconds in bfloat16 and in float32 for the job on stdin; the command line says how many bytes are free.
+    """Print the seconds in bfloat16 and in float32 for the job on stdin. The argument is the number of free bytes.
 
-    Without these this process ends. Some platforms end all processes of a container in which one runs out of memory.
+    Without this limit, the process could use all memory. Some platforms then kill all processes of the container.
     """
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
-    with contextlib.suppress(OSError):  # when memory runs out, this process is to go, not the one that waits for it
+    with contextlib.suppress(OSError):  # if memory runs out, the kernel kills this process instead of its parent
         Path("/proc/self/oom_score_adj").write_text("1000")
     print(json.dumps(measure(load(json.load(sys.stdin)))))
 

@@ -1,7 +1,7 @@
 """ImageNet weights of the backbones: find, verify, load, download.
 
-`python -m container.mx.pretrained resnet-50 resnet-101` fetches them from where they are published, and writes each in
-GluonCV's own form; `--from FILE` converts a file that is there.
+`python -m container.mx.pretrained resnet-50 resnet-101` downloads the published weights, and writes them in the GluonCV
+format. `--from FILE` converts an existing file.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from container.mx.weights.sources import BACKBONES, address_of
 DIRECTORY_VARIABLE = "PRETRAINED_DIR"
 CHANNEL = "pretrained"
 
-_CLASSIFIER = "fc."  # ImageNet's own last layer, of no use here
+_CLASSIFIER = "fc."  # last layer of the ImageNet model, which is not used
 
 
 def pretrained_dir() -> Path:
-    """Return the directory of the weights: PRETRAINED_DIR, or `pretrained` beside the program."""
+    """Return the directory of the weights: PRETRAINED_DIR, or `pretrained` next to the program."""
     return Path(os.environ.get(DIRECTORY_VARIABLE) or Path(__file__).parents[2] / "pretrained")
 
 
 def find_pretrained(environment: Environment, backbone: str) -> Path:
-    """Return the file of `backbone`'s weights: the channel `pretrained`'s, or else the image's own.
+    """Return the weight file of `backbone`: from the `pretrained` channel, or else from the container image.
 
-    Raises ClientError saying what to do when there is none, several, or one that is damaged.
+    Raises ClientError with the fix if there is no file, more than one file, or a corrupt file.
     """
     if CHANNEL in environment.channels:
         return _find_given(environment, backbone)
@@ -45,25 +45,26 @@ def find_pretrained(environment: Environment, backbone: str) -> Path:
     known = BACKBONES[backbone]
     files = " or ".join(source.address for source in known.sources[:-1])
     raise ClientError(
-        f"the ImageNet weights of {backbone} are missing: give the job a channel {CHANNEL} with one file of them "
-        f"({files}), train without them by use_pretrained_model=False, or have them in the image "
-        f"(PRETRAINED={backbone} when it is built) or in {DIRECTORY_VARIABLE}, where "
-        f"python -m container.mx.pretrained {backbone} puts them. {pretrained_dir()} holds no {known.gluoncv}-*.params"
+        f"No ImageNet weights found for backbone {backbone}: {pretrained_dir()} contains no {known.gluoncv}-*.params "
+        f"file. Do one of the following: (1) Add a {CHANNEL} channel that contains one of these files: {files}. "
+        "(2) Set use_pretrained_model=False to train from random weights. "
+        f"(3) Build the container image with PRETRAINED={backbone}. "
+        f"(4) Run python -m container.mx.pretrained {backbone} to download the weights into {DIRECTORY_VARIABLE}."
     )
 
 
 def _find_given(environment: Environment, backbone: str) -> Path:
-    """Return the one file of the channel `pretrained`."""
+    """Return the only file of the `pretrained` channel."""
     channel = environment.channels[CHANNEL]
     files = [path for path in sorted(channel.path.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     if len(files) != 1:
-        found = ", ".join(path.name for path in files[:5]) or "nothing"
-        raise ClientError(f"channel {CHANNEL} must hold one file of {backbone}'s weights; it holds {found}")
+        found = ", ".join(path.name for path in files[:5]) or "no files"
+        raise ClientError(f"channel {CHANNEL} contains {found}. It must contain one weight file for {backbone}.")
     return files[0]
 
 
 def read_pretrained(path: Path, backbone: str) -> dict[str, Array]:
-    """Return the weights of `backbone` in `path` under GluonCV's names, without ImageNet's classifier.
+    """Return the weights of `backbone` in `path` with GluonCV names, without the ImageNet classifier.
 
     Raises ClientError that names the file.
     """
@@ -73,33 +74,33 @@ def read_pretrained(path: Path, backbone: str) -> dict[str, Array]:
 
 
 def _check_published(path: Path, backbone: str) -> None:
-    """Raise ClientError when a file that is called as a published one is not that file."""
+    """Raise ClientError if a file has the name of a published file, but other content."""
     for source in BACKBONES[backbone].sources:
         names = {source.file, source.file.removesuffix(".zip"), f"{source.file.removesuffix('.zip')}.params"}
         algorithm, _, expected = source.digest.partition(":")
         if expected and path.name in names and (found := zipped.digest(path, algorithm)) != expected:
             raise ClientError(
-                f"{path} is not what was published as {path.name}: its {algorithm.upper()} is {found} instead of "
-                f"{expected}; get it again from {source.address}, or give a file of your own another name"
+                f"{path} differs from the published file {path.name}: its {algorithm.upper()} is {found} instead of "
+                f"{expected}. Download it again from {source.address}. If it is a custom file, rename it."
             )
 
 
 def _read(path: Path, backbone: str) -> dict[str, Array]:
-    """Read a file of `backbone`'s weights under GluonCV's names; raises ClientError that names it."""
-    raw = read_weights(path, f"take {' or '.join(source.address for source in BACKBONES[backbone].sources[:-1])}")
+    """Read a weight file of `backbone` with GluonCV names; raises ClientError that names the file."""
+    raw = read_weights(path, f"Use {' or '.join(source.address for source in BACKBONES[backbone].sources[:-1])}.")
     try:
         weights = to_gluoncv(raw)
         check_fit(weights, encoder_shapes(backbone), optional=lambda name: name.startswith(_CLASSIFIER))
     except ValueError as error:
         is_whole = any(name.startswith(("head.", "final_block.")) for name in raw)
-        remedy = "; a whole network belongs into channel model" if is_whole else ""
-        raise ClientError(f"{path} does not hold the weights of {backbone}: {error}{remedy}") from error
+        remedy = ". Use the model channel for a complete model" if is_whole else ""
+        raise ClientError(f"{path} does not contain the weights of {backbone}: {error}{remedy}") from error
     return weights
 
 
 def convert(path: Path, backbone: str, directory: Path) -> Path:
-    """Write the weights of `path` in GluonCV's form into `directory`, named by their hash; returns the file."""
-    import mxnet as mx  # nothing else here needs it
+    """Write the weights of `path` in the GluonCV format into `directory`; the file name contains the hash."""
+    import mxnet as mx  # only this function needs it
 
     arrays = {name: mx.nd.array(array) for name, array in _read(path, backbone).items()}
     directory.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ def convert(path: Path, backbone: str, directory: Path) -> Path:
 
 
 def _fetch(backbone: str, directory: Path) -> Path:
-    """Fetch and convert the weights from the first source that gives them; SystemExit with every reason otherwise."""
+    """Download and convert the weights from the first source that works; raises SystemExit with all reasons."""
     reasons: dict[str, str] = {}
     for source in sorted(BACKBONES[backbone].sources, key=lambda source: not (directory / source.file).is_file()):
         try:
@@ -126,14 +127,14 @@ def _fetch(backbone: str, directory: Path) -> Path:
 
 
 def main() -> None:
-    """Put the named backbones' weights where jobs find them, and print each file."""
-    parser = argparse.ArgumentParser(description="Fetch, check and convert the backbones' ImageNet weights.")
+    """Provide the weights of the backbones for jobs, and print the name of each file."""
+    parser = argparse.ArgumentParser(description="Download, check, and convert the ImageNet weights of backbones.")
     parser.add_argument("backbones", nargs="+", choices=list(BACKBONES), metavar="BACKBONE", help=", ".join(BACKBONES))
-    parser.add_argument("--directory", type=Path, default=pretrained_dir(), help="where to put them (%(default)s)")
-    parser.add_argument("--from", type=Path, dest="file", help="convert this file of the one BACKBONE; fetch nothing")
+    parser.add_argument("--directory", type=Path, default=pretrained_dir(), help="target directory (%(default)s)")
+    parser.add_argument("--from", type=Path, dest="file", help="convert this file of one BACKBONE; do not download")
     arguments = parser.parse_args()
     if arguments.file and len(arguments.backbones) != 1:
-        parser.error("--from takes one BACKBONE")
+        parser.error("--from accepts one BACKBONE")
     for backbone in arguments.backbones:
         try:
             if arguments.file:

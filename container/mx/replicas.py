@@ -9,17 +9,18 @@ from container.data.hosts import Hosts
 from container.errors import AlgorithmError
 from container.mx.networks.segmentation import SegmentationNetwork
 
-_TOLERANCE = 1e-6  # of a parameter's sum of magnitudes; devices that are in step do not differ at all
+_TOLERANCE = 1e-6  # share of the sum of magnitudes of a parameter; synchronized devices do not differ
 
 
 class TrainingDivergedError(Exception):
-    """Loss or weights are no longer finite."""
+    """The loss or the weights are not finite."""
 
 
 def check_replicas(network: SegmentationNetwork, devices: list[mx.Context], hosts: Hosts) -> None:
-    """Make sure that devices and hosts hold one network. Every host calls it at the same point.
+    """Check that all devices and hosts have equal weights. Every host must call it at the same point.
 
-    Raises AlgorithmError that names a parameter whose weights differ, Diverged for one that is not finite.
+    Raises AlgorithmError that names a parameter with different weights, and TrainingDivergedError for a parameter that
+    is not finite.
     """
     first, *others = devices
     parameters = network._collect_params_with_prefix()
@@ -27,25 +28,25 @@ def check_replicas(network: SegmentationNetwork, devices: list[mx.Context], host
     means = hosts.sum(np.array(list(sizes.values()), np.float32)) / hosts.count
     for (name, parameter), size, mean in zip(parameters.items(), sizes.values(), means, strict=True):
         if not (np.isfinite(size) and np.isfinite(mean)):
-            raise TrainingDivergedError(f"the parameter {name} is no longer finite")
+            raise TrainingDivergedError(f"the parameter {name} is not finite")
         for device in others:
             apart = parameter.data(device).as_in_context(first) - parameter.data(first)
             if not float(apart.abs().sum().asscalar()) <= _TOLERANCE * size:
                 raise AlgorithmError(
-                    f"the devices no longer train one network: {name} differs between {first} and {device} by "
-                    f"{float(apart.abs().sum().asscalar()):g} in all, its magnitudes add up to {size:g}; train on "
-                    "one device, and report this"
+                    f"the devices have different weights: {name} differs between {first} and {device} by a total of "
+                    f"{float(apart.abs().sum().asscalar()):g}, and the sum of its magnitudes is {size:g}. Train on "
+                    "one device, and report this error."
                 )
         if not abs(size - mean) <= _TOLERANCE * mean:
             raise AlgorithmError(
-                f"the hosts no longer train one network: the magnitudes of {name} add up to {size:g} on "
-                f"{hosts.name}, and to {mean:g} in the mean of all; train on one host, and report this"
+                f"the hosts have different weights: the sum of the magnitudes of {name} is {size:g} on {hosts.name}, "
+                f"and {mean:g} in the mean of all hosts. Train on one host, and report this error."
             )
 
 
 def share_statistics(network: SegmentationNetwork, devices: list[mx.Context]) -> None:
-    """Give all devices of this host the mean of their running statistics."""
-    mx.nd.waitall()  # with static allocation, statistics are written behind the engine's back
+    """Set the running statistics of all devices of this host to their mean."""
+    mx.nd.waitall()  # with static allocation, the MXNet engine does not track writes of statistics
     if len(devices) > 1:
         for name, parameter in network._collect_params_with_prefix().items():
             if is_statistic(name):
@@ -53,9 +54,9 @@ def share_statistics(network: SegmentationNetwork, devices: list[mx.Context]) ->
 
 
 def average_over_hosts(statistics: list[list[mx.nd.NDArray]], hosts: Hosts, here: int, images: int) -> None:
-    """Set each statistic's copies to their mean over hosts, a host counting by its images: `here`, of all `images`.
+    """Set all copies of each statistic to the mean over hosts, weighted by the images: `here` of all `images`.
 
-    Every host calls it at the same point.
+    Every host must call it at the same point.
     """
     if hosts.count == 1 or not images:
         return
@@ -68,12 +69,12 @@ def average_over_hosts(statistics: list[list[mx.nd.NDArray]], hosts: Hosts, here
 
 
 def is_statistic(name: str) -> bool:
-    """Tell a running statistic from a weight by its name."""
-    return name.endswith(("running_mean", "running_var"))  # of batch normalization, which each device gathers by itself
+    """Return whether a parameter is a running statistic, from its name."""
+    return name.endswith(("running_mean", "running_var"))  # of batch normalization, computed separately on each device
 
 
 def mean_of(copies: list[mx.nd.NDArray]) -> mx.nd.NDArray:
-    """Return the mean of what several devices hold, on the first of them."""
+    """Return the mean of the copies on several devices, on the first device."""
     total = copies[0].copy()
     for copy in copies[1:]:
         total += copy.as_in_context(total.context)

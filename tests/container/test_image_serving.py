@@ -76,7 +76,7 @@ def test_one_cpu_and_one_gigabyte_suffice(image: Image, trained: Path, photo: by
 def test_a_missing_model_is_one_clear_line(image: Image) -> None:
     done = image.run("serve", options=("--network", "none"))
     assert done.returncode == 1
-    assert done.stderr.startswith("ClientError: /opt/ml/model holds no model: ")
+    assert done.stderr.startswith("ClientError: /opt/ml/model does not contain a model: ")
     assert done.stderr.count("\n") == 1
 
 

@@ -75,7 +75,7 @@ def test_without_a_command_the_image_trains(image: Image, tmp_path: Path) -> Non
     assert (
         (tmp_path / "output/failure")
         .read_text()
-        .startswith("ClientError: there is no /opt/ml/input/config/hyperparameters.json")
+        .startswith("ClientError: /opt/ml/input/config/hyperparameters.json does not exist")
     )
 
 

@@ -48,7 +48,7 @@ def test_a_job_starts_from_baked_weights_without_a_network(
         root = make_job(train=2, validation=1, backbone="resnet-34", use_pretrained_model="True")
         job = Image(image.engine, TAG).run("train", options=("--network", "none", *mounted(root)))
         assert job.returncode == 0, job.stdout + job.stderr
-        assert "the backbone starts from /opt/program/pretrained/resnet34_v1b-" in job.stdout
+        assert "Loaded the initial weights of the backbone from /opt/program/pretrained/resnet34_v1b-" in job.stdout
     finally:
         subprocess.run([image.engine, "rmi", "--force", TAG], stdout=subprocess.DEVNULL, timeout=60)
 
@@ -59,6 +59,6 @@ def test_a_build_without_a_way_to_the_weights_ends_early_with_the_remedy(image: 
     assert done.returncode != 0
     assert time.monotonic() - started < 240  # not after everything else
     told = done.stdout + done.stderr
-    assert "the ImageNet weights of resnet-101 could not be fetched" in told
+    assert "the ImageNet weights of resnet-101 could not be downloaded" in told
     for way in ("--from FILE", "channel pretrained", "PRETRAINED_MIRROR", "PRETRAINED=none"):
         assert way in told

@@ -129,7 +129,7 @@ def await_log(root: Path, text: str) -> None:
 
 
 MOMENTS = {
-    "start": ("host 127.0.0.2 has come", "host 127.0.0.1 is there"),
+    "start": ("Host joined: host=127.0.0.2", "Host joined: host=127.0.0.1"),
     "middle": ("iterations: 2 ", ""),
     "end": ("Serializing model to {}/model/model_algo-1", ""),
 }
@@ -163,7 +163,7 @@ def test_all_hosts_end_when_a_process_of_one_is_killed(tmp_path: Path, role: str
         assert code == 1, cluster.log(root)
         reason = cluster.failure(root)
         own = role != "worker" and root == roots[number - 1]
-        told = f"the {role} process beside this host's training ended by signal 9" if own else f"host 127.0.0.{number} "
+        told = f"the {role} process of this host exited by signal 9" if own else f"host 127.0.0.{number} "
         assert reason.startswith("PlatformError: ") and told in reason
 
 
@@ -174,7 +174,7 @@ def test_a_hosts_failure_is_named_on_all(tmp_path: Path) -> None:
     assert [each.wait(PATIENCE) for each in started] == [1, 1], cluster.log(roots[0])
     reason = f"annotation of {roots[1]}/input/data/train/train-2.jpg: pixel value 9 is no class"
     assert cluster.failure(roots[1]).startswith(f"ClientError: {reason}")
-    assert cluster.failure(roots[0]).startswith(f"ClientError: host 127.0.0.2 has failed, which ends the job: {reason}")
+    assert cluster.failure(roots[0]).startswith(f"ClientError: host 127.0.0.2 failed, so the job failed: {reason}")
 
 
 def test_a_stopped_job_leaves_a_model_and_goes_on_from_the_first_hosts_checkpoint(tmp_path: Path, alone: Path) -> None:
@@ -236,8 +236,8 @@ def test_a_stream_that_every_host_gets_trains_as_files_do(tmp_path: Path) -> Non
 def test_a_host_that_has_no_address_or_does_not_come_is_named(tmp_path: Path) -> None:
     (root,) = cluster.lay_out(tmp_path, 1)
     for host, told in (
-        ("algo-2.invalid", "algo-2.invalid: no address after 2 s"),
-        ("127.0.0.2", "after 2 s 127.0.0.2 had not come"),
+        ("algo-2.invalid", "algo-2.invalid: no IP address after 2 s"),
+        ("127.0.0.2", "after 2 s (CLUSTER_TIMEOUT_SECONDS), 127.0.0.2 had not joined"),
     ):
         config = {"current_host": "127.0.0.1", "hosts": ["127.0.0.1", host]}
         (root / "input/config/resourceconfig.json").write_text(json.dumps(config))

@@ -89,7 +89,8 @@ def test_one_seed_gives_one_model_and_an_earlier_job_seeds_the_next(make_job: Jo
     assert all(np.allclose(seeded[name], first[name], atol=1e-6) for name in trained)
     make_job(train=2, validation=1, num_classes="3")
     with pytest.raises(
-        ClientError, match="the model in channel model has num_classes=2, this job 3: _reset_head=True starts"
+        ClientError,
+        match=r"the model in channel model has num_classes=2, but this job has num_classes=3\. To reinitialize",
     ):
         train(root)
 
@@ -99,7 +100,7 @@ def test_half_precision_trains_where_the_processor_can(make_job: JobFactory) -> 
     code, out, err = run(root)
     assert code == 0, out + err
     native = "avx512bw" in Path("/proc/cpuinfo").read_text()
-    assert ("training in float32" in out) != native
+    assert ("This job trains in float32" in out) != native
     settings = json.loads((root / "model/hyperparams.json").read_text())
     assert settings["precision_dtype"] == ("float16" if native else "float32")
     assert load_engine(root / "model", ServeSettings(root / "model", precision="float32")).num_classes == 2

@@ -62,8 +62,8 @@ def test_a_disk_that_is_too_small_is_named_before_the_first_epoch(make_job: JobF
     with small_disk(root / "model", 300 * 2**20):
         reason = failure(root)
     assert reason.startswith(
-        f"PlatformError: the disk is full: give the job a larger volume (volume_size). {root}/model cannot hold "
-        "model_best.params, model_algo-1, model.onnx and a copy that is being written: they need "
+        f"PlatformError: the disk is full: use a larger volume (volume_size). model_best.params, model_algo-1, "
+        f"model.onnx and a temporary copy do not fit in {root}/model: they need "
     )
     needed, free = (int(word) for word in reason.split() if word.isdecimal())
     assert needed == pytest.approx(3 * 142e6 + 132e6, rel=0.01) and free <= 300 * 2**20

@@ -132,7 +132,7 @@ def test_half_an_image_is_refused(server: Server) -> None:
     image = noise(64, 64)
     answer = server.invoke(image[: len(image) // 2])
     assert answer.status_code == 400
-    assert "PNG image is damaged" in answer.json()["error"]
+    assert "PNG image is corrupt" in answer.json()["error"]
 
 
 def test_a_refusal_reaches_a_client_that_is_still_sending(server: Server) -> None:
@@ -156,13 +156,15 @@ def test_sigterm_lets_the_running_request_finish(server: Server) -> None:
 def test_a_missing_model_ends_the_process_with_one_clear_line(tmp_path: Path) -> None:
     ended = run_serve(tmp_path)
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"ClientError: {tmp_path}/model holds no model: hyperparams.json is missing")
+    assert ended.stderr.startswith(
+        f"ClientError: {tmp_path}/model does not contain a model: hyperparams.json is missing"
+    )
     assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("name", "value", "choices"),
-    [("MAX_PIXELS", "many", "a whole number above 0"), ("EXIF_ORIENTATION", "auto", "one of ignore, apply")],
+    [("MAX_PIXELS", "many", "an integer above 0"), ("EXIF_ORIENTATION", "auto", "one of ignore, apply")],
 )
 def test_a_wrong_setting_ends_the_process_with_one_clear_line(root: Path, name: str, value: str, choices: str) -> None:
     ended = run_serve(root, **{name: value})
@@ -180,6 +182,6 @@ def test_unusable_weights_end_the_process_instead_of_restarting_it(root: Path, t
     assert ended.returncode == 3
     lines = [line for line in ended.stderr.splitlines() if "ClientError" in line]
     assert len(lines) == 1
-    assert f"{model}/model_best.params does not fit" in lines[0]
+    assert f"{model}/model_best.params does not match" in lines[0]
     assert "Traceback" not in ended.stderr
     assert ended.stderr.count("Booting worker") == 1

@@ -82,7 +82,7 @@ def test_more_classes_are_learnt_from_an_earlier_model(make_job: JobFactory, cap
     for name in ("hyperparams.json", "model_best.params"):
         (root / "model" / name).rename(folder / name)
     make_job(num_classes="3", **changes)
-    with pytest.raises(ClientError, match=r"has num_classes=2, this job 3: _reset_head=True starts"):
+    with pytest.raises(ClientError, match=r"has num_classes=2, but this job has num_classes=3. To reinitialize"):
         run_here(Environment.read(root), threading.Event())
     make_job(num_classes="3", _reset_head="True", **changes)
     run_here(Environment.read(root), threading.Event())
@@ -98,8 +98,10 @@ def test_what_has_no_effect_is_said_once_and_random_weights_are_not_frozen(make_
     code, out, err = run(root)
     assert code == 0, out + err
     assert out.count("channel pretrained is not used: use_pretrained_model is False") == 1
-    assert out.count("_reset_head has no effect: there is no channel model") == 1
+    assert out.count("_reset_head has no effect without the model channel") == 1
     make_job(train=2, validation=1, backbone="resnet-18", _freeze_backbone="True")
     code, out, err = run(root)
     assert code == 1
-    assert (root / "output/failure").read_text().startswith("ClientError: _freeze_backbone would keep random weights: ")
+    assert (
+        (root / "output/failure").read_text().startswith("ClientError: _freeze_backbone cannot freeze random weights. ")
+    )

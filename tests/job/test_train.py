@@ -148,7 +148,7 @@ def test_page_and_table_say_what_the_report_says(finished: tuple[Path, str, str]
         assert [float(row[column]) for row in rows] == [epoch[column] for epoch in report["epochs"]]
     page = (data / "report.html").read_text()
     assert f"mIOU {report['validation']['mIOU']:.3f} on 3 whole validation images" in page
-    assert "finished: 2 of 2 epochs are done" in page and "validation/validation-0.jpg" in page
+    assert "finished: 2 of 2 epochs are complete" in page and "validation/validation-0.jpg" in page
 
 
 def test_sigterm_leaves_the_weights_and_a_clean_exit(make_job: JobFactory) -> None:
@@ -200,9 +200,9 @@ def test_faults_of_the_user_come_before_the_framework_is_imported(make_job: JobF
 def test_missing_pretrained_weights_name_file_variable_and_way_out(make_job: JobFactory, tmp_path: Path) -> None:
     reason = failure(make_job(backbone=None, use_pretrained_model="True"), PRETRAINED_DIR=str(tmp_path / "weights"))
     assert reason.startswith(
-        "ClientError: the ImageNet weights of resnet-50 are missing: give the job a channel pretrained"
+        f"ClientError: No ImageNet weights found for backbone resnet-50: {tmp_path}/weights contains no"
     )
-    assert f"{tmp_path}/weights holds no resnet50_v1s-*.params" in reason
+    assert "contains no resnet50_v1s-*.params file" in reason
     assert "PRETRAINED_DIR" in reason and "use_pretrained_model=False" in reason
 
 

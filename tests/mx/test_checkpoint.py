@@ -189,7 +189,7 @@ def test_arrays_of_another_optimizer_are_refused(
     trainer = tiny_trainer(cpus(1), tiny_job(**earlier))
     train(trainer, BATCHES[:1])
     numbers = save_arrays(trainer, weights, optimizer)
-    with pytest.raises(ClientError, match=f"does not fit this job's network: .*{reason}.*_resume=restart"):
+    with pytest.raises(ClientError, match=f"does not match the model of this job: .*{reason}.*_resume=restart"):
         load_arrays(tiny_trainer(cpus(1), tiny_job(**now)), weights, optimizer, numbers)
 
 

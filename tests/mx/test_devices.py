@@ -19,8 +19,8 @@ CHECK = "MXNetError: Check failed: e == cudaSuccess: CUDA: "
     ("text", "kind", "said"),
     [
         ("no kernel image is available for execution on the device", ClientError, "MXNet 1.9.1 cannot run on this"),
-        ("uncorrectable ECC error encountered", PlatformError, "the GPU or its driver is faulty"),
-        ("an error that nobody knows", PlatformError, "a GPU of this instance does not compute"),
+        ("uncorrectable ECC error encountered", PlatformError, "The GPU or its driver is defective"),
+        ("an error that nobody knows", PlatformError, "a GPU of this instance does not work"),
     ],
 )
 @pytest.mark.parametrize("place", ["num_gpus", "ones"])

@@ -63,21 +63,23 @@ def test_the_auxiliary_head_is_not_needed(model_dir: Path) -> None:
 
 def test_a_missing_layer_is_named(model_dir: Path) -> None:
     drop(model_dir, "layer4")
-    with pytest.raises(ClientError, match=r"model_best\.params does not fit .*it lacks layer4\.0\.conv1\.weight"):
+    with pytest.raises(
+        ClientError, match=r"model_best\.params does not match .*the file lacks layer4\.0\.conv1\.weight"
+    ):
         MXNetEngine(model_dir)
 
 
 def test_weights_of_another_network_are_refused(model_dir: Path) -> None:
     write_settings(model_dir, num_classes="7")
-    with pytest.raises(ClientError, match=r"does not fit .*7 classes"):
+    with pytest.raises(ClientError, match=r"does not match .*7 classes"):
         MXNetEngine(model_dir)
     write_settings(model_dir, algorithm="deeplab")
-    with pytest.raises(ClientError, match=r"does not fit .*deeplab"):
+    with pytest.raises(ClientError, match=r"does not match .*deeplab"):
         MXNetEngine(model_dir)
 
 
 def test_a_damaged_file_is_refused(model_dir: Path) -> None:
     (model_dir / "model_best.params").write_bytes(b"rubbish" * 100)
-    with pytest.raises(ClientError, match=r"model_best\.params does not fit") as raised:
+    with pytest.raises(ClientError, match=r"model_best\.params does not match") as raised:
         MXNetEngine(model_dir)
     assert "Traceback" not in str(raised.value)

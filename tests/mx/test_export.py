@@ -215,5 +215,5 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(archive: Path, tmp_path
     completed = convert(archive, tmp_path / "out.onnx")
     assert completed.returncode == 1
     assert len(completed.stderr.splitlines()) == 1
-    assert completed.stderr.startswith(f"ClientError: {archive}/model_best.params does not fit")
+    assert completed.stderr.startswith(f"ClientError: {archive}/model_best.params does not match")
     assert not (tmp_path / "out.onnx").exists()

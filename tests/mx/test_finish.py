@@ -85,7 +85,7 @@ def make_finish(make_job: JobFactory, network: SegmentationNetwork) -> Callable[
     return make
 
 
-NO_IMAGE = "this is neither a JPEG nor a PNG image, but text ('no image'): give the raw bytes of a JPEG or PNG"
+NO_IMAGE = "this is neither a JPEG nor a PNG image, but text ('no image'): provide the raw bytes of a JPEG or PNG"
 
 
 def add_test_channel(root: Path, count: int) -> None:
@@ -224,7 +224,7 @@ def test_a_report_that_cannot_be_written_is_told_and_costs_nothing_else(
     (job.root / "output").mkdir(exist_ok=True)
     (job.root / "output/data").write_text("a file where the directory should be")
     job.finish.run(HISTORY, 1, 1)
-    assert "the report is not complete: " in caplog.text and "report.json could not be written" in caplog.text
+    assert "The report is not complete: " in caplog.text and "report.json could not be written" in caplog.text
     assert job.made() == {"model.onnx"}
 
 

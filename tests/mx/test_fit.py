@@ -535,7 +535,7 @@ def test_weights_that_the_last_step_of_an_epoch_spoilt_are_never_kept(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "step", spoil)
-        with pytest.raises(ClientError, match=r"epoch 0 \(the parameter stage4.weight is no longer finite\)"):
+        with pytest.raises(ClientError, match=r"epoch 0 \(the parameter stage4.weight is not finite\)"):
             start(root)
     assert not list((root / "checkpoints").iterdir())
 
@@ -802,7 +802,7 @@ def test_a_checkpoint_disk_that_is_too_small_is_named_before_the_first_step(
     with small_disk(root / "checkpoints", 2**14), pytest.raises(PlatformError) as raised:
         start(root)
     assert str(raised.value).startswith(
-        "the disk is full: give the job a larger volume (volume_size). "
-        f"{root}/checkpoints cannot hold a checkpoint and the next one: a checkpoint takes "
+        "the disk is full: use a larger volume (volume_size). "
+        f"Two checkpoints, the current and the next, do not fit in {root}/checkpoints: a checkpoint needs "
     )
     assert not (root / "model/hyperparams.json").exists()

@@ -96,6 +96,6 @@ def test_random_weights_are_not_frozen() -> None:
     check_frozen(job(), loaded=False)
     check_frozen(job(_freeze_backbone=True), loaded=True)
     with pytest.raises(
-        ClientError, match="_freeze_backbone and _freeze_batchnorm would keep random weights: give use_pre"
+        ClientError, match=r"_freeze_backbone and _freeze_batchnorm cannot freeze random weights\. Set use_pre"
     ):
         check_frozen(job(_freeze_backbone=True, _freeze_batchnorm=True), loaded=False)

@@ -77,10 +77,10 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     small = SegmentationNetwork("fcn", "resnet-50", 2)
     initialize_weights(small)
     small.save_parameters(str(tmp_path / "model_best.params"))
-    with pytest.raises(ClientError, match=r"model_best\.params does not fit this network"):
+    with pytest.raises(ClientError, match=r"model_best\.params does not match this model"):
         load_weights(SegmentationNetwork("fcn", "resnet-50", 3), tmp_path / "model_best.params", [mx.cpu()])
     (tmp_path / "model_best.params").write_bytes(b"no parameters")
-    with pytest.raises(ClientError, match=r"model_best\.params does not fit this network"):
+    with pytest.raises(ClientError, match=r"model_best\.params does not match this model"):
         load_weights(small, tmp_path / "model_best.params", [mx.cpu()])
 
 

@@ -297,7 +297,7 @@ def test_a_graph_for_which_there_is_no_room_says_where_to_make_some(
         with pytest.raises(ClientError, match=r"/scratch has room for 1 MB, and it takes about \d+: mount"):
             prepare_graph(tmp_path, "auto", folder)
         (tmp_path / "model_best.params").write_bytes(bytes(2**21))  # what is damaged wants no larger disk
-        with pytest.raises(ClientError, match=r"model_best\.params does not fit this network"):
+        with pytest.raises(ClientError, match=r"model_best\.params does not match this model"):
             prepare_graph(tmp_path, "auto", folder)
 
 

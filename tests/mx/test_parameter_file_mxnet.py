@@ -37,7 +37,10 @@ def test_a_page_that_mxnet_lost_at_the_end_is_noticed(tmp_path: Path, small_disk
         assert (disk / "lost").stat().st_size < (tmp_path / "whole").stat().st_size
         (disk / "lost").unlink()
         path = disk / "model_best.params"
-        with pytest.raises(PlatformError, match=rf"^the disk is full: .*{path} could not be written: it is not whole"):
+        with pytest.raises(
+            PlatformError,
+            match=rf"^the disk is full: .*{path} could not be written: the file is incomplete after writing",
+        ):
             model_directory.write_weights(path, lambda name: mx.nd.save(name, arrays))
         assert [file.name for file in disk.iterdir()] == ["other"]
 
@@ -48,9 +51,11 @@ def test_a_disk_that_fills_up_under_mxnet_is_named(tmp_path: Path, small_disk: S
         path = disk / "model_best.params"
         with pytest.raises(PlatformError) as raised:
             model_directory.write_weights(path, lambda name: mx.nd.save(name, arrays))
-        assert str(raised.value).startswith("the disk is full: give the job a larger volume (volume_size). ")
+        assert str(raised.value).startswith("the disk is full: use a larger volume (volume_size). ")
         assert f"{path} could not be written: " in str(raised.value)
-        assert str(raised.value).endswith(" bytes, 1048576 are free") and "Traceback" not in str(raised.value)
-        with pytest.raises(PlatformError, match=r"it needs 2097152 bytes, 1048576 are free$"):
+        assert str(raised.value).endswith(" bytes, and 1048576 bytes are free.") and "Traceback" not in str(
+            raised.value
+        )
+        with pytest.raises(PlatformError, match=r"it needs 2097152 bytes, and 1048576 are free$"):
             model_directory.write_weights(path, lambda name: mx.nd.save(name, arrays), needed=2**21)
         assert list(disk.iterdir()) == []

@@ -80,7 +80,7 @@ def test_a_measurement_takes_no_more_memory_than_is_free(monkeypatch: pytest.Mon
         ((1.2, 1.0), logging.WARNING, "an iteration takes 1.2 s in bfloat16 and 1 s in float32 (medians of 3). Set"),
         ((1.04, 1.0), logging.INFO, "an iteration takes 1.04 s in bfloat16 and 1 s in float32"),
         ((0.5, 1.0), logging.INFO, "an iteration takes 0.5 s in bfloat16 and 1 s in float32"),
-        (None, logging.INFO, "was not compared"),
+        (None, logging.INFO, "were not compared"),
     ],
 )
 def test_the_faster_precision_is_advised(

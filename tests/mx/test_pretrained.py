@@ -98,7 +98,7 @@ def test_the_log_says_what_was_loaded(weights: Weights, tmp_path: Path, caplog: 
             environment(tmp_path, pretrained="File"), load({"num_classes": 2, "backbone": "resnet-18"}), [mx.cpu()]
         )
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert caplog.messages == [f"the backbone starts from {path} (SHA-256 {sha256})"]
+    assert caplog.messages == [f"Loaded the initial weights of the backbone from {path} (SHA-256 {sha256})"]
 
 
 def refusal(network: SegmentationNetwork, path: Path) -> str:
@@ -116,14 +116,14 @@ def test_what_does_not_fit_is_one_error_with_the_first_differences(
     changed |= {"conv1.weight": np.zeros((64, 3, 3, 3), np.float32), "layer5.weight": np.zeros(1, np.float32)}
     write_gluoncv(path, changed)
     assert refusal(small, path) == (
-        f"{path} does not hold the weights of resnet-18: it lacks bn1.beta; it has layer5.weight, which is not known; "
-        "its conv1.weight has the shape (64, 3, 3, 3) instead of (64, 3, 7, 7)"
+        f"{path} does not contain the weights of resnet-18: bn1.beta is missing; layer5.weight is not expected; "
+        "conv1.weight has the shape (64, 3, 3, 3) instead of (64, 3, 7, 7)"
     )
     write_timm(path, random_weights("resnet-34"))
-    assert "it has layer1.2.bn1.running_mean, which is not known; " in refusal(small, path)
+    assert "layer1.2.bn1.running_mean is not expected; " in refusal(small, path)
     assert "; and 77 more differences" in refusal(small, path)  # 80 names more than resnet-18's
     write_gluoncv(path, weights | {"head.block.4.bias": np.zeros(2, np.float32)})
-    assert refusal(small, path).endswith("; a whole network belongs into channel model")
+    assert refusal(small, path).endswith(". Use the model channel for a complete model")
     write_gluoncv(path, weights | {"features.0.conv.bn.beta": weights["bn1.beta"]})
     assert "it has two arrays for bn1.beta" in refusal(small, path)
 
@@ -132,8 +132,8 @@ def test_numbers_that_cannot_be_weights_are_refused(
     small: SegmentationNetwork, weights: Weights, tmp_path: Path
 ) -> None:
     for name, value, reason in (
-        ("layer1.0.bn1.beta", np.nan, "layer1.0.bn1.beta holds numbers that are not finite"),
-        ("layer1.0.bn1.running_var", -1, "layer1.0.bn1.running_var holds negative variances"),
+        ("layer1.0.bn1.beta", np.nan, "layer1.0.bn1.beta contains numbers that are not finite"),
+        ("layer1.0.bn1.running_var", -1, "layer1.0.bn1.running_var contains negative variances"),
     ):
         write_timm(tmp_path / "weights", weights | {name: np.full(64, value, np.float32)})
         assert reason in refusal(small, tmp_path / "weights").replace(".bias", ".beta")
@@ -163,14 +163,14 @@ def test_the_channel_goes_before_the_image_and_holds_one_file(
     job = environment(tmp_path, pretrained="File")
     (tmp_path / "pretrained/nested").mkdir(parents=True)
     with pytest.raises(
-        ClientError, match="channel pretrained must hold one file of resnet-18's weights; it holds nothing"
+        ClientError, match=r"channel pretrained contains no files\. It must contain one weight file for resnet-18"
     ):
         pretrained.find_pretrained(job, "resnet-18")
     for name in (".DS_Store", "nested/own"):
         (tmp_path / "pretrained" / name).touch()
     assert pretrained.find_pretrained(job, "resnet-18") == tmp_path / "pretrained/nested/own"
     (tmp_path / "pretrained/other").touch()
-    with pytest.raises(ClientError, match="it holds own, other"):
+    with pytest.raises(ClientError, match=r"contains own, other\. It must"):
         pretrained.find_pretrained(job, "resnet-18")
 
 
@@ -179,13 +179,13 @@ def test_without_any_weights_the_ways_to_them_are_named(tmp_path: Path, monkeypa
     with pytest.raises(ClientError) as caught:
         pretrained.find_pretrained(environment(tmp_path), "resnet-50")
     message = str(caught.value)
-    assert message.startswith("the ImageNet weights of resnet-50 are missing: give the job a channel pretrained ")
+    assert message.startswith("No ImageNet weights found for backbone resnet-50: ")
     for part in (
         "/osmr/imgclsmob/releases/download/v0.0.296/resnetd50b-0549-17d6004b.params.zip",
         "/timm/resnet50s.gluon_in1k/resolve/main/model.safetensors",
         "use_pretrained_model=False",
         "PRETRAINED=resnet-50",
-        f"{tmp_path} holds no resnet50_v1s-*.params",
+        f"{tmp_path} contains no resnet50_v1s-*.params",
     ):
         assert part in message
     assert len(message) < 1000  # the platform keeps 1024 characters of a failure
@@ -212,7 +212,9 @@ def test_a_local_file_becomes_gluoncvs_own_form(
 
     written.write_bytes(written.read_bytes()[:-100] + bytes(100))
     monkeypatch.setenv("PRETRAINED_DIR", str(target))
-    with pytest.raises(ClientError, match=rf"{written.name} is damaged: its SHA-1 is \w+, not what its name says"):
+    with pytest.raises(
+        ClientError, match=rf"{written.name} is corrupt: its SHA-1 is \w+, which differs from that in its name"
+    ):
         pretrained.find_pretrained(environment(tmp_path), "resnet-18")
 
 
@@ -222,10 +224,10 @@ def test_gluoncvs_own_file_goes_before_a_converted_one(
     monkeypatch.setenv("PRETRAINED_DIR", str(tmp_path))
     write_gluoncv(tmp_path / "own", weights)
     pretrained.convert(tmp_path / "own", "resnet-18", tmp_path)
-    with pytest.raises(SystemExit, match=r"resnet-34: .*own does not hold the weights of resnet-34: it lacks"):
+    with pytest.raises(SystemExit, match=r"resnet-34: .*own does not contain the weights of resnet-34: "):
         convert(monkeypatch, "resnet-34", "--from", str(tmp_path / "own"))
     (tmp_path / "resnet18_v1b-2d9d980c.params").write_bytes(b"other bytes")
-    with pytest.raises(ClientError, match=r"resnet18_v1b-2d9d980c\.params is damaged"):
+    with pytest.raises(ClientError, match=r"resnet18_v1b-2d9d980c\.params is corrupt"):
         pretrained.find_pretrained(environment(tmp_path), "resnet-18")
 
 
@@ -291,13 +293,13 @@ def test_when_all_sources_fail_each_is_named_with_its_reason(
     )
     sha1 = hashlib.sha1(b"other bytes").hexdigest()
     assert message.splitlines()[:4] == [
-        "the ImageNet weights of resnet-50 could not be fetched:",
-        f"  {address}/resnetd50b-0549-17d6004b.params.zip: it sent other bytes: their SHA1 is {sha1} "
+        "the ImageNet weights of resnet-50 could not be downloaded:",
+        f"  {address}/resnetd50b-0549-17d6004b.params.zip: the server sent another file: its SHA1 is {sha1} "
         "instead of 17d6004b5c6c1b97cfb47377ae5076810c5d88be",
         f"  {address}/resnet50s.gluon_in1k.safetensors: "
-        f"{tmp_path}/weights/resnet50s.gluon_in1k.safetensors is no weight file: take "
-        f"{sources.BACKBONES['resnet-50'].sources[0].address} or {sources.BACKBONES['resnet-50'].sources[1].address}",
-        f"  {address}/resnet50_v1s-25a187fa.zip: it answered 404 File not found",
+        f"{tmp_path}/weights/resnet50s.gluon_in1k.safetensors is not a weight file. Use "
+        f"{sources.BACKBONES['resnet-50'].sources[0].address} or {sources.BACKBONES['resnet-50'].sources[1].address}.",
+        f"  {address}/resnet50_v1s-25a187fa.zip: the server returned 404 File not found",
     ]
-    assert "--from FILE" in message.splitlines()[4] and "channel pretrained" in message.splitlines()[4]
+    assert "--from FILE" in message.splitlines()[4] and "pretrained channel" in message.splitlines()[4]
     assert list((tmp_path / "weights").iterdir()) == []

@@ -28,10 +28,10 @@ def test_what_is_asked_for_is_what_the_files_take(tmp_path: Path, small_disk: Sm
     needed = 3 * weight_bytes(network) + weight_bytes(network, without="auxlayer")
     with small_disk(tmp_path / "disk", needed + 2**16) as disk:
         check_disk_space(network, disk / "model", quantize=False)
-        expected = rf"^the disk is full: give the job a larger volume .*{disk}/model cannot hold .*model\.int8\.onnx"
+        expected = rf"^the disk is full: .*model\.int8\.onnx and a temporary copy do not fit in {disk}/model"
         with pytest.raises(PlatformError, match=expected) as raised:
             check_disk_space(network, disk / "model", quantize=True)
-        figures = re.search(r"they need (\d+) bytes, (\d+) are free", str(raised.value))
+        figures = re.search(r"they need (\d+) bytes, and (\d+) are free", str(raised.value))
         assert figures and int(figures[1]) == needed + weight_bytes(network, without="auxlayer") // 3
         assert needed <= int(figures[2]) <= needed + 2**16 + 4096
 
@@ -52,8 +52,8 @@ def test_checkpoints_and_the_model_share_a_disk(
         check_checkpoint_room(disk, size, 0, tmp_path / "model", 2**40)  # which is elsewhere
         assert not caplog.text
         check_checkpoint_room(disk, size, 0, disk / "model", size)
-        assert "the older one is removed when its room is needed (volume_size gives more)" in caplog.text
-        expected = rf"^the disk is full: .*{disk} cannot hold a checkpoint and the next one: a checkpoint takes {size} "
+        assert "removes the older of the two retained checkpoints" in caplog.text
+        expected = rf"^the disk is full: .*Two checkpoints, .* do not fit in {disk}: a checkpoint needs {size} "
         with pytest.raises(PlatformError, match=expected):
             check_checkpoint_room(disk, size, 0, disk / "model", 2 * size)
         (disk / "earlier").write_bytes(bytes(size))  # an earlier start's checkpoint, which gives way

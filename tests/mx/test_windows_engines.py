@@ -158,7 +158,7 @@ def test_fcn_needs_no_windows(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     job = load({"num_classes": 2, "num_training_samples": 1, "_window": "256", "_overlap": "0.5"})
     assert job.windows is None
     assert caplog.messages == [
-        "_window has no effect: fcn computes large images in tiles, exactly",
+        "_window has no effect: fcn processes large images in tiles, with exact results",
         "_overlap has no effect without _window",
     ]
     caplog.clear()

@@ -218,6 +218,6 @@ def test_the_published_example_runs_with_our_image(
 def test_two_instances_end_with_one_model(local_settings: dict[str, object], tmp_path: Path) -> None:
     job_factory(tmp_path)(train=4, validation=2, backbone="resnet-18")
     two = fit(tmp_path, local_settings, "two", instances=2)
-    assert "all 2 hosts have found each other" in two.log
+    assert "All hosts are connected: hosts=2" in two.log
     with tarfile.open(tmp_path / "out/model.tar.gz") as archive:
         assert {"model_best.params", "model_algo-1", "model.onnx"} <= {Path(name).name for name in archive.getnames()}

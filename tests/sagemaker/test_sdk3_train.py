@@ -47,7 +47,7 @@ def test_the_published_expressions_find_the_reports_figures(trained: Trained) ->
 def test_two_instances_end_with_one_model(run: Run, data: Path, hyperparameters: list[str], tmp_path: Path) -> None:
     output = tmp_path / "output"
     log = run("sdk3_train.py", IMAGE, data, "--output", output, "--instances", 2, *hyperparameters, "mini_batch_size=2")
-    assert "all 2 hosts have found each other" in log
+    assert "All hosts are connected: hosts=2" in log
     with tarfile.open(output / "compressed_artifacts/model.tar.gz") as archive:
         names = archive.getnames()
     assert {"hyperparams.json", "model_best.params", "model_algo-1", "model.onnx"} <= set(names)

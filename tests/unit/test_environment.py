@@ -62,7 +62,7 @@ def test_each_root_is_read_afresh(tmp_path: Path) -> None:
 
 
 def test_a_missing_job_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ClientError, match=r"there is no .*/input/config/hyperparameters\.json: mount"):
+    with pytest.raises(ClientError, match=r"/input/config/hyperparameters\.json does not exist\. Mount"):
         Environment.read(tmp_path / "nowhere")
 
 
@@ -73,21 +73,21 @@ FILES = ["hyperparameters", "inputdataconfig", "resourceconfig"]
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", " is empty: it must hold one JSON object"),
-        (b" \n", " is empty: it must hold one JSON object"),
+        (b"", " is empty. It must contain one JSON object."),
+        (b" \n", " is empty. It must contain one JSON object."),
         (b"{", " is not valid JSON: Expecting property name"),
         (b'{"a": 1} {"b": 2}', " is not valid JSON: Extra data"),
         (b'{"a": "x\ny"}', " is not valid JSON: Invalid control character"),
-        (b'{"a": 1, "b": 2, "a": 3}', " is not valid JSON: 'a' stands in it twice"),
+        (b'{"a": 1, "b": 2, "a": 3}', " is not valid JSON: it contains 'a' twice"),
         (b'{"a": ' + b"9" * 5000 + b"}", " is not valid JSON: it contains a number of 5000 digits"),
-        (b'{"a": ' + b"[" * 100000, " is not usable: its JSON is nested too deeply"),
-        (b"[]", " holds a list: it must hold one JSON object"),
-        (b"null", " holds null: it must hold one JSON object"),
-        (b"3", " holds a number: it must hold one JSON object"),
-        (b'"x"', " holds a string: it must hold one JSON object"),
-        (b"true", " holds true or false: it must hold one JSON object"),
-        (b'{"a": "stra\xdfe"}', " is not UTF-8 (byte 0xdf at 11): save it as UTF-8"),
-        ('{"a": 1}'.encode("utf-16"), " is UTF-16 or UTF-32: save it as UTF-8"),
+        (b'{"a": ' + b"[" * 100000, " is not usable: the JSON is nested too deeply"),
+        (b"[]", " contains a list. It must contain one JSON object."),
+        (b"null", " contains null. It must contain one JSON object."),
+        (b"3", " contains a number. It must contain one JSON object."),
+        (b'"x"', " contains a string. It must contain one JSON object."),
+        (b"true", " contains true or false. It must contain one JSON object."),
+        (b'{"a": "stra\xdfe"}', " is not UTF-8 (byte 0xdf at 11). Save it as UTF-8."),
+        ('{"a": 1}'.encode("utf-16"), " is encoded as UTF-16 or UTF-32. Save it as UTF-8."),
         ('{"a": 1}'.encode("utf-32-be"), " is not valid JSON"),
         (b"\x80\x04}", " is not UTF-8 (byte 0x80 at 0)"),
     ],
@@ -108,7 +108,7 @@ def test_a_directory_in_a_files_place_is_named(tmp_path: Path, name: str) -> Non
     path.mkdir()
     with pytest.raises(ClientError) as caught:
         Environment.read(tmp_path)
-    assert str(caught.value) == f"{path} is a directory: put a file with one JSON object there"
+    assert str(caught.value) == f"{path} is a directory. Replace it with a file that contains one JSON object."
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
@@ -193,13 +193,13 @@ def test_all_faults_of_all_channels_come_in_one_message(tmp_path: Path) -> None:
         Environment.read(tmp_path)
     assert caught.value.message == f"{tmp_path}/input/config/inputdataconfig.json does not describe the channels"
     assert caught.value.details == (
-        "channel a is null: it must be an object",
-        "channel b is a number: it must be an object",
-        "channel c is a list: it must be an object",
-        'channel d has TrainingInputMode "Stream": use File or FastFile or Pipe',
-        "channel d has RecordWrapperType 1: use None or RecordIO",
-        'channel e has TrainingInputMode ["File"]: use File or FastFile or Pipe',
-        'channel f has ContentType ["image/png"]: it must be a string',
+        "channel a is null. It must be an object",
+        "channel b is a number. It must be an object",
+        "channel c is a list. It must be an object",
+        'channel d has TrainingInputMode "Stream". Use File or FastFile or Pipe',
+        "channel d has RecordWrapperType 1. Use None or RecordIO",
+        'channel e has TrainingInputMode ["File"]. Use File or FastFile or Pipe',
+        'channel f has ContentType ["image/png"]. It must be a string',
     )
 
 
@@ -226,5 +226,5 @@ def test_server_defaults() -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
 def test_a_wrong_setting_is_named(value: str) -> None:
-    with pytest.raises(ClientError, match=f"MAX_PIXELS must be a whole number above 0, not '{value}'"):
+    with pytest.raises(ClientError, match=f"MAX_PIXELS must be an integer above 0, not '{value}'"):
         ServeSettings.read({"MAX_PIXELS": value})

@@ -84,8 +84,9 @@ def test_a_worse_model_loses_on_every_image(run: Run, tmp_path: Path) -> None:
     out = run(pack(tmp_path / "model.tar.gz", bound=120), "--against", str(other))
     page = (out / "report.html").read_text()
     # 6 of 6: 2 / 2**6
-    assert "6 images are better, 0 worse and 0 the same: equal models differ so much with probability 0.031" in page
-    assert "Images gained most" in page and "Images lost most" not in page
+    assert "6 images are better, 0 are worse, and 0 are equal. The probability of this" in page
+    assert "between equal models is 0.031" in page
+    assert "Images with the largest gain" in page and "Images with the largest loss" not in page
 
 
 def test_pairs_that_cannot_be_used_are_named_and_not_counted(run: Run, tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_what_cannot_be_evaluated_is_one_line(run: Run, tmp_path: Path) -> None:
     label_map = tmp_path / "map.json"
     label_map.write_text('{"map": {"7": 1}}')
     for arguments, reason in (
-        ((broken,), "broken.tar.gz cannot be unpacked"),
+        ((broken,), "broken.tar.gz cannot be extracted"),
         ((strange,), "notes.txt is no archive"),
         ((tmp_path / "lost.tar.gz",), "lost.tar.gz: No such file or directory"),
         ((three,), "describes 3 classes, its graph has 2"),

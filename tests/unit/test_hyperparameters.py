@@ -66,10 +66,10 @@ def test_class_names_come_as_a_list_or_by_id(given: Any) -> None:
     ("given", "reason"),
     [
         ('{"21": "x", "3": "y", "300": "z"}', r"no.* there, num_classes being 21: 21 \(x\), 300 \(z\)$"),
-        ("sky, road", "_class_names must be a JSON list of names, or an object of ids and names, not 'sky, road'"),
-        ("[1]", "_class_names must be a JSON list of names, or an object of ids and names, not 1"),
-        ('[""]', "_class_names must be a JSON list of names, or an object of ids and names, not ''"),
-        ('{"sky": "0"}', "_class_names must be a JSON list of names, or an object of ids and names, not 'sky'"),
+        ("sky, road", "_class_names must be a JSON list of names, or an object with IDs and names, not 'sky, road'"),
+        ("[1]", "_class_names must be a JSON list of names, or an object with IDs and names, not 1"),
+        ('[""]', "_class_names must be a JSON list of names, or an object with IDs and names, not ''"),
+        ('{"sky": "0"}', "_class_names must be a JSON list of names, or an object with IDs and names, not 'sky'"),
     ],
 )
 def test_class_names_that_are_none_are_refused(given: str, reason: str) -> None:
@@ -210,7 +210,7 @@ def test_a_backbone_has_no_effect_where_there_is_none(caplog: pytest.LogCaptureF
     job = load({**REQUIRED, "algorithm": "fastscnn"})
     assert job.backbone is None and "backbone" not in job.as_dict() and not caplog.messages
     assert load({**REQUIRED, "algorithm": "fastscnn", "backbone": "resnet-101"}) == job
-    assert caplog.messages == ["backbone has no effect: fastscnn is a network of its own, without one"]
+    assert caplog.messages == ["backbone has no effect: fastscnn has no backbone"]
     with pytest.raises(ClientError, match="backbone must be resnet-18"):
         load({**REQUIRED, "algorithm": "fastscnn", "backbone": "vgg"})
 

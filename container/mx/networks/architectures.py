@@ -9,9 +9,9 @@ from container.mx.networks.segmentation import SegmentationNetwork
 
 
 def create_network(algorithm: str, num_classes: int, backbone: str | None = None, **norm: Any) -> SegmentationNetwork:
-    """Create a network without weights: its arguments are those that `read_model_settings` returns.
+    """Create a model without weights. The arguments are the settings that `read_model_settings` returns.
 
-    `norm` are GluonCV's `norm_layer` and `norm_kwargs`.
+    `norm` contains `norm_layer` and `norm_kwargs` of GluonCV.
     """
     if algorithm == ALGORITHM:
         return FastNetwork(num_classes, **norm)

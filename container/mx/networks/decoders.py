@@ -1,7 +1,7 @@
 """GluonCV decoders for resnet-18 and resnet-34, whose last stages have 256 and 512 channels.
 
-GluonCV's own classes are made for the large ones. Here the same layers stand under the same names, so that one graph
-and one form of parameter files serve all; only their widths follow the backbone's.
+The GluonCV classes support only the large backbones. These decoders have the same layers with the same names, so the
+same code and the same parameter file format apply to all backbones. Only the number of channels differs.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _ATROUS_RATES, _ATROUS_CHANNELS = [12, 24, 36], 256
 
 
 def build_small(algorithm: str, backbone: str, num_classes: int, **norm: Any) -> gluon.HybridBlock:
-    """Return GluonCV's base model of `resnet18` or `resnet34` with the parts `head` and `auxlayer`."""
+    """Return the GluonCV base model of `resnet18` or `resnet34` with the parts `head` and `auxlayer`."""
     model = SegBaseModel(num_classes, aux=True, backbone=backbone, pretrained_base=False, **norm)
     with model.name_scope():
         model.head = _HEADS[algorithm](num_classes, **norm)
         model.auxlayer = _FCNHead(_STAGE3, num_classes, **norm)
     for part in (model.head, model.auxlayer):
-        part.collect_params().setattr("lr_mult", 10)  # as GluonCV's models do
+        part.collect_params().setattr("lr_mult", 10)  # as in the GluonCV models
     return model
 
 
 class _PyramidHead(gluon.HybridBlock):
-    """PSPNet's: the features beside their four pooled forms, which are as wide together."""
+    """Decoder of PSPNet: concatenates the features and four pooled versions, which have as many channels in total."""
 
     def __init__(self, num_classes: int, **norm: Any) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class _PyramidHead(gluon.HybridBlock):
 
 
 class _AtrousHead(gluon.HybridBlock):
-    """DeepLabV3's: five branches and what joins them, as wide as on the large backbones."""
+    """Decoder of DeepLabV3: five branches and their projection, with as many channels as for the large backbones."""
 
     def __init__(self, num_classes: int, **norm: Any) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def _local_head(num_classes: int, **norm: Any) -> gluon.HybridBlock:
 
 
 def _classifier(channels: int, inner: int, num_classes: int, norm: dict[str, Any]) -> nn.HybridSequential:
-    """The layers that every decoder ends in, by GluonCV's numbers."""
+    """Return the last layers of every decoder, with the GluonCV numbers."""
     settings = _complete(norm)
     block = nn.HybridSequential()
     with block.name_scope():

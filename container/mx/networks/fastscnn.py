@@ -1,6 +1,6 @@
 """Fast-SCNN (Poudel et al., 2019) with GluonCV layers and names, for any input size.
 
-A network of its own, without a ResNet: 1.1 million parameters, an eighth of the input's size after three convolutions.
+This architecture has no ResNet: it has 1.1 million parameters, and an eighth of the input size after 3 convolutions.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ ALGORITHM = "fastscnn"
 
 
 class FastNetwork(SegmentationNetwork):
-    """GluonCV's FastSCNN. It takes images of every size: of a side below 3 pixels the edge is repeated.
+    """FastSCNN of GluonCV for images of any size. If a side has fewer than 3 pixels, the edge is repeated.
 
-    Its first convolution has no padding, so that what is beyond the edge would be missing there.
+    The first convolution has no padding, so it needs 3 pixels along each axis.
     """
 
     heads = ("classifier", "auxlayer")
     least_side = 3
 
     def __init__(self, num_classes: int, **norm: Any) -> None:
-        gluon.HybridBlock.__init__(self)  # without the parts of a network on a ResNet
+        gluon.HybridBlock.__init__(self)  # without the parts of a model with a ResNet
         warnings.filterwarnings("ignore", "Parameter .* is not used by any computation")
         self.algorithm, self.backbone, self.num_classes = ALGORITHM, None, num_classes
-        # some of GluonCV's layers heed the kind of normalization, but not its settings: both in one
+        # some GluonCV layers use the type of the normalization but not its settings, so both are combined
         layer = functools.partial(norm.get("norm_layer", nn.BatchNorm), **norm.get("norm_kwargs", {}))
-        with self.name_scope():  # as in GluonCV's FastSCNN, which would also initialize them, on the CPU
+        with self.name_scope():  # as in FastSCNN of GluonCV, which also initializes the parts on the CPU
             self.learning_to_downsample = fastscnn.LearningToDownsample(32, 48, 64, norm_layer=layer)
             self.global_feature_extractor = fastscnn.GlobalFeatureExtractor(
                 64, (64, 96, 128), 128, 6, (3, 3, 3), norm_layer=layer
@@ -46,18 +46,18 @@ class FastNetwork(SegmentationNetwork):
         self.auxlayer.collect_params().setattr("lr_mult", 10)
 
     def forward(self, images: Any, *args: Any) -> Any:
-        """Answer images of any size; a graph that is being written is not concerned."""
+        """Compute the logits of images of any size; symbols are passed through for the export."""
         if not isinstance(images, mx.nd.NDArray):
             return super().forward(images, *args)
         return answer_any_size(super().forward, images, self.least_side)
 
     def main_head(self, F: Any, images: Any) -> Any:
-        """Compute the main head's logits at the images' size, as part of another graph."""
+        """Compute the logits of the main head at the size of the images, as part of another graph."""
         x, fine = self._downsample(F, images)
         return self.logits(F, self._classify(F, fine), x)
 
     def both_heads(self, F: Any, images: Any) -> tuple[Any, Any]:
-        """Compute the main and the auxiliary head's logits at the images' size, for training."""
+        """Compute the logits of the main and the auxiliary head at the size of the images, for training."""
         x, fine = self._downsample(F, images)
         return self.logits(F, self._classify(F, fine), x), self.logits(F, self.auxlayer(fine), x)
 
@@ -67,7 +67,7 @@ class FastNetwork(SegmentationNetwork):
         return x, self.learning_to_downsample(x)
 
     def _classify(self, F: Any, fine: Any) -> Any:
-        """Return the main head's logits at the size of the features `fine`, joined with what is seen from afar."""
+        """Join the features `fine` with global features; returns the logits of the main head at their size."""
         extractor, fusion = self.global_feature_extractor, self.feature_fusion
         coarse = extractor.bottleneck3(extractor.bottleneck2(extractor.bottleneck1(fine)))
         coarse = extractor.ppm.out(pool_pyramid(F, extractor.ppm, coarse))
@@ -79,9 +79,9 @@ class FastNetwork(SegmentationNetwork):
 def answer_any_size(
     network: Callable[[mx.nd.NDArray], mx.nd.NDArray], images: mx.nd.NDArray, least: int
 ) -> mx.nd.NDArray:
-    """Call a network that takes no side below `least` pixels with images (N, H, W, 3); logits (N, num_classes, H, W).
+    """Compute the logits (N, num_classes, H, W) of images (N, H, W, 3) with a model that needs sides of `least` pixels.
 
-    Of a shorter side the last row or column is repeated, and what the network makes of it is cut off.
+    If a side is shorter, the last row or column is repeated, and its logits are removed.
     """
     height, width = images.shape[1:3]
     for axis in (1, 2):

@@ -35,20 +35,20 @@ _PYRAMID_BINS = (1, 2, 3, 6)
 
 
 class SegmentationNetwork(gluon.HybridBlock):
-    """GluonCV's blocks under GluonCV's names (so parameter files fit both ways), wired to follow any input size.
+    """GluonCV model with GluonCV parameter names, so that parameter files are compatible, for any input size.
 
-    Input: uint8 RGB (N, H, W, 3). Output: the main head's logits, float32 (N, num_classes, H, W). Training knows the
-    network by `main_head` and `both_heads`.
+    Input: uint8 RGB (N, H, W, 3). Output: the logits of the main head, float32 (N, num_classes, H, W). Training uses
+    `main_head` and `both_heads`.
     """
 
-    heads: tuple[str, ...] = ("head", "auxlayer")  # the parts that are no backbone
-    least_side = 1  # pixels that a side of what it is called with must have
-    windows: Windows | None = None  # in which who calls it with whole images divides large ones
+    heads: tuple[str, ...] = ("head", "auxlayer")  # parts outside the backbone
+    least_side = 1  # minimum pixels of each side of the input
+    windows: Windows | None = None  # sliding windows, which callers use for large images
 
     def __init__(self, algorithm: str, backbone: str, num_classes: int, **norm: Any) -> None:
         super().__init__()
         model = _build(algorithm, backbone, num_classes, **norm)
-        # the auxiliary head belongs to the parameter files but not to the graph that answers
+        # parameter files contain the auxiliary head, but the inference graph does not use it
         warnings.filterwarnings("ignore", "Parameter .* is not used by any computation")
         self.algorithm = algorithm
         self.backbone: str | None = backbone
@@ -58,27 +58,27 @@ class SegmentationNetwork(gluon.HybridBlock):
 
     @property
     def architecture(self) -> str:
-        """What a person calls the network: `fcn, resnet-50, 21 classes`."""
+        """Name of the model in messages: `fcn, resnet-50, 21 classes`."""
         return architecture_name(self.algorithm, self.backbone, self.num_classes)
 
     def hybrid_forward(self, F: Any, images: Any) -> Any:
-        """Compute the main head's logits at the images' size."""
+        """Compute the logits of the main head at the size of the images."""
         return self.main_head(F, images)
 
     def main_head(self, F: Any, images: Any) -> Any:
-        """Compute the main head's logits at the images' size, as part of another graph."""
+        """Compute the logits of the main head at the size of the images, as part of another graph."""
         x, _, stage4 = self.encode(F, images)
         return self.logits(F, self.decode(F, stage4), x)
 
     def both_heads(self, F: Any, images: Any) -> tuple[Any, Any]:
-        """Compute the main and the auxiliary head's logits at the images' size, for training."""
+        """Compute the logits of the main and the auxiliary head at the size of the images, for training."""
         x, stage3, stage4 = self.encode(F, images)
         return self.logits(F, self.decode(F, stage4), x), self.logits(F, self.auxlayer(stage3), x)
 
     def logits(self, F: Any, coarse: Any, x: Any) -> Any:
-        """Resize a head's output to the input's size, in float32 whatever the precision before.
+        """Resize the output of a head to the size of the input, in float32 for any precision.
 
-        For a float16 head, MXNet would make the input itself float16, which it cannot be normalized to.
+        Without the cast, MXNet converts the input to float16 for a float16 head, and cannot normalize it.
         """
         return resize_like(F, F.amp_cast(coarse, dtype="float32"), x)
 
@@ -90,7 +90,7 @@ class SegmentationNetwork(gluon.HybridBlock):
         return x, stage3, self.layer4(stage3)
 
     def decode(self, F: Any, features: Any) -> Any:
-        """Apply the decoder to stage 4's features; logits at stride 8."""
+        """Apply the decoder to the features of stage 4; returns logits at stride 8."""
         if self.algorithm == "psp":
             return self.head.block(pool_pyramid(F, self.head.psp, features))
         if self.algorithm == "deeplab":
@@ -105,7 +105,7 @@ class SegmentationNetwork(gluon.HybridBlock):
 
 
 def _build(algorithm: str, backbone: str, num_classes: int, **norm: Any) -> gluon.HybridBlock:
-    """Return GluonCV's model, or the like of it on a small backbone."""
+    """Return the GluonCV model, or the corresponding model with a small backbone."""
     if backbone in _SMALL_BACKBONES:
         return build_small(algorithm, _SMALL_BACKBONES[backbone], num_classes, **norm)
     with contextlib.redirect_stdout(io.StringIO()):  # PSPNet prints its crop size
@@ -113,11 +113,11 @@ def _build(algorithm: str, backbone: str, num_classes: int, **norm: Any) -> gluo
 
 
 class TrainingLoss(gluon.HybridBlock):
-    """Network and loss in one graph.
+    """Model and loss in one graph.
 
-    Inputs: uint8 images (N, H, W, 3), float32 labels (N, H, W) with 255 = ignore. Output: the sum over all
-    labeled pixels of the main head's loss, cross-entropy unless `criterion` says another, plus `aux_weight` times the
-    auxiliary head's. Its gradient weighs the auxiliary head's by `aux_gradient`, where that is given.
+    Inputs: uint8 images (N, H, W, 3), float32 labels (N, H, W) with 255 = ignore. Output: the loss of the main head,
+    plus `aux_weight` times the loss of the auxiliary head, summed over all labeled pixels. The default `criterion` is
+    cross-entropy. If `aux_gradient` is set, it is the weight of the auxiliary head in the gradient.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class TrainingLoss(gluon.HybridBlock):
             self.class_weights = self.params.get_constant("class_weights", np.array(class_weights, np.float32))
 
     def hybrid_forward(self, F: Any, images: Any, labels: Any, class_weights: Any = None) -> Any:
-        """Compute the summed loss, shape (1,); finite for any finite logits."""
+        """Compute the sum of the loss, shape (1,). It is finite for any finite logits."""
         if not self.aux_weight:
             return self._criterion(F, self.network.main_head(F, images), labels, class_weights)
         main, auxiliary = (
@@ -154,47 +154,47 @@ def _plain(F: Any, logits: Any, labels: Any, class_weights: Any) -> Any:
 
 
 def initialize_weights(network: SegmentationNetwork) -> None:
-    """Draw all weights at random (He et al. 2015), on the CPU; MXNet's and NumPy's seeds decide them."""
+    """Initialize all weights at random (He et al. 2015) on the CPU, with the generators of MXNet and NumPy."""
     network.initialize(mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2), force_reinit=True)
-    # GluonCV leaves the encoder's shapes to the first pass; only the graph with both heads knows them all
+    # GluonCV infers the shapes of the encoder in the first pass; only the graph with both heads has all of them
     TrainingLoss(network, 1.0).infer_shape(mx.nd.zeros((1, 8, 8, 3), dtype="uint8"), mx.nd.zeros((1, 8, 8)))
     for parameter in network.collect_params().values():
         parameter._finish_deferred_init()
 
 
 def assign_weights(network: SegmentationNetwork, arrays: Mapping[str, Array]) -> None:
-    """Copy arrays into the parameters of these names; the network must be initialized on the CPU."""
+    """Copy arrays into the parameters with their names. The model must be initialized on the CPU."""
     parameters = network._collect_params_with_prefix()
     for name, array in arrays.items():
         parameters[name].set_data(mx.nd.array(array))
 
 
 def load_weights(network: SegmentationNetwork, path: Path, devices: list[mx.Context], source: str = "") -> None:
-    """Load a Gluon parameter file of this architecture, in which the auxiliary head may be missing.
+    """Load a Gluon parameter file of this architecture; the auxiliary head can be missing.
 
-    Raises ClientError that names the file and what differs; `source` is what it calls the file, where a person does
-    not know its path.
+    Raises ClientError that names the file and the difference. `source` is the name of the file in messages, if a user
+    does not know its path.
     """
     try:
         saved = mx.nd.load(str(path))
         needed = network._collect_params_with_prefix()
         missing = [name for name in needed if name not in saved and not name.startswith("auxlayer.")]
         if missing:
-            raise ValueError(f"it lacks {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
+            raise ValueError(f"the file lacks {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
         network.load_parameters(str(path), ctx=devices, allow_missing=True, cast_dtype=True)
-    except Exception as error:  # MXNetError, AssertionError, ValueError, by what differs
+    except Exception as error:  # MXNetError, AssertionError, or ValueError, depending on the difference
         raise ClientError(
-            f"{source or path} does not fit this network ({network.architecture}): {last_line(error)}"
+            f"{source or path} does not match this model ({network.architecture}): {last_line(error)}"
         ) from error
 
 
 def normalize(F: Any, images: Any) -> Any:
-    """Return uint8 images (N, H, W, 3) as the encoders want them: float32 (N, 3, H, W) by ImageNet's statistics."""
+    """Normalize uint8 images (N, H, W, 3) with the ImageNet statistics; returns float32 (N, 3, H, W)."""
     return F.image.normalize(F.image.to_tensor(images), mean=MEAN, std=STD)
 
 
 def pool_pyramid(F: Any, pyramid: Any, features: Any) -> Any:
-    """Return the features beside their averages over 1, 2×2, 3×3 and 6×6 fields, by GluonCV's layers `pyramid`."""
+    """Concatenate features with their averages over 1, 2×2, 3×3, and 6×6 fields, with the GluonCV layers `pyramid`."""
     convolutions = (pyramid.conv1, pyramid.conv2, pyramid.conv3, pyramid.conv4)
     branches = [
         resize_like(F, convolution(F.contrib.AdaptiveAvgPooling2D(features, output_size=bins)), features)
@@ -204,13 +204,14 @@ def pool_pyramid(F: Any, pyramid: Any, features: Any) -> Any:
 
 
 def resize_like(F: Any, x: Any, like: Any) -> Any:
-    """Resize bilinearly, corners aligned, to the height and width of `like`, whatever they are.
+    """Resize bilinearly with aligned corners to the height and width of `like`.
 
-    If both have the same size, MXNet 1.9.1 does not write the gradient of `like`: it is whatever the memory contained.
+    BlockGrad is necessary: if both sizes are equal, MXNet 1.9.1 does not write the gradient of `like`, and it contains
+    uninitialized memory.
     """
     return F.contrib.BilinearResize2D(x, F.BlockGrad(like), mode="like")
 
 
 def _concat(F: Any, *branches: Any) -> Any:
-    """Concatenate channels in the widest of the branches' types: in bfloat16, what was resized is float32."""
+    """Concatenate channels in the widest type of the branches: in bfloat16 training, resized branches are float32."""
     return F.concat(*F.amp_multicast(*branches, num_outputs=len(branches)), dim=1)

@@ -9,12 +9,12 @@ _STEMS = ("stem.", "steam.")
 
 
 def is_imgclsmobs(weights: Mapping[str, Any]) -> bool:
-    """Say whether the arrays are a Fast-SCNN's under imgclsmob's names."""
+    """Return whether the arrays belong to a Fast-SCNN model with imgclsmob names."""
     return any(name.startswith(_STEMS) for name in weights) and any(name.startswith("fusion.") for name in weights)
 
 
 def to_gluoncv(name: str) -> str:
-    """Return GluonCV's name of an array; what imgclsmob does not have stays as it is."""
+    """Return the GluonCV name of an array; other names are not changed."""
     for stem in _STEMS:
         name = f"stem.{name.removeprefix(stem)}" if name.startswith(stem) else name
     layer, _, last = name.rpartition(".")
@@ -22,8 +22,8 @@ def to_gluoncv(name: str) -> str:
 
 
 def _layers() -> Iterator[tuple[str, str]]:
-    """Give every layer's name with GluonCV's."""
-    for theirs, ours, first in _blocks():  # a convolution, and its batch norm behind it
+    """Yield the name of every layer in imgclsmob and in GluonCV."""
+    for theirs, ours, first in _blocks():  # a convolution, followed by its batch normalization
         yield f"{theirs}.conv", f"{ours}.{first}"
         yield f"{theirs}.bn", f"{ours}.{first + 1}"
     yield "fusion.low_pw_conv.conv", "feature_fusion.conv_lower_res"
@@ -35,7 +35,7 @@ def _layers() -> Iterator[tuple[str, str]]:
 
 
 def _blocks() -> Iterator[tuple[str, str, int]]:
-    """Give every pair of convolution and batch norm: where it is, GluonCV's sequence, and its place in that."""
+    """Yield every pair of convolution and batch normalization: imgclsmob name, GluonCV sequence, index in it."""
     yield "stem.conv1", "learning_to_downsample.conv.block", 0
     separable = {f"stem.conv{number + 1}": f"learning_to_downsample.dsconv{number}" for number in (1, 2)}
     separable |= {f"head.conv{number}": f"classifier.dsconv{number}" for number in (1, 2)}
@@ -48,7 +48,7 @@ def _blocks() -> Iterator[tuple[str, str, int]]:
             yield f"{theirs}.conv1", f"global_feature_extractor.{ours}.0.block", 0
             yield f"{theirs}.conv2", f"global_feature_extractor.{ours}.1.conv", 0
             yield f"{theirs}.conv3", f"global_feature_extractor.{ours}", 2
-    for branch in range(1, 5):  # behind the features themselves, which are number 0
+    for branch in range(1, 5):  # branch 0 contains the features themselves
         yield f"pool.branches.{branch}.conv", f"global_feature_extractor.ppm.conv{branch}", 0
     yield "pool.conv", "global_feature_extractor.ppm.out.block", 0
     yield "fusion.low_dw_conv", "feature_fusion.dwconv.conv", 0

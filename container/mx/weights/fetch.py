@@ -1,9 +1,9 @@
 """Download of published weight files: resumable, with progress, verified by hash.
 
 `python -m container.mx.weights.fetch resnet-50 resnet-101` downloads without converting, and needs only `requests` and
-`tqdm`: an image's build begins with it, so that one without a way to the sources ends at once.
+`tqdm`. The build of a container image starts with this step, so that a build without access to the sources fails early.
 
-pooch would fetch and verify, too, but begins anew what broke off, and cannot take a hash that only the answer states.
+pooch can also download and verify, but it does not resume a download, and does not use a hash from the response.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from container.errors import ClientError
 from container.mx.weights import zipped
 from container.mx.weights.sources import BACKBONES, Source, address_of, remedies
 
-_TIMEOUT = (10, 60)  # seconds until a connection stands, and between two pieces of the answer
-_PIECE = 2**14  # bytes; at most so many are lost when a connection breaks off
-_ATTEMPTS = 20  # connections, each of which has to bring something
+_TIMEOUT = (10, 60)  # seconds to connect, and between two reads of the response
+_PIECE = 2**14  # bytes per write, which is the largest loss if the connection breaks
+_ATTEMPTS = 20  # connections; each must receive some bytes
 _SHA256 = re.compile(r'^(?:W/)?"?([0-9a-f]{64})"?$')
 
 
 class FetchError(Exception):
-    """One source did not give the file; the text says why."""
+    """The download from one source failed. The text is the reason."""
 
 
 def fetch(source: Source, directory: Path) -> Path:
-    """Return the file of `source` in `directory`, fetched unless it is there, its hash checked.
+    """Return the file of `source` in `directory` after checking its hash; downloads it if it does not exist.
 
-    A download that broke off is resumed, in the same call while it gets on, or in the next. Raises FetchError.
+    An interrupted download is resumed in the same call if it makes progress, and otherwise in the next call. Raises
+    FetchError.
     """
     target = directory / source.file
     part = target.with_name(f"{target.name}.part")
@@ -43,7 +44,7 @@ def fetch(source: Source, directory: Path) -> Path:
             _check(target, source.digest)
             return target
         except FetchError as error:
-            _say(f"{target} is fetched again: {error}")
+            _say(f"Downloading {target} again: {error}")
             target.unlink()
     resumed = part.exists()
     published = _download(address_of(source), part)
@@ -53,17 +54,18 @@ def fetch(source: Source, directory: Path) -> Path:
         part.unlink()
         if not resumed:
             raise
-        published = _download(address_of(source), part)  # what was there may have been of another file
+        published = _download(address_of(source), part)  # the existing part can belong to another file
         _check(part, source.digest or published)
     if not source.digest and not published:
-        _say(f"no hash of {source.file} is published: only its names and shapes can be checked")
+        _say(f"No hash of {source.file} is published. Only the names and shapes are checked.")
     return part.rename(target)
 
 
 def find_converted(backbone: str, directory: Path) -> Path | None:
-    """Return `backbone`'s file in GluonCV's form in `directory`, GluonCV's own before a converted one; None without.
+    """Return the weight file of `backbone` in the GluonCV format in `directory`, or None if it does not exist.
 
-    Raises ClientError when its hash is not what its name says.
+    A file from GluonCV has precedence over a converted file. Raises ClientError if the hash differs from that in the
+    file name.
     """
     known = BACKBONES[backbone]
     found = sorted(directory.glob(f"{known.gluoncv}-????????.params"))
@@ -73,36 +75,36 @@ def find_converted(backbone: str, directory: Path) -> Path | None:
     sha1, stated = zipped.digest(found[0], "sha1"), found[0].stem.rpartition("-")[2]
     if not sha1.startswith(known.sha1 if stated == known.sha1[:8] else stated):
         raise ClientError(
-            f"{found[0]} is damaged: its SHA-1 is {sha1}, not what its name says; remove it, and get it again by "
-            f"python -m container.mx.pretrained {backbone}"
+            f"{found[0]} is corrupt: its SHA-1 is {sha1}, which differs from that in its name. Remove the file, and "
+            f"download it again with python -m container.mx.pretrained {backbone}."
         )
     return found[0]
 
 
 def _download(address: str, part: Path) -> str:
-    """Fetch `address` into `part`, after what is there; returns the hash that the answer states, or nothing."""
-    _say(f"fetching {address}")
+    """Download `address` and append it to `part`; returns the hash from the response, or an empty string."""
+    _say(f"Downloading {address}")
     for _ in range(_ATTEMPTS):
         before = part.stat().st_size if part.exists() else 0
         try:
             complete, published = _fetch_rest(address, part, before)
             if complete:
                 return published
-            reason = "the connection broke off"
+            reason = "the connection was closed early"
         except requests.RequestException as error:
             reason = _short(error)
         after = part.stat().st_size if part.exists() else 0
         if after == before:
             raise FetchError(reason)
-        _say(f"{reason}: resuming at {after} bytes")
-    raise FetchError(f"{reason}, {_ATTEMPTS} times")
+        _say(f"Resuming the download at {after} bytes: {reason}")
+    raise FetchError(f"{reason} ({_ATTEMPTS} attempts)")
 
 
 def _fetch_rest(address: str, part: Path, start: int) -> tuple[bool, str]:
-    """Ask for the bytes from `start` on; returns whether all have come, and the stated hash."""
+    """Download the bytes from `start`; returns whether the file is complete, and the hash from the response."""
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(address, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
-        if answer.status_code == 416:  # nothing comes after `start`: the hash will tell whether it is all
+        if answer.status_code == 416:  # no bytes after `start`; the hash shows whether the file is complete
             return True, _stated_hash(answer)
         answer.raise_for_status()
         if answer.status_code != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
@@ -116,12 +118,12 @@ def _fetch_rest(address: str, part: Path, start: int) -> tuple[bool, str]:
                 bar.update(len(piece))
                 if file.tell() > zipped.LARGEST:
                     part.unlink()
-                    raise FetchError(f"it sends more than {zipped.LARGEST} bytes")
+                    raise FetchError(f"the server sends more than {zipped.LARGEST} bytes")
             return total is None or file.tell() >= total, _stated_hash(answer)
 
 
 def _stated_hash(answer: requests.Response) -> str:
-    """Return the SHA-256 that the hub states of a large file, in the answer that points to where it is stored."""
+    """Return the SHA-256 of a large file from the response of Hugging Face that redirects to its storage."""
     for each in (*answer.history, answer):
         if found := _SHA256.match(each.headers.get("X-Linked-ETag", "")):
             return f"sha256:{found[1]}"
@@ -129,7 +131,7 @@ def _stated_hash(answer: requests.Response) -> str:
 
 
 def _check(path: Path, expected: str) -> None:
-    """Raise FetchError unless the weights in `path` have the digest `expected`, if one is known."""
+    """Raise FetchError if a digest is `expected` and the weights in `path` have another one."""
     if not expected:
         return
     algorithm, _, digest = expected.partition(":")
@@ -138,13 +140,13 @@ def _check(path: Path, expected: str) -> None:
     except ClientError as error:
         raise FetchError(str(error)) from error
     if found != digest:
-        raise FetchError(f"it sent other bytes: their {algorithm.upper()} is {found} instead of {digest}")
+        raise FetchError(f"the server sent another file: its {algorithm.upper()} is {found} instead of {digest}")
 
 
 def _short(error: requests.RequestException) -> str:
-    """Say in a few words what went wrong, the status first if there was one."""
+    """Describe an error in a few words: the HTTP status if there is one, or else the exception."""
     if error.response is not None:
-        return f"it answered {error.response.status_code} {error.response.reason}"
+        return f"the server returned {error.response.status_code} {error.response.reason}"
     cause: BaseException = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__ or cause
@@ -156,16 +158,16 @@ def _say(text: str) -> None:
 
 
 def unfetched(backbone: str, reasons: dict[str, str]) -> str:
-    """Say that no source gave the weights of `backbone`: each with its reason, and the ways that need no network."""
+    """Return the error message if all downloads failed: the reason per source, and the fixes without a network."""
     listed = "".join(f"\n  {address}: {reason}" for address, reason in reasons.items())
-    return f"the ImageNet weights of {backbone} could not be fetched:{listed}\nWithout a network: {remedies(backbone)}."
+    return f"the ImageNet weights of {backbone} could not be downloaded:{listed}\n{remedies(backbone)}"
 
 
 def main() -> None:
-    """Fetch the named backbones' files, unless they are there, from the first source that gives each."""
-    parser = argparse.ArgumentParser(description="Fetch published ImageNet weights, without converting them.")
+    """Download the files of the backbones that do not exist, each from the first source that works."""
+    parser = argparse.ArgumentParser(description="Download published ImageNet weights, without converting them.")
     parser.add_argument("backbones", nargs="+", choices=list(BACKBONES), metavar="BACKBONE", help=", ".join(BACKBONES))
-    parser.add_argument("--directory", type=Path, default=Path("pretrained"), help="where to put them (%(default)s)")
+    parser.add_argument("--directory", type=Path, default=Path("pretrained"), help="target directory (%(default)s)")
     arguments = parser.parse_args()
     for backbone in arguments.backbones:
         try:

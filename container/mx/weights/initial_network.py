@@ -21,15 +21,14 @@ LOG = logging.getLogger(__name__)
 def create_initial_network(
     environment: Environment, job: Hyperparameters, devices: list[mx.Context]
 ) -> SegmentationNetwork:
-    """Create the job's network on its devices, with the weights that it starts from.
+    """Create the model of the job on its devices, with the initial weights.
 
-    `initial_weights` reads them, a second time after the check before the audit: a job does not hold them
-    in memory meanwhile.
+    The weights are read again after the check before the audit, so that they do not use memory during the audit.
     """
     initial = read_initial_weights(environment, job)
     if job.seed is not None:
         mx.random.seed(job.seed)
-        np.random.seed(job.seed)  # MXNet's initializers draw from both
+        np.random.seed(job.seed)  # MXNet initializers use both generators
     network = create_network(
         job.algorithm, job.num_classes, job.backbone, **norm_settings(job, devices, len(environment.hosts))
     )
@@ -47,21 +46,21 @@ def create_initial_network(
 
 
 def norm_settings(job: Hyperparameters, devices: list[mx.Context], hosts: int) -> dict[str, Any]:
-    """Return the settings of the normalization layers: over all GPUs of this host with syncbn."""
+    """Return the settings of the normalization layers; with syncbn, they use all GPUs of this host."""
     if not job.syncbn:
         return {}
     if devices[0].device_type == "cpu":
-        LOG.warning("syncbn has no effect: it needs several GPUs, and this job trains on CPUs")
+        LOG.warning("syncbn has no effect, because this job trains on CPUs. Set syncbn=False, or use several GPUs.")
         return {}
     if len(devices) == 1:
         LOG.warning(
-            "syncbn has no effect: it synchronizes the GPUs of one host, and %s one GPU; set syncbn=False, or choose "
-            "an instance type with several GPUs",
+            "syncbn has no effect: it synchronizes the GPUs of one host, and %s one GPU. Set syncbn=False, or choose "
+            "an instance type with several GPUs.",
             "each of the hosts has" if hosts > 1 else "this host has",
         )
         return {}
     if hosts > 1:
-        LOG.warning("syncbn synchronizes the %d GPUs of each host, but not the %d hosts", len(devices), hosts)
+        LOG.warning("syncbn synchronizes the %d GPUs of each host, but not the %d hosts.", len(devices), hosts)
     return {
         "norm_layer": mx.gluon.contrib.nn.SyncBatchNorm,
         "norm_kwargs": {"num_devices": len(devices)},

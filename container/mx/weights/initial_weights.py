@@ -24,7 +24,7 @@ MODEL = "model"
 
 @dataclasses.dataclass(frozen=True)
 class InitialWeights:
-    """Weights by their GluonCV names, and what the log says of them."""
+    """Weights by their GluonCV names, with the log line about their source."""
 
     arrays: Mapping[str, Array]
     source: str
@@ -38,34 +38,34 @@ def check_initial_weights(environment: Environment, job: Hyperparameters) -> Non
 
 
 def check_frozen(job: Hyperparameters, loaded: bool) -> None:
-    """Raise ClientError if the job would freeze weights that nothing was loaded into."""
+    """Raise ClientError if the job freezes weights that were not loaded."""
     frozen = [
         name
         for name, is_on in {"_freeze_backbone": job.freeze_backbone, "_freeze_batchnorm": job.freeze_batchnorm}.items()
         if is_on
     ]
     if frozen and not loaded:
-        remedy = "give use_pretrained_model=True or the channel model" if job.backbone else "give the channel model"
-        raise ClientError(f"{' and '.join(frozen)} would keep random weights: {remedy}, or leave it out")
+        remedy = "Set use_pretrained_model=True, add the model channel" if job.backbone else "Add the model channel"
+        raise ClientError(f"{' and '.join(frozen)} cannot freeze random weights. {remedy}, or omit the hyperparameter.")
 
 
 def read_initial_weights(environment: Environment, job: Hyperparameters) -> InitialWeights | None:
-    """Read the weights that the job starts from; None for random initialization.
+    """Read the initial weights of the job; None for random initialization.
 
-    The channel `model` goes before the channel `pretrained`, and that before the ImageNet weights of the container
-    image. Raises ClientError if weights are missing, corrupt, or of another model.
+    The `model` channel has precedence over the `pretrained` channel, and the `pretrained` channel over the ImageNet
+    weights of the container image. Raises ClientError if weights are missing, corrupt, or of another model.
     """
     if MODEL in environment.channels:
         return _read_model(environment.channels[MODEL].path, job)
     if not job.backbone or not job.use_pretrained_model:
         return None
     path = find_pretrained(environment, job.backbone)
-    source = f"the backbone starts from {path} (SHA-256 {sha256(path)})"
+    source = f"Loaded the initial weights of the backbone from {path} (SHA-256 {sha256(path)})"
     return InitialWeights(read_pretrained(path, job.backbone), source)
 
 
 def _read_model(folder: Path, job: Hyperparameters) -> InitialWeights:
-    """Read the channel `model`: a weight file, or the model of an earlier job."""
+    """Read the `model` channel: a weight file, or the model of an earlier job."""
     if bare := find_bare(folder):
         return _fit(job, bare, str(bare), None)
     with open_model_channel(folder) as model:
@@ -87,28 +87,28 @@ def _fit(job: Hyperparameters, path: Path, called: str, settings: Mapping[str, o
     has_auxiliary = any(name.startswith("auxlayer.") for name in arrays)
     return InitialWeights(
         arrays,
-        f"starting from the weights in channel model: {called} (SHA-256 {sha256(path)})",
-        () if has_auxiliary else (f"{called} has no auxiliary head: it starts from random weights",),
+        f"Loaded the initial weights from channel model: {called} (SHA-256 {sha256(path)})",
+        () if has_auxiliary else (f"{called} has no auxiliary head. The head starts from random weights.",),
     )
 
 
 def _explain(environment: Environment, job: Hyperparameters) -> None:
-    """Log which channels and options the choice of weights makes useless."""
+    """Log the channels and options that have no effect with the selected weights."""
     has_model = MODEL in environment.channels
     reasons = {
-        "channel model goes before it": has_model,
+        "channel model has precedence": has_model,
         "use_pretrained_model is False": not job.use_pretrained_model,
-        f"{job.algorithm} has no backbone; a whole network belongs into channel model": job.backbone is None,
+        f"{job.algorithm} has no backbone. Use the model channel for a complete model": job.backbone is None,
     }
     if CHANNEL in environment.channels and (reason := next((text for text, holds in reasons.items() if holds), None)):
         LOG.warning("channel %s is not used: %s", CHANNEL, reason)
     if job.reset_head and not has_model:
-        LOG.warning("_reset_head has no effect: there is no channel model")
+        LOG.warning("_reset_head has no effect without the model channel. Add the channel, or omit _reset_head.")
     if has_model and not job.use_pretrained_model:
-        LOG.info("use_pretrained_model=False has no effect: the job starts from the weights in channel model")
+        LOG.info("use_pretrained_model=False has no effect, because the job starts from the weights in channel model")
     if job.backbone is None and job.use_pretrained_model and not has_model:
         LOG.warning(
-            "%s starts from random weights: there are no ImageNet weights of it; give the channel model a network that "
-            "was trained before (a job's model.tar.gz, or GluonCV's or imgclsmob's file of one)",
+            "%s starts from random weights, because no ImageNet weights exist for it. To start from a trained model, "
+            "add the model channel (model.tar.gz of a job, or a weight file from GluonCV or imgclsmob).",
             job.algorithm,
         )

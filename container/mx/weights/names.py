@@ -11,12 +11,12 @@ from container.mx.weights.shapes import Shapes
 
 _SHOWN = 3  # differences that an error lists
 
-# imgclsmob's names, and how they begin; the first rule that matches counts
+# prefixes of imgclsmob names, and rules for them; the first matching rule is used
 _IMGCLSMOB_WORDS = ("features.", "backbone.", "output.1.", "final_block.", "aux_block.", "pool.")
 _IMGCLSMOB = [
     (re.compile(rf"^{pattern}"), name)
     for pattern, name in (
-        (r"(?:features|backbone)\.0\.conv\.conv\.", "conv1."),  # the plain stem of the small ones
+        (r"(?:features|backbone)\.0\.conv\.conv\.", "conv1."),  # the single convolution of resnet-18 and resnet-34
         (r"(?:features|backbone)\.0\.conv\.bn\.", "bn1."),
         (r"(?:features|backbone)\.0\.conv1\.conv\.", "conv1.0."),
         (r"(?:features|backbone)\.0\.conv1\.bn\.", "conv1.1."),
@@ -52,9 +52,9 @@ _ATROUS = [
 
 
 def to_gluoncv(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the arrays under GluonCV's names; names that no rule knows stay as they are.
+    """Return the arrays with GluonCV names; names without a matching rule are not changed.
 
-    Raises ValueError when two arrays come to one name.
+    Raises ValueError if two arrays get the same name.
     """
     rules = _IMGCLSMOB + (_ATROUS if any(name.startswith("pool.branches.0.") for name in weights) else _PYRAMID)
     is_fast = fastscnn_names.is_imgclsmobs(weights)
@@ -78,21 +78,21 @@ def _rename(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
 
 
 def _from_pytorch(name: str, weights: Mapping[str, Array]) -> str:
-    """In a batch norm PyTorch's weight is gamma, its bias beta; everything else is called alike."""
+    """Return the GluonCV name of a PyTorch array: `weight` and `bias` of a batch normalization are gamma and beta."""
     prefix, _, last = name.rpartition(".")
     if last in ("weight", "bias") and f"{prefix}.running_mean" in weights:
         return f"{prefix}.{'gamma' if last == 'weight' else 'beta'}"
     return name
 
 
-def check_fit(given: Mapping[str, Array], needed: Shapes, optional: Callable[[str], bool]) -> None:
-    """Raise ValueError with the first few differences; names that are `optional` may be there or not."""
-    differences = [f"it lacks {name}" for name in needed if name not in given and not optional(name)]
-    differences += [f"it has {name}, which is not known" for name in given if name not in needed and not optional(name)]
+def check_fit(arrays: Mapping[str, Array], needed: Shapes, optional: Callable[[str], bool]) -> None:
+    """Raise ValueError with the first differences in names and shapes; `optional` names can be missing or extra."""
+    differences = [f"{name} is missing" for name in needed if name not in arrays and not optional(name)]
+    differences += [f"{name} is not expected" for name in arrays if name not in needed and not optional(name)]
     differences += [
-        f"its {name} has the shape {given[name].shape} instead of {shape}"
+        f"{name} has the shape {arrays[name].shape} instead of {shape}"
         for name, shape in needed.items()
-        if name in given and given[name].shape != shape
+        if name in arrays and arrays[name].shape != shape
     ]
     if differences:
         more = len(differences) - _SHOWN

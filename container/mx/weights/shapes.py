@@ -1,6 +1,6 @@
 """Names and shapes of the parameters of every model, without MXNet.
 
-They decide whether a weight file fits before the framework is imported.
+With them, a weight file is checked before MXNet is imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _BLOCKS = {
     "resnet-50": (3, 4, 6, 3),
     "resnet-101": (3, 4, 23, 3),
 }
-_BASIC = ("resnet-18", "resnet-34")  # two convolutions per block and a plain stem
+_BASIC = ("resnet-18", "resnet-34")  # two convolutions per block, and one convolution before the first block
 _ATROUS_CHANNELS, _ATROUS_KERNELS = 256, (1, 3, 3, 3)
 _EXPANSION = 6  # of the Fast-SCNN bottlenecks
 _NORM = ("gamma", "beta", "running_mean", "running_var")
@@ -109,7 +109,7 @@ def _fastscnn(num_classes: int) -> Shapes:
 
 
 def _head(name: str, channels: int, inner: int, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Return the layers that every decoder ends in."""
+    """Return the last layers of every decoder."""
     shapes = _layer(f"{name}.0", f"{name}.1", inner, channels, 3)
     return shapes | {f"{name}.4.weight": (num_classes, inner, 1, 1), f"{name}.4.bias": (num_classes,)}
 

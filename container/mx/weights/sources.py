@@ -1,7 +1,7 @@
 """Download locations of ImageNet weights, in order of preference.
 
-The weights of a backbone are the same in every source: GluonCV's, in three containers. This module needs the standard
-library alone, so that an image's build can ask it before anything is installed.
+The weights of a backbone are the same in every source: those of GluonCV, in three file formats. This module needs only
+the standard library, so that the build of a container image can use it before packages are installed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import os
 
 MIRROR_VARIABLE = "PRETRAINED_MIRROR"
-GLUON_STORE_VARIABLE = "MXNET_GLUON_REPO"  # GluonCV's own
+GLUON_STORE_VARIABLE = "MXNET_GLUON_REPO"  # also used by GluonCV
 
 _IMGCLSMOB = "https://github.com/osmr/imgclsmob/releases/download/v0.0.296/"
 _TIMM = "https://huggingface.co/timm/"
@@ -19,21 +19,21 @@ _GLUON_STORE = "https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A published file; `digest` (`sha1:…`, `sha256:…` or empty) is that of the weights, unpacked from their zip."""
+    """Published file. `digest` (`sha1:…`, `sha256:…`, or empty) is that of the weights, extracted from their zip."""
 
-    file: str  # what it is called on a mirror, and on this machine
+    file: str  # name on a mirror, and in the target directory
     address: str
     digest: str
 
     @property
     def published(self) -> str:
-        """What the file is called where it is published."""
+        """Name of the file at its published URL."""
         return self.address.rsplit("/", 1)[-1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A backbone's name in GluonCV, the SHA-1 of GluonCV's own file of it, and the sources."""
+    """Name of a backbone in GluonCV, SHA-1 of the GluonCV weight file, and the sources."""
 
     gluoncv: str
     sha1: str
@@ -50,7 +50,7 @@ def _timm(name: str, sha256: str = "") -> Source:
 
 
 def _backbone(gluoncv: str, sha1: str, *sources: Source) -> Backbone:
-    file = f"{gluoncv}-{sha1[:8]}.zip"  # GluonCV's store comes last: it has not answered since February 2024
+    file = f"{gluoncv}-{sha1[:8]}.zip"  # the GluonCV store is last: it has not responded since February 2024
     return Backbone(gluoncv, sha1, (*sources, Source(file, f"{_GLUON_STORE}gluon/models/{file}", f"sha1:{sha1}")))
 
 
@@ -77,7 +77,7 @@ BACKBONES = {
 
 
 def address_of(source: Source) -> str:
-    """Return where to fetch `source`: its own address, or the file of its name below PRETRAINED_MIRROR."""
+    """Return the URL of `source`: its published URL, or if PRETRAINED_MIRROR is set, its file on the mirror."""
     if mirror := os.environ.get(MIRROR_VARIABLE):
         return f"{mirror.rstrip('/')}/{source.file}"
     if (store := os.environ.get(GLUON_STORE_VARIABLE)) and source.address.startswith(_GLUON_STORE):
@@ -86,10 +86,10 @@ def address_of(source: Source) -> str:
 
 
 def remedies(backbone: str) -> str:
-    """Say how to come by the weights without a network: the files that hold them, and the two ways to give them."""
+    """Return instructions to get the weights without a network: the files, and two ways to provide them."""
     files = " or ".join(source.address for source in BACKBONES[backbone].sources[:-1])
     return (
-        f"bring {files} here by other means and convert it by "
-        f"python -m container.mx.pretrained {backbone} --from FILE, "
-        "or put that file into S3 as the job's channel pretrained"
+        f"Without a network, download {files} on another machine. Then do one of the following: (1) Convert the file "
+        f"with python -m container.mx.pretrained {backbone} --from FILE. (2) Upload the file to S3 and use it as the "
+        "pretrained channel of the job."
     )

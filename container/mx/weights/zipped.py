@@ -14,19 +14,19 @@ from typing import IO
 
 from container.errors import ClientError
 
-LARGEST = 2**30  # bytes; the largest network published has 260 MB
+LARGEST = 2**30  # bytes; the largest published model has 260 MB
 ZIP_MAGIC = b"PK\x03\x04"
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open the weights in `path` at their beginning, unpacked when it is a zip with one `.params`.
+    """Open the weights in `path`; a zip with one `.params` file is extracted.
 
-    Raises ClientError that names the file when it is larger than a weight file can be, or a zip of another kind.
+    Raises ClientError that names the file if it is larger than `LARGEST`, or a zip with other content.
     """
     size = path.stat().st_size
     if size > LARGEST:
-        raise ClientError(f"{path} has {size} bytes, more than a weight file can have ({LARGEST})")
+        raise ClientError(f"{path} has {size} bytes. The limit of a weight file is {LARGEST} bytes.")
     with path.open("rb") as file, tempfile.TemporaryFile() as unpacked:
         zipped = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
         file.seek(0)
@@ -37,7 +37,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def digest(path: Path, algorithm: str) -> str:
-    """Return the hexadecimal digest of the weights in `path`, unpacked."""
+    """Return the hexadecimal digest of the weights in `path`, extracted from a zip."""
     with opened(path) as file:
         hashed = hashlib.new(algorithm)
         while piece := file.read(2**20):
@@ -50,15 +50,15 @@ def _unpack(path: Path, file: IO[bytes], target: IO[bytes]) -> None:
         with zipfile.ZipFile(file) as archive:
             found = [member for member in archive.infolist() if _is_params(member.filename)]
             if len(found) != 1:
-                raise ClientError(f"{path} is a zip with {len(found)} .params files: it must hold one")
+                raise ClientError(f"{path} is a zip with {len(found)} .params files. It must contain one.")
             if found[0].file_size > LARGEST:
                 raise ClientError(
-                    f"{path} unpacks to {found[0].file_size} bytes, more than a weight file can have ({LARGEST})"
+                    f"{path} contains {found[0].file_size} bytes. The limit of a weight file is {LARGEST} bytes."
                 )
             with archive.open(found[0]) as member:
                 shutil.copyfileobj(member, target, 2**20)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise ClientError(f"{path} is a damaged zip: {error}; fetch it again") from error
+        raise ClientError(f"{path} is a corrupt zip: {error}. Download it again.") from error
 
 
 def _is_params(name: str) -> bool:

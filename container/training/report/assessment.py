@@ -13,30 +13,30 @@ from container.training.report.class_metrics import class_metrics
 from container.training.report.content import Content, EvaluationSummary
 
 _LISTED = 5  # classes in one sentence
-_RISE = 0.01  # of the best mIOU, by which it was still rising in the last third of the epochs
-_DROP = 0.02  # of mIOU, from the best epoch to the last
-_LOSS_DROP = 0.1  # share of the training loss, over the same epochs
-_LOST = 0.1  # of mIOU, from center crops to full images
-_IGNORED = 0.5  # share of a channel's pixels
+_RISE = 0.01  # share of the best mIOU; a larger increase in the last third of the epochs means that it still increased
+_DROP = 0.02  # decrease of mIOU from the best epoch to the last
+_LOSS_DROP = 0.1  # decrease of the training loss over these epochs, as a share
+_LOST = 0.1  # decrease of mIOU from center crops to full images
+_IGNORED = 0.5  # share of the pixels of a channel
 
 
 @dataclasses.dataclass(frozen=True)
 class Assessment:
-    """One sentence that says how good the model is and what promises most, and further advice."""
+    """Metrics of a model with the most important recommendation, and further recommendations."""
 
     sentence: str
     further: tuple[str, ...]
 
 
 def assess(content: Content) -> Assessment:
-    """Judge a job or an evaluation."""
+    """Return the assessment of a job or an evaluation."""
     if content.scored is None and content.best is None:
         advice = (*_other_scale(content), *_ignored_data(content))
-        return Assessment("No epoch is complete yet, so there is no score.", advice)
+        return Assessment("No epoch is complete, so there are no metrics", advice)
     rules = (_other_scale, _never_predicted, _ignored_data, _over_fitted, _unlike_crops, _still_rising)
     advice = tuple(sentence for rule in rules for sentence in rule(content))
     first = advice[0] if advice else _weakest(content)
-    return Assessment(f"{_score(content)}; {first}", advice[1:])
+    return Assessment(f"{_score(content)}. {first}", advice[1:])
 
 
 def _score(content: Content) -> str:
@@ -58,11 +58,11 @@ def _epochs(content: Content) -> str:
 
 
 def _other_scale(content: Content) -> Iterator[str]:
-    """Name the scale that training does not show, if the audit found one: nothing else helps before."""
+    """Return the warning of the audit about the scale of images, which has precedence over other advice."""
     warnings = (content.audit or {}).get("warnings", ())
     if scale := next((fault["message"] for fault in warnings if fault.get("kind") == SCALE), ""):
         lost = _lost_by_full_images(content)
-        yield f"{lost}, most likely because of the scale: {scale}" if lost else scale
+        yield f"{lost}. The most likely cause is the scale of the images: {scale}" if lost else scale
 
 
 def _unlike_crops(content: Content) -> Iterator[str]:
@@ -71,17 +71,17 @@ def _unlike_crops(content: Content) -> Iterator[str]:
         return
     if lost := _lost_by_full_images(content):
         yield (
-            f"{lost}: center crops do not contain the borders of the images, and crop_size changes their scale; "
-            "_validation=full selects the best epoch by full images"
+            f"{lost}. Center crops do not contain the borders of the images, and crop_size changes their scale. "
+            "To select the best epoch by full images, set _validation=full"
         )
 
 
 def _lost_by_full_images(content: Content) -> str:
-    """Compare the metrics of full images with those of the best epoch; an empty text if they are about the same."""
+    """Compare the mIOU of full images with that of the best epoch; an empty string if they are similar."""
     best, whole = content.best, content.scored
     if not best or not whole or "epoch" in whole.of or (difference := best["mIOU"] - _mean(whole)) <= _LOST:
         return ""
-    return f"the mIOU of full images is {difference:.3f} lower than that of the validation in epoch {best['epoch']}"
+    return f"The mIOU of full images is {difference:.3f} lower than the validation mIOU in epoch {best['epoch']}"
 
 
 def _never_predicted(content: Content) -> Iterator[str]:
@@ -93,17 +93,17 @@ def _never_predicted(content: Content) -> Iterator[str]:
         return
     missed.sort(key=lambda row: -row.truth)
     listed = [f"{content.called(row.label)} ({percent(row.truth)})" for row in missed[:_LISTED]]
-    listed[0] = listed[0].removesuffix(")") + " of the true pixels)"
+    listed[0] = listed[0].removesuffix(")") + " of the labeled pixels)"
     named = ", ".join(listed)
     more = f" and {len(missed) - _LISTED} more" if missed[_LISTED:] else ""
     one = len(missed) == 1
     options = [name for name in ("_rare_crops", "_class_weights") if content.can_set(name)]
     options += ["_loss=ce+dice"] * content.can_set("_loss")
-    remedies = [f"give more examples of {'this class' if one else 'these classes'}", "train longer"]
+    remedies = [f"Add more examples of {'this class' if one else 'these classes'}", "train longer"]
     if options:
         remedies.append(f"set {' or '.join(options[:2])}")
     *others, last = remedies
-    yield f"{named}{more} {'is' if one else 'are'} never predicted: {', '.join(others)}, or {last}"
+    yield f"The model never predicts {named}{more}. {', '.join(others)}, or {last}"
 
 
 def _ignored_data(content: Content) -> Iterator[str]:
@@ -111,43 +111,43 @@ def _ignored_data(content: Content) -> Iterator[str]:
         share = found.get("ignored_share", 0)
         if share > _IGNORED:
             yield (
-                f"{percent(share)} of the pixels of channel {channel} are ignored: see that the label map names every "
-                "value that means a class"
+                f"{percent(share)} of the pixels of channel {channel} are ignored. Make sure that the label map "
+                "contains all pixel values of the classes"
             )
 
 
 def _over_fitted(content: Content) -> Iterator[str]:
-    """Tell when the loss went on falling while the validation score fell: training far better than validation."""
+    """Recommend more data or regularization if the training loss decreased while the validation mIOU decreased."""
     best = content.best
     if best is None:
         return
     last = content.validated[-1]
     fell = best["mIOU"] - last["mIOU"]
     if fell > _DROP and last["train_loss"] < best["train_loss"] * (1 - _LOSS_DROP):
-        options = ", or raise weight_decay" if content.can_raise("weight_decay") else ""
+        options = ", increase weight_decay" if content.can_raise("weight_decay") else ""
         options += ", or set _augmentation=strong" if content.can_set("_augmentation") else ""
         yield (
-            f"after epoch {best['epoch']} the training loss went on falling while the validation mIOU fell by "
-            f"{fell:.3f}: it learns the training images by heart, so give it more of them{options}"
+            f"After epoch {best['epoch']}, the training loss continued to decrease while the validation mIOU decreased "
+            f"by {fell:.3f}. The model overfits the training images. Add more training images{options}"
         )
 
 
 def _still_rising(content: Content) -> Iterator[str]:
-    """Tell when the best epoch is among the last, and better than what there was a third of the job before."""
+    """Recommend more epochs if the best epoch is among the last, and better than the first two thirds of the job."""
     best, history = content.best, content.validated
     if best is None or content.early or len(content.history) < content.epochs:
         return
     recent = max(1, len(history) // 3)
     before = max((entry["mIOU"] for entry in history[:-recent]), default=0.0)
     if best["epoch"] >= history[-1]["epoch"] - recent // 2 and best["mIOU"] > before + _RISE * best["mIOU"]:
-        yield "it was still improving when training ended: train for more epochs"
+        yield "The mIOU was still increasing when training ended. Train for more epochs"
 
 
 def _weakest(content: Content) -> str:
     if content.scored is None:
-        return "the classes are scored when training ends"
+        return "The metrics of the classes are available after training"
     rows = [row for row in class_metrics(content.scored.confusion) if row.truth and row.iou is not None]
     if not rows:
-        return "none of its pixels is labeled"
+        return "The images have no labeled pixels"
     row = min(rows, key=lambda row: row.iou or 0.0)
-    return f"more examples of {content.called(row.label)} (IoU {row.iou:.3f}) promise most"
+    return f"The weakest class is {content.called(row.label)} (IoU {row.iou:.3f}). Add more examples of it"

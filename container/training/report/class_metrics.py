@@ -11,19 +11,19 @@ from container.arrays import Array, Int64Array
 
 @dataclasses.dataclass(frozen=True)
 class ClassMetrics:
-    """One class; `truth` and `predicted` are its shares of the labeled pixels, None is what is not defined."""
+    """Metrics of one class. `truth` and `predicted` are shares of the labeled pixels. Undefined metrics are None."""
 
     label: int
     iou: float | None
-    recall: float | None  # of its true pixels, the share that was found
-    precision: float | None  # of the pixels predicted as it, the share that is right
+    recall: float | None  # share of the pixels of the class that are predicted as the class
+    precision: float | None  # share of the pixels predicted as the class that belong to it
     truth: float
     predicted: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-    """Pixels of one class taken for another: their share of all labeled pixels, and of the true class's."""
+    """Pixels of one class predicted as another class: shares of all labeled pixels, and of the pixels of the class."""
 
     truth: int
     predicted: int
@@ -32,7 +32,7 @@ class Confusion:
 
 
 def class_metrics(confusion: Int64Array) -> list[ClassMetrics]:
-    """Return the figures of every class, by id."""
+    """Return the metrics of every class, in the order of the class IDs."""
     hits, truth, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     total = max(1, int(confusion.sum()))
     return [
@@ -49,12 +49,12 @@ def class_metrics(confusion: Int64Array) -> list[ClassMetrics]:
 
 
 def worst_first(figures: list[ClassMetrics]) -> list[ClassMetrics]:
-    """Order classes by IoU; those that are not in the truth stand last, whatever was predicted."""
+    """Sort classes by IoU in ascending order. Classes without annotated pixels come last."""
     return sorted(figures, key=lambda row: (row.truth == 0, 1.0 if row.iou is None else row.iou, row.label))
 
 
 def costliest_confusions(confusion: Int64Array, most: int) -> list[Confusion]:
-    """Return the pairs of classes that most pixels are wrong by."""
+    """Return at most `most` pairs of true and predicted class with the most wrong pixels, in descending order."""
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
@@ -67,7 +67,7 @@ def costliest_confusions(confusion: Int64Array, most: int) -> list[Confusion]:
 
 
 def row_shares(confusion: Int64Array) -> Array:
-    """Return the matrix with every row as shares of its sum, float (C, C); NaN in the row of an absent class."""
+    """Return the matrix with each row divided by its sum, float (C, C). The rows of absent classes contain NaN."""
     sums = confusion.sum(1, keepdims=True)
     return np.where(sums > 0, confusion / np.maximum(sums, 1), np.nan)
 

@@ -7,13 +7,13 @@ import dataclasses
 from container.training.report.class_metrics import class_metrics
 from container.training.report.content import Content
 
-_CLOSEST = 0.001  # of an image's mIOU: what is nearer counts as a tie
-_SHOWN = 5  # images gained, and lost, most
+_CLOSEST = 0.001  # of the mIOU of an image; smaller differences are ties
+_SHOWN = 5  # images with the largest gains, and with the largest losses
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassChange:
-    """A class's IoU in both models, None where it is in neither truth nor prediction."""
+    """IoU of a class in both models; None if the class is neither in the annotations nor in the predictions."""
 
     label: int
     mine: float | None
@@ -21,34 +21,35 @@ class ClassChange:
 
     @property
     def gain(self) -> float | None:
-        """By how much this model is better."""
+        """Difference of the IoU, positive if this model is better."""
         return None if self.mine is None or self.other is None else self.mine - self.other
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Classes by their gain, images by theirs, and how likely so uneven a split of images is among equal models."""
+    """Classes and images sorted by gain, and `chance`, the probability of such a result for two equal models."""
 
     classes: list[ClassChange]
     better: int
     worse: int
     tied: int
     chance: float
-    gained: list[tuple[str, float, float]]  # image, its mIOU in this model, in the other; the largest gain first
+    gained: list[tuple[str, float, float]]  # image, mIOU of this model, mIOU of the other model; largest gain first
     lost: list[tuple[str, float, float]]
 
     @property
     def told(self) -> str:
-        """The result in a sentence."""
-        split = f"{self.better} images are better, {self.worse} worse and {self.tied} the same"
+        """The result in plain text."""
+        split = f"{self.better} images are better, {self.worse} are worse, and {self.tied} are equal"
+        text = f"{split}. The probability of this or a larger difference between equal models is {self.chance:.2g}"
         if self.chance >= 0.05:
-            return f"{split}: equal models differ so much or more with probability {self.chance:.2g}: no evidence"
+            return f"{text}. This is no evidence of a difference"
         which = "better" if self.better > self.worse else "worse"
-        return f"{split}: equal models differ so much with probability {self.chance:.2g} only, so this one is {which}"
+        return f"{text}. This model is {which}"
 
 
 def compare(content: Content) -> Comparison | None:
-    """Compare the content's model with its rival; None without one."""
+    """Compare the model with its baseline; None if there is no baseline."""
     scored, rival = content.scored, content.rival
     if scored is None or rival is None:
         return None
@@ -66,12 +67,12 @@ def compare(content: Content) -> Comparison | None:
 
 
 def sign_test(better: int, worse: int) -> float:
-    """Return the two-sided probability of a split at least as uneven when either side is as likely; ties are left out.
+    """Return the p-value of the two-sided sign test: of this or a more uneven split; ties are excluded.
 
-    Exact, in integers: SciPy would be a second's import for these lines.
+    The result is exact. The import of SciPy takes 1 s.
     """
     count, fewer = better + worse, min(better, worse)
-    ways = tail = 1  # of 0 among count; of at most so many
+    ways = tail = 1  # number of ways to choose k of count, and sum over all smaller k
     for k in range(fewer):
         ways = ways * (count - k) // (k + 1)
         tail += ways

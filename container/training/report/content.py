@@ -13,11 +13,11 @@ from container.schema import lacking, read_schema, reason_against
 
 @dataclasses.dataclass(frozen=True)
 class ExampleImage:
-    """One image to look at, scaled down.
+    """Image for the report, scaled down.
 
-    `image` is uint8 RGB (H, W, 3); `labels` and `prediction` are uint8 (H, W); `errors`, uint8 (H, W), is 0 where the
-    prediction is right, 1 where it is wrong within 3 pixels of a border, 2 where it is wrong elsewhere, 3 where nothing
-    is labeled. `miou` is over the classes in this image, `wrong` the share of its labeled pixels.
+    `image` is uint8 RGB (H, W, 3). `labels` and `prediction` are uint8 (H, W). `errors`, uint8 (H, W), is 0 if the
+    prediction is correct, 1 if it is wrong within 3 pixels of a border, 2 if it is wrong elsewhere, and 3 if the pixel
+    has no label. `miou` is the mean over the classes in this image. `wrong` is a share of the labeled pixels.
     """
 
     name: str
@@ -31,7 +31,7 @@ class ExampleImage:
 
 @dataclasses.dataclass(frozen=True)
 class Borders:
-    """Labeled pixels within 3 pixels of a border between labels, and those farther inside; how many are wrong."""
+    """Labeled and wrong pixels: near (within 3 pixels of a border between labels), and inside (elsewhere)."""
 
     near: int = 0
     near_wrong: int = 0
@@ -45,21 +45,24 @@ class Borders:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSummary:
-    """What a set of images has shown: `confusion` counts pixels, (true, predicted), int64 (C, C)."""
+    """Result of an evaluation. `confusion` contains pixel counts, (true, predicted), int64 (C, C)."""
 
-    of: str  # what the images are, as in "24 whole validation images, with the weights of epoch 7"
+    of: str  # description of the images, for example "24 full validation images, with the weights of epoch 7"
     confusion: Int64Array
     images: int
     borders: Borders = Borders()
     worst: Sequence[ExampleImage] = ()
     median: Sequence[ExampleImage] = ()
     best: Sequence[ExampleImage] = ()
-    note: str = ""  # what has to be known to quote the score
+    note: str = ""  # limitation of the metrics
 
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """Another model on the same images: `confusion` as in Scored, and each image's mIOU as (this model's, its)."""
+    """Evaluation of another model on the same images.
+
+    `confusion` is as in EvaluationSummary. `images` contains (mIOU of this model, mIOU of the baseline) per image.
+    """
 
     name: str
     confusion: Int64Array
@@ -68,19 +71,19 @@ class Baseline:
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a job, or an evaluation, has to show so far.
+    """Values for the report page of a job or an evaluation.
 
-    `history` holds the epochs as report.json does, `audit` is audit.json, `facts` are tables of names and values by
-    their title, `failed` says why a product is missing.
+    `history` contains the epochs as in report.json. `audit` is the content of audit.json. `facts` maps titles to tables
+    of names and values. `failed` contains the reasons for missing results.
     """
 
     title: str
     num_classes: int
     classes: Mapping[int, ClassEntry] = dataclasses.field(default_factory=dict)
-    state: str = ""  # where the job stands, as in "training: 3 of 10 epochs are done"
+    state: str = ""  # progress of the job, for example "training: 3 of 10 epochs are complete"
     history: Sequence[Mapping[str, Any]] = ()
     epochs: int = 0  # planned
-    early: bool = False  # it stopped early
+    early: bool = False  # whether training stopped early
     scored: EvaluationSummary | None = None
     rival: Baseline | None = None
     audit: Mapping[str, Any] | None = None
@@ -89,27 +92,27 @@ class Content:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # hyperparameters; empty if not known
 
     def can_raise(self, name: str) -> bool:
-        """Tell whether an option has an effect with the other options of the job."""
+        """Return whether an option has an effect with the other options of the job."""
         entry = read_schema()["properties"][name]
         return not (
             self.settings and (reason_against(entry, self.settings["algorithm"]) or lacking(entry, self.settings))
         )
 
     def can_set(self, name: str) -> bool:
-        """Tell whether an option has an effect with the others, and still has its default."""
+        """Return whether an option has an effect with the other options, and has its default value."""
         default = read_schema()["properties"][name].get("default")
         return self.can_raise(name) and bool(self.settings.get(name, default) == default)
 
     def called(self, label: int) -> str:
-        """Call a class by its name, without one "class 3"."""
+        """Return the name of a class, or for example "class 3" if the class has no name."""
         return called(self.classes, label)
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """The epoch with the highest validation mIOU, the first of several."""
+        """The first epoch with the highest validation mIOU."""
         return max(self.validated, key=lambda entry: entry["mIOU"], default=None)
 
     @property
     def validated(self) -> Sequence[Mapping[str, Any]]:
-        """The epochs that have a score: not all of them, with `_validation_interval`."""
+        """The epochs with validation metrics. With `_validation_interval`, not all epochs have them."""
         return [entry for entry in self.history if "mIOU" in entry]

@@ -12,9 +12,9 @@ import leather
 from markupsafe import Markup
 
 _WIDTH, _HEIGHT = 420, 210
-_LEAST_TICKS = 4  # fewer epochs than that: one tick for each
-_MOST_POINTS = 300  # of a curve; a screen shows no more
-_CURVES = {  # figures of an epoch, as report.json calls them
+_LEAST_TICKS = 4  # with fewer epochs, each epoch has one tick
+_MOST_POINTS = 300  # per curve; more are not visible on a screen
+_CURVES = {  # metrics of an epoch by their key in report.json
     "train_loss": "training loss",
     "mIOU": "validation mIOU",
     "pixel_accuracy": "validation pixel accuracy",
@@ -25,7 +25,7 @@ _CURVES = {  # figures of an epoch, as report.json calls them
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One figure over the epochs; `told` says in words what it shows."""
+    """Curve of one metric over the epochs; `told` is its alternative text."""
 
     title: str
     told: str
@@ -33,7 +33,7 @@ class Curve:
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]], best: int | None) -> list[Curve]:
-    """Draw every figure that the epochs have; `best` is the epoch to mark."""
+    """Draw one curve per metric of the epochs; `best` is the epoch to mark."""
     curves = []
     for key, title in _CURVES.items():
         points = [
@@ -52,14 +52,14 @@ def _tell(title: str, points: list[tuple[int, float]], best: int | None) -> str:
     low, high = (pick(points, key=lambda point: point[1]) for pick in (min, max))
     text = f"{title}: {start:.4g} in epoch {first}"
     if last != first:
-        text += f", {end:.4g} in epoch {last}; lowest {low[1]:.4g} (epoch {low[0]}), highest {high[1]:.4g} "
+        text += f", {end:.4g} in epoch {last}. Lowest {low[1]:.4g} (epoch {low[0]}), highest {high[1]:.4g} "
         text += f"(epoch {high[0]})"
     marked = dict(points).get(-1 if best is None else best)
-    return text + (f"; {marked:.4g} in the best epoch, {best}" if marked is not None else "")
+    return text + (f". {marked:.4g} in the best epoch, {best}" if marked is not None else "")
 
 
 def _thin(points: list[tuple[int, float]], best: int | None) -> list[tuple[int, float]]:
-    """Leave out what nobody can see; first, last and best epoch stay."""
+    """Reduce the number of points; the first, the last, and the best epoch are kept."""
     step = math.ceil(len(points) / _MOST_POINTS)
     return [point for i, point in enumerate(points) if i % step == 0 or i == len(points) - 1 or point[0] == best]
 
@@ -68,12 +68,12 @@ def _draw(points: list[tuple[int, float]], best: int | None, told: str) -> Marku
     chart = leather.Chart()
     values = [value for _, value in points]
     low, high = min(values), max(values)
-    if low == high:  # one point, or a constant: a scale from 0 to 1 would not hold it
+    if low == high:  # one point or a constant value, which can be outside of a scale from 0 to 1
         low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
     chart.add_y_scale(min(0.0, low) if low < high / 2 else low, high)
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
     chart.add_x_scale(first, last)
-    if last - first < _LEAST_TICKS:  # there are no half epochs
+    if last - first < _LEAST_TICKS:  # no ticks at fractions of an epoch
         chart.set_x_scale(_Whole(first, last))
     chart.add_series(leather.Series(points), _MarkedLine(best))
     svg = ElementTree.Element(
@@ -84,14 +84,14 @@ def _draw(points: list[tuple[int, float]], best: int | None, told: str) -> Marku
 
 
 class _Whole(leather.Linear):
-    """A scale whose ticks are the whole numbers of its domain."""
+    """Scale with ticks at the integers of its domain."""
 
     def ticks(self) -> list[int]:
         return list(range(int(self._data_min), int(self._data_max) + 1))
 
 
 class _MarkedLine(leather.Line):
-    """A line with a dot at the best epoch; a line of one point is a dot alone."""
+    """Line with a dot at the best epoch; a line with one point is only a dot."""
 
     def __init__(self, best: int | None) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class _MarkedLine(leather.Line):
     def to_svg(
         self, width: float, height: float, x_scale: Any, y_scale: Any, series: Any, palette: Any
     ) -> ElementTree.Element:
-        """Draw the line as its base does, and the dot over it."""
+        """Draw the line as the base class does, and the dot over it."""
         group: ElementTree.Element = super().to_svg(width, height, x_scale, y_scale, series, palette)
         points = [(row.x, row.y) for row in series.data()]
         for x, y in points:

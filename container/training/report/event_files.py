@@ -17,10 +17,10 @@ LOG = logging.getLogger(__name__)
 
 
 class EventFiles:
-    """Writes one event file into `folder`; a disk that refuses is told of once, and ends the writing, not the job.
+    """Writer of one event file in `folder`. After a disk error, it logs the error once and stops writing.
 
-    tensorboardX's usual writer queues events for a process-wide thread, and blocks for good once that has met a full
-    disk. The report has a thread of its own, so this takes the writer beneath it.
+    The standard writer of tensorboardX queues events for a thread and blocks forever after a disk error. The report has
+    a separate thread, so this class uses the low-level writer.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +29,7 @@ class EventFiles:
         self._failed = False
 
     def write_figures(self, step: int, figures: Mapping[str, float | None]) -> None:
-        """Write figures by their tags, without those that are not known."""
+        """Write values by tag; values that are None are skipped."""
         from tensorboardX import summary
 
         self._write(step, [summary.scalar(tag, value) for tag, value in figures.items() if value is not None])
@@ -37,7 +37,7 @@ class EventFiles:
     def write_examples(
         self, step: int, tag: str, examples: Sequence[ExampleImage], classes: Mapping[int, ClassEntry]
     ) -> None:
-        """Write examples as `tag`/1, `tag`/2, …: photograph, truth, prediction and errors side by side."""
+        """Write examples as `tag`/1, `tag`/2, …: image, annotation, prediction, and errors next to each other."""
         from tensorboardX import summary
 
         palette = class_palette(classes)
@@ -47,12 +47,12 @@ class EventFiles:
         )
 
     def close(self) -> None:
-        """Close the file, if there is one."""
+        """Close the file if it is open."""
         if self._writer is not None and not self._failed:
             self._writer.close()
 
     def _write(self, step: int, summaries: Sequence[Any]) -> None:
-        """Append the summaries, and hand them to the disk: who looks on wants to see them now."""
+        """Append the summaries and flush the file, so that TensorBoard shows them immediately."""
         if self._failed or not summaries:
             return
         from tensorboardX.proto.event_pb2 import Event
@@ -64,7 +64,7 @@ class EventFiles:
             writer.flush()
         except OSError as error:
             self._failed = True
-            LOG.error("TensorBoard's event file in %s cannot be written, and ends here: %s", self._folder, error)
+            LOG.error("TensorBoard event file in %s cannot be written. It has no more events: %s", self._folder, error)
 
     def _open(self) -> Any:
         if self._writer is None:

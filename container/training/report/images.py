@@ -15,13 +15,13 @@ from container.artifact.classes import ClassEntry
 from container.codecs.masks import voc_palette
 from container.training.report.content import ExampleImage
 
-_QUALITY = 78  # of a photograph as JPEG
-_ERROR_COLOURS = ((236, 236, 236), (240, 160, 32), (200, 30, 45), (150, 150, 150))  # as Example.errors numbers them
+_QUALITY = 78  # of JPEG images
+_ERROR_COLOURS = ((236, 236, 236), (240, 160, 32), (200, 30, 45), (150, 150, 150))  # by value in ExampleImage.errors
 _LEFT_OUT = (255, 255, 255)  # 255 in a mask
 
 
 def class_palette(classes: Mapping[int, ClassEntry]) -> Array:
-    """Return the colors of all 256 labels, uint8 (256, 3): the data's own, else Pascal VOC's."""
+    """Return the colors of all 256 labels, uint8 (256, 3): from the data, or else from Pascal VOC."""
     palette = np.array(voc_palette())
     for label, entry in classes.items():
         if entry.color is not None and 0 <= label < 255:
@@ -31,7 +31,7 @@ def class_palette(classes: Mapping[int, ClassEntry]) -> Array:
 
 
 def draw_example(example: ExampleImage, palette: Uint8Array, side: int) -> tuple[str, str, str, str]:
-    """Draw photograph, truth, prediction and errors, their longer side at most `side` pixels."""
+    """Draw image, annotation, prediction, and errors. Their longer side has at most `side` pixels."""
     maps = (example.labels, example.prediction, example.errors)
     image = _fit(example.image, side, cv2.INTER_AREA)
     labels, prediction, errors = (_fit(each, side, cv2.INTER_NEAREST) for each in maps)
@@ -40,13 +40,13 @@ def draw_example(example: ExampleImage, palette: Uint8Array, side: int) -> tuple
 
 
 def draw_strip(example: ExampleImage, palette: Uint8Array) -> Array:
-    """Draw photograph, truth, prediction and errors side by side, uint8 RGB (H, 4 W, 3)."""
+    """Draw image, annotation, prediction, and errors next to each other, uint8 RGB (H, 4 W, 3)."""
     errors = np.array(_ERROR_COLOURS, np.uint8)[example.errors]
     return np.concatenate([example.image, palette[example.labels], palette[example.prediction], errors], axis=1)
 
 
 def draw_heat_map(shares: Float32Array) -> str:
-    """Draw a matrix of shares (0 to 1) as a picture of a pixel per entry, from white to dark blue."""
+    """Draw a matrix of shares (0 to 1) as an image with one pixel per entry, from white to dark blue."""
     ends = np.array([[255, 255, 255], [8, 48, 107]], float)
     colors = ends[0] + np.sqrt(np.nan_to_num(shares))[:, :, None] * (ends[1] - ends[0])
     return _encode(Image.fromarray(colors.round().astype(np.uint8)), "PNG")

@@ -15,7 +15,7 @@ _PACKAGES = ("mxnet", "mxnet-cu112", "gluoncv", "numpy", "opencv-python-headless
 
 
 def configuration(job: Hyperparameters) -> dict[str, str]:
-    """Return the hyperparameters as the schema calls them; names of classes aside, which the report shows anyway."""
+    """Return the hyperparameters by name, without the class names, which the report shows elsewhere."""
     return {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in job.as_dict().items()
@@ -24,7 +24,7 @@ def configuration(job: Hyperparameters) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the figures depend on, without importing it."""
+    """Return the versions of Python and of the packages that affect the metrics, without importing them."""
     found = {"Python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -35,12 +35,12 @@ def versions() -> dict[str, str]:
 
 
 def sources(environment: Environment, loaders: Mapping[str, Loader]) -> dict[str, str]:
-    """Return what each channel holds, and the platform's name of the job."""
+    """Return the content of each channel, and the name of the job in SageMaker AI."""
     found = {"job": environment.job_name} if environment.job_name else {}
     for channel, loader in loaders.items():
         samples = "a stream" if loader.count is None else f"{loader.count} pairs"
         label_map = {key: value for key, value in loader.label_map.content.items() if key != "names"}
         found[f"channel {channel}"] = f"{samples}, label map {json.dumps(label_map)}"
     if "model" in environment.channels:
-        found["channel model"] = "an earlier job's weights"
+        found["channel model"] = "weights of an earlier job"
     return found

@@ -24,22 +24,22 @@ from container.training.report.images import class_palette, draw_example, draw_h
 PAGE = "report.html"
 EPOCHS = "metrics.csv"
 
-COLUMNS = (  # of metrics.csv: what report.json calls the figures of an epoch
+COLUMNS = (  # of metrics.csv: keys of an epoch in report.json
     "epoch", "train_loss", "mIOU", "pixel_accuracy", "learning_rate", "train_throughput", "validation_throughput",
     "train_seconds", "validation_seconds",
 )  # fmt: skip
 
-_SIDES = (320, 240, 180, 130, 90, 60)  # of the images shown, in pixels, until they fit
-_IMAGE_BYTES = 1_100_000  # for all images together, of the page's 2 MB
-_MOST_CELLS = 24  # classes up to which the confusion matrix is a table
+_SIDES = (320, 240, 180, 130, 90, 60)  # pixels of the images; the largest size that fits is used
+_IMAGE_BYTES = 1_100_000  # for all images; the page has at most 2 MB
+_MOST_CELLS = 24  # classes; with more, the confusion matrix is an image instead of a table
 _MOST_EPOCHS = 40  # rows of the table of epochs
 _MOST_FAULTS, _MOST_DETAILS = 20, 5  # of the audit
-_TOLD = 4  # classes that an alternative text names
+_MOST_CLASSES = 4  # classes in an alternative text
 _NAME, _TEXT = 60, 1000  # characters of a name, and of a message
 
 
 _Four = tuple[str, str, str, str]
-_Drawn = tuple[ExampleImage, _Four, _Four]  # with its pictures, and what they show in words
+_Drawn = tuple[ExampleImage, _Four, _Four]  # with its images, and their alternative texts
 
 
 def render_page(content: Content) -> str:
@@ -56,7 +56,7 @@ def render_page(content: Content) -> str:
 
 
 def render_epochs(history: Sequence[Mapping[str, Any]]) -> str:
-    """Render the epochs as CSV: the same numbers as report.json has, an empty cell for what is not known."""
+    """Render the epochs as CSV with the numbers of report.json; unknown values are empty cells."""
     target = io.StringIO()
     rows = csv.DictWriter(target, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
     rows.writeheader()
@@ -65,7 +65,7 @@ def render_epochs(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _values(content: Content) -> dict[str, Any]:
-    """Work out what the template shows."""
+    """Return the variables of the template."""
     best, scored = content.best, content.scored
     palette = class_palette(content.classes)
     rows = worst_first(class_metrics(scored.confusion)) if scored else []
@@ -90,7 +90,7 @@ def _values(content: Content) -> dict[str, Any]:
 
 
 def _shown_epochs(content: Content) -> Sequence[Mapping[str, Any]]:
-    """Choose the epochs that the table shows: all, or the first, the last and the best of very many."""
+    """Return the epochs for the table: all, or if there are too many, the first, the last, and the best."""
     history, best = content.history, content.best
     if len(history) <= _MOST_EPOCHS:
         return history
@@ -100,7 +100,7 @@ def _shown_epochs(content: Content) -> Sequence[Mapping[str, Any]]:
 
 
 def _confusion(content: Content, scored: EvaluationSummary) -> dict[str, Any]:
-    """Prepare the heat map: a table of the classes that occur, a picture when they are many."""
+    """Prepare the confusion matrix of the classes that occur: a table, or an image if there are many classes."""
     occurring = np.flatnonzero(scored.confusion.sum(0) + scored.confusion.sum(1)).tolist()
     shares = row_shares(scored.confusion)[np.ix_(occurring, occurring)]
     is_table = len(occurring) <= _MOST_CELLS
@@ -112,7 +112,7 @@ def _confusion(content: Content, scored: EvaluationSummary) -> dict[str, Any]:
 
 
 def _draw_groups(content: Content, scored: EvaluationSummary, palette: Uint8Array) -> list[tuple[str, list[_Drawn]]]:
-    """Draw the examples, worst, median and best, as large as all of them fit into the page."""
+    """Draw the worst, median, and best examples, in the largest size that fits in the page."""
     named = (("Worst", scored.worst), ("Median", scored.median), ("Best", scored.best))
     for side in _SIDES:
         groups = [
@@ -126,24 +126,24 @@ def _draw_groups(content: Content, scored: EvaluationSummary, palette: Uint8Arra
 
 
 def _tell(content: Content, example: ExampleImage) -> _Four:
-    """Say in words what the four pictures of an example show."""
+    """Return the alternative texts of the four images of an example."""
     return (
         _name(example.name),
         _tell_classes(content, example.labels),
         _tell_classes(content, example.prediction),
-        f"{percent(example.wrong)} of the labeled pixels wrong",
+        f"{percent(example.wrong)} of the labeled pixels are wrong",
     )
 
 
 def _tell_classes(content: Content, labels: Uint8Array) -> str:
-    """Name the largest classes of a mask with their shares of its labeled pixels."""
+    """Return the largest classes of a mask with their shares of its labeled pixels."""
     counts = np.bincount(labels.ravel(), minlength=256)[: content.num_classes]
-    largest = [label for label in np.argsort(-counts, kind="stable")[:_TOLD].tolist() if counts[label]]
+    largest = [label for label in np.argsort(-counts, kind="stable")[:_MOST_CLASSES].tolist() if counts[label]]
     return ", ".join(f"{_name(content.called(label))} {percent(counts[label] / counts.sum())}" for label in largest)
 
 
 def _faults(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List the audit's faults, each with the first of its details and the number of the others."""
+    """List the errors and warnings of the audit, each with its first details and the number of the other details."""
     return [
         {
             "kind": kind,
@@ -157,7 +157,7 @@ def _faults(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _name(value: object) -> str:
-    """Shorten a name, keeping both ends; what is not printable is escaped."""
+    """Shorten a name in the middle; characters that are not printable are escaped."""
     return _shorten(printable(str(value)), _NAME)
 
 
@@ -171,7 +171,7 @@ def _shorten(text: str, most: int) -> str:
 
 
 def _figure(value: object) -> str:
-    """Write a number with four digits; what is not known is a dash."""
+    """Format a number with four digits; unknown values are a dash."""
     if value is None or value == "":
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

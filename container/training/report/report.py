@@ -15,7 +15,7 @@ REPORT = "report.json"
 
 
 class Report:
-    """The report as it grows; it is on the disk from the beginning, and again after every entry."""
+    """Content of `report.json`, which is written at the start and after every entry."""
 
     def __init__(self, folder: Path, history: list[dict[str, Any]]) -> None:
         self._path = folder / REPORT
@@ -23,18 +23,18 @@ class Report:
         self._write()
 
     def add(self, product: str, entry: dict[str, Any]) -> None:
-        """Enter what was found."""
+        """Add a result."""
         self._content[product] = entry
         self._write()
 
     def fail(self, product: str, reason: str) -> None:
-        """Enter why a product is missing."""
+        """Add the reason why a result is missing."""
         self._content["failed"][product] = reason
         self._write()
 
     def _write(self) -> None:
-        """Write it; a disk that refuses is told of, and does not cost the job its weights."""
+        """Write the file; a disk error is logged, because it must not end the job."""
         try:
             model_directory.write_json(self._path, self._content)
         except PlatformError as error:
-            LOG.error("the report is not complete: %s", error)
+            LOG.error("The report is not complete: %s", error)

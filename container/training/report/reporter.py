@@ -27,13 +27,13 @@ from container.training.report.report import Report
 LOG = logging.getLogger(__name__)
 
 _AUDIT = "audit.json"
-_WAITING = 4  # batches that may wait to be looked at
-_NICENESS = 19  # the least: what trains goes first
-_SLICE_SECONDS = 0.1  # how soon a wait notices that nobody takes
+_WAITING = 4  # batches in the queue
+_NICENESS = 19  # lowest priority, so that training is not slower
+_SLICE_SECONDS = 0.1  # interval at which a wait checks that the thread runs
 
 
 class Reporter:
-    """Takes what a job finds and writes it; whatever goes wrong with that is logged, and never ends the job."""
+    """Writer of the report of a job. Errors are logged, and never end the job."""
 
     def __init__(
         self, environment: Environment, job: Hyperparameters, loaders: Mapping[str, Loader], devices: str
@@ -46,7 +46,7 @@ class Reporter:
         self.seconds: dict[str, float] = {}  # by phase
         self._facts = {
             "Configuration": configuration(job),
-            "Made from": sources(environment, loaders),
+            "Inputs": sources(environment, loaders),
             "Devices": {"devices": devices},
             "Versions": versions(),
         }
@@ -63,13 +63,13 @@ class Reporter:
         self._thread.start()
 
     def iteration(self, step: int, figures: Mapping[str, float]) -> None:
-        """Show figures within an epoch, at step `step` of all; TensorBoard alone has them."""
+        """Show values of an iteration, only in TensorBoard; `step` is counted from the start of the job."""
         if events := self._events:
             named = {f"iteration/{name}": value for name, value in figures.items()}
             self._do(lambda: events.write_figures(step, named))
 
     def watch(self, names: Sequence[str], images: Uint8Array, labels: Uint8Array, predictions: Uint8Array) -> None:
-        """Look at validation crops, arrays of (N, H, W), and their predictions."""
+        """Add validation crops and their predictions, arrays of (N, H, W), to the example images."""
 
         def look() -> None:
             for each in zip(names, images, labels, predictions, strict=True):
@@ -78,33 +78,33 @@ class Reporter:
         self._do(look)
 
     def epoch(self, history: Sequence[Mapping[str, Any]], confusion: Int64Array | None, images: int) -> None:
-        """Show an epoch that is over, the last of `history`; what was watched since the one before is its images.
+        """Show a complete epoch, the last of `history`, with the images that were added after the previous epoch.
 
-        Of an epoch without validation there is no `confusion`.
+        `confusion` is None for an epoch without validation.
         """
         entries = [dict(entry) for entry in history]
         self._do(lambda: self._show_epoch(entries, confusion, images))
 
     def finish(self, scored: EvaluationSummary) -> None:
-        """Show the scores of whole images, in place of an epoch's."""
+        """Show the metrics of full images instead of the metrics of an epoch."""
 
         def show() -> None:
             self._scored = scored
-            self._write(f"all is scored: {self._told()}")
+            self._write(f"evaluation is complete: {self._told()}")
             if self._events:
                 self._events.write_examples(len(self._history), "worst/whole", scored.worst, self._classes())
 
         self._do(show)
 
     def wait(self) -> None:
-        """Wait until all that was handed over is written."""
+        """Wait until all tasks in the queue are complete."""
         done = threading.Event()
         self._do(done.set)
         while self._thread.is_alive() and not done.wait(_SLICE_SECONDS):
             pass
 
     def end(self, history: Sequence[Mapping[str, Any]], state: str) -> None:
-        """Write everything for the last time, and wait for it."""
+        """Write the final report, and wait until it is complete."""
         entries = [dict(entry) for entry in history]
 
         def show() -> None:
@@ -130,9 +130,9 @@ class Reporter:
                 self._events.write_examples(entry["epoch"], "worst", seen.worst, self._classes())
 
     def _take_gallery(self, confusion: Int64Array, images: int, entry: Mapping[str, Any]) -> EvaluationSummary:
-        """Describe the images that an epoch's validation has shown; the best epoch's are those of the page."""
+        """Return the summary of the validation of an epoch. The page shows the summary of the best epoch."""
         gallery, self._gallery = self._gallery, ExampleImages(self._job.num_classes, self.images_root)
-        kind = "validation images, whole," if self._job.validation == "full" else "validation crops"
+        kind = "full validation images" if self._job.validation == "full" else "validation crops"
         size = "" if self._job.validation == "full" else f" of {self._job.crop}×{self._job.crop}"
         seen = gallery.scored(f"{images} {kind}{size} in epoch {entry['epoch']}", confusion, images)
         if self._scored is None or entry["mIOU"] > self._best:
@@ -140,7 +140,7 @@ class Reporter:
         return seen
 
     def _told(self) -> str:
-        return f"{len(self._history)} of {self._job.epochs} epochs are done"
+        return f"{len(self._history)} of {self._job.epochs} epochs are complete"
 
     def _classes(self) -> Any:
         return self._loaders["train"].classes
@@ -166,25 +166,25 @@ class Reporter:
         model_directory.write_bytes(self._folder / EPOCHS, render_epochs(self._history).encode())
 
     def _do(self, task: Callable[[], None] | None) -> None:
-        """Hand a task over; waits while too many wait, for memory is bounded."""
+        """Add a task to the queue; waits while the queue is full, to limit the memory."""
         while self._thread.is_alive():
             with contextlib.suppress(queue.Full):
                 return self._tasks.put(task, timeout=_SLICE_SECONDS)
 
     def _work(self) -> None:
-        with contextlib.suppress(OSError):  # Linux gives every thread a niceness of its own
+        with contextlib.suppress(OSError):  # on Linux, each thread has a separate niceness
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while (task := self._tasks.get()) is not None:
             try:
                 task()
             except Exception as error:
                 if not self._failed:
-                    LOG.exception("the report could not be written, the job goes on: %s", error)
+                    LOG.exception("The report could not be written. The job continues without it: %s", error)
                 self._failed = True
 
 
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):  # it is not there, or its writer was stopped
+    except (OSError, ValueError):  # the file does not exist or is incomplete
         return None

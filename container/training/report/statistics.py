@@ -18,7 +18,7 @@ _BETAS = {"weighted_f0_5": 0.5, "weighted_f1": 1.0, "weighted_f2": 2.0}
 
 
 def write_statistics(folder: Path, channel: str, images: int, of: int | None, confusion: ConfusionMatrix) -> None:
-    """Write the scores of so many `of` a channel's images; raises PlatformError when the disk refuses."""
+    """Write the metrics of `images` out of `of` images of a channel; raises PlatformError for a disk error."""
     content = {
         "dataset": {"channel": channel, "item_count": images, "of": of},
         "multiclass_classification_metrics": multiclass_metrics(confusion),
@@ -27,10 +27,10 @@ def write_statistics(folder: Path, channel: str, images: int, of: int | None, co
 
 
 def multiclass_metrics(confusion: ConfusionMatrix) -> dict[str, Any]:
-    """Return what Model Monitor computes of a multiclass problem, a sample being a pixel, and the mIOU.
+    """Return the multiclass metrics of Model Monitor, with pixels as samples, and the mIOU.
 
-    Weighted figures are means over the classes by their pixels in the truth; a class that was never predicted has
-    precision 0. There is one run, so no standard deviation: Model Monitor writes "NaN" then.
+    Weighted metrics are means over the classes, weighted by their annotated pixels. A class that was never predicted
+    has precision 0. There is no standard deviation because there is one run. Model Monitor writes "NaN" in this case.
     """
     values = {"accuracy": confusion.pixel_accuracy, "mIOU": confusion.miou, **_weighted(confusion.counts)}
     return {
@@ -52,6 +52,6 @@ def _weighted(counts: Int64Array) -> dict[str, float]:
 
 
 def _matrix(counts: Int64Array) -> dict[str, dict[str, int]]:
-    """Return the pixels by true and predicted class, of the classes that occur."""
+    """Return the pixel counts by true and predicted class, for the classes that occur."""
     occurring = np.flatnonzero(counts.sum(0) + counts.sum(1)).tolist()
     return {str(row): {str(column): int(counts[row, column]) for column in occurring} for row in occurring}

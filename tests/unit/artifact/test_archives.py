@@ -95,7 +95,9 @@ def test_several_models_are_all_named(tmp_path: Path) -> None:  # case 27
         put(tmp_path / f"job-{year}/output/model.tar.gz", gzip.compress(tar(MODEL))) for year in (2020, 2022, 2024)
     ]
     error = refused(tmp_path)
-    assert str(error).startswith(f"{tmp_path} holds 3 models, but a job starts from one: give the S3 address of one")
+    assert str(error).startswith(
+        f"{tmp_path} contains 3 models, but a job starts from one model. Set the S3 URI of a single"
+    )
     assert error.details == tuple(map(str, paths))
 
 
@@ -121,10 +123,11 @@ def test_what_is_no_model_is_passed_over_with_a_warning(tmp_path: Path, caplog: 
         assert read(tmp_path) == (MODEL, str(path))
     assert sorted(caplog.messages) == sorted(
         [
-            f"passed over: {output} lacks hyperparams.json at its top",
-            f"passed over: {nested} lacks hyperparams.json at its top (it holds old/hyperparams.json)",
-            f"passed over: {linked} lacks hyperparams.json at its top",
-            f"passed over: {tmp_path}/stray lacks model_best.params",
+            f"Skipped in the model channel: {output} does not contain hyperparams.json at the top level",
+            f"Skipped in the model channel: {nested} does not contain hyperparams.json at the top level "
+            "(it contains old/hyperparams.json)",
+            f"Skipped in the model channel: {linked} does not contain hyperparams.json at the top level",
+            f"Skipped in the model channel: {tmp_path}/stray does not contain model_best.params",
         ]
     )
 
@@ -132,23 +135,23 @@ def test_what_is_no_model_is_passed_over_with_a_warning(tmp_path: Path, caplog: 
 @pytest.mark.parametrize(
     ("name", "members", "said"),
     [
-        ("model.tar.gz", {}, "lacks hyperparams.json at its top"),
-        ("model.tar.gz", {"model_best.params": b""}, "lacks hyperparams.json at its top"),
-        ("model.tar.gz", {"hyperparams.json": b"{}"}, "lacks model_best.params at its top"),
+        ("model.tar.gz", {}, "does not contain hyperparams.json at the top level"),
+        ("model.tar.gz", {"model_best.params": b""}, "does not contain hyperparams.json at the top level"),
+        ("model.tar.gz", {"hyperparams.json": b"{}"}, "does not contain model_best.params at the top level"),
         (
             "model.tar.gz",
             {"model/hyperparams.json": b"{}", "model/model_best.params": b""},
-            "lacks hyperparams.json at its top (it holds model/hyperparams.json)",
+            "does not contain hyperparams.json at the top level (it contains model/hyperparams.json)",
         ),
         (
             "model.tar.gz",
             {"hyperparams.json": b"{}", "model/model_best.params": b""},
-            "lacks model_best.params at its top (it holds model/model_best.params)",
+            "does not contain model_best.params at the top level (it contains model/model_best.params)",
         ),
         (
             "model.tar.gz",
             {"/hyperparams.json": b"{}", "../model_best.params": b""},
-            "lacks hyperparams.json at its top (it holds /hyperparams.json)",
+            "does not contain hyperparams.json at the top level (it contains /hyperparams.json)",
         ),
     ],
 )
@@ -157,14 +160,14 @@ def test_without_a_model_the_error_says_what_each_archive_lacks(
 ) -> None:
     path = put(tmp_path / name, gzip.compress(tar(members)))
     error = refused(tmp_path)
-    assert str(error).startswith(f"{tmp_path} holds no model: put one training job's model.tar.gz there")
+    assert str(error).startswith(f"{tmp_path} does not contain a model. Add the model.tar.gz of one training job")
     assert error.details == (f"{path} {said}",)
 
 
 def test_without_an_archive_the_error_says_what_is_there(tmp_path: Path) -> None:
-    assert refused(tmp_path).details == ("it is empty",)
+    assert refused(tmp_path).details == ("the directory is empty",)
     path = put(tmp_path / "model.zip", b"PK\3\4")
-    assert refused(tmp_path).details == (f"{path} is no tar archive",)
+    assert refused(tmp_path).details == (f"{path} is not a tar archive",)
 
 
 GOOD = list(MODEL.items())
@@ -173,27 +176,27 @@ GOOD = list(MODEL.items())
 @pytest.mark.parametrize(
     ("members", "said"),
     [
-        ([*GOOD, ("../../evil", b"evil")], "../../evil leads out of it"),
-        ([*GOOD, ("a/../b", b"")], "a/../b leads out of it"),
-        ([*GOOD, ("/etc/evil", b"evil")], "/etc/evil leads out of it"),
+        ([*GOOD, ("../../evil", b"evil")], "../../evil has a path outside the archive"),
+        ([*GOOD, ("a/../b", b"")], "a/../b has a path outside the archive"),
+        ([*GOOD, ("/etc/evil", b"evil")], "/etc/evil has a path outside the archive"),
         ([*GOOD, (entry("link", tarfile.SYMTYPE, "/etc/passwd"), b"")], "link is a link"),
         ([*GOOD, (entry("link", tarfile.LNKTYPE, "hyperparams.json"), b"")], "link is a link"),
-        ([*GOOD, (entry("pipe", tarfile.FIFOTYPE), b"")], "pipe is neither a file nor a folder"),
-        ([*GOOD, (entry("null", tarfile.CHRTYPE), b"")], "null is neither a file nor a folder"),
-        ([*GOOD, GOOD[0]], "hyperparams.json is in it twice"),
-        ([*GOOD, ("./model_best.params", b"other")], "./model_best.params is in it twice"),
+        ([*GOOD, (entry("pipe", tarfile.FIFOTYPE), b"")], "pipe is neither a file nor a directory"),
+        ([*GOOD, (entry("null", tarfile.CHRTYPE), b"")], "null is neither a file nor a directory"),
+        ([*GOOD, GOOD[0]], "hyperparams.json occurs twice"),
+        ([*GOOD, ("./model_best.params", b"other")], "./model_best.params occurs twice"),
         ([GOOD[1], (entry("hyperparams.json", tarfile.SYMTYPE, "/etc/passwd"), b"")], "hyperparams.json is a link"),
-        ([GOOD[0], (entry("model_best.params", tarfile.DIRTYPE), b"")], "model_best.params is not a plain file"),
+        ([GOOD[0], (entry("model_best.params", tarfile.DIRTYPE), b"")], "model_best.params is not a regular file"),
         (
             [("hyperparams.json", b" " * (2**20 + 1)), GOOD[1]],
-            "hyperparams.json has 1048577 bytes, of which at most 1048576 are taken",
+            "hyperparams.json has 1048577 bytes, and the limit is 1048576",
         ),
     ],
 )
 def test_what_no_training_job_writes_is_named(tmp_path: Path, members: Members, said: str) -> None:
     path = put(tmp_path / "channel/model.tar.gz", gzip.compress(tar(members)))
     error = refused(tmp_path / "channel")
-    assert str(error).startswith(f"{path} holds what no training job writes: pack the plain files of one anew")
+    assert str(error).startswith(f"{path} contains entries that no training job writes. Create the archive again")
     assert error.details == (said,)
     assert sorted(found.name for found in tmp_path.rglob("*")) == ["channel", "model.tar.gz"]
 
@@ -202,19 +205,23 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(archives._LIMITS, "model_best.params", 10_000)
     monkeypatch.setattr(archives, "_ARCHIVE_LIMIT", 100_000)
     path = put(tmp_path / "model.tar.gz", gzip.compress(tar({**MODEL, "model_best.params": bytes(10_001)})))
-    assert refused(tmp_path).details == ("model_best.params has 10001 bytes, of which at most 10000 are taken",)
+    assert refused(tmp_path).details == ("model_best.params has 10001 bytes, and the limit is 10000",)
     put(path, gzip.compress(tar({**MODEL, "other": bytes(200_000)})))
-    assert str(refused(tmp_path)).startswith(f"{path} cannot be unpacked: it unpacks to more than 100000 bytes")
+    assert str(refused(tmp_path)).startswith(
+        f"{path} cannot be extracted: the extracted content has more than 100000 bytes"
+    )
     put(path, gzip.compress(tar(MODEL) + bytes(200_000)))
-    assert str(refused(tmp_path)).startswith(f"{path} cannot be unpacked: it unpacks to more than 100000 bytes")
+    assert str(refused(tmp_path)).startswith(
+        f"{path} cannot be extracted: the extracted content has more than 100000 bytes"
+    )
 
 
 def test_headers_and_numbers_of_members_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path / "model.tar.gz", gzip.compress(tar({"n" * 2**18: b"", **MODEL})))
-    assert str(refused(tmp_path)).startswith(f"{path} cannot be unpacked: a member's header has 26")
+    assert str(refused(tmp_path)).startswith(f"{path} cannot be extracted: the header of a member has 26")
     monkeypatch.setattr(unpacking, "_MEMBERS_LIMIT", 10)
     put(path, gzip.compress(tar({**MODEL, **{f"{number}": b"" for number in range(9)}})))
-    assert str(refused(tmp_path)).startswith(f"{path} cannot be unpacked: it has more than 10 members")
+    assert str(refused(tmp_path)).startswith(f"{path} cannot be extracted: it has more than 10 members")
 
 
 @pytest.mark.parametrize("name", ["model.tar.gz", "model.tgz", "MODEL.TAR"])
@@ -225,7 +232,7 @@ def test_headers_and_numbers_of_members_are_bounded(tmp_path: Path, monkeypatch:
 )
 def test_what_is_named_like_an_archive_must_be_one(tmp_path: Path, name: str, content: bytes) -> None:
     path = put(tmp_path / name, content)
-    assert str(refused(tmp_path)).startswith(f"{path} cannot be unpacked: ")
+    assert str(refused(tmp_path)).startswith(f"{path} cannot be extracted: ")
 
 
 DAMAGES: list[tuple[str, Callable[[bytes], bytes]]] = [
@@ -244,14 +251,14 @@ def test_damage_shows_wherever_it_is(tmp_path: Path, what: str, damage: Callable
     weights = random.Random(1).randbytes(100_000)
     packed = gzip.compress(tar({**MODEL, "model_best.params": weights, "model_algo-1": weights}))
     path = put(tmp_path / "model.tar.gz", damage(packed))
-    assert str(refused(tmp_path)).startswith(f"{path} cannot be unpacked: ")
+    assert str(refused(tmp_path)).startswith(f"{path} cannot be extracted: ")
 
 
 @pytest.mark.parametrize("length", [512, 1000, 1024, 8704, 9216, 9728])
 def test_a_plain_archive_that_breaks_off_is_damaged(tmp_path: Path, length: int) -> None:
     whole = tar({**MODEL, "model_algo-1": b"last"}, tarfile.USTAR_FORMAT)
     path = put(tmp_path / "model.tar", whole[:length])
-    assert str(refused(tmp_path)).startswith(f"{path} cannot be unpacked: ")
+    assert str(refused(tmp_path)).startswith(f"{path} cannot be extracted: ")
 
 
 def test_a_plain_archive_with_a_broken_header_is_damaged(tmp_path: Path) -> None:
@@ -259,7 +266,8 @@ def test_a_plain_archive_with_a_broken_header_is_damaged(tmp_path: Path) -> None
     whole[2048 + 5] ^= 1  # in the name of the third member: its header's checksum is wrong
     path = put(tmp_path / "model.tar", bytes(whole))
     assert str(refused(tmp_path)) == (
-        f"{path} cannot be unpacked: it breaks off after model_best.params; copy it anew and whole, or remove it"
+        f"{path} cannot be extracted: it is truncated after model_best.params. "
+        "Copy the complete archive again, or remove it."
     )
 
 
@@ -294,4 +302,4 @@ def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pyt
 def test_a_name_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
     members = {**MODEL, "../stra\udcdfe": b""}
     put(tmp_path / "model.tar.gz", gzip.compress(tar(members, tarfile.GNU_FORMAT)))
-    assert str(refused(tmp_path)).endswith(r": ../stra\xdfe leads out of it")
+    assert str(refused(tmp_path)).endswith(r": ../stra\xdfe has a path outside the archive")

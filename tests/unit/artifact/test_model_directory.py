@@ -28,11 +28,11 @@ def fail_with(number: int, name: str | None = None) -> Callable[[str], None]:
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.ENOSPC, "the disk is full: give the job a larger volume (volume_size)"),
-        (errno.EDQUOT, "the disk quota is used up: raise it, or give the job a larger volume (volume_size)"),
+        (errno.ENOSPC, "the disk is full: use a larger volume (volume_size)"),
+        (errno.EDQUOT, "the disk quota is exceeded: increase it, or use a larger volume (volume_size)"),
         (errno.EROFS, "the file system is read-only: mount it writable"),
-        (errno.EACCES, "permission is denied: let the job's user write there"),
-        (errno.EIO, "the disk reports an error: run the job again, on another instance"),
+        (errno.EACCES, "permission is denied: allow the user of the job to write there"),
+        (errno.EIO, "the disk reports an error: run the job again on another instance"),
     ],
 )
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, number: int, remedy: str) -> None:
@@ -40,7 +40,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, num
     path.write_bytes(b"old weights")
     with pytest.raises(PlatformError) as raised:
         model_directory.write_weights(path, fail_with(number))
-    expected = rf"{path} could not be written: \[Errno {number}\] .*; it needs 11 bytes, \d{{6,}} are free"
+    expected = (
+        rf"{path} could not be written: \[Errno {number}\] .*\. The file needs 11 bytes, and \d{{6,}} bytes are free\."
+    )
     assert str(raised.value).startswith(f"{remedy}. ")
     assert re.fullmatch(expected, str(raised.value).removeprefix(f"{remedy}. "))
     assert path.read_bytes() == b"old weights"
@@ -107,7 +109,7 @@ def test_another_files_fault_is_not_laid_at_the_disks_door(tmp_path: Path) -> No
 def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
     path = tmp_path / "new" / "model.onnx"
     begun = False
-    expected = rf"^the disk is full: .*{path} cannot be written: it needs {2**60} bytes, \d+ are free"
+    expected = rf"^the disk is full: .*{path} cannot be written: it needs {2**60} bytes, and \d+ are free"
     with pytest.raises(PlatformError, match=expected), model_directory.replacing(path, 2**60):
         begun = True
     assert not begun
@@ -122,14 +124,14 @@ def test_a_read_only_place_is_named(tmp_path: Path, small_disk: SmallDisk) -> No
 
 def test_a_disk_that_fills_up_is_named_with_both_sizes(tmp_path: Path, small_disk: SmallDisk) -> None:
     with small_disk(tmp_path / "disk", 2**20) as disk:
-        with pytest.raises(PlatformError, match=r"^the disk is full: .* it needs 1048577 bytes, 1048576 are free"):
+        with pytest.raises(PlatformError, match=r"^the disk is full: .* it needs 1048577 bytes, and 1048576 are free"):
             model_directory.write_bytes(disk / "model.onnx", bytes(2**20 + 1))
         path = disk / "model_best.params"
         with pytest.raises(PlatformError) as raised:
             model_directory.write_weights(path, lambda name: Path(name).write_bytes(bytes(2**21)) and None)
         assert re.fullmatch(
-            rf"the disk is full: give the job a larger volume \(volume_size\)\. {path} could not be written: "
-            r"\[Errno 28\] No space left on device; it needs 1048576 bytes, 1048576 are free",
+            rf"the disk is full: use a larger volume \(volume_size\)\. {path} could not be written: "
+            r"\[Errno 28\] No space left on device\. The file needs 1048576 bytes, and 1048576 bytes are free\.",
             str(raised.value),
         )
         assert list(disk.iterdir()) == []
@@ -148,18 +150,18 @@ def describe(folder: Path, content: object) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ClientError, match=r"holds no model: hyperparams\.json is missing"):
+    with pytest.raises(ClientError, match=r"does not contain a model: hyperparams\.json is missing"):
         model_directory.read_model_settings(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"[]", "holds a list: it must hold one JSON object"),
+        (b"[]", "contains a list. It must contain one JSON object."),
         (b"", "is empty"),
         (b"{", "is not valid JSON"),
-        (b'{"num_classes": 2, "num_classes": 3}', "is not valid JSON: 'num_classes' stands in it twice"),
-        (b'{"a": ' + b"[" * 100_000, "is not usable: its JSON is nested too deeply"),
+        (b'{"num_classes": 2, "num_classes": 3}', "is not valid JSON: it contains 'num_classes' twice"),
+        (b'{"a": ' + b"[" * 100_000, "is not usable: the JSON is nested too deeply"),
         (b"\x80\x04", "is not UTF-8"),
         (b'{"a": "' + b"x" * 2**20 + b'"}', "has more than 1048576 bytes"),
         (b"{}", "does not describe a model: num_classes must be 2 \u2264 integer \u2264 254, not null"),

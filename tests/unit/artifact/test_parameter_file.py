@@ -34,15 +34,15 @@ def test_a_whole_file_passes(tmp_path: Path) -> None:
 def test_a_file_cut_anywhere_is_noticed(tmp_path: Path) -> None:
     for length in range(len(WHOLE)):
         (tmp_path / "weights").write_bytes(WHOLE[:length])
-        with pytest.raises(ValueError, match=f"it ends after {length} bytes, "):
+        with pytest.raises(ValueError, match=f"it is truncated after {length} bytes"):
             check_parameter_file(tmp_path / "weights")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"PK" + WHOLE[2:], "does not begin as an MXNet parameter file"),
-        (WHOLE + b"more", "4 bytes follow its end"),
+        (b"PK" + WHOLE[2:], "does not start like an MXNet parameter file"),
+        (WHOLE + b"more", "4 bytes follow the last name"),
         (WHOLE[:24] + b"\0" + WHOLE[25:], "array 1 of 3 has no header that is known"),
         (b"".join([struct.pack("<QQQ", 0x112, 0, 3), *ARRAYS, struct.pack("<QQ", 1, 0)]), "3 arrays but 1 names"),
     ],

@@ -46,7 +46,7 @@ def test_recordio_of_values_that_look_like_magic_is_split() -> None:
 
 
 def test_recordio_beyond_its_limit_is_refused() -> None:
-    with pytest.raises(RecordTooLongError, match="do not fit into a RecordIO record"):
+    with pytest.raises(RecordTooLongError, match="do not fit in a RecordIO record"):
         ENCODERS["application/x-protobuf"]({}, {}).size(2, 8192, 8192)
 
 

@@ -70,7 +70,7 @@ def test_a_large_picture_is_read_around_its_chunks() -> None:
 def test_a_wrong_checksum_of_the_picture_itself_is_refused(kind: bytes) -> None:
     data = png(2, 1, 8, 3, b"\0\0\1", chunk(b"PLTE", bytes(6)))
     assert decode_image(data).shape == (1, 2, 3)
-    with pytest.raises(DecodeError, match=f"^the PNG image is damaged: its chunk {kind.decode()} has a wrong checksum"):
+    with pytest.raises(DecodeError, match=f"^the PNG image is corrupt: the chunk {kind.decode()} has a wrong checksum"):
         decode_image(spoiled(data, kind))
 
 
@@ -78,7 +78,7 @@ def test_damaged_data_under_a_right_checksum_are_refused() -> None:
     packed = zlib.compress(bytes(99))
     bad = chunk(b"IDAT", packed[:5] + b"\xff\xff\xff" + packed[8:])
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 3, 8, 0, 0, 0, 0))
-    with pytest.raises(DecodeError, match=r"^the PNG image is damaged: "):
+    with pytest.raises(DecodeError, match=r"^the PNG image is corrupt: "):
         decode_image(PNG_SIGNATURE + header + bad + IEND)
 
 
@@ -86,7 +86,7 @@ def test_a_png_that_lacks_only_its_end_is_used_and_said() -> None:
     said: list[str] = []
     for data in (PLAIN[: -len(IEND)], PLAIN[: -len(IEND)] + bytes(100)):
         assert (decode_image(data, warn=said.append) == opened(PLAIN)).all()
-    assert said == ["the PNG image lacks its end mark, but none of its pixels: it is used as it is"] * 2
+    assert said == ["the PNG image has no end marker. All its pixels exist, and it is used"] * 2
     gray = png(2, 1, 8, 0, b"\0\5\6")
     assert decode_annotation(gray[: -len(IEND)], warn=said.append).pixels is not None
     assert (len(said), said[2]) == (3, said[0])
@@ -97,12 +97,12 @@ def test_a_png_that_lacks_only_its_end_is_used_and_said() -> None:
 def test_a_png_that_is_cut_anywhere_is_refused() -> None:
     whole = save(noise(9, 11))
     for end in range(8, len(whole) - len(IEND)):
-        with pytest.raises(TruncatedImageError, match=r"^the PNG image is damaged: it is cut off "):
+        with pytest.raises(TruncatedImageError, match=r"^the PNG image is corrupt: it is truncated "):
             decode_image(whole[:end])
 
 
 def test_a_png_with_too_few_rows_is_refused() -> None:
-    with pytest.raises(TruncatedImageError, match="it is cut off inside its image data"):
+    with pytest.raises(TruncatedImageError, match="it is truncated inside the image data"):
         decode_image(png(2, 3, 8, 0, b"\0\1\2" * 2))
 
 
@@ -126,7 +126,7 @@ def test_every_byte_of_the_rows_is_needed(
     palette = chunk(b"PLTE", bytes(range(3 << bits)) if bits < 8 else bytes(768)) if color == 3 else b""
     whole, cut = (png(width, height, bits, color, part, palette, interlaced=interlaced) for part in (rows, rows[:-1]))
     assert decode_image(whole).shape == (height, width, 3)
-    with pytest.raises(TruncatedImageError, match="it is cut off inside its image data"):
+    with pytest.raises(TruncatedImageError, match="it is truncated inside the image data"):
         decode_image(cut)
 
 
@@ -134,7 +134,7 @@ def test_many_rows_of_zeros_are_counted_to_the_last() -> None:
     sizes = [(len(range(x, 1500, right)), len(range(y, 1501, down))) for x, y, right, down in ADAM7]
     rows = bytes(sum(lines * (1 + columns) for columns, lines in sizes))
     assert decode_image(png(1500, 1501, 8, 0, rows, interlaced=True)).shape == (1501, 1500, 3)
-    with pytest.raises(TruncatedImageError, match="it is cut off inside its image data"):
+    with pytest.raises(TruncatedImageError, match="it is truncated inside the image data"):
         decode_image(png(1500, 1501, 8, 0, rows[:-1], interlaced=True))
 
 
@@ -146,19 +146,22 @@ def test_more_rows_than_announced_are_left_packed() -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (PNG_SIGNATURE, "the PNG image is damaged: it is cut off before its image data"),
-        (PNG_SIGNATURE + IEND, "the PNG image is damaged: it does not begin with a header"),
-        (PNG_SIGNATURE + chunk(b"CgBI", bytes(4)) + PLAIN[8:], r"the PNG is of Apple's own kind \(CgBI\)"),
-        (PNG_SIGNATURE + bytes(20), "the PNG image is damaged: its byte 8 begins no chunk"),
-        (PLAIN[:33] + IEND, "the PNG image is damaged: it has no image data"),
-        (PLAIN[:33] + PLAIN[8:], "the PNG image is damaged: it has two headers"),
-        (around(chunk(b"ABCD")), "the PNG image is damaged: its chunk ABCD is none that a PNG has"),
-        (around(chunk(b"tEXt") * 70_000), "the PNG image is damaged: it has more than 65536 chunks"),
-        (png(0, 1, 8, 0, b""), "the PNG image is damaged: its header announces 0×1 pixels of 8 bits in color type 0"),
-        (png(1, 1, 3, 2, b""), "the PNG image is damaged: its header announces 1×1 pixels of 3 bits in color type 2"),
-        (png(1, 1, 8, 3, b"\0\0"), "the PNG image is damaged: it has no palette"),
-        (png(1, 1, 8, 3, b"\0\0", chunk(b"PLTE", b"1234")), "the PNG image is damaged: its palette has 4 bytes"),
-        (around(b"\x7f\0\0\0tEXt"), "the PNG image is damaged: it is cut off inside its chunk tEXt"),
+        (PNG_SIGNATURE, "the PNG image is corrupt: it is truncated before the image data"),
+        (PNG_SIGNATURE + IEND, "the PNG image is corrupt: it does not start with a header"),
+        (
+            PNG_SIGNATURE + chunk(b"CgBI", bytes(4)) + PLAIN[8:],
+            r"the PNG uses the Apple extension for applications \(CgBI\)",
+        ),
+        (PNG_SIGNATURE + bytes(20), "the PNG image is corrupt: no chunk starts at byte 8"),
+        (PLAIN[:33] + IEND, "the PNG image is corrupt: it has no image data"),
+        (PLAIN[:33] + PLAIN[8:], "the PNG image is corrupt: it has two headers"),
+        (around(chunk(b"ABCD")), "the PNG image is corrupt: the chunk type ABCD does not exist"),
+        (around(chunk(b"tEXt") * 70_000), "the PNG image is corrupt: it has more than 65536 chunks"),
+        (png(0, 1, 8, 0, b""), "the PNG image is corrupt: the header specifies 0×1 pixels of 8 bits in color type 0"),
+        (png(1, 1, 3, 2, b""), "the PNG image is corrupt: the header specifies 1×1 pixels of 3 bits in color type 2"),
+        (png(1, 1, 8, 3, b"\0\0"), "the PNG image is corrupt: it has no palette"),
+        (png(1, 1, 8, 3, b"\0\0", chunk(b"PLTE", b"1234")), "the PNG image is corrupt: the palette has 4 bytes"),
+        (around(b"\x7f\0\0\0tEXt"), "the PNG image is corrupt: it is truncated inside the chunk tEXt"),
     ],
 )
 def test_a_refused_png_is_told_the_true_reason(data: bytes, text: str) -> None:

@@ -69,7 +69,7 @@ def test_what_cannot_be_used_is_named_and_the_others_come_in_order() -> None:
     ]
     reasons = [each.reason for each in found if isinstance(each, SkippedImage)]
     assert reasons[0] == "/data/lost.jpg could not be read: Input/output error"
-    assert reasons[1].startswith("damaged: the PNG image is damaged")
+    assert reasons[1].startswith("damaged: the PNG image is corrupt")
     assert reasons[2].startswith("this is neither a JPEG nor a PNG image, but text ('no image')")
     assert reasons[3].startswith("annotation of other size: the image is 8×6 but its annotation is 9×6")
     assert all(sample.reads == 1 for sample in samples)

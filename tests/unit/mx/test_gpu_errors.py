@@ -17,13 +17,17 @@ CHECK = "MXNetError: CUDA: Check failed: e == cudaSuccess || e == cudaErrorCudar
         ("no kernel image is available for execution on the device", ClientError, "excludes P2 (3.7), and Hopper"),
         ("device kernel image is invalid", ClientError, "compute capability 5.0 to 8.9"),
         ("the provided PTX was compiled with an unsupported toolchain.", ClientError, "compute capability"),
-        ("out of memory", ClientError, "lower mini_batch_size or crop_size"),
+        ("out of memory", ClientError, "Decrease mini_batch_size or crop_size"),
         ("CUDA driver version is insufficient for CUDA runtime version", PlatformError, "update the driver"),
         ("initialization error", PlatformError, "driver"),
-        ("unknown error", PlatformError, "the GPU or its driver is faulty"),
-        ("all CUDA-capable devices are busy or unavailable", PlatformError, "held by another process"),
-        ("uncorrectable ECC error encountered", PlatformError, "the GPU or its driver is faulty"),
-        ("uncorrectable NVLink error detected during the execution", PlatformError, "the GPU or its driver is faulty"),
+        ("unknown error", PlatformError, "The GPU or its driver is defective"),
+        ("all CUDA-capable devices are busy or unavailable", PlatformError, "in use by another process"),
+        ("uncorrectable ECC error encountered", PlatformError, "The GPU or its driver is defective"),
+        (
+            "uncorrectable NVLink error detected during the execution",
+            PlatformError,
+            "The GPU or its driver is defective",
+        ),
     ],
 )
 def test_each_kind_has_its_remedy(text: str, kind: type[JobError], said: str) -> None:

@@ -106,8 +106,8 @@ def test_the_page_says_everything_in_its_order() -> None:
     assert "training: 4 of 9 epochs are done" in text and "int8 is missing: the job was stopped first" in text
     assert "two images are the same" in text and "crop_size240" in text
     places = [text.index(title) for title in (
-        "Verdict mIOU", "IoU per class, worst first", "training loss", "True \\ predicted", "Worst image",
-        "Audit of the data", "Configuration",
+        "Assessment mIOU", "IoU per class, worst first", "training loss", "True \\ predicted", "Worst image",
+        "Data audit", "Configuration",
     )]  # fmt: skip
     assert places == sorted(places)
 
@@ -168,12 +168,12 @@ def test_pictures_say_in_words_what_they_show() -> None:
     page = Page(render_page(content(classes=2, images=1, size=(8, 4))))
     alts = [each["alt"] or "" for each in page.all("img")]
     assert len(alts) == 4
-    assert alts[0] == "Photograph: image 0"
+    assert alts[0] == "Image: image 0"
     # 32 pixels, seed 0: half of them are predicted as class 0 in any case
-    assert re.fullmatch(r"Truth: (road|class 1) \d+\.\d %, (road|class 1) \d+\.\d %", alts[1])
-    assert re.fullmatch(r"Errors: \d+\.\d % of the labeled pixels wrong", alts[3])
+    assert re.fullmatch(r"Annotation: (road|class 1) \d+\.\d %, (road|class 1) \d+\.\d %", alts[1])
+    assert re.fullmatch(r"Errors: \d+\.\d % of the labeled pixels are wrong", alts[3])
     curves = [each["aria-label"] or "" for each in page.all("svg")]
-    told = "training loss: 2 in epoch 0, 0.5 in epoch 3; lowest 0.5 (epoch 3), highest 2 (epoch 0)"
+    told = "training loss: 2 in epoch 0, 0.5 in epoch 3. Lowest 0.5 (epoch 3), highest 2 (epoch 0)"
     assert curves[0].startswith(told)
 
 
@@ -185,14 +185,14 @@ def test_tables_have_headers_for_rows_and_columns() -> None:
 
 def test_a_job_that_has_just_begun_has_a_page() -> None:
     page = Page(render_page(Content("A job", 2)))
-    assert "No epoch is complete yet" in page.text and not page.all("img")
+    assert "No epoch is complete, so" in page.text and not page.all("img")
 
 
 def test_an_absent_class_is_named_and_not_ranked() -> None:
     confusion = np.diag([5, 0, 5])
     scored = dataclasses.replace(content().scored, confusion=confusion)
     text = flat(Page(render_page(content(scored=scored))).text)
-    assert "Neither in truth nor in prediction, and not counted in the mIOU: class 1." in text
+    assert "The following classes are neither annotated nor predicted, and do not count in the mIOU: class 1." in text
 
 
 def test_metrics_csv_holds_the_numbers_of_the_report() -> None:

@@ -287,7 +287,7 @@ def test_a_content_type_that_says_nothing_is_415_when_the_body_is_no_image(
     assert response.status_code == 415
     assert error_of(response) == (
         f"{said} supported for a JPEG or PNG only: this is neither a JPEG nor a PNG image, but form data: "
-        "give the raw bytes of a JPEG or PNG as the body"
+        "provide the raw bytes of a JPEG or PNG as the body"
     )
     assert invoke(client, picture(90, 90)[:60], content_type).status_code == 400
     assert invoke(client, picture(101, 100), content_type).status_code == 413
@@ -350,11 +350,11 @@ def test_too_many_pixels_are_413_with_advice(client: FlaskClient) -> None:
     ("body", "reason"),
     [
         (b"", "body is empty"),
-        (b"hello", "neither a JPEG nor a PNG image, but text ('hello'): give the raw bytes"),
-        (b'{"data": "/9j/4AAQ"}', "neither a JPEG nor a PNG image, but JSON: give the raw bytes"),
+        (b"hello", "neither a JPEG nor a PNG image, but text ('hello'): provide the raw bytes"),
+        (b'{"data": "/9j/4AAQ"}', "neither a JPEG nor a PNG image, but JSON: provide the raw bytes"),
         (b"RIFF\0\0\0\0WEBPVP8 ", "neither a JPEG nor a PNG image, but a WebP image: convert it to JPEG or PNG"),
-        (picture(90, 90)[:60], "PNG image is damaged: it is cut off inside its chunk IDAT"),
-        (picture(90, 90, "JPEG")[:-90], "JPEG image is damaged: it is cut off inside its image data"),
+        (picture(90, 90)[:60], "PNG image is corrupt: it is truncated inside the chunk IDAT"),
+        (picture(90, 90, "JPEG")[:-90], "JPEG image is corrupt: it is truncated inside the image data"),
     ],
 )
 def test_an_undecodable_body_is_400(client: FlaskClient, body: bytes, reason: str) -> None:

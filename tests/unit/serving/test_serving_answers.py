@@ -100,11 +100,11 @@ def test_record_of_the_likeliest_classes(engine: ConstantEngine) -> None:
 @pytest.mark.parametrize(
     ("accept", "reason"),
     [
-        ("application/x-npy; dtype=int4", "dtype=int4 must be one of float32, float16, uint8"),
-        ("application/x-npy; top_k=0", "top_k=0 must be a whole number above 0"),
-        ("application/x-recordio-protobuf; top_k=4", "top_k=4 is more than the 3 classes"),
-        ("image/png; palette=cga", "palette=cga must be voc or data"),
-        ("image/png; palette=data", "try palette=voc"),
+        ("application/x-npy; dtype=int4", "dtype=int4 is not valid. Use one of float32, float16, uint8"),
+        ("application/x-npy; top_k=0", "top_k=0 is not valid. Use an integer above 0"),
+        ("application/x-recordio-protobuf; top_k=4", "top_k=4 is larger than the number of classes of this model (3)"),
+        ("image/png; palette=cga", "palette=cga is not valid. Use voc or data"),
+        ("image/png; palette=data", "Use palette=voc"),
     ],
 )
 def test_parameters_that_cannot_be_honoured_are_406(engine: ConstantEngine, accept: str, reason: str) -> None:
@@ -203,7 +203,7 @@ def test_probabilities_beyond_a_record_are_refused_before_the_model_is_asked(eng
     lying = lying[:29] + struct.pack(">I", zlib.crc32(lying[12:29])) + lying[33:]
     answer = ask(client_of(engine, max_pixels=10**8, image_memory=10**12), "application/x-recordio-protobuf", lying)
     assert (answer.status_code, engine.calls) == (413, 0)
-    assert "do not fit into a RecordIO record" in error_of(answer)
+    assert "do not fit in a RecordIO record" in error_of(answer)
 
 
 def test_every_request_is_one_line_of_log(engine: ConstantEngine, caplog: pytest.LogCaptureFixture) -> None:

@@ -84,7 +84,7 @@ MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNet
         (ClientError("channel train is missing"), "ClientError: channel train is missing"),
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "PlatformError: the disk is full: give the job a larger volume",
+            "PlatformError: the disk is full: use a larger volume",
         ),
         (RuntimeError(MXNET + "fwrite: No space left on device"), "PlatformError: the disk is full"),
         (
@@ -100,8 +100,8 @@ MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNet
         (FileNotFoundError(errno.ENOENT, "No such file", "x"), "AlgorithmError: FileNotFoundError: [Errno 2] No such"),
         (MemoryError(), "ClientError: memory ran out: lower mini_batch_size or crop_size"),
         (MemoryError("std::bad_alloc"), "ClientError: memory ran out: lower mini_batch_size or crop_size"),
-        (RuntimeError("cudaMalloc failed: out of memory"), "ClientError: the GPU's memory ran out: lower"),
-        (RuntimeError(MXNET + "CUDA: uncorrectable ECC error encountered"), "PlatformError: the GPU or its driver is"),
+        (RuntimeError("cudaMalloc failed: out of memory"), "ClientError: The GPU memory ran out. Decrease"),
+        (RuntimeError(MXNET + "CUDA: uncorrectable ECC error encountered"), "PlatformError: The GPU or its driver is"),
         (KeyError("surprise"), "AlgorithmError: KeyError: 'surprise'"),
         (RuntimeError(MXNET + "Check failed: 1 == 2"), "AlgorithmError: RuntimeError: MXNetError: Check failed: 1"),
         (ClientError("x" * 5000), "ClientError: " + "x" * 1008 + "…"),
@@ -186,7 +186,9 @@ def test_a_root_without_a_job_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "nothing"))
     assert job.main(threading.Event()) == 1
     written = (tmp_path / "nothing/output/failure").read_text()
-    assert written.startswith(f"ClientError: there is no {tmp_path}/nothing/input/config/hyperparameters.json: mount")
+    assert written.startswith(
+        f"ClientError: {tmp_path}/nothing/input/config/hyperparameters.json does not exist. Mount"
+    )
 
 
 def test_a_file_name_that_is_not_utf8_is_shown_escaped(

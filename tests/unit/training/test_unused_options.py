@@ -53,7 +53,7 @@ IDLE: dict[str, tuple[dict[str, Any], str]] = {
     "_network_interface": ({"_network_interface": "eth9"}, "_network_interface=eth9 has no effect: the job has one"),
     "_checkpoint_minutes": ({"_checkpoint_minutes": 1}, "_checkpoint_minutes=1.0 has no effect: there is no directory"),
     "_resume": ({"_resume": "restart"}, "_resume=restart has no effect: there is no directory"),
-    "_window": ({"_window": 512}, "_window has no effect: fcn computes large images in tiles"),
+    "_window": ({"_window": 512}, "_window has no effect: fcn processes large images in tiles"),
     "_overlap": ({"_overlap": 0.5, "_window": 512}, "_overlap has no effect without _window"),
     "_focal_gamma": ({"_focal_gamma": 1}, "_focal_gamma has no effect: it belongs to _loss=focal"),
     "_ohem_share": ({"_ohem_share": 0.5}, "_ohem_share has no effect: it belongs to _loss=ohem"),

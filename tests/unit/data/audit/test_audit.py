@@ -171,7 +171,7 @@ def test_all_faults_are_told_together(make_job: JobFactory) -> None:
         "(100.0 %, ignored)",
     ]
     told = "\n".join(error.details)
-    assert "train-0.jpg: the JPEG image is damaged" in told
+    assert "train-0.jpg: the JPEG image is corrupt" in told
     assert "train-1.jpg: this is neither a JPEG nor a PNG image, but an HTML page" in told
     assert [fault["kind"] for fault in report(root)["errors"]] == ["unreadable", "size", "label", "classes"]
 
@@ -327,7 +327,7 @@ def test_a_jpeg_without_its_end_mark_is_used_with_a_warning(make_job: JobFactory
     path = root / "input/data/train/train-0.jpg"
     path.write_bytes(path.read_bytes()[:-2])
     (detail,) = warnings(root)["notes channel train"]["details"]
-    assert detail.startswith(f"{path}: the JPEG image lacks its end mark")
+    assert detail.startswith(f"{path}: the JPEG image has no end marker")
 
 
 def test_the_log_shows_a_table(make_job: JobFactory, caplog: pytest.LogCaptureFixture) -> None:

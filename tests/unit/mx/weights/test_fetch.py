@@ -112,7 +112,7 @@ def test_a_broken_download_is_resumed(
     assert fetch.fetch(source(server), tmp_path).read_bytes() == CONTENT
     starts = [None, f"bytes={20 * piece}-", f"bytes={(50 if ranges else 30) * piece}-"]
     assert [wanted for _, wanted in server.asked] == starts
-    assert f"resuming at {20 * piece} bytes" in capsys.readouterr().err
+    assert f"Resuming the download at {20 * piece} bytes" in capsys.readouterr().err
 
 
 def test_the_next_run_goes_on_where_the_last_one_broke_off(server: Server, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_whole_file_that_was_not_yet_renamed_is_taken(server: Server, tmp_path
 def test_other_bytes_are_refused_and_leave_nothing(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[:-1] + b"?"
     found = hashlib.sha256(server.content).hexdigest()
-    with pytest.raises(FetchError, match=f"it sent other bytes: their SHA256 is {found} instead of {SHA256}"):
+    with pytest.raises(FetchError, match=f"the server sent another file: its SHA256 is {found} instead of {SHA256}"):
         fetch.fetch(source(server), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -151,14 +151,14 @@ def test_the_hubs_own_hash_counts_where_none_is_published(
 ) -> None:
     server.etag = SHA256
     fetch.fetch(source(server, ""), tmp_path)
-    assert "only its names and shapes" not in capsys.readouterr().err
+    assert "Only the names and shapes" not in capsys.readouterr().err
     (tmp_path / "weights.safetensors").unlink()
     server.content = b"other bytes"
-    with pytest.raises(FetchError, match=f"it sent other bytes: .* instead of {SHA256}"):
+    with pytest.raises(FetchError, match=f"the server sent another file: .* instead of {SHA256}"):
         fetch.fetch(source(server, ""), tmp_path)
     server.etag = ""
     assert fetch.fetch(source(server, ""), tmp_path).read_bytes() == b"other bytes"
-    assert "no hash of weights.safetensors is published: only its names and shapes" in capsys.readouterr().err
+    assert "No hash of weights.safetensors is published. Only the names and shapes" in capsys.readouterr().err
 
 
 def test_endless_and_missing_answers_are_given_up(
@@ -166,10 +166,13 @@ def test_endless_and_missing_answers_are_given_up(
 ) -> None:
     monkeypatch.setattr("container.mx.weights.zipped.LARGEST", 600_000)
     server.chunked = True  # no length is stated
-    with pytest.raises(FetchError, match="it sends more than 600000 bytes"):
+    with pytest.raises(FetchError, match="the server sends more than 600000 bytes"):
         fetch.fetch(source(server), tmp_path)
     assert list(tmp_path.iterdir()) == []
-    for status, reason in ((404, "it answered 404 Not Found"), (503, "it answered 503 Service Unavailable")):
+    for status, reason in (
+        (404, "the server returned 404 Not Found"),
+        (503, "the server returned 503 Service Unavailable"),
+    ):
         server.status = status
         with pytest.raises(FetchError, match=reason):
             fetch.fetch(source(server), tmp_path)
@@ -219,8 +222,8 @@ def test_the_command_fails_at_once_without_a_way_to_the_sources(server: Server, 
     server.status = 404
     done = command(server, "resnet-50", "resnet-101", "--directory", str(tmp_path))
     assert done.returncode == 1
-    assert "the ImageNet weights of resnet-50 could not be fetched:" in done.stderr
-    assert done.stderr.count(": it answered 404 Not Found") == 3
+    assert "the ImageNet weights of resnet-50 could not be downloaded:" in done.stderr
+    assert done.stderr.count(": the server returned 404 Not Found") == 3
     assert "resnetd50b-0549-17d6004b.params.zip" in done.stderr and "--from FILE" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -233,7 +236,7 @@ def test_what_is_there_needs_no_source_but_has_to_be_whole(server: Server, tmp_p
     (tmp_path / "resnet50_v1s-25a187fa.params").write_bytes(b"cut")
     done = command(server, "resnet-50", "--directory", str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith(f"resnet-50: {tmp_path}/resnet50_v1s-25a187fa.params is damaged: its SHA-1 is ")
+    assert done.stderr.startswith(f"resnet-50: {tmp_path}/resnet50_v1s-25a187fa.params is corrupt: its SHA-1 is ")
 
 
 @pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.cpu"])

@@ -95,11 +95,11 @@ def start(make_job: JobFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_missing_imagenet_weights_are_reported_first(start: Any) -> None:
-    assert start(use_pretrained_model="True").startswith("the ImageNet weights of resnet-18 are missing: ")
+    assert start(use_pretrained_model="True").startswith("No ImageNet weights found for backbone resnet-18: ")
 
 
 def test_frozen_random_weights_are_reported_first(start: Any) -> None:
-    reason = "_freeze_backbone and _freeze_batchnorm would keep random weights: give use_pretrained_model=True"
+    reason = "_freeze_backbone and _freeze_batchnorm cannot freeze random weights. Set use_pretrained_model=True"
     assert start(_freeze_backbone="True", _freeze_batchnorm="True").startswith(reason)
 
 
@@ -112,7 +112,7 @@ def test_imagenet_weights_of_another_shape_are_reported_first(start: Any, tmp_pa
     wrong = {"layer4.1.conv2.weight": np.ones((512, 256, 3, 3), np.float32), "bn1.bias": None}
     write_resnet18(tmp_path / "input/data/pretrained/own", **wrong)
     assert start(use_pretrained_model="True").endswith(
-        "own does not hold the weights of resnet-18: it lacks bn1.beta; its layer4.1.conv2.weight has the shape "
+        "own does not contain the weights of resnet-18: bn1.beta is missing; layer4.1.conv2.weight has the shape "
         "(512, 256, 3, 3) instead of (512, 512, 3, 3)"
     )
 
@@ -121,14 +121,18 @@ def test_imagenet_weights_of_another_shape_are_reported_first(start: Any, tmp_pa
     ("archive", "job", "reason"),
     [
         ({}, {}, "77"),  # all is well with it
-        ({}, {"algorithm": "psp"}, "the model in channel model has algorithm=fcn, this job psp: "),
-        ({}, {"backbone": "resnet-34"}, "the model in channel model has backbone=resnet-18, this job resnet-34: "),
-        ({}, {"num_classes": "5"}, "the model in channel model has num_classes=2, this job 5: _reset_head=True"),
+        ({}, {"algorithm": "psp"}, "the model in channel model has algorithm=fcn, but this job has algorithm=psp. "),
+        (
+            {},
+            {"backbone": "resnet-34"},
+            "the model in channel model has backbone=resnet-18, but this job has backbone=resnet-34. ",
+        ),
+        ({}, {"num_classes": "5"}, "the model in channel model has num_classes=2, but this job has num_classes=5. "),
         ({}, {"num_classes": "5", "_reset_head": "True"}, "77"),
         (
             {"num_classes": 3},
             {},
-            "does not fit this network (fcn, resnet-18, 2 classes): its head.block.4.weight has the shape "
+            "does not match the model of this job (fcn, resnet-18, 2 classes): head.block.4.weight has the shape "
             "(3, 128, 1, 1) instead of (2, 128, 1, 1)",
         ),
         ({"settings": {"algorithm": "unet"}}, {}, "does not describe a model"),
@@ -147,9 +151,9 @@ def test_a_corrupt_model_archive_is_reported_first(start: Any, tmp_path: Path) -
     path.parent.mkdir(parents=True)
     write_model(path)
     path.write_bytes(path.read_bytes()[:-2000])
-    assert "model.tar.gz cannot be unpacked" in start()
+    assert "model.tar.gz cannot be extracted" in start()
     path.rename(path.with_name("readme.txt")).write_text("no archive")
-    assert "holds no model" in start()
+    assert "does not contain a model" in start()
 
 
 def test_a_model_makes_use_pretrained_model_false_useless(
@@ -159,7 +163,7 @@ def test_a_model_makes_use_pretrained_model_false_useless(
     write_model(tmp_path / "input/data/model/model.tar.gz")
     with caplog.at_level(logging.INFO):
         start()
-    reason = "use_pretrained_model=False has no effect: the job starts from the weights in channel model"
+    reason = "use_pretrained_model=False has no effect, because the job starts from the weights in channel model"
     assert caplog.messages.count(reason) == 1
 
 
@@ -174,5 +178,7 @@ def test_the_check_needs_no_framework(make_job: JobFactory, tmp_path: Path) -> N
     done = subprocess.run([sys.executable, "-c", code], cwd=PROGRAM, env=variables, capture_output=True, text=True)
     assert done.returncode == 1 and "AssertionError" not in done.stderr, done.stderr
     assert (
-        (root / "output/failure").read_text().startswith("ClientError: the ImageNet weights of resnet-18 are missing")
+        (root / "output/failure")
+        .read_text()
+        .startswith("ClientError: No ImageNet weights found for backbone resnet-18")
     )

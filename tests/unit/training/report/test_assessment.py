@@ -33,13 +33,13 @@ def test_the_score_and_the_weakest_class_are_told_when_nothing_is_amiss() -> Non
     told = assess(content(epochs([0.5, 0.7, 0.7, 0.7, 0.7, 0.7])))
     # IoU 50/55, 25/30 and 1: their mean is 0.914
     expected = "mIOU 0.914 on 24 whole validation images, best in epoch 1 of 0 to 5"
-    assert told.sentence == f"{expected}; more examples of kerb (IoU 0.833) promise most"
+    assert told.sentence == f"{expected}. The weakest class is kerb (IoU 0.833). Add more examples of it"
     assert told.further == ()
 
 
 def test_a_score_that_still_rises_asks_for_more_epochs() -> None:
     rising = epochs([0.1, 0.3, 0.5, 0.55, 0.6, 0.65])
-    assert assess(content(rising)).sentence.endswith("still improving when training ended: train for more epochs")
+    assert assess(content(rising)).sentence.endswith("still increasing when training ended. Train for more epochs")
     assert "more epochs" not in assess(content(rising, early=True)).sentence
     assert "more epochs" not in assess(content(rising, epochs=20)).sentence  # they are still to come
 
@@ -52,21 +52,24 @@ def test_epochs_between_validations_have_no_say() -> None:
         return figures
 
     told = assess(content(every_other(0.5, 0.7, 0.7, 0.7)))
-    assert "best in epoch 3 of 0 to 7; more examples of kerb" in told.sentence
+    assert "best in epoch 3 of 0 to 7. The weakest class is kerb" in told.sentence
     assert "more epochs" in assess(content(every_other(0.1, 0.3, 0.5, 0.65))).sentence
-    assert assess(content(every_other(0.5)[:1], scored=None)).sentence.startswith("No epoch is complete yet")
+    assert assess(content(every_other(0.5)[:1], scored=None)).sentence.startswith("No epoch is complete")
 
 
 def test_a_class_that_is_never_predicted_is_named_first() -> None:
     missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])
     told = assess(content(epochs([0.1, 0.2, 0.3]), missed))
-    assert "kerb (30.0 % of the true pixels), class 2 (20.0 %) are never predicted" in told.sentence
+    assert "The model never predicts kerb (30.0 % of the labeled pixels), class 2 (20.0 %)" in told.sentence
     assert any("more epochs" in advice for advice in told.further)
 
 
 def test_a_loss_that_falls_while_the_score_falls_is_learning_by_heart() -> None:
     told = assess(content(epochs([0.4, 0.6, 0.5, 0.5], [1.0, 0.5, 0.3, 0.2])))
-    assert "after epoch 1 the training loss went on falling while the validation mIOU fell by 0.100" in told.sentence
+    assert (
+        "After epoch 1, the training loss continued to decrease while the validation mIOU decreased by 0.100"
+        in told.sentence
+    )
 
 
 def test_data_that_are_mostly_ignored_are_named() -> None:
@@ -76,16 +79,16 @@ def test_data_that_are_mostly_ignored_are_named() -> None:
 
 
 def test_a_job_without_an_epoch_has_no_score() -> None:
-    assert assess(Content("", 3)).sentence == "No epoch is complete yet, so there is no score."
+    assert assess(Content("", 3)).sentence == "No epoch is complete, so there are no metrics"
 
 
 def test_an_evaluation_has_no_epochs() -> None:
-    assert assess(content([])).sentence.startswith("mIOU 0.914 on 24 whole validation images; ")
+    assert assess(content([])).sentence.startswith("mIOU 0.914 on 24 whole validation images. ")
 
 
 def test_before_the_first_full_score_the_epochs_are_judged() -> None:
     told = assess(content(epochs([0.2, 0.5, 0.5, 0.5]), scored=None))
-    assert told.sentence.startswith("mIOU 0.500 in validation, best in epoch 1 of 0 to 3; ")
+    assert told.sentence.startswith("mIOU 0.500 in validation, best in epoch 1 of 0 to 3. ")
 
 
 SCALE = {
@@ -98,17 +101,17 @@ def test_another_scale_is_named_before_any_other_cause() -> None:
     missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])  # IoU 0.5, 0 and 0: their mean is 0.167
     told = assess(content(epochs([0.2, 0.6, 0.88]), missed, audit={"warnings": [SCALE]}))
     assert told.sentence == (
-        "mIOU 0.167 on 24 whole validation images, best in epoch 2 of 0 to 2; the mIOU of full images is 0.713 lower "
-        f"than that of the validation in epoch 2, most likely because of the scale: {SCALE['message']}"
+        "mIOU 0.167 on 24 whole validation images, best in epoch 2 of 0 to 2. The mIOU of full images is 0.713 lower "
+        f"than the validation mIOU in epoch 2. The most likely cause is the scale of the images: {SCALE['message']}"
     )
-    assert "never predicted" in told.further[0]
+    assert "never predicts" in told.further[0]
     early = assess(content(epochs([0.2]), scored=None, audit={"warnings": [SCALE]}))
-    assert early.sentence.endswith(f"; {SCALE['message']}")
+    assert early.sentence.endswith(f". {SCALE['message']}")
 
 
 def test_full_images_that_do_much_worse_are_reported_without_a_known_cause() -> None:
     told = assess(content(epochs([0.98, 0.97, 0.99]), np.array([[50, 10, 0], [15, 25, 0], [0, 0, 20]])))
-    assert "the mIOU of full images is 0.268 lower than that of the validation in epoch 2: center" in told.sentence
+    assert "The mIOU of full images is 0.268 lower than the validation mIOU in epoch 2. Center" in told.sentence
     assert "_validation=full" in told.sentence  # IoU 50/75, 25/50 and 1: their mean is 0.722
 
 

@@ -37,7 +37,7 @@ def test_an_uneven_split_is_told_as_evidence() -> None:
     scored, other = EvaluationSummary("", np.eye(2, dtype=int), 10), np.eye(2, dtype=int)
     found = compare(Content("", 2, scored=scored, rival=Baseline("other", other, images)))
     assert found is not None and found.chance == pytest.approx(2 / 1024)
-    assert found.told.endswith("probability 0.002 only, so this one is worse")
+    assert found.told.endswith("equal models is 0.002. This model is worse")
 
 
 def test_without_a_rival_there_is_nothing_to_compare() -> None:

@@ -62,4 +62,4 @@ def test_a_disk_that_refuses_is_told_of_once(tmp_path: Path, caplog: pytest.LogC
         for step in range(3):
             files.write_figures(step, {"epoch/mIOU": 0.5})
         files.close()
-    assert len(caplog.records) == 1 and "cannot be written, and ends here" in caplog.text
+    assert len(caplog.records) == 1 and "cannot be written. It has no more events" in caplog.text

@@ -57,7 +57,7 @@ def test_after_an_epoch_everything_is_there_and_says_the_same(make_job: JobFacto
     page = (data / "report.html").read_text()
     # IoU 30/40 and 60/70, whose mean is 0.804
     assert "mIOU 0.804 on 2 validation crops of 32×32 in epoch 0" in page
-    assert "training: 1 of 3 epochs are done" in page and "a.jpg" in page
+    assert "training: 1 of 3 epochs are complete" in page and "a.jpg" in page
     assert "ground</th>" in page and "class 0" not in page
     assert json.loads((data / "report.json").read_text())["epochs"] == [epoch(0, 0.8125)]
     (row,) = csv.DictReader((data / "metrics.csv").read_text().splitlines())
@@ -73,11 +73,11 @@ def test_an_epoch_between_two_validations_is_shown_without_a_score(make_job: Job
     reporter.epoch([unscored], None, 0)
     reporter.wait()
     data = root / "output/data"
-    assert "No epoch is complete yet, so there is no score" in (data / "report.html").read_text()
+    assert "No epoch is complete, so there are no metrics" in (data / "report.html").read_text()
     watch(reporter, ["a.jpg"])
     reporter.epoch([unscored, epoch(1, 0.8)], CONFUSION, 1)
     reporter.end([unscored, epoch(1, 0.8), {**unscored, "epoch": 2}], "finished")
-    assert "mIOU 0.804 on 1 validation images, whole, in epoch 1" in (data / "report.html").read_text()
+    assert "mIOU 0.804 on 1 full validation images in epoch 1" in (data / "report.html").read_text()
     assert json.loads((data / "report.json").read_text())["epochs"] == [unscored, epoch(1, 0.8)]
     rows = list(csv.DictReader((data / "metrics.csv").read_text().splitlines()))
     assert [row["mIOU"] for row in rows] == ["", "0.8", ""]
@@ -93,7 +93,7 @@ def test_a_worse_epoch_does_not_take_the_best_ones_place(make_job: JobFactory) -
     reporter.end([epoch(0, 0.8), epoch(1, 0.4)], "stopped on request")
     page = (root / "output/data/report.html").read_text()
     assert "in epoch 0" in page and "best.jpg" in page and "worse.jpg" not in page
-    assert "stopped on request: 2 of 3 epochs are done" in page
+    assert "stopped on request: 2 of 3 epochs are complete" in page
 
 
 def test_whole_images_take_the_crops_place_and_products_that_failed_are_named(make_job: JobFactory) -> None:
@@ -143,4 +143,4 @@ def test_a_report_that_fails_is_told_of_once_and_harms_nothing(
         reporter.epoch([epoch(0)], CONFUSION, 1)
         reporter.epoch([epoch(0), epoch(1)], CONFUSION, 1)
         reporter.end([epoch(0), epoch(1)], "finished")
-    assert caplog.text.count("the report could not be written, the job goes on: a defect of ours") == 1
+    assert caplog.text.count("The report could not be written. The job continues without it: a defect of ours") == 1
