@@ -37,7 +37,7 @@ def read_accept(header: str) -> MIMEAccept:
         raise RequestError(406, f"Accept has {len(header)} characters, more than {_ACCEPT_LENGTH}: name fewer types")
     if _NO_VALUE.search(header):
         raise RequestError(406, f"Accept: tta has no value: give {WAYS_LISTED}, or leave it out")
-    if '"' in re.sub(_QUOTED, "", header):  # of which the parser would drop the range
+    if re.sub(r"\\.", "", header).count('"') % 2:  # the parser would drop the range
         raise RequestError(406, 'Accept: a parameter has no value that can be read: a quotation mark (") is missing')
     for item in parse_list_header(header):
         for parameter in item.split(";")[1:]:

@@ -268,6 +268,13 @@ def test_a_content_type_that_cannot_be_an_image_is_415_before_the_body_matters(
     assert error_of(response) == f"Content-Type {given} is not supported; {remedy}"
 
 
+@pytest.mark.parametrize("header", ["Content-Type", "Content-Encoding"])
+def test_an_error_shows_only_the_beginning_of_a_long_header(client: FlaskClient, header: str) -> None:
+    headers = {"Content-Type": "image/png", header: "a" * 5000}
+    response = client.post("/invocations", data=picture(40, 30), headers=headers)
+    assert (response.status_code, len(error_of(response)) < 400) == (415, True)
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
