@@ -37,6 +37,9 @@ _PACKED_PYRAMID = (44 * 2**20, 44 * 2**20, 80 * 2**20)
 
 _THIN = 1.75  # times that a pixel takes more memory in an image of one or two cells, measured with deeplab in bfloat16
 _EXACT_SLOWDOWN = 16  # times that a pixel takes longer in the float32 model, compiling included: measured 8 to 36
+# Pixels of other images whose processor time it takes to read and compile that model: measured 0.2 to 0.4 million with
+# fcn, 0.6 with psp, 3 with fastscnn. Of the least, because others are refused while an image seems to take long.
+_EXACT_COMPILING = 2**18
 _INT8_GROWTH = 4  # times that weights grow from int8 to float32
 
 # Pixels that the network sees at once at least, and at most, where tiles are exact. In tiles of 8 million pixels an
@@ -124,7 +127,7 @@ class MemoryModel:
         if self.exact and is_one_column(height, width):
             model = self.exact.loaded + self.exact.packed
             plan = self.exact.plan(height, width, room, answer + model, needs)
-            return dataclasses.replace(plan, pixels=plan.pixels * _EXACT_SLOWDOWN)
+            return dataclasses.replace(plan, pixels=_EXACT_COMPILING + plan.pixels * _EXACT_SLOWDOWN)
         if self.windows and self.windows.divide(height, width):
             return self._plan_windows(self.windows, height, width, room, answer)
         pixels, seen = height * width, tiles.padded_pixels(height, width)

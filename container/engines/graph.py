@@ -43,19 +43,32 @@ def read_model(openvino: ModuleType, graph: Path) -> Any:
             model = frontend.convert(frontend.load(graph))
         except Exception as error:  # the frontend has classes of its own, of nothing more special
             raise RuntimeError("it is damaged, or no ONNX") from error
-        coarse = next(o for node in model.get_ops() for o in node.outputs() if "coarse_logits" in o.get_names())
-        model.reshape([1, -1, -1, 3])
-        (image,) = model.get_parameters()
-        if image.get_element_type() != openvino.Type.u8 or coarse.get_element_type() != openvino.Type.f32:
-            raise RuntimeError("it does not make float32 of uint8")
-        whole, model = model, openvino.Model([coarse], [image])
-        for path in filter(whole.has_rt_info, _METADATA):
-            model.set_rt_info(whole.get_rt_info(path).value, path)
+        model = _up_to_coarse_logits(openvino, model)
     except (RuntimeError, StopIteration) as error:
         raise foreign(graph, error) from error
     if name := _name_of_weights_that_are_not_finite(model):
         remedy = "it is damaged, or of a training that diverged; unpack the job's model.tar.gz anew"
         raise ClientError(f"{graph} holds weights that are not finite ({name}): {remedy}")
+    return model
+
+
+def read_model_again(core: Any, graph: Path) -> Any:
+    """Read a graph that `read_model` has read before, without its checks.
+
+    `Core.read_model` releases Python's interpreter lock, which the frontend holds for up to a second.
+    """
+    return _up_to_coarse_logits(import_openvino(), core.read_model(graph))
+
+
+def _up_to_coarse_logits(openvino: ModuleType, whole: Any) -> Any:
+    coarse = next(o for node in whole.get_ops() for o in node.outputs() if "coarse_logits" in o.get_names())
+    whole.reshape([1, -1, -1, 3])
+    (image,) = whole.get_parameters()
+    if image.get_element_type() != openvino.Type.u8 or coarse.get_element_type() != openvino.Type.f32:
+        raise RuntimeError("it does not make float32 of uint8")
+    model = openvino.Model([coarse], [image])
+    for path in filter(whole.has_rt_info, _METADATA):
+        model.set_rt_info(whole.get_rt_info(path).value, path)
     return model
 
 

@@ -17,7 +17,16 @@ import numpy as np
 from container.arrays import Array, Float32Array, Uint8Array
 from container.engines import heads
 from container.engines.costs import STANDING, MemoryModel, is_one_column
-from container.engines.graph import find_decoder, foreign, import_openvino, is_narrow, reach, read_model, read_windows
+from container.engines.graph import (
+    find_decoder,
+    foreign,
+    import_openvino,
+    is_narrow,
+    reach,
+    read_model,
+    read_model_again,
+    read_windows,
+)
 from container.engines.protocol import CancellationToken, Plan
 from container.errors import ClientError
 from container.geometry import tiles
@@ -176,7 +185,7 @@ class OpenVinoEngine:
         The network is compiled for each such image and released after it: images of this kind are rare, and the network
         takes more memory than the model. Costs.plan adds that memory to the image.
         """
-        model = read_model(import_openvino(), Path(f"/proc/self/fd/{self._file}"))
+        model = read_model_again(self._core, Path(f"/proc/self/fd/{self._file}"))
         network = self._core.compile_model(model, "CPU", self._exact_settings)
         return dataclasses.replace(slot, network=network.create_infer_request())
 

@@ -5,6 +5,7 @@ NARROW_SWEEP=1 tests all model architectures, and all sizes from 1 to 40 pixels 
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_the_result_does_not_depend_on_the_image_before(graphs: tuple[Path, Path
         for answer in answers:
             np.testing.assert_array_equal(answer, answers[0], err_msg=f"{size}")
         np.testing.assert_allclose(answers[0], expected, rtol=0, atol=TOLERANCES[precision], err_msg=f"{size}")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+def test_no_image_makes_the_frontend_read_the_graph(
+    graphs: tuple[Path, Path], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = OpenVinoEngine(graphs[precision == "int8"], precision, threads=2)
+
+    def refuse() -> None:
+        raise AssertionError("it holds the interpreter lock, and /ping waits")
+
+    monkeypatch.setattr(importlib.import_module("openvino.frontend"), "FrontEndManager", refuse)
+    assert engine.mask(random_image(37, 2)[0]).shape == (37, 2)
 
 
 @pytest.mark.skipif(not NATIVE, reason="the processor does not compute in bfloat16")

@@ -61,7 +61,8 @@ def test_the_float32_model_for_one_column_is_part_of_the_plan() -> None:
     for size in ((100, 8), (9, 1)):
         plan = planner.plan(*size, 2**40)
         assert 10**9 <= plan.memory <= 10**9 + FCN.plan(*size, 2**40).memory
-        assert plan.pixels > FCN.plan(*size, 2**40).pixels
+        # compiling takes the time of 0.2 million pixels or more, however small the image is
+        assert 200_000 < plan.pixels < 400_000
     for size in ((100, 9), (8, 100), (8, 8), (1, 1)):
         assert planner.plan(*size, 2**40) == dataclasses.replace(planner, exact=None).plan(*size, 2**40)
 

@@ -19,7 +19,9 @@ def is_compressed(request: Request) -> bool:
     """Say whether the body has to be unpacked; raises RequestError 415 for what is not gzip."""
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):
-        raise RequestError(415, f"Content-Encoding {encoding} is not supported; send gzip, or the bytes as they are")
+        raise RequestError(
+            415, f"Content-Encoding {encoding[:100]} is not supported; send gzip, or the bytes as they are"
+        )
     return "gzip" in encoding
 
 

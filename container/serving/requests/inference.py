@@ -38,6 +38,7 @@ ANY_TYPES = (
     *("image/x-png", "image/x-jpeg", "image/x-jpg", "image/jfif"),
 )
 
+_SHOWN = 100  # characters of a header in an error
 _MASK_BYTES = 4  # per pixel, that the JSON of a mask has at most: 3.1 for noise of 254 classes
 
 _LEARNT = ("decode", "inference", "encode")  # the phases that grow with the image
@@ -267,7 +268,7 @@ def _read_wish(request: Request, card: ModelInfo, default: str) -> _ResponseForm
 def _check_content_type(request: Request) -> None:
     if request.mimetype not in (*CONTENT_TYPES, *ANY_TYPES, instances.CONTENT_TYPE):
         remedy = "send the raw bytes of a JPEG or PNG as image/jpeg or image/png, or several in application/json"
-        raise RequestError(415, f"Content-Type {request.mimetype} is not supported; {remedy}")
+        raise RequestError(415, f"Content-Type {request.mimetype[:_SHOWN]} is not supported; {remedy}")
 
 
 def _read_header(mimetype: str, body: bytes, settings: ServeSettings) -> Header:

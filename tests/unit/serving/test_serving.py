@@ -205,6 +205,10 @@ def test_images_are_taken_under_every_name(client: FlaskClient, content_type: st
         ("image/png;q=0., application/json;q=0.001", "application/json"),
         ("image/png; Q=0.1, application/json ; q=1.000", "application/json"),
         ('image/png;q="0.1", application/json', "application/json"),
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", "image/png"),  # what Java's HttpURLConnection sends
+        ("image/png;q=.3, application/json;q=.8", "application/json"),
+        ("application/vnd.x+json;profile=http://x/y, application/json ; ; charset=utf-8 ;", "application/json"),
+        ('text/html, application/json; note="a;b, \\"c"', "application/json"),
     ],
 )
 def test_accept_decides_the_media_type(client: FlaskClient, accept: str | None, media_type: str) -> None:
@@ -221,12 +225,27 @@ def test_of_two_ranges_of_one_type_the_better_liked_ones_parameters_are_used(cli
         assert Image.open(io.BytesIO(invoke(client, accept=accept).data)).mode == mode
 
 
-@pytest.mark.parametrize("weight", ["abc", "", "1.5", "2", "-1", "1.01", "nan", "inf", ".5", "50%"])
+@pytest.mark.parametrize("weight", ["abc", "", "1.5", "2", "-1", "1.01", "nan", "inf", ".", "50%"])
 @pytest.mark.parametrize("accept", ["application/json;q={}", "image/png, application/json; q={}", "*/*;Q={}"])
 def test_a_weight_that_is_no_number_from_0_to_1_is_406(client: FlaskClient, accept: str, weight: str) -> None:
     response = invoke(client, accept=accept.format(weight))
     assert response.status_code == 406
     assert error_of(response) == (f"Accept: q={weight} is not a weight; give q a value from 0 to 1, such as q=0.5")
+
+
+@pytest.mark.parametrize("name", ["top_k", "dtype", "palette", "tta"])
+@pytest.mark.parametrize("parameter", ["{}", "{}=", "{}=[1]", "{} = 1", "{}:1", "{}=1/2", '{}="1', "{}=@", "q=1;{}=(1"])
+@pytest.mark.parametrize("media_type", ["application/x-npy", "text/html, */*", "image/png"])
+def test_a_parameter_without_a_value_that_can_be_read_is_406(
+    client: FlaskClient, media_type: str, parameter: str, name: str
+) -> None:
+    response = invoke(client, accept=f"{media_type}; {parameter.format(name)}")
+    assert (response.status_code, "has no value" in error_of(response)) == (406, True)
+
+
+@pytest.mark.parametrize("accept", ["image/png;tta=flip scales", "image/png;tta=flip;scales", "image/png, top_k=1"])
+def test_a_parameter_after_the_wrong_separator_is_406(client: FlaskClient, accept: str) -> None:
+    assert invoke(client, accept=accept).status_code == 406
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/jpeg", "image/png;q=0", "*/*;q=0", "nonsense"])
@@ -247,6 +266,13 @@ def test_a_content_type_that_cannot_be_an_image_is_415_before_the_body_matters(
     given = content_type.split(";")[0]
     remedy = "send the raw bytes of a JPEG or PNG as image/jpeg or image/png, or several in application/json"
     assert error_of(response) == f"Content-Type {given} is not supported; {remedy}"
+
+
+@pytest.mark.parametrize("header", ["Content-Type", "Content-Encoding"])
+def test_an_error_shows_only_the_beginning_of_a_long_header(client: FlaskClient, header: str) -> None:
+    headers = {"Content-Type": "image/png", header: "a" * 5000}
+    response = client.post("/invocations", data=picture(40, 30), headers=headers)
+    assert (response.status_code, len(error_of(response)) < 400) == (415, True)
 
 
 @pytest.mark.parametrize(
