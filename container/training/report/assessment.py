@@ -124,11 +124,12 @@ def _over_fitted(content: Content) -> Iterator[str]:
     last = content.validated[-1]
     fell = best["mIOU"] - last["mIOU"]
     if fell > _DROP and last["train_loss"] < best["train_loss"] * (1 - _LOSS_DROP):
-        options = ", increase weight_decay" if content.can_raise("weight_decay") else ""
-        options += ", or set _augmentation=strong" if content.can_set("_augmentation") else ""
+        further = ["increase weight_decay"] if content.can_raise("weight_decay") else []
+        further += ["set _augmentation=strong"] if content.can_set("_augmentation") else []
+        options = ", or ".join(["Add more training images", *further])
         yield (
             f"After epoch {best['epoch']}, the training loss continued to decrease while the validation mIOU decreased "
-            f"by {fell:.3f}. The model overfits the training images. Add more training images{options}"
+            f"by {fell:.3f}. The model overfits the training images. {options}"
         )
 
 
