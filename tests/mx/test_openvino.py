@@ -362,6 +362,8 @@ def test_the_command_quantizes_an_archive(graph: Path, tmp_path: Path) -> None:
     model.mkdir()
     photographs.mkdir()
     shutil.copy(graph, model)
+    (model / "model_best.params").touch()
+    (model / "hyperparams.json").write_text(f'{{"num_classes": "{CLASSES}", "algorithm": "fcn"}}')
     command = [sys.executable, "-m", "container.engines.quantize", str(model), str(photographs), "--count", "2"]
     refused = subprocess.run(command, cwd=PROGRAM, capture_output=True, text=True, check=False)
     assert refused.returncode == 1 and "ClientError: there is no image" in refused.stderr
