@@ -124,7 +124,8 @@ def test_a_wrong_interface_is_named_and_the_jobs_own_word_wins(tmp_path: Path, n
     started = [start(net, roots, each, CLUSTER_TIMEOUT_SECONDS="60") for each in (1, 2)]
     assert [each.wait(PATIENCE) for each in started] == [1, 1], cluster.log(roots[0])
     for own, root in enumerate(roots, 1):
-        told = f"_network_interface is eth7, which has no IPv4 address on host algo-{own}. Use one of lo, aside0, data0"
+        reason = f"which has no IPv4 address on host algo-{own}. Use one of lo, aside0, data0."
+        told = f"_network_interface is eth7, {reason}"
         assert cluster.failure(root) == f"ClientError: {told}"
     if ALL:  # the platform names the one that leads nowhere, the job the right one
         roots = lay_out(tmp_path / "right", net, "aside0", epochs="1", _network_interface="data0")
