@@ -60,5 +60,5 @@ def test_a_build_without_a_way_to_the_weights_ends_early_with_the_remedy(image: 
     assert time.monotonic() - started < 240  # not after everything else
     told = done.stdout + done.stderr
     assert "the ImageNet weights of resnet-101 could not be downloaded" in told
-    for way in ("--from FILE", "channel pretrained", "PRETRAINED_MIRROR", "PRETRAINED=none"):
+    for way in ("--from FILE", "pretrained channel", "PRETRAINED_MIRROR", "PRETRAINED=none"):
         assert way in told
