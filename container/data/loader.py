@@ -24,7 +24,7 @@ from container.data.full_images import LabeledImage, SkippedImage, pictures
 from container.data.labels.class_counts import ClassCounts, rare_pixel
 from container.data.labels.class_names import known_classes
 from container.data.rollover import names_of, pack, unpack
-from container.data.samples import Sample, Samples, decode_sample
+from container.data.samples import Decoded, Sample, Samples, decode_sample
 from container.data.sharding import ALL, Shard
 from container.environment import cpu_count
 from container.errors import ClientError
@@ -179,20 +179,13 @@ class Loader:
 
         Of a `divided` pass this host makes its own part only.
         """
-        job, channel = self._hyperparameters, self._samples.channel
+        channel = self._samples.channel
         order = np.random.default_rng((self._seed, _WHOLE))
         audit = self._audit if self._audit and self._audit.begin(channel) else None
 
         def decode(sample: Sample) -> Pair:
             try:
-                decoded = decode_sample(
-                    sample,
-                    self.label_map,
-                    job.num_classes,
-                    job.exif_orientation,
-                    digest=audit is not None,
-                    image_range=job.scaled_range,
-                )
+                decoded = self._decode(sample, digest=audit is not None)
             except BadSample as error:
                 if audit:
                     audit.watch_bad(channel, error)
@@ -207,6 +200,18 @@ class Loader:
         yield from pictures(samples, decode, admit, ahead, self._workers, until)
         if audit and not until.is_set():
             audit.end(channel)
+
+    def _decode(self, sample: Sample, digest: bool) -> Decoded:
+        """Decode a sample with the settings of the job; `digest` as in `decode_sample`. Raises BadSample."""
+        job = self._hyperparameters
+        return decode_sample(
+            sample,
+            self.label_map,
+            job.num_classes,
+            job.exif_orientation,
+            digest=digest,
+            image_range=job.scaled_range,
+        )
 
     def _batches(
         self,
@@ -225,14 +230,7 @@ class Loader:
         def transform(sample: Sample, number: int) -> Pair | None:
             audit = watching if number >= carried else None
             try:
-                decoded = decode_sample(
-                    sample,
-                    self.label_map,
-                    job.num_classes,
-                    job.exif_orientation,
-                    digest=audit is not None,
-                    image_range=job.scaled_range,
-                )
+                decoded = self._decode(sample, digest=audit is not None)
             except BadSample as error:
                 if not audit:
                     bad.skip(error)
