@@ -38,7 +38,7 @@ def test_sigterm_ends_the_server_at_once(image: Image, trained: Path) -> None:
 def test_another_port_is_taken_from_the_environment(image: Image, trained: Path) -> None:
     mount = ("--volume", f"{trained}/model:/opt/ml/model:ro", "--env", "SAGEMAKER_BIND_TO_PORT=9099")
     with image.started("serve", options=(*mount, "--network", "none")) as server:
-        server.wait_for(":9099")
+        server.wait_for("Listening at: http://[::]:9099")
 
 
 def test_no_network_no_rights_no_user_and_a_read_only_root(image: Image, trained: Path, photo: bytes) -> None:
