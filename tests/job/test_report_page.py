@@ -39,7 +39,7 @@ def write_page(folder: Path) -> Path:
 def test_the_console_stays_silent_and_the_whole_page_is_there(tmp_path: Path) -> None:
     page, console = browse(tmp_path, write_page(tmp_path), "--dump-dom")
     assert console == ""
-    assert "Audit of the data" in page and page.rstrip().endswith("</html>")
+    assert "Data audit" in page and page.rstrip().endswith("</html>")
 
 
 def test_nothing_is_wider_than_a_phone(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def read_body(request: Request, limit: int, grow: Callable[[int], object], clock
     Raises RequestError: 413 beyond `limit` bytes, 408 when it is slow, 400 without one; and what `grow` raises.
     """
     seconds = max(0.1, min(_ARRIVAL_SECONDS, clock.left))
+    late = RequestError(408, f"the body did not arrive within {seconds:.0f} s")
     with cut_off(request.environ.get("gunicorn.socket"), seconds) as passed:
         try:
             arrived = io.BytesIO()  # joining pieces would hold all of them twice
@@ -37,9 +38,11 @@ def read_body(request: Request, limit: int, grow: Callable[[int], object], clock
         except (OSError, ClientDisconnected) as error:
             raise RequestError(408, "the body did not arrive in time") from error
         except ParseException as error:
+            if passed.is_set():  # in the middle of a chunk
+                raise late from error
             raise RequestError(400, f"the body is not chunked as its header says: {error}") from error
     if passed.is_set():
-        raise RequestError(408, f"the body did not arrive within {seconds:.0f} s")
+        raise late
     if len(body) < (request.content_length or 0):
         raise RequestError(400, f"the body ended after {len(body)} of {request.content_length} bytes")
     if not body:
