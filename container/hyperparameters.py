@@ -207,13 +207,13 @@ def _idle_together(values: Mapping[str, Any], settled: Mapping[str, Any]) -> Ite
 
 def markdown_table(group: str) -> str:
     """Render the hyperparameters of one `x-group` as a table, for the page on hyperparameters."""
-    rows = ["| name | type, range | default | tunable | description |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| name | type, range | default | description |", "| --- | --- | --- | --- |"]
     schema = read_schema()
     for name, entry in schema["properties"].items():
         if entry["x-group"] == group:
             default = "required" if name in schema["required"] else entry.get("default", "–")
-            tunable = "yes" if entry.get("x-tunable") else ""
-            rows.append(f"| `{name}` | {describe_range(entry)} | {default} | {tunable} | {entry['description']} |")
+            values = describe_range(entry) + (", tunable" if entry.get("x-tunable") else "")
+            rows.append(f"| `{name}` | {values} | {default} | {entry['description']} |")
     return "\n".join(rows)
 
 
