@@ -1,15 +1,14 @@
-"""Times the backbones and Fast-SCNN side by side, in one process: `python -m benchmarks.backbones [ALGORITHM]`.
+"""CPU time of each backbone and of Fast-SCNN: `python -m benchmarks.backbones [ALGORITHM]`.
 
-Prints the graph's size and the median CPU seconds of a 480×480 mask (OpenVINO, the processor's own precision) and of a
-training step (MXNet, batch 4, crop 240), all cores added up, and resnet-50's divided by each. CPU seconds, so that what
-else the machine does matters little. The weights are random.
+Prints the size of the ONNX model, the median CPU seconds (sum of all cores) of a 480×480 mask (OpenVINO) and of a
+training iteration (MXNet, batch 4, crop 240), and the speed relative to resnet-50. CPU seconds depend little on other
+programs. The weights are random.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,11 +18,12 @@ import numpy as np
 
 from container.environment import cpu_count
 
-os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # before MXNet is imported, which would take half
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting is no work
+os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # before MXNet is imported, whose default is half
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads use no CPU time
 
 import mxnet as mx
 
+from benchmarks.support.measure import interleave, medians, timed
 from container.data.batches import Batch
 from container.engines.openvino import OpenVinoEngine
 from container.hyperparameters import load
@@ -32,12 +32,12 @@ from container.mx.networks.architectures import create_network
 from container.mx.networks.segmentation import initialize_weights
 from container.mx.trainer import Trainer
 
-BACKBONES = ("resnet-50", "resnet-34", "resnet-18")
-FAST = "fastscnn"
+BASELINE, FAST = "resnet-50", "fastscnn"
+NAMES = (BASELINE, "resnet-34", "resnet-18", FAST)
 
 
 def prepare(algorithm: str, backbone: str, graph: Path) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return what answers a request, and what makes a training step; writes the graph."""
+    """Write the ONNX model, and return functions that run a mask and a training iteration."""
     settings = {"algorithm": FAST} if backbone == FAST else {"algorithm": algorithm, "backbone": backbone}
     job = load({"num_classes": 21, "num_training_samples": 4, **settings})
     network = create_network(num_classes=21, **settings)
@@ -53,29 +53,27 @@ def prepare(algorithm: str, backbone: str, graph: Path) -> tuple[Callable[[], ob
 
 
 def main() -> None:
-    """Print a row per backbone, and Fast-SCNN's."""
-    parser = argparse.ArgumentParser(description="Time a request and a training step of every backbone.")
+    """Measure, and print a line per backbone."""
+    parser = argparse.ArgumentParser(description="Compare the CPU time of the backbones.")
     parser.add_argument("algorithm", nargs="?", default="fcn", choices=["fcn", "psp", "deeplab"])
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    variants: dict[tuple[str, str], Callable[[], float]] = {}
+    sizes = {}
     with tempfile.TemporaryDirectory() as scratch:
-        graphs = {name: Path(scratch) / f"{name}.onnx" for name in (*BACKBONES, FAST)}
-        works = {name: prepare(arguments.algorithm, name, graph) for name, graph in graphs.items()}
-        sizes = {name: graph.stat().st_size / 1e6 for name, graph in graphs.items()}
-        seconds: dict[tuple[str, int], list[float]] = {(backbone, kind): [] for backbone in works for kind in (0, 1)}
-        for _ in range(arguments.rounds + 1):
-            for (backbone, kind), values in seconds.items():
-                start = time.process_time()
-                works[backbone][kind]()
-                values.append(time.process_time() - start)
-    medians = {key: statistics.median(values[1:]) for key, values in seconds.items()}
-    for backbone in graphs:
-        request, step = medians[backbone, 0], medians[backbone, 1]
-        times = medians[BACKBONES[0], 0] / request, medians[BACKBONES[0], 1] / step
-        print(
-            f"{backbone:11} {sizes[backbone]:5.1f} MB, request {request:.3f} s ({times[0]:.1f}), "
-            f"training step {step:.2f} s ({times[1]:.1f})"
-        )
+        for name in NAMES:
+            graph = Path(scratch) / f"{name}.onnx"
+            mask, iteration = prepare(arguments.algorithm, name, graph)
+            variants[name, "mask"] = timed(mask, time.process_time)
+            variants[name, "iteration"] = timed(iteration, time.process_time)
+            sizes[name] = graph.stat().st_size / 1e6
+        seconds = medians(interleave(variants, arguments.rounds, warmup=1))
+    for name in NAMES:
+        results = [
+            f"{part} {seconds[name, part]:.3f} s ({seconds[BASELINE, part] / seconds[name, part]:.1f} ×)"
+            for part in ("mask", "iteration")
+        ]
+        print(f"{name:11} {sizes[name]:5.1f} MB, {', '.join(results)}")
 
 
 if __name__ == "__main__":

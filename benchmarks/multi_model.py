@@ -1,122 +1,92 @@
-"""A multi-model endpoint with more models than there is room for: `python -m benchmarks.multi_model`.
+"""A multi-model endpoint with more models than fit in its memory: `python -m benchmarks.multi_model`.
 
-Eight clients ask for any of the models, drawn at random, for two minutes. Printed are the answers by status, how many
-models were loaded, how many a server would have loaded that keeps the last used ones of the same requests, and from
-both numbers how much of such a server's throughput that is, a load and an answer taking what they took here.
+8 clients send requests to random models. Prints the statuses, the number of loads, how many loads a server would need
+that retains the most recently used models, and the ratio to the throughput of that server, with the measured times.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import random
 import re
 import shlex
 import statistics
-import sys
 import tempfile
 import threading
-import time
 from collections import Counter, OrderedDict
-from contextlib import closing
+from collections.abc import Hashable
 from pathlib import Path
 
-from benchmarks.serving import PATIENCE, Server, make_archive, make_images
+from benchmarks.support.images import make_image
+from benchmarks.support.models import write_model
+from benchmarks.support.servers import SERVE, Server, format_counts, run_clients, running
 
 CLIENTS = 8
 _LOADED = re.compile(r" is ready after ([\d.]+) s")
 
 
 def main() -> None:
-    """Measure, and print what came of it."""
-    parser = argparse.ArgumentParser(description="Share a server's memory among many models.")
+    """Measure, and print the results."""
+    parser = argparse.ArgumentParser(description="Measure a multi-model endpoint with little memory.")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--models", type=int, default=16)
-    parser.add_argument("--room", type=int, default=4, help="models that there is room for (%(default)s)")
+    parser.add_argument("--fit", type=int, default=4, help="models that fit in the memory (%(default)s)")
     parser.add_argument("--size", type=int, nargs=2, default=(240, 320), metavar=("HEIGHT", "WIDTH"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        megabytes = _make_model(root) * arguments.room + 30  # one more would not fit
-        log = root / "log"
-        command = f"exec {shlex.quote(sys.executable)} serve > {shlex.quote(str(log))} 2>&1"
-        server = Server(["sh", "-c", command], root, root, SAGEMAKER_MULTI_MODEL="true", MODEL_MEMORY_MB=str(megabytes))
-        try:
-            _load(server, root, arguments.models)
+        base, log = Path(folder), Path(folder, "log")
+        write_model(base / "model", backbone="resnet-18", classes=5)
+        memory = str(_model_megabytes(base) * arguments.fit + 30)  # one more model does not fit
+        command = ["sh", "-c", f"exec {shlex.join(SERVE)} > {shlex.quote(str(log))} 2>&1"]
+        with running(command, base, SAGEMAKER_MULTI_MODEL="true", MODEL_MEMORY_MB=memory) as server:
+            for number in range(arguments.models):
+                body = json.dumps({"model_name": f"m{number}", "url": str(base / "model")})
+                server.request("POST", "/models", body.encode(), accept="*/*")
             before = len(_LOADED.findall(log.read_text()))
-            image = make_images(1, *arguments.size)[0]
-            asked, statuses = _ask_for(server, arguments.models, image, arguments.seconds)
+            image = make_image(*arguments.size)
+            requested, statuses = _send_images(server, arguments.models, image, arguments.seconds)
             loads = [float(seconds) for seconds in _LOADED.findall(log.read_text())][before:]
-        finally:
-            server.process.terminate()
-            server.process.wait()
-    least = _loads_of_lru(asked, arguments.room)
-    counts = ", ".join(f"{status}: {count}" for status, count in sorted(statuses.items(), key=str))
-    rest = arguments.seconds - sum(loads)
-    share = arguments.seconds / (rest + least * statistics.mean(loads or [0.0]))
-    print(f"{counts}; {len(loads)} loads of {statistics.median(loads or [0.0]):.2f} s, the last used ones' {least}")
-    print(f"{statuses[200] / arguments.seconds:.2f} answers/s, {1 / share:.2f} of the throughput with so many loads")
+    minimum = _loads_of_lru(requested, arguments.fit)
+    other_seconds = arguments.seconds - sum(loads)
+    share = (other_seconds + minimum * statistics.mean(loads or [0.0])) / arguments.seconds
+    median = statistics.median(loads or [0.0])
+    print(f"{format_counts(statuses)}; {len(loads)} loads of {median:.2f} s, most recently used: {minimum} loads")
+    print(f"{statuses[200] / arguments.seconds:.2f} responses/s, {share:.2f} × most recently used")
 
 
-def _make_model(root: Path) -> int:
-    """Write an archive with random weights; returns the megabytes that it takes once it is loaded."""
+def _model_megabytes(base: Path) -> int:
     from container.engines.openvino import OpenVinoEngine
 
-    make_archive(root, "resnet-18", 5)
-    return OpenVinoEngine(root / "model" / "model.onnx", threads=1).memory // 2**20
+    return OpenVinoEngine(base / "model/model.onnx", threads=1).memory // 2**20
 
 
-def _load(server: Server, root: Path, count: int) -> None:
-    for number in range(count):
-        body = json.dumps({"model_name": f"m{number}", "url": str(root / "model")})
-        if (status := _post(server, "/models", body.encode())) != 200:
-            raise SystemExit(f"POST /models answered {status}")
+def _send_images(server: Server, models: int, image: bytes, seconds: float) -> tuple[list[int], Counter[Hashable]]:
+    """Send requests, and return the requested models in order, and the statuses."""
+    requested: list[int] = []
+    rng, lock = random.Random(0), threading.Lock()
+
+    def request(client: int) -> Hashable:
+        with lock:
+            model = rng.randrange(models)
+            requested.append(model)
+        return server.send("POST", f"/models/m{model}/invoke", image)[0]
+
+    return requested, run_clients(CLIENTS, seconds, request)
 
 
-def _post(server: Server, path: str, body: bytes) -> int:
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
-        connection.request("POST", path, body, {"Content-Type": "image/jpeg"})
-        response = connection.getresponse()
-        response.read()
-        return response.status
-
-
-def _ask_for(server: Server, models: int, image: bytes, seconds: float) -> tuple[list[int], Counter[int]]:
-    """Let clients ask for so many seconds; returns the models in the order in which they were asked, and statuses."""
-    asked: list[int] = []
-    statuses: Counter[int] = Counter()
-    rng, lock, end = random.Random(0), threading.Lock(), time.monotonic() + seconds
-
-    def keep_asking() -> None:
-        while time.monotonic() < end:
-            with lock:
-                model = rng.randrange(models)
-                asked.append(model)
-            status = _post(server, f"/models/m{model}/invoke", image)
-            with lock:
-                statuses[status] += 1
-
-    threads = [threading.Thread(target=keep_asking) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return asked, statuses
-
-
-def _loads_of_lru(asked: list[int], room: int) -> int:
-    """Return how many models a server would load that keeps the last used ones."""
-    kept: OrderedDict[int, None] = OrderedDict()
+def _loads_of_lru(requested: list[int], fit: int) -> int:
+    """Return the loads of a server that retains the most recently used models."""
+    loaded: OrderedDict[int, None] = OrderedDict()
     loads = 0
-    for model in asked:
-        if model in kept:
-            kept.move_to_end(model)
+    for model in requested:
+        if model in loaded:
+            loaded.move_to_end(model)
             continue
         loads += 1
-        kept[model] = None
-        if len(kept) > room:
-            kept.popitem(last=False)
+        loaded[model] = None
+        if len(loaded) > fit:
+            loaded.popitem(last=False)
     return loads
 
 

@@ -1,8 +1,8 @@
-"""Servers under slow peers: `python -m benchmarks.pressure`.
+"""Servers under slow clients: `python -m benchmarks.pressure`.
 
-Ours, the plain peer on gunicorn's stock threads, and on sync workers, are sent the same images by honest clients, alone
-and beside each kind of slow peer. Printed are answers per second, and of /ping the median and p99 in milliseconds.
-Clients, /ping and slow peers are processes of their own: none of them is timed while another one has the interpreter.
+This server, and the baseline on gunicorn threads and on sync workers, receive the same images from normal clients, with
+and without each kind of slow client. Prints responses/s, and the median and 99th percentile of /ping. Clients, /ping,
+and slow clients run in separate processes, so that none of them waits for the interpreter of another.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -20,129 +18,118 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving import PATIENCE, Server, a_model, make_images
-from benchmarks.slow_peers import KINDS, keep_open
+from benchmarks.support.images import make_image
+from benchmarks.support.models import base_directory
+from benchmarks.support.servers import SERVE, TIMEOUT, Server, flask_command, run_clients, running
+from benchmarks.support.slow_clients import KINDS, keep_open
 from container.environment import cpu_count
 
-_PING_SECONDS = 10.0  # after which a /ping counts as lost
-_PAUSE = 0.02  # between two of them
-_SETTLE_SECONDS = 3  # from the first slow peer until all are there
+_NONE = "none"
+_PING_TIMEOUT = 10.0  # seconds, after which /ping counts as lost
+_PING_PAUSE = 0.02  # seconds between two of them
+_START_SECONDS = 3  # until all slow clients are connected
+
+_CPUS = {"OMP_NUM_THREADS": str(cpu_count())}
+SERVERS: dict[str, tuple[list[str], dict[str, str]]] = {
+    "this container": (SERVE, {}),
+    "baseline threads": (flask_command("--worker-class", "gthread", "--threads", "40"), _CPUS),
+    "baseline sync": (flask_command(), _CPUS),
+}
 
 
 def main() -> None:
-    """Measure, and print a row for each server and kind of peer."""
-    parser = argparse.ArgumentParser(description="Time servers under slow peers.")
-    parser.add_argument("--seconds", type=float, default=15, help="for each row (%(default)s)")
-    parser.add_argument("--clients", type=int, default=64, help="honest ones (%(default)s)")
-    parser.add_argument("--servers", default=",".join(_commands()), help="which (%(default)s)")
-    parser.add_argument("--kinds", default=",".join(["no one", *KINDS]), help="of slow peers (%(default)s)")
-    parser.add_argument("--model", type=Path, help="a model directory's parent, to measure no untrained FCN")
+    """Measure, and print a row for each server and kind of slow client."""
+    parser = argparse.ArgumentParser(description="Time servers under slow clients.")
+    parser.add_argument("--seconds", type=float, default=15, help="per row (%(default)s)")
+    parser.add_argument("--clients", type=int, default=64, help="normal clients (%(default)s)")
+    parser.add_argument("--servers", default=",".join(SERVERS), help="comma-separated (%(default)s)")
+    parser.add_argument("--kinds", default=",".join([_NONE, *KINDS]), help="of slow clients (%(default)s)")
+    parser.add_argument("--base", type=Path, help="directory that contains model/, instead of a random fcn/resnet-50")
     arguments = parser.parse_args()
-    with a_model(arguments.model) as (root, proto):
+    with base_directory(arguments.base) as base:
         for name in arguments.servers.split(","):
-            compare(name, root, proto, arguments.kinds.split(","), arguments.seconds, arguments.clients)
+            command, variables = SERVERS[name]
+            with running(command, base, **variables) as server:
+                compare(name, server, arguments.kinds.split(","), arguments.seconds, arguments.clients)
 
 
-def compare(name: str, root: Path, proto: Path, kinds: list[str], seconds: float, clients: int) -> None:
-    """Start one server alone, and measure it with and without slow peers."""
-    command, variables = _commands()[name]
-    server = Server(command, root, proto, **variables)
-    try:
-        image = make_images(1, 120, 160)[0]
-        for _ in range(cpu_count()):
-            server.ask("POST", "/invocations", image)
-        for kind in kinds:
-            with _beside(server.port, kind) as cost:
-                start = time.monotonic()
-                found = measure(server, image, seconds, clients)
-            share = 100 * cost[0] / (time.monotonic() - start + _SETTLE_SECONDS) if cost else 0
-            print(f"{name:14} beside {kind:34} {found}; the peers took {share:.0f} % of a core", flush=True)
-    finally:
-        server.process.terminate()
-        server.process.wait()
+def compare(name: str, server: Server, kinds: list[str], seconds: float, clients: int) -> None:
+    """Measure one server with each kind of slow client, and print a row per kind."""
+    image = make_image(120, 160)
+    for _ in range(cpu_count()):
+        server.request("POST", "/invocations", image)
+    for kind in kinds:
+        with _slow_clients(server.port, kind) as cpu_seconds:
+            start = time.monotonic()
+            result = measure(server, image, seconds, clients)
+        share = sum(cpu_seconds) / (time.monotonic() - start + _START_SECONDS)
+        print(f"{name:16} {kind:36} {result}; slow clients used {share:.0%} of a core", flush=True)
 
 
 def measure(server: Server, image: bytes, seconds: float, clients: int) -> str:
-    """Ask for so many seconds; says what came of it."""
-    with _process(_keep_asking, server, image, seconds, clients) as asking, _process(_ping, server, seconds) as pinging:
-        answered, refused = asking.recv()
-        pings = pinging.recv()
+    """Send requests and /ping, and return the results as text."""
+    with _process(_send_images, server, image, seconds, clients) as images, _process(_ping, server, seconds) as ping:
+        responses, failures = images.recv()
+        pings = ping.recv()
     median, p99 = (f"{1000 * np.percentile(pings, share):.0f} ms" for share in (50, 99))
-    lost = f", {pings.count(_PING_SECONDS)} of {len(pings)} lost" if _PING_SECONDS in pings else ""
-    failed = f" ({refused} not answered)" if refused else ""
-    return f"{answered / seconds:6.2f} answers/s{failed}  /ping median {median}, p99 {p99}{lost}"
-
-
-def _commands() -> dict[str, tuple[list[str], dict[str, str]]]:
-    gunicorn = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:PORT", "--timeout", str(PATIENCE)]
-    gunicorn += ["--no-control-socket", "--workers", str(cpu_count())]
-    app, cores = "benchmarks.peers.plain_server:create_app()", {"OMP_NUM_THREADS": str(cpu_count())}
-    return {
-        "ours": ([sys.executable, "serve"], {}),
-        "peer gthread": ([*gunicorn, "--worker-class", "gthread", "--threads", "40", app], cores),
-        "peer sync": ([*gunicorn, app], cores),
-    }
+    lost = f", {pings.count(_PING_TIMEOUT)} of {len(pings)} lost" if _PING_TIMEOUT in pings else ""
+    failed = f" ({failures} failed)" if failures else ""
+    return f"{responses / seconds:6.2f} responses/s{failed}  /ping median {median}, p99 {p99}{lost}"
 
 
 @contextlib.contextmanager
-def _beside(port: int, kind: str) -> Iterator[list[float]]:
-    """Have slow peers of that kind within the block; gives a list to which it adds the seconds of a core they took."""
-    cost: list[float] = []
-    if kind == "no one":
-        yield cost
+def _slow_clients(port: int, kind: str) -> Iterator[list[float]]:
+    """Keep slow clients connected within the block, and then add their CPU seconds to the list."""
+    cpu_seconds: list[float] = []
+    if kind == _NONE:
+        yield cpu_seconds
         return
-    with _process(keep_open, port, KINDS[kind]) as peers:
-        time.sleep(_SETTLE_SECONDS)
-        yield cost
-        peers.send(None)
-        cost.append(peers.recv())
+    with _process(keep_open, port, KINDS[kind]) as process:
+        time.sleep(_START_SECONDS)
+        yield cpu_seconds
+        process.send(None)
+        cpu_seconds.append(process.recv())
 
 
 @contextlib.contextmanager
 def _process(target: Any, *arguments: Any) -> Iterator[Connection]:
-    """Run a function in a process, with the other end of the connection as its last argument."""
-    mine, its = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=target, args=(*arguments, its), daemon=True)
+    """Run a function in a child process. Its last argument is the other end of the returned connection."""
+    parent_end, child_end = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=target, args=(*arguments, child_end), daemon=True)
     process.start()
     try:
-        yield mine
-        process.join(PATIENCE)
+        yield parent_end
+        process.join(TIMEOUT)
     finally:
         process.kill()
 
 
-def _keep_asking(server: Server, image: bytes, seconds: float, clients: int, told: Connection) -> None:
-    """Send images from so many clients at once; tells how many were answered in time, and how many refused or lost."""
-    end, lock, counts = time.monotonic() + seconds, threading.Lock(), [0, 0]
+def _send_images(server: Server, image: bytes, seconds: float, clients: int, results: Connection) -> None:
+    """Send images from concurrent clients, and report the responses in time and the failures."""
+    end = time.monotonic() + seconds
 
-    def keep_asking() -> None:
-        while time.monotonic() < end:
-            failed = False
-            try:
-                server.ask("POST", "/invocations", image, timeout=seconds + _PING_SECONDS)
-            except OSError:
-                failed = True
-            with lock:
-                counts[failed] += time.monotonic() < end
+    def request(client: int) -> tuple[bool, bool]:
+        failed = False
+        try:
+            server.request("POST", "/invocations", image, timeout=seconds + _PING_TIMEOUT)
+        except OSError:
+            failed = True
+        return failed, time.monotonic() < end
 
-    threads = [threading.Thread(target=keep_asking) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    told.send(tuple(counts))
+    counts = run_clients(clients, seconds, request)
+    results.send((counts[False, True], counts[True, True]))
 
 
-def _ping(server: Server, seconds: float, told: Connection) -> None:
-    """Ask for /ping again and again; tells the seconds that each took."""
+def _ping(server: Server, seconds: float, results: Connection) -> None:
+    """Request /ping repeatedly, and report the seconds of each response."""
     end, pings = time.monotonic() + seconds, []
     while time.monotonic() < end:
         try:
-            pings.append(server.ask("GET", "/ping", timeout=_PING_SECONDS))
+            pings.append(server.request("GET", "/ping", timeout=_PING_TIMEOUT))
         except OSError:
-            pings.append(_PING_SECONDS)
-        time.sleep(_PAUSE)
-    told.send(pings)
+            pings.append(_PING_TIMEOUT)
+        time.sleep(_PING_PAUSE)
+    results.send(pings)
 
 
 if __name__ == "__main__":

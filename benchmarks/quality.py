@@ -1,12 +1,12 @@
-"""What a recipe gains: GluonCV's own script beside ours, and each of our switches beside ours plain.
+"""mIOU of this container compared with the GluonCV script, and of each option compared with the defaults.
 
-Every run trains from the same weights with the same hyperparameters, seeds and epochs, in a process of its own, and
-its last weights are scored on whole validation images by one scorer. `--data` is a folder with train, train_annotation,
-validation and validation_annotation (PNG of class ids, 255 = ignore); without it a set is drawn, one of whose classes
-has 0.5 % of the pixels. Results grow in `--out`; what is there already is not run again.
+Every job trains from the same weights with the same hyperparameters, seed, and epochs in a separate process. One
+program evaluates the last weights of all jobs on full validation images. `--data` is a directory with train,
+train_annotation, validation, and validation_annotation (PNG with class IDs, 255 = ignore). Without it, the data is
+synthetic, with a class that has 0.5% of the pixels. Results are saved in `--out`. Jobs in it do not run again.
 
-In full (the defaults, once with --data and once without) it takes 30 to 60 minutes on eight cores. To try it:
---epochs 2 --crop-size 64 --seeds 1 --only gluoncv,plain
+With the defaults, with and without --data, this takes 30 to 60 minutes on 8 cores. To try it:
+--epochs 2 --crop-size 64 --seeds 1 --only gluoncv,default
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.job_tree import lay_out
-from benchmarks.peers.rare_class import NUM_CLASSES, draw_set
+from benchmarks.support.job_directory import write_job
+from benchmarks.support.measure import run_python
+from benchmarks.support.synthetic_data import NUM_CLASSES, write_data_set
 
-ROOT = Path(__file__).parent.parent
-
-SWITCHES: dict[str, dict[str, Any]] = {
-    "plain": {},
+GLUONCV, DEFAULT = "gluoncv", "default"
+VARIANTS: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
     "_class_weights=balanced": {"_class_weights": "balanced"},
     "_class_weights=enet": {"_class_weights": "enet"},
     "_loss=ce+dice": {"_loss": "ce+dice"},
@@ -45,74 +44,74 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "_validation=crop (best)": {},
 }
 
+Result = dict[str, Any]
+
 
 def main() -> None:
-    """Run what is missing, and print the tables."""
+    """Run the missing jobs, and print the table."""
     arguments = _parse()
-    known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    names = ["gluoncv", *SWITCHES]
+    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    names = [GLUONCV, *VARIANTS]
     if arguments.only:
         names = [name for name in names if name in arguments.only.split(",")]
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
     with tempfile.TemporaryDirectory() as scratch:
         data = arguments.data
         if data is None:
-            data = Path(scratch) / "drawn"
-            draw_set(data, *arguments.drawn_images)
-        for seed in map(int, arguments.seeds.split(",")):
+            data = Path(scratch) / "data"
+            write_data_set(data, *arguments.images)
+        for seed in seeds:
             for name in names:
                 key = f"{name} {seed}"
-                if key not in known:
+                if key not in results:
                     with tempfile.TemporaryDirectory() as root:
-                        known[key] = _run(name, seed, data.absolute(), Path(root), arguments)
-                    arguments.out.write_text(json.dumps(known, indent=1))
-                    print(f"{key}: mIOU {known[key]['mIOU']:.4f}", file=sys.stderr, flush=True)
-    _print_table(known, names, [int(seed) for seed in arguments.seeds.split(",")])
+                        results[key] = _run(name, seed, data.absolute(), Path(root), arguments)
+                    arguments.out.write_text(json.dumps(results, indent=1))
+                    print(f"{key}: mIOU {results[key]['mIOU']:.4f}", file=sys.stderr, flush=True)
+    _print_table(results, names, seeds)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of channels; without it a set is drawn")
-    parser.add_argument("--num-classes", type=int, default=NUM_CLASSES, help="of --data (%(default)s: the drawn set's)")
-    parser.add_argument("--drawn-images", type=int, nargs=2, default=(64, 24), help="train and validation (64 24)")
+    parser.add_argument("--data", type=Path, help="directory of channels (default: synthetic data)")
+    parser.add_argument("--num-classes", type=int, default=NUM_CLASSES, help="of --data (%(default)s)")
+    parser.add_argument("--images", type=int, nargs=2, default=(64, 24), help="synthetic: train and validation (64 24)")
     parser.add_argument("--algorithm", default="fcn")
     parser.add_argument("--backbone", default="resnet-18")
-    parser.add_argument("--pretrained", type=Path, help="parameter file of the backbone; without it weights are drawn")
+    parser.add_argument("--pretrained", type=Path, help="parameter file of the backbone (default: random weights)")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--crop-size", type=int, default=128)
     parser.add_argument("--base-size", type=int, default=192)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--optimizer", default="sgd", help="of our runs; GluonCV's script has sgd (%(default)s)")
+    parser.add_argument("--optimizer", default="sgd", help="of this container; GluonCV uses sgd (%(default)s)")
     parser.add_argument("--learning-rate", type=float, default=0.05, help="of --optimizer (%(default)s)")
     parser.add_argument("--adamw-rate", type=float, default=0.0005, help="learning rate of adamw (%(default)s)")
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--only", help="names of runs, by commas: gluoncv, plain, and the switches as printed")
+    parser.add_argument("--only", help="comma-separated names: gluoncv, default, and the options as printed")
     parser.add_argument("--out", type=Path, default=Path("quality.json"))
     return parser.parse_args()
 
 
-def _run(name: str, seed: int, data: Path, root: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train and score once."""
-    changes = dict(SWITCHES.get(name, {}))
-    if changes.get("optimizer") == "adamw":
-        changes["learning_rate"] = arguments.adamw_rate
-    lay_out(root, data, _settings(seed, changes, arguments), arguments.pretrained)
-    if name == "gluoncv":
+def _run(name: str, seed: int, data: Path, root: Path, arguments: argparse.Namespace) -> Result:
+    """Train and evaluate one job."""
+    options = dict(VARIANTS.get(name, {}))
+    if options.get("optimizer") == "adamw":
+        options["learning_rate"] = arguments.adamw_rate
+    write_job(root, data, _settings(seed, options, arguments), arguments.pretrained)
+    if name == GLUONCV:
         weights = root / "gluoncv.params"
-        figures = json.loads(_python(_gluoncv(data, weights, seed, arguments))[-1])
-        seconds = figures["seconds"]
+        seconds = json.loads(run_python(_gluoncv(data, weights, seed, arguments)))["seconds"]
     else:
-        environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(root)}
-        _python([str(ROOT / "train")], environment)
-        best = "(best)" in name
-        weights = root / "model" / ("model_best.params" if best else "model_algo-1")
+        run_python(["train"], {**os.environ, "SAGEMAKER_BASE_DIR": str(root)})
+        weights = root / "model" / ("model_best.params" if "(best)" in name else "model_algo-1")
         report = json.loads((root / "output/data/report.json").read_text())
         seconds = [entry["train_seconds"] for entry in report["epochs"]]
-    scored = _python(["-m", "benchmarks.peers.full_size", str(root), str(weights)])[-1]
-    return {**json.loads(scored), "seconds": seconds}
+    metrics = json.loads(run_python(["-m", "benchmarks.support.evaluate_weights", str(root), str(weights)]))
+    return {**metrics, "seconds": seconds}
 
 
-def _settings(seed: int, changes: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the hyperparameters of one of our jobs."""
+def _settings(seed: int, options: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the hyperparameters of a job of this container."""
     return {
         "num_classes": arguments.num_classes,
         "algorithm": arguments.algorithm,
@@ -127,11 +126,12 @@ def _settings(seed: int, changes: dict[str, Any], arguments: argparse.Namespace)
         "_seed": seed,
         "_quantize": False,
         "_report_minutes": 0,
-        **changes,
+        **options,
     }
 
 
 def _gluoncv(data: Path, weights: Path, seed: int, arguments: argparse.Namespace) -> list[str]:
+    """Return the arguments of the GluonCV script."""
     recipe = {
         "algorithm": arguments.algorithm,
         "backbone": arguments.backbone,
@@ -144,49 +144,38 @@ def _gluoncv(data: Path, weights: Path, seed: int, arguments: argparse.Namespace
         "workers": len(os.sched_getaffinity(0)),
         "seed": seed,
     }
-    command = ["-m", "benchmarks.peers.gluoncv_script", str(data), str(weights), json.dumps(recipe)]
+    command = ["-m", "benchmarks.support.gluoncv_script", str(data), str(weights), json.dumps(recipe)]
     return [*command, "--pretrained", str(arguments.pretrained)] if arguments.pretrained else command
 
 
-def _python(command: list[str], environment: dict[str, str] | None = None) -> list[str]:
-    """Run Python in a process of its own; returns its lines, or ends with what it said."""
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{command[:2]} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return done.stdout.strip().splitlines()
+def _print_table(results: dict[str, Result], names: list[str], seeds: list[int]) -> None:
+    """Print the mIOU, the gain over the defaults with the same seed, the lowest IoU of a class, and the time.
 
-
-def _print_table(known: dict[str, Any], names: list[str], seeds: list[int]) -> None:
-    """Print each run's full-size mIOU, what it gains over plain of the same seed, its worst class's IoU, and its time.
-
-    A gain is the mean over the seeds, with its standard error where there are several.
+    The gain is the mean over the seeds, with its standard error.
     """
-    heads = [("mIOU by seed", 8 * len(seeds)), ("gain over plain", 18), ("worst IoU", 10), ("s/epoch", 8), ("ratio", 6)]
+    heads = [("mIOU per seed", 8 * len(seeds)), ("gain", 18), ("lowest IoU", 10), ("s/epoch", 8), ("ratio", 6)]
     print(f"{'':28} {' '.join(f'{head:>{width}}' for head, width in heads)}")
-    plain = [known.get(f"plain {seed}") for seed in seeds]
     for name in names:
-        runs = [known[f"{name} {seed}"] for seed in seeds]
-        pairs = [(run, base) for run, base in zip(runs, plain, strict=True) if base]
-        scores = "".join(f"{run['mIOU']:8.4f}" for run in runs)
-        worst = statistics.mean(min(value for value in run["iou"] if value is not None) for run in runs)
+        runs = [results[f"{name} {seed}"] for seed in seeds]
+        defaults = [results.get(f"{DEFAULT} {seed}") for seed in seeds]
+        pairs = [(run, default) for run, default in zip(runs, defaults, strict=True) if default]
+        mious = "".join(f"{run['mIOU']:8.4f}" for run in runs)
+        lowest = statistics.mean(min(value for value in run["iou"] if value is not None) for run in runs)
         seconds = statistics.median(map(_epoch_seconds, runs))
-        print(f"{name:28} {scores} {_gain(pairs):>18} {worst:10.4f} {seconds:8.2f} {_slower(pairs):>6}")
+        ratios = [_epoch_seconds(run) / _epoch_seconds(default) for run, default in pairs]
+        ratio = f"{statistics.median(ratios):.2f}" if ratios else ""
+        print(f"{name:28} {mious} {_gain(pairs):>18} {lowest:10.4f} {seconds:8.2f} {ratio:>6}")
 
 
-def _gain(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
-    gains = [run["mIOU"] - base["mIOU"] for run, base in pairs]
+def _gain(pairs: list[tuple[Result, Result]]) -> str:
+    gains = [run["mIOU"] - default["mIOU"] for run, default in pairs]
     if len(gains) < 2:
         return f"{gains[0]:+.4f}" if gains else ""
     return f"{statistics.mean(gains):+.4f} ± {statistics.stdev(gains) / len(gains) ** 0.5:.4f}"
 
 
-def _slower(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
-    ratios = [_epoch_seconds(run) / _epoch_seconds(base) for run, base in pairs]
-    return f"{statistics.median(ratios):.2f}" if ratios else ""
-
-
-def _epoch_seconds(run: dict[str, Any]) -> float:
-    """Return an epoch's median time; the first, which builds the graph, is left out where there are others."""
+def _epoch_seconds(run: Result) -> float:
+    """Return the median time of an epoch, without the first one, which builds the graph."""
     return float(statistics.median(run["seconds"][1:] or run["seconds"]))
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import requests
 
-from benchmarks.slow_peers import KINDS, Peers, keep_open
+from benchmarks.support.slow_clients import KINDS, SlowClients, keep_open
 from container.mx.export import export_onnx
 from tests.conftest import wait_until
 from tests.fuzz.bodies import bodies
@@ -130,7 +130,7 @@ def queued(server: Server) -> list[float]:
 
 
 @contextlib.contextmanager
-def slow_peers(port: int, kinds: list[Peers]) -> Iterator[None]:
+def slow_peers(port: int, kinds: list[SlowClients]) -> Iterator[None]:
     """Have such connections within the block, from a process of their own."""
     _, its = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=keep_open, args=(port, kinds, its), daemon=True)

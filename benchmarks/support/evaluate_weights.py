@@ -1,4 +1,4 @@
-"""Score a parameter file on the whole validation images of a job's tree, whoever has trained it; prints JSON."""
+"""Evaluate a parameter file on the full validation images of a job directory, and print JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from container.training.scoring.evaluation import score
 
 
 def main() -> None:
-    """Score argv[2] on the job below argv[1]."""
+    """Evaluate the weights argv[2] on the job in argv[1]."""
     root, weights = Path(sys.argv[1]), Path(sys.argv[2])
     environment = Environment.read(root)
     job = hyperparameters.load(environment.hyperparameters)
@@ -29,9 +29,9 @@ def main() -> None:
     load_weights(network, weights, devices)
     network.hybridize()
     loader = Loader(open_samples(environment, "validation", job), job, stop)
-    found = score(loader, MXNetEvaluator(network, devices, stop), job.num_classes, stop)
-    iou = [None if np.isnan(value) else float(value) for value in found.confusions[0].iou()]
-    print(json.dumps({"mIOU": found.confusions[0].miou, "iou": iou, "complete": found.complete}))
+    result = score(loader, MXNetEvaluator(network, devices, stop), job.num_classes, stop)
+    iou = [None if np.isnan(value) else float(value) for value in result.confusions[0].iou()]
+    print(json.dumps({"mIOU": result.confusions[0].miou, "iou": iou, "complete": result.complete}))
 
 
 if __name__ == "__main__":

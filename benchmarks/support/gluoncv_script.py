@@ -1,8 +1,8 @@
-"""GluonCV's own training script, scripts/segmentation/train.py of 0.10, on a folder in the platform's layout.
+"""The GluonCV 0.10 training script (scripts/segmentation/train.py), for data in the layout of SageMaker AI.
 
-Its data set, transforms, DataLoader, loss, schedule, wrappers and loop, line by line as it runs them; the network is
-GluonCV's blocks as ours are put together, resized to the crop as GluonCV does, so that both start from the same weights
-and the same scorer reads both.
+Data set, transforms, DataLoader, loss, schedule, wrappers, and loop are those of the script. The model consists of the
+same blocks as the model of this container, resized to the crop as in GluonCV, so that both start from the same weights
+and one program evaluates both.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from mxnet import autograd, gluon
 from mxnet.gluon.data.vision import transforms
 from PIL import Image
 
-from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
-from container.mx.pretrained import load_pretrained
+from container.mx.networks.segmentation import SegmentationNetwork, assign_weights, initialize_weights
+from container.mx.pretrained import read_pretrained
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The script's arguments."""
+    """Arguments of the script."""
 
     algorithm: str
     backbone: str
@@ -52,7 +52,7 @@ class Recipe:
 
 
 class Folder(SegmentationDataset):
-    """Pairs of files, as GluonCV's own data sets read them."""
+    """Pairs of files, as GluonCV data sets read them."""
 
     NUM_CLASS = 0
 
@@ -70,13 +70,13 @@ class Folder(SegmentationDataset):
         return self.transform(image), mask
 
     def _mask_transform(self, mask: Any) -> Any:
-        target = np.array(mask).astype("int32")  # as its VOC data set does
+        target = np.array(mask).astype("int32")  # as in the VOC data set of GluonCV
         target[target == 255] = -1
         return mx.nd.array(target, mx.cpu(0))
 
 
 class CropNetwork(gluon.HybridBlock):
-    """Both heads at the crop's size, from normalized images, as GluonCV's FCN, PSPNet and DeepLabV3 answer."""
+    """Both heads at the size of the crop, for normalized images, as the GluonCV models return them."""
 
     def __init__(self, network: SegmentationNetwork, crop_size: int) -> None:
         super().__init__()
@@ -91,19 +91,19 @@ class CropNetwork(gluon.HybridBlock):
         return tuple(F.contrib.BilinearResize2D(head, **self._size) for head in heads)
 
 
-def start(recipe: Recipe, pretrained: Path | None) -> SegmentationNetwork:
-    """Draw the weights that our job of the same seed begins with."""
+def create_network(recipe: Recipe, pretrained: Path | None) -> SegmentationNetwork:
+    """Return a model with the initial weights of a job of this container with the same seed."""
     mx.random.seed(recipe.seed)
     np.random.seed(recipe.seed)
     network = SegmentationNetwork(recipe.algorithm, recipe.backbone, recipe.num_classes)
     initialize_weights(network)
     if pretrained:
-        load_pretrained(network, recipe.backbone, pretrained)
+        assign_weights(network, read_pretrained(pretrained, recipe.backbone))
     return network
 
 
-class Script:
-    """The script's Trainer."""
+class ScriptTrainer:
+    """The Trainer of the script."""
 
     def __init__(self, recipe: Recipe, folder: Path, network: SegmentationNetwork) -> None:
         random.seed(recipe.seed)
@@ -134,10 +134,10 @@ class Script:
         self.optimizer = gluon.Trainer(
             self.net.module.collect_params(), "sgd", {**settings, "learning_rate": recipe.lr}, kvstore="device"
         )
-        self.step_seconds: list[float] = []
+        self.iteration_seconds: list[float] = []
 
-    def training(self) -> tuple[float, float, int]:
-        """Make one epoch; returns its mean loss, its seconds and its samples."""
+    def train_epoch(self) -> tuple[float, float, int]:
+        """Train one epoch, and return its mean loss, seconds, and number of samples."""
         begun, losses_sum, samples, count = time.perf_counter(), 0.0, 0, 0
         before = begun
         for data, target in self.train_data:
@@ -152,31 +152,31 @@ class Script:
             mx.nd.waitall()
             samples, count = samples + len(data), count + 1
             now = time.perf_counter()
-            self.step_seconds.append(now - before)
+            self.iteration_seconds.append(now - before)
             before = now
         return losses_sum / max(1, count), time.perf_counter() - begun, samples
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as the recipe says; writes the last weights, and prints one JSON line."""
+    """Train, write the last weights, and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("weights", type=Path, help="file to write")
     parser.add_argument("recipe", help="JSON")
     parser.add_argument("--pretrained", type=Path)
-    given = parser.parse_args(arguments)
-    recipe = Recipe(**json.loads(given.recipe))
-    network = start(recipe, given.pretrained)
-    script = Script(recipe, given.folder, network)
-    epochs = [script.training() for _ in range(recipe.epochs)]
-    network.save_parameters(str(given.weights))
+    parsed = parser.parse_args(arguments)
+    recipe = Recipe(**json.loads(parsed.recipe))
+    network = create_network(recipe, parsed.pretrained)
+    script = ScriptTrainer(recipe, parsed.folder, network)
+    epochs = [script.train_epoch() for _ in range(recipe.epochs)]
+    network.save_parameters(str(parsed.weights))
     print(
         json.dumps(
             {
                 "loss": [loss for loss, _, _ in epochs],
                 "seconds": [seconds for _, seconds, _ in epochs],
                 "samples": [samples for _, _, samples in epochs],
-                "step": script.step_seconds,
+                "iteration": script.iteration_seconds,
                 "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             }
         )

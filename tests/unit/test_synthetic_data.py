@@ -1,4 +1,4 @@
-"""The drawn set of the benchmark: its rare class is as rare as its page says."""
+"""The synthetic data set of the benchmarks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.peers.rare_class import NUM_CLASSES, draw_set
+from benchmarks.support.synthetic_data import NUM_CLASSES, write_data_set
 
 
-def test_the_rare_class_has_half_a_percent_of_the_pixels(tmp_path: Path) -> None:
-    draw_set(tmp_path, train=30, validation=2)
+def test_rare_class_has_half_a_percent_of_the_pixels(tmp_path: Path) -> None:
+    write_data_set(tmp_path, train=30, validation=2)
     labels = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "train_annotation").iterdir())]
     shares = np.bincount(np.stack(labels).ravel(), minlength=NUM_CLASSES) / np.stack(labels).size
     assert len(shares) == NUM_CLASSES and shares[3] == pytest.approx(0.005, abs=0.0007)

@@ -1,4 +1,4 @@
-"""A job's tree over a data set that lies elsewhere."""
+"""The directory of a training job whose data is stored elsewhere."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 
-def lay_out(root: Path, data: Path, settings: Mapping[str, Any], pretrained: Path | None = None) -> None:
-    """Write the hyperparameters, and link the channels of `data`, and the backbone's weights, into the tree."""
+def write_job(root: Path, data: Path, settings: Mapping[str, Any], pretrained: Path | None = None) -> None:
+    """Write the hyperparameters, and link the channels of `data` and the weights of the backbone."""
     channels = root / "input/data"
     channels.mkdir(parents=True)
     for channel in ("train", "train_annotation", "validation", "validation_annotation"):
@@ -18,5 +18,5 @@ def lay_out(root: Path, data: Path, settings: Mapping[str, Any], pretrained: Pat
         (channels / "pretrained").mkdir()
         (channels / "pretrained" / pretrained.name).symlink_to(pretrained.absolute())
     (root / "input/config").mkdir()
-    written = {name: json.dumps(value) for name, value in settings.items()}
-    (root / "input/config/hyperparameters.json").write_text(json.dumps(written))
+    values = {name: json.dumps(value) for name, value in settings.items()}
+    (root / "input/config/hyperparameters.json").write_text(json.dumps(values))
