@@ -28,8 +28,8 @@ def make_pairs(count: int) -> list[tuple[bytes, bytes]]:
         image = (image + rng.normal(0, 8, image.shape)).clip(0, 255).astype(np.uint8)
         coarse_labels = rng.integers(0, CLASSES, (6, 8), np.uint8)
         labels = cv2.resize(coarse_labels, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
-        photograph, annotation = io.BytesIO(), io.BytesIO()
-        Image.fromarray(image).save(photograph, "JPEG", quality=90)
+        jpeg, annotation = io.BytesIO(), io.BytesIO()
+        Image.fromarray(image).save(jpeg, "JPEG", quality=90)
         Image.fromarray(labels, "L").convert("P").save(annotation, "PNG")
-        pairs.append((photograph.getvalue(), annotation.getvalue()))
+        pairs.append((jpeg.getvalue(), annotation.getvalue()))
     return pairs

@@ -1,6 +1,6 @@
-"""Every command of the pages names files, modules, targets and options that there are. Those that cost little are run.
+"""The files, modules, targets, and options of all commands in the pages exist.
 
-What runs a job, converts or scores is run by tests/job/test_docs_jobs.py: "```sh job".
+tests/job/test_docs_jobs.py runs the commands that train, convert, or evaluate ("```sh job").
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ def options(words: Sequence[str]) -> list[str]:
 
 
 def check_make(words: Sequence[str]) -> None:
-    """See that the targets and variables are there, and let make say what it would do."""
+    """Check that the targets and variables exist, and that make accepts them."""
     variables = [word.partition("=")[0] for word in words if ASSIGNMENT.fullmatch(word)]
     sources = [*PROGRAM.glob("local_test/*.sh"), PROGRAM / "Makefile"]
     text = "\n".join(source.read_text() for source in sources)
     for name in variables:
-        assert re.search(rf"\b{name}\b", text), f"nothing heeds {name}"
+        assert re.search(rf"\b{name}\b", text), f"{name} is not used"
     targets = set(re.findall(r"(?m)^([\w-]+):", (PROGRAM / "Makefile").read_text()))
     unknown = {word for word in words if not ASSIGNMENT.fullmatch(word)} - targets
-    assert not unknown, f"there is no make {unknown}"
+    assert not unknown, f"make has no target {unknown}"
     done = subprocess.run(["make", "-n", *words], cwd=PROGRAM, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
 def check_script(script: Path, words: Sequence[str]) -> None:
-    """See that a script can be run, and that it or the module behind it knows the options."""
-    assert os.access(script, os.X_OK), f"{script} cannot be run"
+    """Check that a script is executable, and that the script or its module has the options."""
+    assert os.access(script, os.X_OK), f"{script} is not executable"
     text = script.read_text()
     text += "".join(help_of(module) for module in re.findall(r"-m (local_test\.\w+)", text))
     for option in options(words):
-        assert option in text, f"{script} knows no {option}"
+        assert option in text, f"{script} has no option {option}"
 
 
 def check_python(words: Sequence[str]) -> None:
-    """See that a module, or a file, is there and knows the options."""
+    """Check that a module or file exists and has the options."""
     if words[0] == "-m":
-        told = help_of(words[1])
+        text = help_of(words[1])
     else:
         assert (PROGRAM / words[0]).is_file(), words[0]
-        told = (PROGRAM / words[0]).read_text()
+        text = (PROGRAM / words[0]).read_text()
     for option in options(words):
-        assert option in told, f"{words[:2]} knows no {option}"
+        assert option in text, f"{words[:2]} has no option {option}"
 
 
 def check(words: list[str]) -> None:
@@ -88,40 +88,40 @@ def check(words: list[str]) -> None:
     elif "/" in program:
         check_script(PROGRAM / program, rest)
     else:
-        assert program in OUTSIDE, f"{program} is unknown here"
+        assert program in OUTSIDE, f"{program} is not a known program"
         if program == "docker":
             assert words[-1] in ("train", "serve"), words
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_every_command_is_there(block: Block) -> None:
+def test_every_command_exists(block: Block) -> None:
     assert commands(block)
     for words in commands(block):
         check(words)
 
 
-def test_what_could_be_a_command_says_that_it_is_one() -> None:
+def test_every_block_has_a_known_language_and_mark() -> None:
     assert languages() == {"", "sh", "python", "json"}
     assert {mark for block in BLOCKS for mark in block.marks} <= {"job"}
 
 
 @pytest.mark.parametrize("script", sorted(PROGRAM.glob("local_test/*.sh")), ids=lambda path: path.name)
-def test_every_script_can_be_read_by_its_shell(script: Path) -> None:
+def test_every_script_has_valid_syntax(script: Path) -> None:
     subprocess.run([shutil.which("bash") or "bash", "-n", script], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
-    ("words", "fault"),
+    ("words", "message"),
     [
-        (["make", "tests"], "there is no make"),
-        (["make", "test", "ARGUMENTS=x"], "nothing heeds ARGUMENTS"),
-        (["local_test/predict.sh", "--color"], "knows no --color"),
-        ([".venv/bin/python", "-m", "local_test.convert", "voc", "--fast"], "knows no --fast"),
+        (["make", "tests"], "make has no target"),
+        (["make", "test", "ARGUMENTS=x"], "ARGUMENTS is not used"),
+        (["local_test/predict.sh", "--color"], "has no option --color"),
+        ([".venv/bin/python", "-m", "local_test.convert", "voc", "--fast"], "has no option --fast"),
         ([".venv/bin/python", "-m", "local_test.converter"], "No module named"),
-        (["curl", "localhost"], "curl is unknown here"),
+        (["curl", "localhost"], "curl is not a known program"),
         (["docker", "run", "IMAGE", "learn"], "learn"),
     ],
 )
-def test_a_command_that_is_not_there_would_be_found(words: list[str], fault: str) -> None:
-    with pytest.raises(AssertionError, match=fault):
+def test_wrong_command_is_found(words: list[str], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
         check(words)

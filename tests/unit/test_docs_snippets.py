@@ -1,4 +1,4 @@
-"""The pages' Python and JSON, run as a reader would paste it."""
+"""The Python and JSON snippets of the pages run as they are."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.unit.serving.test_serving import SETTINGS, FakeEngine, loaded
 SNIPPETS = blocks("python")
 JSON = blocks("json")
 
-# What a snippet needs to be run; those for SageMaker's clients are run where these are: tests/sagemaker.
-MARKS = {("run",), ("run", "server"), ("run", "graph"), ("sdk2",), ("sdk3",)}
+# What a snippet needs. tests/sagemaker runs those for the SageMaker Python SDK.
+MARKS = {("run",), ("run", "server"), ("run", "graph"), ("sdk3",)}
 
 
 def marked(*marks: str) -> list[Block]:
@@ -37,7 +37,7 @@ def marked(*marks: str) -> list[Block]:
 
 @pytest.fixture
 def street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A photograph street.jpg where the reader stands, whose left half is dark and whose right half is red."""
+    """Write street.jpg, whose left half is black and right half is red, to the working directory."""
     monkeypatch.chdir(tmp_path)
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:, 16:, 0] = 255
@@ -46,7 +46,7 @@ def street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """A server whose model says class 1, with 75 %, wherever it is red."""
+    """Run a server whose model predicts class 1, with 75%, for red pixels."""
     server = make_server("127.0.0.1", 0, create_app(loaded(FakeEngine()), SETTINGS))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -62,13 +62,13 @@ def run(block: Block, text: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("block", SNIPPETS, ids=str)
-def test_every_snippet_is_python_and_says_how_it_is_run(block: Block) -> None:
+def test_snippet_compiles_and_has_a_known_mark(block: Block) -> None:
     compile(block.text, str(block), "exec")
     assert block.marks in MARKS
 
 
 @pytest.mark.usefixtures("street")
-def test_what_asks_a_server_gets_what_the_page_says(address: str) -> None:
+def test_client_snippets_return_mask_probabilities_and_json(address: str) -> None:
     names: dict[str, Any] = {}
     for block in marked("run", "server"):
         names |= run(block, block.text.replace("localhost:8080", address))
@@ -83,7 +83,7 @@ def test_what_asks_a_server_gets_what_the_page_says(address: str) -> None:
 
 
 @pytest.mark.usefixtures("street")
-def test_what_opens_the_graph_gets_a_class_per_pixel() -> None:
+def test_onnx_snippet_returns_a_class_per_pixel() -> None:
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])
     mask = helper.make_tensor_value_info("mask", TensorProto.UINT8, ["N", "H", "W"])
     number = helper.make_tensor("number", TensorProto.INT64, [], [0])
