@@ -125,12 +125,12 @@ def test_the_later_annotation_wins_and_is_reported(
 
 def test_a_large_polygon_agrees_with_opencv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     save(tmp_path / "images/a.png", np.zeros((200, 300, 3), np.uint8))
-    points = [[20.5, 10.2], [280, 60], [200.7, 190], [90, 120.3], [30, 180]]
-    content = json.loads(coco_file(tmp_path, [(3, [np.ravel(points).tolist()])]).read_text())
+    points = np.array([[20.5, 10.2], [280, 60], [200.7, 190], [90, 120.3], [30, 180]])
+    content = json.loads(coco_file(tmp_path, [(3, [points.ravel().tolist()])]).read_text())
     content["images"][0] |= {"height": 200, "width": 300}
     run(monkeypatch, "coco", write(tmp_path / "c.json", content), tmp_path / "images", tmp_path / "data")
     expected = np.zeros((200, 300), np.uint8)
-    cv2.fillPoly(expected, [np.round(points).astype(np.int32)], 1)
+    cv2.fillPoly(expected, [np.round(points).astype(np.int32)], (1,))
     mask = np.array(masks(tmp_path / "data")["a.png"])
     assert (mask & expected).sum() / (mask | expected).sum() > 0.98
 
