@@ -1,65 +1,45 @@
-"""Turn a labeled data set into channels and augmented manifests: File-mode directories, or a Pascal VOC VOCdevkit."""
+"""Converts data sets and label formats to channels, and channels to augmented manifests."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from container.codecs.images import IMAGE_SUFFIXES
+from local_test.formats.channels import link, place_labels, place_pairs, write_label_map
+from local_test.formats.coco import read_coco
+from local_test.formats.cvat import read_cvat
+from local_test.formats.ground_truth import read_ground_truth
+from local_test.formats.label_studio import read_label_studio
+from local_test.formats.labelme import read_labelme
+from local_test.formats.layouts import Layout, read_ade20k, read_camvid, read_cityscapes, read_voc
+from local_test.formats.regions import Dataset, FormatError, Notes, draw
+from local_test.formats.split import choose_validation, group_images, values_of
+from local_test.manifest import ManifestError, split_mapping
 
 CHANNELS = ("train", "validation")
-_VOC_LISTS = {"train": "train", "validation": "val"}
+_LAYOUTS = {"voc": read_voc, "cityscapes": read_cityscapes, "ade20k": read_ade20k, "camvid": read_camvid}
+_READERS: dict[str, Callable[..., Dataset]] = {
+    "coco": read_coco,
+    "labelme": read_labelme,
+    "cvat": read_cvat,
+    "labelstudio": read_label_studio,
+}
 _LISTED = 20
 
 
-class ConvertError(ValueError):
-    """The data set is not complete; the text names what is missing."""
-
-
 def pair_directories(data: Path, channel: str) -> list[tuple[Path, Path]]:
-    """Match the images of `channel` with the PNGs of `channel`_annotation by stem; raises ConvertError."""
+    """Match the images of `channel` with the PNGs of `channel`_annotation by stem; raises FormatError."""
     images = _list(data / channel, IMAGE_SUFFIXES)
     annotations = _list(data / f"{channel}_annotation", (".png",))
     unpaired = sorted(images.keys() ^ annotations.keys())
     if unpaired or not images:
         listed = ", ".join(unpaired[:_LISTED]) or "there is no image"
-        raise ConvertError(f"{data / channel} and {data / channel}_annotation do not match by stem: {listed}")
+        raise FormatError(f"{data / channel} and {data / channel}_annotation do not match by stem: {listed}")
     return [(images[stem], annotations[stem]) for stem in sorted(images)]
-
-
-def pair_voc(devkit: Path, channel: str) -> list[tuple[Path, Path]]:
-    """List the pairs of one of VOC's segmentation sets; `devkit` is VOCdevkit or one year's folder below it."""
-    years = sorted(devkit.glob("VOC*/ImageSets"))
-    year = years[-1].parent if years else devkit
-    names = year / "ImageSets" / "Segmentation" / f"{_VOC_LISTS[channel]}.txt"
-    if not names.is_file():
-        raise ConvertError(f"there is no {names}: give the folder that holds JPEGImages and SegmentationClass")
-    stems = names.read_text().split()
-    pairs = [(year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png") for stem in stems]
-    if missing := [str(path) for pair in pairs for path in pair if not path.is_file()]:
-        raise ConvertError(f"{names} lists what is not there: {', '.join(missing[:_LISTED])}")
-    return pairs
-
-
-def place_pairs(pairs: Iterable[tuple[Path, Path]], data: Path, channel: str) -> list[tuple[Path, Path]]:
-    """Put the pairs into the channel's two directories below `data`, as hard links where the disk allows it."""
-    placed = []
-    for image, annotation in pairs:
-        targets = data / channel / image.name, data / f"{channel}_annotation" / annotation.name
-        for source, target in zip((image, annotation), targets, strict=True):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            try:
-                os.link(source, target)
-            except OSError:
-                shutil.copyfile(source, target)
-        placed.append(targets)
-    return placed
 
 
 def write_manifest(path: Path, pairs: Iterable[tuple[Path, Path]], data: Path, s3_prefix: str | None) -> None:
@@ -69,51 +49,175 @@ def write_manifest(path: Path, pairs: Iterable[tuple[Path, Path]], data: Path, s
         json.dumps({"source-ref": _refer(image, data, s3_prefix), "annotation-ref": _refer(label, data, s3_prefix)})
         for image, label in pairs
     ]
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def convert_layout(layout: Layout, data: Path) -> dict[str, list[tuple[Path, Path]]]:
+    """Fill the channels from a data set's own sets of files."""
+    placed = {}
+    for channel, pairs in layout.pairs.items():
+        write_label_map(data, channel, layout.label_map)
+        placed[channel] = place_pairs(pairs, data, channel)
+    print(f"num_classes={len(layout.label_map['names'])}")
+    return placed
+
+
+def convert_dataset(dataset: Dataset, images: Path, data: Path, channel: str, notes: Notes) -> list[tuple[Path, Path]]:
+    """Draw the annotations into masks, and fill a channel with them. Class 0 is the background.
+
+    If the training channel has a label map, its class IDs apply. Raises FormatError.
+    """
+    names = ["background", *dataset.names]
+    known = data / "label_map" / "train_label_map.json"
+    if channel != "train" and known.is_file():
+        names = list(json.loads(known.read_text("utf-8"))["names"].values())
+        if unknown := sorted(set(dataset.names) - set(names)):
+            raise FormatError(
+                f"{known} does not contain the classes {', '.join(unknown)}. Convert the images in one run."
+            )
+    ids = {name: label for label, name in enumerate(names)}
+    drawn = ((_name(image.path, images), image.path, draw(image, ids, notes)) for image in dataset.images)
+    placed = place_labels(drawn, data, channel)
+    write_label_map(data, channel, {"scale": 1, "names": {str(label): name for label, name in enumerate(names)}})
+    print(f"num_classes={len(names)}")
+    return placed
+
+
+def split_channel(data: Path, share: float) -> tuple[int, int]:
+    """Move about `share` of the pairs of `train` to `validation`; returns the number of pairs of both.
+
+    The choice is stratified by class and always the same for the same data. Images with equal pixels stay together.
+    Raises FormatError if validation contains images.
+    """
+    if any(path.is_file() for path in (data / "validation").rglob("*")):
+        raise FormatError(f"{data / 'validation'} contains files. Remove them, or do not split.")
+    pairs = pair_directories(data, "train")
+    groups = group_images(pairs)
+    chosen = choose_validation({key: values_of(group) for key, group in groups.items()}, share)
+    if not chosen or len(chosen) == len(groups):
+        raise FormatError(
+            f"{data / 'train'} has {len(groups)} different images: too few for --validation {share}. Use another value."
+        )
+    moved = sorted(pair for key in chosen for pair in groups[key])
+    for pair in moved:
+        for path, channel in zip(pair, ("train", "train_annotation"), strict=True):
+            target = data / channel.replace("train", "validation") / path.relative_to(data / channel)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+    label_map = data / "label_map" / "train_label_map.json"
+    if label_map.is_file():
+        link(label_map, data / "label_map" / "validation_label_map.json")
+    return len(pairs) - len(moved), len(moved)
 
 
 def main() -> None:
     """Convert one data set."""
-    parser = argparse.ArgumentParser(prog="python -m local_test.convert", description=__doc__)
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="directories | voc")
-    directories = kinds.add_parser("directories", help="write manifests for channels that exist already")
-    directories.add_argument("data", type=Path, help="holds train, train_annotation, validation, validation_annotation")
-    voc = kinds.add_parser("voc", help="fill the channels from VOC's segmentation sets, and write manifests")
-    voc.add_argument("devkit", type=Path, help="VOCdevkit, or VOC2012 below it")
-    voc.add_argument("data", type=Path, help="where the channels go, such as local_test/test_dir/input/data")
-    for kind in (directories, voc):
-        kind.add_argument("--manifests", type=Path, metavar="DIR", help="where the manifests go (DATA's parent)")
-        kind.add_argument("--s3-prefix", metavar="s3://BUCKET/PREFIX", help="where DATA is going to be uploaded to")
-    arguments = parser.parse_args()
-    manifests = arguments.manifests or arguments.data.parent
+    arguments = _parse()
     try:
-        pairs = _read_pairs(arguments)
-    except ConvertError as error:
+        _convert(arguments)
+    except (FormatError, ManifestError) as error:
         sys.exit(f"convert: {error}")
-    for channel in CHANNELS:
-        path = manifests / f"{channel}.manifest"
-        write_manifest(path, pairs[channel], arguments.data, arguments.s3_prefix)
-        print(f"{path}: {len(pairs[channel])} pairs")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        sys.exit(f"convert: {arguments.source} is not valid for {arguments.kind} ({problem}). Export it again.")
 
 
-def _read_pairs(arguments: argparse.Namespace) -> Mapping[str, list[tuple[Path, Path]]]:
-    if arguments.kind == "directories":
-        return {channel: pair_directories(arguments.data, channel) for channel in CHANNELS}
-    pairs = {channel: pair_voc(arguments.devkit, channel) for channel in CHANNELS}
-    return {channel: place_pairs(pairs[channel], arguments.data, channel) for channel in CHANNELS}
+def _convert(arguments: argparse.Namespace) -> None:
+    kind, data, notes = arguments.kind, arguments.data, Notes()
+    if kind == "directories":
+        _write_manifests(arguments, {channel: pair_directories(data, channel) for channel in CHANNELS})
+    elif kind == "split":
+        train, validation = split_channel(data, arguments.validation)
+        print(f"train: {train} pairs, validation: {validation} pairs")
+    elif kind in _LAYOUTS:
+        _write_manifests(arguments, convert_layout(_LAYOUTS[kind](arguments.source), data))
+    elif kind == "groundtruth":
+        names, samples = read_ground_truth(arguments.source, dict(map(split_mapping, arguments.map)), notes)
+        placed = place_labels(((path.stem, path, labels) for path, labels in samples), data, arguments.channel)
+        write_label_map(data, arguments.channel, {"scale": 1, "names": {str(key): names[key] for key in sorted(names)}})
+        _report(arguments.channel, placed, notes)
+    else:
+        images = arguments.source if kind == "labelme" else arguments.images
+        reader = _READERS[kind]
+        dataset = reader(arguments.source, notes) if kind == "labelme" else reader(arguments.source, images, notes)
+        _report(arguments.channel, convert_dataset(dataset, images, data, arguments.channel, notes), notes)
+
+
+def _report(channel: str, placed: Sequence[object], notes: Notes) -> None:
+    print(f"{channel}: {len(placed)} pairs", *notes.lines(), sep="\n")
+
+
+def _write_manifests(arguments: argparse.Namespace, pairs: Mapping[str, list[tuple[Path, Path]]]) -> None:
+    for channel, listed in pairs.items():
+        path = (arguments.manifests or arguments.data.parent) / f"{channel}.manifest"
+        write_manifest(path, listed, arguments.data, arguments.s3_prefix)
+        print(f"{path}: {len(listed)} pairs")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m local_test.convert", description=__doc__)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+
+    def add(kind: str, text: str, *positional: tuple[str, str]) -> argparse.ArgumentParser:
+        command = kinds.add_parser(kind, help=text)
+        for name, meaning in (*positional, ("data", "the directory of the channels, such as DIR/input/data")):
+            command.add_argument(name, type=Path, help=meaning)
+        return command
+
+    with_manifests = [add("directories", "write manifests for existing channels")]
+    for kind, title in (
+        ("voc", "Pascal VOC"),
+        ("cityscapes", "Cityscapes"),
+        ("ade20k", "ADE20K"),
+        ("camvid", "CamVid"),
+    ):
+        with_manifests.append(add(kind, f"fill the channels from {title}", ("source", "the unpacked data set")))
+    for command in with_manifests:
+        command.add_argument("--manifests", type=Path, metavar="DIR", help="where to write manifests (DATA's parent)")
+        command.add_argument("--s3-prefix", metavar="s3://BUCKET/PREFIX", help="where you will upload DATA")
+    images = ("images", "the directory of the images")
+    for kind, title, *positional in (
+        ("coco", "COCO (polygons or RLE)", ("source", "the JSON file"), images),
+        ("labelme", "LabelMe", ("source", "the directory of the JSON files and images")),
+        ("cvat", "CVAT for images 1.1", ("source", "annotations.xml"), images),
+        ("labelstudio", "Label Studio (brush strokes or polygons)", ("source", "the JSON export"), images),
+        ("groundtruth", "SageMaker Ground Truth", ("source", "the output manifest")),
+    ):
+        command = add(kind, f"fill a channel from {title}", *positional)
+        command.add_argument("--channel", choices=(*CHANNELS, "test"), default="train", help="(train)")
+        if kind == "groundtruth":
+            command.add_argument(
+                "--map", action="append", default=[], metavar="s3://BUCKET/PREFIX=DIR", help="where its files are"
+            )
+    split = add("split", "move a part of train to validation, stratified by class")
+    split.add_argument("--validation", type=_share, required=True, metavar="SHARE", help="such as 0.2")
+    return parser.parse_args()
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return share
+
+
+def _name(image: Path, images: Path) -> str:
+    """Return the name of an image without its suffix, with the directories below `images`."""
+    is_below = image.is_relative_to(images) and ".." not in image.parts
+    return image.relative_to(images).with_suffix("").as_posix() if is_below else image.stem
 
 
 def _list(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """List the files with one of `suffixes` by stem, hidden ones aside."""
     if not folder.is_dir():
-        raise ConvertError(f"there is no directory {folder}")
+        raise FormatError(f"there is no directory {folder}")
     files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or path.suffix.lower() not in suffixes:
             continue
         if path.stem in files:
-            raise ConvertError(f"{path} and {files[path.stem]} have the same stem: rename one")
+            raise FormatError(f"{path} and {files[path.stem]} have the same stem: rename one")
         files[path.stem] = path
     return files
 

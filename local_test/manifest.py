@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,24 @@ def read_manifest(path: Path, attributes: Sequence[str], mapping: Mapping[str, P
     `…-ref` attributes name a file, or an object below one of the prefixes that `mapping` leads to directories.
     Other attributes are values: they are sent as their JSON text.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise ManifestError(f"the manifest cannot be read: {error}") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            entry = _parse(line, f"{path}, line {number}")
-            rows.append([_value(entry, key, f"{path}, line {number}, {key}", mapping) for key in attributes])
+    rows = [
+        [_value(entry, key, f"{origin}, {key}", mapping) for key in attributes] for origin, entry in read_lines(path)
+    ]
     if not rows:
         raise ManifestError(f"{path} has no lines: write one JSON object per sample")
     return rows
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read the objects of a manifest, each with its file and line for messages; raises ManifestError."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"the manifest cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            origin = f"{path}, line {number}"
+            yield origin, _parse(line, origin)
 
 
 def split_mapping(text: str) -> tuple[str, Path]:
@@ -76,13 +82,13 @@ def _value(entry: Mapping[str, Any], key: str, origin: str, mapping: Mapping[str
         return Value(origin, text=json.dumps(entry[key]))
     if not isinstance(entry[key], str):
         raise ManifestError(f"{origin}: a reference must be a string, not {entry[key]!r}")
-    path = _locate(entry[key], origin, mapping)
+    path = locate(entry[key], origin, mapping)
     if not path.is_file():
         raise ManifestError(f"{origin}: there is no file {path}")
     return Value(origin, path)
 
 
-def _locate(reference: str, origin: str, mapping: Mapping[str, Path]) -> Path:
+def locate(reference: str, origin: str, mapping: Mapping[str, Path]) -> Path:
     """Find the file that a reference means; the longest prefix wins."""
     if not reference.startswith("s3://"):
         return Path(reference)
