@@ -36,13 +36,10 @@ def _is_dilated(node: Any) -> bool:
     _, channels, *kernel = node.input(1).get_shape()
     settings = node.get_attributes()
     rate = settings["dilations"][0]
-    return (
-        channels >= _LEAST_CHANNELS
-        and rate >= _LEAST_RATE
-        and kernel == [3, 3]
-        and settings["strides"] == [1, 1]
-        and settings["dilations"] == settings["pads_begin"] == settings["pads_end"] == [rate, rate]
-    )
+    sides = [rate, rate]
+    is_same = settings["dilations"] == settings["pads_begin"] == settings["pads_end"] == sides
+    is_plain = kernel == [3, 3] and settings["strides"] == [1, 1]
+    return bool(is_same and is_plain and channels >= _LEAST_CHANNELS and rate >= _LEAST_RATE)
 
 
 def _add_taps(opset: ModuleType, features: Any, kernel: Array, rate: int) -> Any:
