@@ -17,6 +17,7 @@ import numpy as np
 from container.arrays import Array, Float32Array, Uint8Array
 from container.engines import heads
 from container.engines.costs import STANDING, MemoryModel, is_one_column
+from container.engines.dilated import replace_dilated_convolutions
 from container.engines.graph import (
     find_decoder,
     foreign,
@@ -28,6 +29,7 @@ from container.engines.graph import (
     read_windows,
 )
 from container.engines.protocol import CancellationToken, Plan
+from container.environment import processor_has
 from container.errors import ClientError
 from container.geometry import tiles
 from container.geometry.windows import Windows, likeliest
@@ -70,6 +72,8 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
             "CPU_RUNTIME_CACHE_CAPACITY": 0,  # else every new size of an image costs some MB that are never given back
         }
+        if self.precision == "bfloat16" and processor_has("amx_bf16"):
+            replace_dilated_convolutions(openvino, model)
         hint = "bf16" if self.precision == "bfloat16" else "f32"  # of what int8 leaves, too
         self._network = core.compile_model(model, "CPU", {**settings, "INFERENCE_PRECISION_HINT": hint})
         settings["INFERENCE_PRECISION_HINT"] = "f32"
