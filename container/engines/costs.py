@@ -95,18 +95,18 @@ class MemoryModel:
 
     @classmethod
     def of(
-        cls, num_classes: int, reach: int | None, precision: str, decoder: str, *, is_narrow: bool, graph: int
+        cls, num_classes: int, reach: int | None, precision: str, decoder: str, *, is_narrow: bool, weights: int
     ) -> MemoryModel:
         """Return what was measured for such networks, with a graph of so many bytes."""
         network = f"narrow {decoder}" if is_narrow else decoder
         each, besides = _LOADED[precision]
         per_pixel = _BYTES_PER_PIXEL[network][_PRECISIONS.index(precision)]
-        loaded = max(_LEAST_LOADED, int(each * graph) + besides)
+        loaded = max(_LEAST_LOADED, int(each * weights) + besides)
         exact = None
         if precision != "float32" and processor_has("amx_tile"):
-            weights = graph * (_INT8_GROWTH if precision == "int8" else 1)
-            exact = cls.of(num_classes, reach, "float32", decoder, is_narrow=is_narrow, graph=weights)
-        return cls(num_classes, reach, per_pixel, loaded, _packed(precision, decoder, graph), exact=exact)
+            growth = _INT8_GROWTH if precision == "int8" else 1
+            exact = cls.of(num_classes, reach, "float32", decoder, is_narrow=is_narrow, weights=weights * growth)
+        return cls(num_classes, reach, per_pixel, loaded, _packed(precision, decoder, weights), exact=exact)
 
     @property
     def usual_tile(self) -> int:

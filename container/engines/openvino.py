@@ -55,7 +55,7 @@ class OpenVinoEngine:
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
         size = graph.stat().st_size
         seen = self.num_classes, reach(model), self.precision, find_decoder(model)
-        costs = MemoryModel.of(*seen, is_narrow=is_narrow(model), graph=size)
+        costs = MemoryModel.of(*seen, is_narrow=is_narrow(model), weights=size)
         windows = read_windows(model, graph) if costs.reach is None else None
         exact = dataclasses.replace(costs.exact, windows=windows) if costs.exact else None
         self.planner = dataclasses.replace(costs, windows=windows, exact=exact)

@@ -55,7 +55,7 @@ class SubprocessEngine:
     whoever waits gets Cancelled.
     """
 
-    def __init__(self, source: Path, *, threads: int, memory: int, until: threading.Event) -> None:
+    def __init__(self, source: Path, *, threads: int, memory: int, stop: threading.Event) -> None:
         self._command = [
             sys.executable,
             "-m",
@@ -64,7 +64,7 @@ class SubprocessEngine:
             str(threads),
             str(memory),
         ]
-        self._until = until
+        self._stop = stop
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = os.fdopen(os.memfd_create("errors"), "w+b")  # needs no directory that can be written to
         self._start()
@@ -105,7 +105,7 @@ class SubprocessEngine:
         to_send, answer = memoryview(question), bytearray()
         writer, reader = self._process.stdin.fileno(), self._process.stdout.fileno()
         while to_send or len(answer) < expected:
-            if self._until.is_set():
+            if self._stop.is_set():
                 self._end()
                 raise JobCancelledError
             readable, writable, _ = select.select([reader], [writer] if to_send else [], [], _SLICE_SECONDS)
@@ -127,7 +127,7 @@ class SubprocessEngine:
                 if self._process:
                     self._process.wait(_SLICE_SECONDS)
                 break
-            if self._until.is_set():
+            if self._stop.is_set():
                 self._end()
                 return JobCancelledError()
         code = self._process.poll() if self._process else None
@@ -136,7 +136,7 @@ class SubprocessEngine:
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         if code == -signal.SIGKILL or (lines and ("MemoryError" in lines[-1] or "bad_alloc" in lines[-1])):
             return MemoryError("memory ran out")
-        return AlgorithmError(f"the process that scores ended: {lines[-1] if lines else f'exit status {code}'}")
+        return AlgorithmError(f"the inference process failed: {lines[-1] if lines else f'exit status {code}'}")
 
     def _end(self) -> None:
         """Kill the process, if there is one."""

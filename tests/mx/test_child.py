@@ -39,7 +39,7 @@ SIZES = [(40, 56), (1, 9)]
 
 @pytest.fixture(params=["model.onnx", "."], ids=["openvino", "mxnet"])
 def engine(request: pytest.FixtureRequest, model_dir: Path) -> Iterator[SubprocessEngine]:
-    engine = SubprocessEngine(model_dir / request.param, threads=1, memory=MEMORY, until=threading.Event())
+    engine = SubprocessEngine(model_dir / request.param, threads=1, memory=MEMORY, stop=threading.Event())
     yield engine
     engine.close()
 
@@ -70,7 +70,7 @@ def test_a_killed_process_is_memory_that_ran_out_and_the_next_image_gets_another
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 2.5])
 def test_an_image_is_given_up_at_once(model_dir: Path, seconds: float) -> None:
     until = threading.Event()
-    engine = SubprocessEngine(model_dir / "model.onnx", threads=1, memory=2**33, until=until)
+    engine = SubprocessEngine(model_dir / "model.onnx", threads=1, memory=2**33, stop=until)
     assert engine._process
     pid = engine._process.pid
     assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
@@ -92,7 +92,7 @@ def test_a_process_that_starts_is_given_up_too(model_dir: Path) -> None:
     until.set()
     start = time.monotonic()
     with pytest.raises(JobCancelledError):
-        SubprocessEngine(model_dir / "model.onnx", threads=1, memory=MEMORY, until=until)
+        SubprocessEngine(model_dir / "model.onnx", threads=1, memory=MEMORY, stop=until)
     assert time.monotonic() - start < 2
 
 
@@ -116,5 +116,5 @@ def test_the_largest_image_follows_the_memory(model_dir: Path) -> None:
 
 def test_a_graph_that_is_none_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(AlgorithmError, match=r"the process that scores ended: .*model\.onnx is not a graph that train"):
-        SubprocessEngine(tmp_path / "model.onnx", threads=1, memory=MEMORY, until=threading.Event())
+    with pytest.raises(AlgorithmError, match=r"the inference process failed: .*model\.onnx is not a graph that train"):
+        SubprocessEngine(tmp_path / "model.onnx", threads=1, memory=MEMORY, stop=threading.Event())

@@ -40,6 +40,8 @@ def test_heads_have_their_own_widths_under_gluoncvs_names(algorithm: str, backbo
     assert kernels == CONVOLUTIONS[algorithm] | AUXILIARY
     assert all(parameters[name].lr_mult == 10 for name in heads)
     large = SegmentationNetwork(algorithm, "resnet-50", CLASSES)._collect_params_with_prefix()
+    fast = {name for name, value in large.items() if value.lr_mult == 10}
+    assert fast == {name for name in large if name.startswith(("head.", "auxlayer."))}
     assert set(heads) == {name for name in large if name.startswith(("head.", "auxlayer."))}
 
 

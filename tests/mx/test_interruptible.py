@@ -69,15 +69,15 @@ def test_a_scorer_gives_up_a_long_image_within_it(size: tuple[int, int], monkeyp
         until.set()
         return convolve(self, *arguments, **named)
 
-    scorer = MXNetEvaluator(network, [mx.cpu()], until)
+    evaluator = MXNetEvaluator(network, [mx.cpu()], until)
     image = np.zeros((*size, 3), np.uint8)
     expected = network(mx.nd.array(image[None], dtype="uint8")).argmax(axis=1).asnumpy()[0]
-    np.testing.assert_array_equal(scorer.answers([image])[0][0], expected)
+    np.testing.assert_array_equal(evaluator.predict([image])[0][0], expected)
     monkeypatch.setattr(gluon.nn.Conv2D, "hybrid_forward", counted)
     if size == (40, 56):
-        scorer.answers([image])
+        evaluator.predict([image])
         assert not begun
     else:
         with pytest.raises(JobCancelledError):
-            scorer.answers([image])
+            evaluator.predict([image])
         assert len(begun) == 1

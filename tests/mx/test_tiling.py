@@ -103,9 +103,9 @@ def test_a_scorer_computes_in_tiles_what_does_not_fit(
     monkeypatch.setattr(evaluation, "_free_memory", lambda devices: memory)
     seen, compute = [], tiling.compute
     monkeypatch.setattr(tiling, "compute", lambda *given: seen.append(given[3]) or compute(*given))
-    scorer = MXNetEvaluator(network, contexts, threading.Event())
-    assert scorer.admit(PIXELS) is None
-    masks = scorer.answers([image] * len(contexts))
+    evaluator = MXNetEvaluator(network, contexts, threading.Event())
+    assert evaluator.check_size(PIXELS) is None
+    masks = evaluator.predict([image] * len(contexts))
     assert seen == [seen[0]] * len(contexts) and seen[0] < 0.9 * PIXELS
     for mask in masks:
         assert isinstance(mask, tuple)

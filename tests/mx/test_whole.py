@@ -20,7 +20,7 @@ from container.errors import ClientError
 from container.hyperparameters import Hyperparameters, load
 from container.mx.inference.evaluation import MXNetEvaluator
 from container.mx.trainer import Trainer
-from container.training.scoring.full_validation import validate_full_images
+from container.training.scoring.validation import validate_full_images
 from tests.conftest import JobFactory
 from tests.mx import tiny
 
@@ -78,7 +78,7 @@ def test_a_damaged_image_counts_against_the_budget(root: Path, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING):
         found = validate_full_images(trainer, loader, job, Hosts(threading.Event()))
     assert found is not None and found[1] == 2
-    assert "this validation is of 2 of 3 images" in caplog.text
+    assert "The validation covers 2 of 3 images." in caplog.text
 
 
 def test_images_beyond_the_memory_are_left_out_by_name_and_none_at_all_is_an_error(
@@ -86,13 +86,15 @@ def test_images_beyond_the_memory_are_left_out_by_name_and_none_at_all_is_an_err
 ) -> None:
     trainer, loader, job = opened(root)
     limit = 2000
-    monkeypatch.setattr(MXNetEvaluator, "admit", lambda self, pixels: None if pixels <= limit else "do not fit")
+    monkeypatch.setattr(MXNetEvaluator, "check_size", lambda self, pixels: None if pixels <= limit else "do not fit")
     with caplog.at_level(logging.WARNING):
         found = validate_full_images(trainer, loader, job, Hosts(threading.Event()))
     assert found is not None and found[1] == 2
     assert "validation-1.jpg: 70×33 pixels do not fit" in caplog.text
     limit = 100
-    with pytest.raises(ClientError, match=r"no validation image could be scored at its own size: .*_validation=crop"):
+    with pytest.raises(
+        ClientError, match=r"no image of channel validation could be evaluated at full resolution \(.*_validation=crop"
+    ):
         validate_full_images(trainer, loader, job, Hosts(threading.Event()))
 
 

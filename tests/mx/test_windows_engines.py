@@ -83,11 +83,11 @@ def test_every_engine_blends_the_same(network: SegmentationNetwork, model_dir: P
         assert np.array_equal(found, engine.probabilities(IMAGE))
         assert_likeliest(engine.mask(IMAGE), expected)
     with without_autotuning():
-        scorer = MXNetEvaluator(network, [mx.cpu(0), mx.cpu(0)], threading.Event())
-        (divided,), (at_once,) = scorer.answers([IMAGE, IMAGE[:, :64]])  # type: ignore[misc]
+        evaluator = MXNetEvaluator(network, [mx.cpu(0), mx.cpu(0)], threading.Event())
+        (divided,), (at_once,) = evaluator.predict([IMAGE, IMAGE[:, :64]])  # type: ignore[misc]
     assert_likeliest(divided, expected)
     assert_likeliest(at_once, softmax(reference(network, IMAGE[None, :, :64])[0]))
-    child = SubprocessEngine(model_dir / "model.onnx", threads=1, memory=2**30, until=threading.Event())
+    child = SubprocessEngine(model_dir / "model.onnx", threads=1, memory=2**30, stop=threading.Event())
     try:
         assert_likeliest(child.mask(IMAGE), expected)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from container.training.scoring.deadline import Deadline
+from container.training.scoring.evaluation import Deadline
 
 
 def test_it_is_set_by_the_other_event() -> None:
