@@ -18,15 +18,15 @@ _LOCAL = (
     *("Parameter", "Result", "Constant", "Convert", "ShapeOf", "Broadcast", "Reshape", "Concat", "Transpose"),
     *("Add", "Subtract", "Multiply", "Relu", "FakeQuantize"),
 )
-_METADATA = (["framework", "window"], ["framework", "overlap"])  # where OpenVINO puts ONNX's
+_METADATA = (["framework", "window"], ["framework", "overlap"])  # path of ONNX metadata in OpenVINO
 _NARROW = 512  # channels of the widest layer of the small backbones
 
 
 def import_openvino() -> ModuleType:
     """Import OpenVINO without its model converter, which reports every import to Google Analytics.
 
-    The telemetry package runs a process per event; on a network without a way out it hangs. OpenVINO itself does
-    without the converter, and is imported in a tenth of the time.
+    The telemetry package starts a process per event, which hangs on a network without internet access. OpenVINO does
+    not need the converter, and the import takes a tenth of the time without it.
     """
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     import openvino
@@ -36,26 +36,28 @@ def import_openvino() -> ModuleType:
 
 
 def read_model(openvino: ModuleType, graph: Path) -> Any:
-    """Read the graph for one image at a time, up to the logits at an eighth of the size."""
+    """Read the ONNX model for one image at a time, up to the logits at an eighth of the size; raises ClientError."""
     try:
-        try:  # not by Core.read_model, which shows the file to every frontend, and they print what they find in it
+        try:  # Core.read_model tries all frontends, and they print messages
             frontend = importlib.import_module("openvino.frontend").FrontEndManager().load_by_framework("onnx")
             model = frontend.convert(frontend.load(graph))
-        except Exception as error:  # the frontend has classes of its own, of nothing more special
-            raise RuntimeError("it is damaged, or no ONNX") from error
+        except Exception as error:  # the exception classes of the frontend have no narrower base class
+            raise RuntimeError("it is corrupt, or not an ONNX model") from error
         model = _up_to_coarse_logits(openvino, model)
     except (RuntimeError, StopIteration) as error:
         raise foreign(graph, error) from error
-    if name := _name_of_weights_that_are_not_finite(model):
-        remedy = "it is damaged, or of a training that diverged; unpack the job's model.tar.gz anew"
-        raise ClientError(f"{graph} holds weights that are not finite ({name}): {remedy}")
+    if name := _find_invalid_weights(model):
+        raise ClientError(
+            f"{graph} contains weights that are not finite ({name}). It is corrupt, or its training diverged. "
+            "Extract the model.tar.gz of the job again."
+        )
     return model
 
 
 def read_model_again(core: Any, graph: Path) -> Any:
-    """Read a graph that `read_model` has read before, without its checks.
+    """Read an ONNX model that `read_model` has already checked.
 
-    `Core.read_model` releases Python's interpreter lock, which the frontend holds for up to a second.
+    `Core.read_model` releases the Python interpreter lock, which the frontend holds for up to a second.
     """
     return _up_to_coarse_logits(import_openvino(), core.read_model(graph))
 
@@ -72,8 +74,8 @@ def _up_to_coarse_logits(openvino: ModuleType, whole: Any) -> Any:
     return model
 
 
-def _name_of_weights_that_are_not_finite(model: Any) -> str:
-    """Return the first such constant's name: a ReLU makes 0 of NaN, so that no answer would show it."""
+def _find_invalid_weights(model: Any) -> str:
+    """Return the first constant that is not finite. The output can look valid, because a ReLU turns NaN into 0."""
     for node in model.get_ops():
         is_float = node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "f32"
         if is_float and not np.isfinite(node.get_data().sum(dtype=np.float64)):
@@ -82,7 +84,7 @@ def _name_of_weights_that_are_not_finite(model: Any) -> str:
 
 
 def read_windows(model: Any, graph: Path) -> Windows | None:
-    """Read from the graph's metadata in which windows large images are computed; None when at once."""
+    """Read the sliding windows for large images from the metadata; None if the model processes full images."""
     side, overlap = (model.get_rt_info(path).value if model.has_rt_info(path) else None for path in _METADATA)
     if side is None and overlap is None:
         return None
@@ -91,22 +93,21 @@ def read_windows(model: Any, graph: Path) -> Windows | None:
         if windows.side < 1 or not 0 <= windows.overlap < 1:
             raise ValueError
     except ValueError:
-        told = f"its metadata say window {side}, overlap {overlap}"
-        raise ClientError(f"{graph} is not a graph that train wrote: {told}") from None
+        raise foreign(graph, f"its metadata contains window {side} and overlap {overlap}") from None
     return windows
 
 
 def is_narrow(model: Any) -> bool:
-    """Tell the small backbones from the large ones by the widest convolution."""
+    """Return whether the model has a small backbone, judged by the widest convolution."""
     convolutions = [node for node in model.get_ops() if node.get_type_name() == "Convolution"]
     widest = max((node.input(1).get_partial_shape()[0].get_length() for node in convolutions), default=_NARROW + 1)
     return widest <= _NARROW
 
 
 def find_decoder(model: Any) -> str:
-    """Tell fastscnn by its depthwise convolutions, and the decoders by what they resize within the network.
+    """Return the decoder: fastscnn has depthwise convolutions, and the others differ in the number of resize nodes.
 
-    That is nothing in fcn, one pooling in deeplab, several in psp.
+    fcn has none, deeplab has one after its pooling, and psp has several.
     """
     if any(node.get_type_name() == "GroupConvolution" for node in model.get_ops()):
         return "fastscnn"
@@ -114,14 +115,15 @@ def find_decoder(model: Any) -> str:
     return ("fcn", "deeplab", "psp")[min(resized, 2)]
 
 
-def foreign(graph: Path, error: Exception) -> ClientError:
-    """Return the error for a file that is no graph of `container.mx.export`, or not a whole one."""
-    reason = "it has no tensor coarse_logits" if isinstance(error, StopIteration) else last_line(error)
-    return ClientError(f"{graph} is not a graph that train wrote: {reason}")
+def foreign(graph: Path, error: Exception | str) -> ClientError:
+    """Return the error for a file that is not a valid ONNX model of `container.mx.export`."""
+    reason = "it has no tensor coarse_logits" if isinstance(error, StopIteration) else error
+    reason = last_line(reason) if isinstance(reason, Exception) else reason
+    return ClientError(f"{graph} is not an ONNX model of a training job: {reason}")
 
 
 def reach(model: Any) -> int | None:
-    """Return how many pixels to each side an OpenVINO model's answer depends on; None when on all of them."""
+    """Return how far the logits of a pixel depend on other pixels, in pixels; None if on the entire image."""
     seen: dict[str, tuple[int, int]] = {}  # by node: the stride, and the reach in the image's pixels
     for node in model.get_ordered_ops():
         kind = node.get_type_name()

@@ -104,7 +104,9 @@ def test_auto_does_without_int8_that_answers_something_else(archive: Path, caplo
     (archive / "copy").rename(archive / "check.json")
     approve_int8(archive, {})
     assert open_(archive) == usual()
-    assert "auto does without int8" in caplog.text and "does not answer as its job says" in caplog.text
+    assert (
+        "auto does not use the int8 model" in caplog.text and "the model output differs from check.json" in caplog.text
+    )
     with pytest.raises(ClientError, match=r"the model does not answer as .* in check.json \(the scores differ"):
         open_(archive, "int8")
 
@@ -113,7 +115,7 @@ def test_auto_does_without_int8_that_answers_something_else(archive: Path, caplo
 def test_a_graph_of_another_job_is_refused(archive: Path, precision: str) -> None:
     (archive / "model.onnx").unlink()
     export_onnx(_other(), archive / "model.onnx")
-    with pytest.raises(ClientError, match=rf"^{archive}: the model does not answer as its job says.* unpack one model"):
+    with pytest.raises(ClientError, match=rf"^{archive}: the model output differs from check.json.* Extract the model"):
         open_(archive, precision)
 
 
@@ -174,5 +176,5 @@ def test_weights_that_are_not_finite_are_refused(archive: Path, which: int, valu
     weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
     (archive / "model.onnx").unlink()
     onnx.save(model, str(archive / "model.onnx"))
-    with pytest.raises(ClientError, match=rf"{archive}/model.onnx holds weights that are not finite"):
+    with pytest.raises(ClientError, match=rf"{archive}/model.onnx contains weights that are not finite"):
         open_(archive)

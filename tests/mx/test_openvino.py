@@ -252,7 +252,7 @@ def test_a_graph_that_train_did_not_write_is_named(graph: Path, tmp_path: Path, 
         output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3])
         node = onnx.helper.make_node("Relu", ["x"], ["y"])
         onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [output])), str(path))
-    with pytest.raises(ClientError, match=f"{path} is not a graph that train wrote: .*{reason}"):
+    with pytest.raises(ClientError, match=f"{path} is not an ONNX model of a training job: .*{reason}"):
         OpenVinoEngine(path, threads=1).warm()
 
 
@@ -273,7 +273,7 @@ def test_an_archive_without_a_graph_is_converted_in_a_child(network: Segmentatio
     folder.mkdir()
     scratch.mkdir()
     with pytest.raises(
-        ClientError, match=r"model could not be converted to model.onnx: .* hyperparams.json is missing"
+        ClientError, match=r"model.onnx cannot be exported from .*/model: .* hyperparams.json is missing"
     ):
         prepare_graph(folder, "auto", scratch)
     network.save_parameters(str(folder / "model_best.params"))
@@ -294,7 +294,7 @@ def test_a_graph_for_which_there_is_no_room_says_where_to_make_some(
     with small_disk(tmp_path / "scratch", 2**20) as scratch:
         folder = scratch / "tmpabc"
         folder.mkdir()
-        with pytest.raises(ClientError, match=r"/scratch has room for 1 MB, and it takes about \d+: mount"):
+        with pytest.raises(ClientError, match=r"/scratch has 1 MB of free space, and it needs about \d+. Mount"):
             prepare_graph(tmp_path, "auto", folder)
         (tmp_path / "model_best.params").write_bytes(bytes(2**21))  # what is damaged wants no larger disk
         with pytest.raises(ClientError, match=r"model_best\.params does not match this model"):
@@ -303,7 +303,8 @@ def test_a_graph_for_which_there_is_no_room_says_where_to_make_some(
 
 def test_int8_without_its_graph_says_what_to_do(graph: Path) -> None:
     with pytest.raises(
-        ClientError, match=r"SERVE_PRECISION=int8: .*model.int8.onnx is missing; train with _quantize=True"
+        ClientError,
+        match=r"SERVE_PRECISION=int8 needs .*model.int8.onnx, which does not exist.*\(1\) Train with _quantize=True",
     ):
         prepare_graph(graph.parent, "int8", graph.parent)
 
@@ -366,7 +367,7 @@ def test_the_command_quantizes_an_archive(graph: Path, tmp_path: Path) -> None:
     (model / "hyperparams.json").write_text(f'{{"num_classes": "{CLASSES}", "algorithm": "fcn"}}')
     command = [sys.executable, "-m", "container.engines.quantize", str(model), str(photographs), "--count", "2"]
     refused = subprocess.run(command, cwd=PROGRAM, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1 and "ClientError: there is no image" in refused.stderr
+    assert refused.returncode == 1 and "ClientError: there are no images" in refused.stderr
     for number, image in enumerate(smooth_images(2)):
         Image.fromarray(image).save(photographs / f"{number}.jpg")
     subprocess.run(command, cwd=PROGRAM, check=True)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initiali
 
 SIZE = (301, 1499)
 PIXELS = SIZE[0] * SIZE[1]
-FIXED, EACH = 2**27, 700 + 4.4 * CLASSES  # bytes, as container.mx.inference.memory measured them
+FIXED, EACH = 2**27, 700 + 4.4 * CLASSES  # bytes, as container.mx.inference.tiling measured them
 
 
 @pytest.fixture(scope="module")

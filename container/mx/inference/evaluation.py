@@ -16,7 +16,6 @@ from container.geometry.tiles import padded_pixels
 from container.geometry.windows import likeliest
 from container.mx.inference import tiling
 from container.mx.inference.interruptible import interruptible, wait_for
-from container.mx.inference.memory import image_bytes
 from container.mx.networks.segmentation import SegmentationNetwork
 
 _AUTOTUNE = "MXNET_CUDNN_AUTOTUNE_DEFAULT"  # read by MXNet when a convolution gets an input of a new size
@@ -75,7 +74,7 @@ class MXNetEvaluator:
             )
         num_classes, windows, tile = self._network.num_classes, self._network.windows, self._tile(pixels)
         largest = padded_pixels(windows.side, windows.side) if windows else tile
-        needed = image_bytes(self._network.algorithm, num_classes, min(pixels, largest) if largest else pixels)
+        needed = tiling.image_bytes(self._network.algorithm, num_classes, min(pixels, largest) if largest else pixels)
         if windows and self._on_host:
             needed += windows.memory(num_classes, 1, pixels)  # no shape with this number of pixels needs more
         elif tile and self._on_host:

@@ -1,4 +1,4 @@
-"""Tiled inference of large images in MXNet, for fcn."""
+"""Memory that MXNet needs for an image, and tiled inference of large images for fcn."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from mxnet.gluon import nn
 
 from container.arrays import Array, Float32Array, Uint8Array
 from container.geometry import tiles
-from container.mx.inference.memory import image_bytes
 from container.mx.networks.segmentation import SegmentationNetwork
 
 LEAST_PIXELS = 1_000_000  # of a tile
 _BAND_VALUES = 2**24  # logits that are interpolated at the same time: 64 MB
+
+# Measured with VmHWM on the CPU, 800×800, resnet-50: fcn 732 bytes per pixel with 21 classes and 1248 with 150,
+# deeplab 873 and psp 1060 with 21; fastscnn 238 with 21 and 752 with 150. Each class needs four of these bytes, for the
+# logits at full resolution.
+_BYTES_PER_PIXEL = {"fcn": 700, "deeplab": 850, "psp": 1050, "fastscnn": 160}
+_BYTES_PER_CLASS = 4.4
+_FIXED_BYTES = 2**27
+
+
+def image_bytes(algorithm: str, num_classes: int, pixels: int) -> int:
+    """Return an estimate of the bytes for one image on the device, in addition to the weights."""
+    return _FIXED_BYTES + int((_BYTES_PER_PIXEL[algorithm] + _BYTES_PER_CLASS * num_classes) * pixels)
 
 
 def reach(network: SegmentationNetwork) -> int | None:
