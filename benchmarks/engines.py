@@ -21,8 +21,8 @@ from container.environment import cpu_count
 os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # before MXNet is imported, which would take half
 
 from container.artifact import model_directory
-from container.engines.conversion import prepare_graph
 from container.engines.mxnet import MXNetEngine
+from container.engines.onnx_model import prepare_model
 from container.engines.openvino import OpenVinoEngine
 from container.engines.protocol import Engine
 from container.engines.quantize import quantize_onnx
@@ -47,7 +47,7 @@ def load_engines(model_dir: Path) -> dict[str, Engine]:
     """Load every engine that can answer here."""
     engines: dict[str, Engine] = {"mxnet float32": MXNetEngine(model_dir)}
     with tempfile.TemporaryDirectory() as scratch:
-        graph = prepare_graph(model_dir, "auto", Path(scratch))
+        graph = prepare_model(model_dir, "auto", Path(scratch))
         engines["openvino float32"] = OpenVinoEngine(graph, "float32", threads=cpu_count())
         try:
             engines["openvino bfloat16"] = OpenVinoEngine(graph, "bfloat16", threads=cpu_count())

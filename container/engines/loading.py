@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from container.artifact import model_directory
-from container.artifact.check import CHECK, Check, draw_picture, fingerprint, read_check, unusable
+from container.artifact.check import CHECK, Check, create_check_image, describe_invalid_values, fingerprint, read_check
 from container.engines.protocol import Engine
 from container.errors import ClientError
 from container.geometry.tiles import STRIDE
@@ -78,11 +78,11 @@ def load_engine(model_dir: Path, choice: EngineChoice) -> Engine:
 
 
 def _open_openvino(model_dir: Path, choice: EngineChoice, precision: str, check: Check | None) -> Engine:
-    from container.engines.conversion import prepare_graph
+    from container.engines.onnx_model import prepare_model
     from container.engines.openvino import OpenVinoEngine
 
     with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
-        graph = prepare_graph(model_dir, precision, Path(scratch))
+        graph = prepare_model(model_dir, precision, Path(scratch))
         engine = OpenVinoEngine(graph, precision, threads=choice.threads, slots=choice.slots)
     _warm(engine, model_dir, check)
     return engine
@@ -110,13 +110,13 @@ def _check_weights(model_dir: Path, check: Check) -> None:
 def _warm(engine: Engine, model_dir: Path, check: Check | None) -> None:
     """Run inference, and check that the output is valid, repeatable, and equal to that in check.json."""
     engine.warm()
-    picture = check.picture if check else draw_picture()
-    narrow = picture[:, :STRIDE]
+    image = check.image if check else create_check_image()
+    narrow = image[:, :STRIDE]
     before = engine.probabilities(narrow)
-    mask, probabilities = engine.mask(picture), engine.probabilities(picture)
-    if fault := unusable(probabilities):
+    mask, probabilities = engine.mask(image), engine.probabilities(image)
+    if invalid := describe_invalid_values(probabilities):
         raise ClientError(
-            f"{model_dir}: the model output contains {fault}. Its weights are corrupt, or its training diverged. "
+            f"{model_dir}: the model output contains {invalid}. Its weights are corrupt, or its training diverged. "
             "Extract the model.tar.gz of the job again, or train with a lower learning_rate."
         )
     if not np.allclose(engine.probabilities(narrow), before, atol=_REPEATED):
@@ -124,8 +124,8 @@ def _warm(engine: Engine, model_dir: Path, check: Check | None) -> None:
             f"this processor returns different results for the same narrow image in {engine.precision}. Set "
             "SERVE_PRECISION=float32."
         )
-    if check and (fault := check.fault(mask, probabilities, engine.precision)):
+    if check and (difference := check.describe_difference(mask, probabilities, engine.precision)):
         raise ClientError(
-            f"{model_dir}: the model output differs from {CHECK} ({fault}). The files come from different jobs. "
+            f"{model_dir}: the model output differs from {CHECK} ({difference}). The files come from different jobs. "
             f"Extract the model.tar.gz of one job again. If you changed the model on purpose, remove {CHECK}."
         )

@@ -17,7 +17,7 @@ import numpy as np
 from container.arrays import Array, Float32Array, Uint8Array
 from container.engines import heads
 from container.engines.costs import STANDING, MemoryModel, is_one_column
-from container.engines.graph import (
+from container.engines.onnx_model import (
     find_decoder,
     foreign,
     import_openvino,
@@ -46,21 +46,21 @@ class OpenVinoEngine:
     On processors with AMX, images of one column are processed in float32: see `container.engines.costs.is_one_column`.
     """
 
-    def __init__(self, graph: Path, precision: str = "auto", *, threads: int, slots: int = 1) -> None:
+    def __init__(self, path: Path, precision: str = "auto", *, threads: int, slots: int = 1) -> None:
         openvino = import_openvino()
         self._core = core = openvino.Core()
-        self._graph = graph
+        self._path = path
         self.precision = _choose_precision(core, precision)
-        model = read_model(openvino, graph)
+        model = read_model(openvino, path)
         self.num_classes: int = model.output(0).get_partial_shape()[1].get_length()
-        size = graph.stat().st_size
+        size = path.stat().st_size
         seen = self.num_classes, reach(model), self.precision, find_decoder(model)
         costs = MemoryModel.of(*seen, is_narrow=is_narrow(model), weights=size)
-        windows = read_windows(model, graph) if costs.reach is None else None
+        windows = read_windows(model, path) if costs.reach is None else None
         exact = dataclasses.replace(costs.exact, windows=windows) if costs.exact else None
         self.planner = dataclasses.replace(costs, windows=windows, exact=exact)
         if exact:  # the ONNX model must be readable after its file was removed or replaced
-            self._file = os.open(graph, os.O_RDONLY)
+            self._file = os.open(path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
         self.standing = slots * STANDING + costs.packed
         self.memory = costs.loaded + costs.packed
@@ -128,7 +128,7 @@ class OpenVinoEngine:
             self.mask(image)
             self.probabilities(image)
         except RuntimeError as error:
-            raise foreign(self._graph, error) from error
+            raise foreign(self._path, error) from error
 
     def release(self) -> None:
         """Release the memory retained between two images. If an inference runs, the next call releases it."""

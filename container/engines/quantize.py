@@ -21,7 +21,7 @@ from container.arrays import Array, Uint8Array
 from container.artifact import model_directory
 from container.codecs.images import IMAGE_SUFFIXES, decode_image
 from container.codecs.images import DecodeError as ImageError
-from container.engines.conversion import prepare_graph
+from container.engines.onnx_model import prepare_model
 from container.errors import ClientError
 from container.image_range import Range
 
@@ -103,7 +103,7 @@ def main() -> None:
     target = arguments.target or arguments.model_dir / model_directory.INT8_GRAPH
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            source = prepare_graph(arguments.model_dir, "auto", Path(scratch))
+            source = prepare_model(arguments.model_dir, "auto", Path(scratch))
             described = (arguments.model_dir / model_directory.HYPERPARAMETERS).is_file()
             image_range = model_directory.read_image_range(arguments.model_dir) if described else None
             quantize_onnx(source, target, read_images(arguments.images, max(1, arguments.count), image_range))

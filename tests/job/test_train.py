@@ -131,7 +131,7 @@ def test_the_archive_says_what_its_model_answers(finished: tuple[Path, str, str]
     assert check and check.int8 == ""
     network = SegmentationNetwork("fcn", "resnet-18", 2)
     load_weights(network, root / "model/model_best.params", [mx.cpu()])
-    logits = network(mx.nd.array(check.picture[None], dtype="uint8"))
+    logits = network(mx.nd.array(check.image[None], dtype="uint8"))
     np.testing.assert_array_equal(check.mask, logits.argmax(axis=1).asnumpy()[0])
     np.testing.assert_allclose(check.probabilities, logits.softmax(axis=1).asnumpy()[0][:, ::9, ::9], atol=1e-4)
     report = json.loads((root / "output/data/report.json").read_text())["int8"]

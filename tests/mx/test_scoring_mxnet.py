@@ -62,7 +62,9 @@ def expected(network: SegmentationNetwork, root: Path) -> ConfusionMatrix:
     return confusion
 
 
-def test_graph_and_network_find_the_same(network: SegmentationNetwork, root: Path, tmp_path: Path) -> None:
+def test_onnx_model_and_gluon_model_have_equal_metrics(
+    network: SegmentationNetwork, root: Path, tmp_path: Path
+) -> None:
     truth = expected(network, root)
     assert truth.counts.sum() == 40 * 48 + 33 * 97 + 64 * 24
     export_onnx(network, tmp_path / "model.onnx")
@@ -78,7 +80,7 @@ def test_graph_and_network_find_the_same(network: SegmentationNetwork, root: Pat
     assert by_graph.confusions[0].pixel_accuracy == pytest.approx(truth.pixel_accuracy, abs=1e-4)
 
 
-def test_each_device_has_a_picture_at_a_time(network: SegmentationNetwork, root: Path) -> None:
+def test_each_device_processes_one_image_at_a_time(network: SegmentationNetwork, root: Path) -> None:
     evaluator = MXNetEvaluator(network, CPUS, threading.Event())
     seen: list[list[tuple[int, ...]]] = []
     answers = evaluator.predict
@@ -92,7 +94,9 @@ def test_each_device_has_a_picture_at_a_time(network: SegmentationNetwork, root:
     assert [len(shapes) for shapes in seen] == [2, 1]
 
 
-def test_what_does_not_fit_a_device_is_said(network: SegmentationNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_that_does_not_fit_a_device_is_explained(
+    network: SegmentationNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "memory_available", lambda: 2**31)
     evaluator = MXNetEvaluator(network, CPUS, threading.Event())
     largest = int((0.9 * 2**30 - 2**27) / (700 + 4.4 * CLASSES))
@@ -101,7 +105,7 @@ def test_what_does_not_fit_a_device_is_said(network: SegmentationNetwork, monkey
     assert reason == "need about 1072 MB of memory on a device, and 921 MB are available"
 
 
-def test_nothing_is_tuned_while_scores_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autotuning_is_disabled_during_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "MXNET_CUDNN_AUTOTUNE_DEFAULT"
     for before in (None, "2"):
         if before is None:
@@ -113,7 +117,7 @@ def test_nothing_is_tuned_while_scores_are_made(monkeypatch: pytest.MonkeyPatch)
         assert os.environ.get(name) == before
 
 
-def test_devices_are_not_waited_for(network: SegmentationNetwork) -> None:
+def test_stop_does_not_wait_for_the_devices(network: SegmentationNetwork) -> None:
     until = threading.Event()
     evaluator = MXNetEvaluator(network, CPUS, until)
     until.set()
@@ -125,7 +129,7 @@ def test_devices_are_not_waited_for(network: SegmentationNetwork) -> None:
     assert given_up < 0.5 * (time.monotonic() - start)
 
 
-def test_validation_takes_no_image_that_the_last_scores_will_not(
+def test_validation_skips_images_too_large_for_the_final_evaluation(
     network: SegmentationNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a child with the graph says of the same memory: 3 GB, of which the job itself has some."""

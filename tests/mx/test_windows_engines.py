@@ -150,7 +150,7 @@ def test_graphs_say_what_their_windows_are(network: SegmentationNetwork, model_d
     for damaged in ("0", "many", "1e3"):
         model.metadata_props[0].value = damaged
         onnx.save(model, str(tmp_path / "model.onnx"))
-        with pytest.raises(ClientError, match=f"its metadata say window {damaged}, overlap 0.25"):
+        with pytest.raises(ClientError, match=f"its metadata contains window {damaged} and overlap 0.25"):
             OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=1)
 
 

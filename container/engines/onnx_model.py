@@ -1,8 +1,10 @@
-"""Loading of an ONNX model into OpenVINO, and its metadata."""
+"""The ONNX model of model artifacts: export it if necessary, load it into OpenVINO, and read its properties."""
 
 from __future__ import annotations
 
 import importlib
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from container.artifact import disk, model_directory
 from container.errors import ClientError, last_line
 from container.geometry.windows import Windows
 
@@ -20,6 +23,61 @@ _LOCAL = (
 )
 _METADATA = (["framework", "window"], ["framework", "overlap"])  # path of ONNX metadata in OpenVINO
 _NARROW = 512  # channels of the widest layer of the small backbones
+
+
+def conversion_memory(weights: int) -> int:
+    """Return the bytes of memory that the process needs to export an ONNX model from `weights` bytes of weights."""
+    return 2**28 + 6 * weights
+
+
+def prepare_model(model_dir: Path, precision: str, scratch: Path) -> Path:
+    """Return the path of the ONNX model; if it does not exist, a child process writes it into `scratch`.
+
+    Raises ClientError if `precision` is int8 and there is no int8 model, or if the model artifacts are unusable.
+    """
+    if precision == "int8":
+        model = model_dir / model_directory.INT8_GRAPH
+        if not model.is_file():
+            raise ClientError(
+                f"SERVE_PRECISION=int8 needs {model}, which does not exist. Do one of the following: (1) Train with "
+                "_quantize=True. (2) Run python -m container.engines.quantize. (3) Set SERVE_PRECISION=auto."
+            )
+        return _readable(model)
+    if (model_dir / model_directory.GRAPH).is_file():
+        return _readable(model_dir / model_directory.GRAPH)
+    command = [sys.executable, "-m", "container.mx.convert", str(model_dir), str(scratch / model_directory.GRAPH)]
+    child = subprocess.run(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True, check=False)
+    if child.returncode:
+        reason = _explain_failure(child, model_dir / model_directory.BEST_WEIGHTS, scratch)
+        raise ClientError(f"{model_directory.GRAPH} cannot be exported from {model_dir}: {reason}")
+    return scratch / model_directory.GRAPH
+
+
+def _readable(model: Path) -> Path:
+    """Return the path; raises OSError if the file cannot be read, which OpenVINO reports as a corrupt file."""
+    with model.open("rb") as file:
+        file.read(1)
+    return model
+
+
+def _explain_failure(child: subprocess.CompletedProcess[str], weights: Path, scratch: Path) -> str:
+    """Return why the child process failed, with the fix if memory or disk space was not enough."""
+    size = weights.stat().st_size if weights.is_file() else 0
+    instead = f"use model artifacts that contain {model_directory.GRAPH} (python -m container.mx.convert)"
+    if child.returncode == -signal.SIGKILL:
+        megabytes = conversion_memory(size) // 2**20
+        return (
+            f"the export process was killed, probably because it needs {megabytes} MB of memory. Use more memory, or "
+            f"{instead}."
+        )
+    reason = last_line(child.stderr) or f"exit status {child.returncode}"
+    free = disk.free_bytes(scratch)
+    if disk.FULL in reason and free is not None:  # its fix is for a job; the ONNX model is as large as the weights
+        return (
+            f"{scratch.parent} has {free // 2**20} MB of free space, and it needs about {size // 2**20}. Mount a "
+            f"larger file system (docker run --tmpfs /tmp), or {instead}."
+        )
+    return reason.removeprefix("ClientError: ")
 
 
 def import_openvino() -> ModuleType:
@@ -35,31 +93,31 @@ def import_openvino() -> ModuleType:
     return module
 
 
-def read_model(openvino: ModuleType, graph: Path) -> Any:
+def read_model(openvino: ModuleType, path: Path) -> Any:
     """Read the ONNX model for one image at a time, up to the logits at an eighth of the size; raises ClientError."""
     try:
         try:  # Core.read_model tries all frontends, and they print messages
             frontend = importlib.import_module("openvino.frontend").FrontEndManager().load_by_framework("onnx")
-            model = frontend.convert(frontend.load(graph))
+            model = frontend.convert(frontend.load(path))
         except Exception as error:  # the exception classes of the frontend have no narrower base class
             raise RuntimeError("it is corrupt, or not an ONNX model") from error
         model = _up_to_coarse_logits(openvino, model)
     except (RuntimeError, StopIteration) as error:
-        raise foreign(graph, error) from error
+        raise foreign(path, error) from error
     if name := _find_invalid_weights(model):
         raise ClientError(
-            f"{graph} contains weights that are not finite ({name}). It is corrupt, or its training diverged. "
+            f"{path} contains weights that are not finite ({name}). It is corrupt, or its training diverged. "
             "Extract the model.tar.gz of the job again."
         )
     return model
 
 
-def read_model_again(core: Any, graph: Path) -> Any:
+def read_model_again(core: Any, path: Path) -> Any:
     """Read an ONNX model that `read_model` has already checked.
 
     `Core.read_model` releases the Python interpreter lock, which the frontend holds for up to a second.
     """
-    return _up_to_coarse_logits(import_openvino(), core.read_model(graph))
+    return _up_to_coarse_logits(import_openvino(), core.read_model(path))
 
 
 def _up_to_coarse_logits(openvino: ModuleType, whole: Any) -> Any:
@@ -67,10 +125,10 @@ def _up_to_coarse_logits(openvino: ModuleType, whole: Any) -> Any:
     whole.reshape([1, -1, -1, 3])
     (image,) = whole.get_parameters()
     if image.get_element_type() != openvino.Type.u8 or coarse.get_element_type() != openvino.Type.f32:
-        raise RuntimeError("it does not make float32 of uint8")
+        raise RuntimeError("its input is not uint8, or its output is not float32")
     model = openvino.Model([coarse], [image])
-    for path in filter(whole.has_rt_info, _METADATA):
-        model.set_rt_info(whole.get_rt_info(path).value, path)
+    for key in filter(whole.has_rt_info, _METADATA):
+        model.set_rt_info(whole.get_rt_info(key).value, key)
     return model
 
 
@@ -83,9 +141,9 @@ def _find_invalid_weights(model: Any) -> str:
     return ""
 
 
-def read_windows(model: Any, graph: Path) -> Windows | None:
+def read_windows(model: Any, path: Path) -> Windows | None:
     """Read the sliding windows for large images from the metadata; None if the model processes full images."""
-    side, overlap = (model.get_rt_info(path).value if model.has_rt_info(path) else None for path in _METADATA)
+    side, overlap = (model.get_rt_info(key).value if model.has_rt_info(key) else None for key in _METADATA)
     if side is None and overlap is None:
         return None
     try:
@@ -93,7 +151,7 @@ def read_windows(model: Any, graph: Path) -> Windows | None:
         if windows.side < 1 or not 0 <= windows.overlap < 1:
             raise ValueError
     except ValueError:
-        raise foreign(graph, f"its metadata contains window {side} and overlap {overlap}") from None
+        raise foreign(path, f"its metadata contains window {side} and overlap {overlap}") from None
     return windows
 
 
@@ -115,11 +173,11 @@ def find_decoder(model: Any) -> str:
     return ("fcn", "deeplab", "psp")[min(resized, 2)]
 
 
-def foreign(graph: Path, error: Exception | str) -> ClientError:
+def foreign(path: Path, error: Exception | str) -> ClientError:
     """Return the error for a file that is not a valid ONNX model of `container.mx.export`."""
     reason = "it has no tensor coarse_logits" if isinstance(error, StopIteration) else error
     reason = last_line(reason) if isinstance(reason, Exception) else reason
-    return ClientError(f"{graph} is not an ONNX model of a training job: {reason}")
+    return ClientError(f"{path} is not an ONNX model of a training job: {reason}")
 
 
 def reach(model: Any) -> int | None:
