@@ -21,8 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))  # before MXNet is im
 from benchmarks.support.measure import interleave, medians, print_ratios, timed
 from benchmarks.support.models import write_int8_model, write_model
 from container.artifact import model_directory
-from container.engines.conversion import prepare_graph
 from container.engines.mxnet import MXNetEngine
+from container.engines.onnx_model import prepare_model
 from container.engines.openvino import OpenVinoEngine
 from container.engines.protocol import Engine
 from container.errors import ClientError
@@ -34,7 +34,7 @@ def load_engines(model_dir: Path) -> dict[str, Engine]:
     """Load every engine and precision that this machine supports."""
     engines: dict[str, Engine] = {BASELINE: MXNetEngine(model_dir)}
     with tempfile.TemporaryDirectory() as scratch:
-        graph = prepare_graph(model_dir, "auto", Path(scratch))
+        graph = prepare_model(model_dir, "auto", Path(scratch))
         for precision in ("float32", "bfloat16"):
             try:
                 engines[f"OpenVINO {precision}"] = OpenVinoEngine(graph, precision, threads=cpu_count())

@@ -16,7 +16,7 @@ from container.data.samples import open_samples
 from container.environment import Environment
 from container.mx.inference.evaluation import MXNetEvaluator
 from container.mx.networks.segmentation import SegmentationNetwork, load_weights
-from container.training.scoring.evaluation import score
+from container.training.scoring.evaluation import evaluate
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     load_weights(network, weights, devices)
     network.hybridize()
     loader = Loader(open_samples(environment, "validation", job), job, stop)
-    result = score(loader, MXNetEvaluator(network, devices, stop), job.num_classes, stop)
+    result = evaluate(loader, MXNetEvaluator(network, devices, stop), job.num_classes, stop)
     iou = [None if np.isnan(value) else float(value) for value in result.confusions[0].iou()]
     print(json.dumps({"mIOU": result.confusions[0].miou, "iou": iou, "complete": result.complete}))
 

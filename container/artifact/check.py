@@ -32,24 +32,24 @@ _BLOCKS, _BLOCK = 64, 4096  # number and size in bytes of the blocks in a finger
 # int8 up to 0.21 (random weights, which increase errors most). Models of two jobs: 0.2 (same data set) to 2.
 _TOLERANCES = {"float32": 0.1, "float16": 0.2, "bfloat16": 0.2, "int8": 0.5}
 _LEAST_SPREAD = 0.01
-_STRAY_PIXELS = 0.02  # largest share of mask pixels whose class is not a most likely class
+_UNLIKELY_PIXELS = 0.02  # largest share of mask pixels whose class is not a most likely class
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Expected output for `picture`, uint8 RGB (64, 64, 3): `mask`, uint8 (64, 64), and `probabilities`.
+    """Expected output for `image`, uint8 RGB (64, 64, 3): `mask`, uint8 (64, 64), and `probabilities`.
 
     The probabilities are float32 (num_classes, 8, 8). `weights` and `int8` are fingerprints. `int8` is empty if the job
     did not approve an int8 model.
     """
 
-    picture: Uint8Array
+    image: Uint8Array
     mask: Uint8Array
     probabilities: Float32Array
     weights: str
     int8: str
 
-    def fault(self, mask: Uint8Array, probabilities: Float32Array, precision: str) -> str:
+    def describe_difference(self, mask: Uint8Array, probabilities: Float32Array, precision: str) -> str:
         """Describe how a model's output for the image differs; an empty string if rounding explains the difference."""
         expected, tolerance = _scores(self.probabilities), _TOLERANCES[precision]
         if len(probabilities) != len(expected):
@@ -61,21 +61,21 @@ class Check:
         scores = _scores(probabilities)
         for name, tested in (("expected", self.mask), ("returned", mask)):
             chosen = np.take_along_axis(scores, tested[None].astype(np.int64), axis=0)[0]
-            strays = float((scores.max(axis=0) - chosen > 4 * tolerance * spread).mean())
-            if strays > _STRAY_PIXELS:
-                return f"{strays:.0%} of the pixels in the {name} mask do not have the most likely class"
+            unlikely = float((scores.max(axis=0) - chosen > 4 * tolerance * spread).mean())
+            if unlikely > _UNLIKELY_PIXELS:
+                return f"{unlikely:.0%} of the pixels in the {name} mask do not have the most likely class"
         return ""
 
 
-def draw_picture() -> Uint8Array:
+def create_check_image() -> Uint8Array:
     """Return an image with colors, edges, and texture, uint8 RGB (64, 64, 3); it is identical on all machines."""
     y, x = np.mgrid[:_SIDE, :_SIDE]
-    picture = np.stack([4 * x, 4 * y, 255 - 2 * (x + y)], axis=2)
-    picture[(x - 42) ** 2 + (y - 22) ** 2 < 250] = (230, 60, 40)
-    picture[(y >= 40) & (x < 32) & ((x // 4 + y // 4) % 2 == 0)] //= 3
-    picture += ((x * 37 + y * 101) ^ (x * y))[:, :, None] % 32 - 16
-    drawn: Uint8Array = np.clip(picture, 0, 255).astype(np.uint8)
-    return drawn
+    image = np.stack([4 * x, 4 * y, 255 - 2 * (x + y)], axis=2)
+    image[(x - 42) ** 2 + (y - 22) ** 2 < 250] = (230, 60, 40)
+    image[(y >= 40) & (x < 32) & ((x // 4 + y // 4) % 2 == 0)] //= 3
+    image += ((x * 37 + y * 101) ^ (x * y))[:, :, None] % 32 - 16
+    clipped: Uint8Array = np.clip(image, 0, 255).astype(np.uint8)
+    return clipped
 
 
 def write_check(model_dir: Path, probabilities: Callable[[Uint8Array], Float32Array]) -> None:
@@ -83,21 +83,21 @@ def write_check(model_dir: Path, probabilities: Callable[[Uint8Array], Float32Ar
 
     Raises ValueError if the probabilities are not finite.
     """
-    picture = draw_picture()
-    answer = probabilities(picture)
-    if fault := unusable(answer):
-        raise ValueError(f"the output of the best weights contains {fault}")
+    image = create_check_image()
+    output = probabilities(image)
+    if invalid := describe_invalid_values(output):
+        raise ValueError(f"the output of the best weights contains {invalid}")
     content = {
-        "picture": _write(picture),
-        "mask": _write(answer.argmax(axis=0).astype(np.uint8)),
-        "num_classes": len(answer),
-        "probabilities": _write(answer[:, ::_STEP, ::_STEP].astype("<f4")),
+        "picture": _write(image),
+        "mask": _write(output.argmax(axis=0).astype(np.uint8)),
+        "num_classes": len(output),
+        "probabilities": _write(output[:, ::_STEP, ::_STEP].astype("<f4")),
         "weights": fingerprint(model_dir / model_directory.BEST_WEIGHTS),
     }
     model_directory.write_json(model_dir / CHECK, content)
 
 
-def approve_int8(model_dir: Path, figures: Mapping[str, Any]) -> None:
+def approve_int8(model_dir: Path, metrics: Mapping[str, Any]) -> None:
     """Store in `check.json` that the int8 model in `model_dir` is approved, with the metrics behind the decision.
 
     If `check.json` does not exist, nothing is stored, because a server could not check the model.
@@ -105,9 +105,9 @@ def approve_int8(model_dir: Path, figures: Mapping[str, Any]) -> None:
     path = model_dir / CHECK
     if not path.is_file():
         return
-    graph = fingerprint(model_dir / model_directory.INT8_GRAPH)
+    digest = fingerprint(model_dir / model_directory.INT8_GRAPH)
     model_directory.write_json(
-        path, {**parse_object(read_limited(path), str(path)), "int8": {"graph": graph, **figures}}
+        path, {**parse_object(read_limited(path), str(path)), "int8": {"graph": digest, **metrics}}
     )
 
 
@@ -119,7 +119,7 @@ def read_check(model_dir: Path) -> Check | None:
     except FileNotFoundError:
         return None
     except ClientError as error:
-        raise _damaged(path, str(error)) from error
+        raise _corrupt(path, str(error)) from error
     try:
         coarse = len(range(0, _SIDE, _STEP))
         check = Check(
@@ -129,18 +129,18 @@ def read_check(model_dir: Path) -> Check | None:
             str(content["weights"]),
             str(content.get("int8", {}).get("graph", "")),
         )
-        if check.mask.max() >= len(check.probabilities) or unusable(check.probabilities):
+        if check.mask.max() >= len(check.probabilities) or describe_invalid_values(check.probabilities):
             raise ValueError("the mask or the probabilities are out of range")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+        raise _corrupt(path, f"{type(error).__name__}: {error}") from error
     return check
 
 
-def _damaged(path: Path, reason: str) -> ClientError:
+def _corrupt(path: Path, reason: str) -> ClientError:
     return ClientError(f"{path} is corrupt ({reason}). Extract the model.tar.gz of the job again, or remove the file.")
 
 
-def unusable(probabilities: Float32Array) -> str:
+def describe_invalid_values(probabilities: Float32Array) -> str:
     """Describe invalid values in the probabilities of any model; an empty string if all values are valid."""
     if not np.isfinite(probabilities).all():
         return "numbers that are not finite"

@@ -1,70 +1,122 @@
-"""Completeness check of MXNet parameter files, without MXNet.
+"""MXNet parameter files: safe reading, and a check for completeness, without MXNet.
 
-MXNet ignores the result of fclose. If the disk is full, a file can lose its last page without an error.
+Layout, little-endian: magic number, 8 reserved bytes, number of arrays, arrays, number of names, names. An array has a
+magic number, storage type, number of dimensions, dimensions, device (two words), element type, and elements. A name has
+a length and UTF-8 characters.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
-_LIST_MAGIC = 0x112
-_ARRAY_MAGICS = (0xF993FAC9, 0xF993FACA)  # of MXNet 1.x: with MXNet shapes, with NumPy shapes
+import numpy as np
+import numpy.typing as npt
+
+from container.arrays import Array
+
+MAGIC = struct.pack("<Q", 0x112)
+
+_CLASSIC, _NUMPY = 0xF993FAC9, 0xF993FACA  # magic numbers of arrays since MXNet 0.12, and with NumPy shapes since 1.6
 _DENSE = 0
-_ITEM_BYTES = (4, 8, 2, 1, 4, 1, 8, 1, 2, 2, 4, 8, 2)  # by type flag: float32, float64, float16, uint8, int32, …
-_MAX_AXES = 32
+_TYPES: tuple[npt.DTypeLike, ...] = (
+    *("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8", "?", "<i2", "<u2", "<u4", "<u8"),
+    [("bfloat16", "<u2")],
+)
+_MOST_ARRAYS, _MOST_DIMENSIONS, _LONGEST_NAME = 10_000, 32, 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class _StoredArray:
+    """Position and layout of the elements of one array. An array without elements was never assigned."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
 
 
 def check_parameter_file(path: Path) -> None:
-    """Raise ValueError that describes the error unless `path` contains all arrays and names that its headers list."""
+    """Raise ValueError with the reason if `path` does not contain all arrays and names that its headers list.
+
+    MXNet ignores the result of fclose. If the disk is full, a file can lose its last page without an error.
+    """
     with path.open("rb") as file:
-        _Walk(file).check()
+        _read_layout(file)
 
 
-class _Walk:
-    """One pass over a file that reads the headers and skips the values of the arrays."""
+def read_parameter_file(file: IO[bytes]) -> dict[str, Array]:
+    """Read all arrays by name, with at most the size of the file in memory; raises ValueError with the reason."""
+    stored, names = _read_layout(file)
+    if len(set(names)) != len(stored):
+        raise ValueError(f"it has {len(stored)} arrays but {len(set(names))} different names")
+    return {name.decode(): _read_array(file, each) for name, each in zip(names, stored, strict=True)}
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = os.fstat(file.fileno()).st_size
 
-    def check(self) -> None:
-        if self._read("QQ")[0] != _LIST_MAGIC:
-            raise ValueError("it does not start like an MXNet parameter file")
-        (arrays,) = self._read("Q")
-        for number in range(arrays):
-            self._step_over_array(f"array {number + 1} of {arrays}")
-        (names,) = self._read("Q")
-        if names not in (0, arrays):
-            raise ValueError(f"it has {arrays} arrays but {names} names")
-        for _ in range(names):
-            self._skip(self._read("Q")[0], "the names")
-        if self._file.tell() != self._size:
-            raise ValueError(f"{self._size - self._file.tell()} bytes follow the last name")
+def _read_array(file: IO[bytes], stored: _StoredArray) -> Array:
+    if min(stored.shape, default=0) < 1:
+        raise ValueError(f"it contains an array of the shape {stored.shape}")
+    file.seek(stored.offset)
+    content = file.read(math.prod(stored.shape) * stored.dtype.itemsize)
+    return np.frombuffer(content, stored.dtype).reshape(stored.shape)
 
-    def _step_over_array(self, which: str) -> None:
-        magic, storage, axes = self._read("Iii")
-        if magic not in _ARRAY_MAGICS or storage != _DENSE or not 0 <= axes <= _MAX_AXES:
-            raise ValueError(f"{which} has no header that is known")
-        shape = self._read(f"{axes}q")
-        if not axes and magic == _ARRAY_MAGICS[0]:
-            return  # an array that was never set has only these fields
-        _, _, kind = self._read("iii")
-        if not 0 <= kind < len(_ITEM_BYTES) or min(shape, default=0) < 0:
-            raise ValueError(f"{which} has no header that is known")
-        self._skip(math.prod(shape) * _ITEM_BYTES[kind], which)
 
-    def _read(self, layout: str) -> tuple[int, ...]:
-        count = struct.calcsize(f"<{layout}")
-        data = self._file.read(count)
-        if len(data) < count:
-            raise ValueError(f"it is truncated after {self._size} bytes")
-        return struct.unpack(f"<{layout}", data)
+def _read_layout(file: IO[bytes]) -> tuple[list[_StoredArray], list[bytes]]:
+    """Read the headers and the names, and skip the elements."""
+    if _take(file, len(MAGIC)) != MAGIC:
+        raise ValueError("it does not start like an MXNet parameter file")
+    _take(file, 8)
+    count = _read_number(file, "<Q", _MOST_ARRAYS, "arrays")
+    stored = [_read_header(file) for _ in range(count)]
+    names = [
+        _take(file, _read_number(file, "<Q", _LONGEST_NAME, "characters"))
+        for _ in range(_read_number(file, "<Q", _MOST_ARRAYS, "names"))
+    ]
+    if len(names) not in (0, count):
+        raise ValueError(f"it has {count} arrays but {len(names)} names")
+    if left := _bytes_left(file):
+        raise ValueError(f"{left} bytes follow the last name")
+    return stored, names
 
-    def _skip(self, count: int, what: str) -> None:
-        if self._file.tell() + count > self._size:
-            raise ValueError(f"it is truncated after {self._size} bytes, within {what}")
-        self._file.seek(count, os.SEEK_CUR)
+
+def _read_header(file: IO[bytes]) -> _StoredArray:
+    magic, storage = struct.unpack("<Ii", _take(file, 8))
+    if magic not in (_CLASSIC, _NUMPY) or storage != _DENSE:
+        raise ValueError(f"it contains an array of an unsupported kind (magic number {magic:#x}, storage {storage})")
+    dimensions = _read_number(file, "<i", _MOST_DIMENSIONS, "dimensions")
+    shape = struct.unpack(f"<{dimensions}q", _take(file, 8 * dimensions))
+    if not dimensions and magic == _CLASSIC:
+        return _StoredArray(file.tell(), (0,), np.dtype("<f4"))  # an array that was never assigned ends here
+    *_, kind = struct.unpack("<3i", _take(file, 12))
+    if not 0 <= kind < len(_TYPES) or min(shape, default=0) < 0:
+        raise ValueError(f"it contains an array of type {kind} and shape {shape}")
+    stored = _StoredArray(file.tell(), shape, np.dtype(_TYPES[kind]))
+    length = math.prod(shape) * stored.dtype.itemsize
+    _check_left(file, length)  # a seek can pass the end of the file
+    file.seek(length, os.SEEK_CUR)
+    return stored
+
+
+def _read_number(file: IO[bytes], layout: str, most: int, what: str) -> int:
+    (number,) = struct.unpack(layout, _take(file, struct.calcsize(layout)))
+    if not 0 <= number <= most:
+        raise ValueError(f"it specifies {number} {what}, and the limit is {most}")
+    return int(number)
+
+
+def _take(file: IO[bytes], count: int) -> bytes:
+    _check_left(file, count)
+    return file.read(count)
+
+
+def _check_left(file: IO[bytes], count: int) -> None:
+    if (left := _bytes_left(file)) < count:
+        size = file.tell() + left
+        raise ValueError(f"it is truncated after {size} bytes: {count - left} bytes are missing")
+
+
+def _bytes_left(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_size - file.tell()

@@ -1,6 +1,6 @@
 """Layers after the model in OpenVINO: upsampling, argmax, and softmax in float32.
 
-A head answers for a band of rows, so that its memory does not grow with the image.
+A head processes one band of rows at a time, so that its memory does not grow with the image.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy as np
 from container.arrays import Array, Float32Array
 from container.geometry.tiles import STRIDE, coarse_size, places
 
-BAND_VALUES = 2**24  # scores that are resized at once: 64 MB
+BAND_VALUES = 2**24  # values that are resized at the same time: 64 MB
 
 
 def band_values(num_classes: int, height: int, width: int) -> int:
-    """Return how many scores of an image are resized at once, those of partial cells in full."""
+    """Return how many values of an image are resized at the same time; partial cells count as complete."""
     row = _row_values(num_classes, width)
     return row * min(height, max(1, BAND_VALUES // row))
 
 
 def _row_values(num_classes: int, width: int) -> int:
-    """Return the scores of a row of pixels: in an image narrower than a cell, the scores before the resize count."""
+    """Return the values in a row of pixels; in an image narrower than a cell, those before the resize."""
     return num_classes * coarse_size(1, width)[1] * STRIDE
 
 
 def resize(head: Any, logits: Float32Array, size: tuple[int, ...]) -> Iterator[tuple[slice, Array]]:
-    """Give the answer of `head`, an infer request, to logits (1, C, h, w) resized to `size`, band by band of rows.
+    """Yield the output of `head`, an infer request, for logits (1, C, h, w) resized to `size`, in bands of rows.
 
-    Each is the slice of its rows and the answer for them, which is valid until the next.
+    Each band is the slice of its rows and their output, which is valid until the next band.
     """
     height, width = size
     above, below, shares = places(height, logits.shape[2])
@@ -44,7 +44,7 @@ def resize(head: Any, logits: Float32Array, size: tuple[int, ...]) -> Iterator[t
 
 
 def mask_head(openvino: ModuleType, num_classes: int) -> Any:
-    """Build the model whose answer is the likeliest class, uint8 (1, rows, W)."""
+    """Build a model that outputs the most likely class, uint8 (1, rows, W)."""
     opset = openvino.opset13
     resized, parameters = _resized(openvino, num_classes)
     one = opset.constant(np.int32(1))
@@ -53,13 +53,13 @@ def mask_head(openvino: ModuleType, num_classes: int) -> Any:
 
 
 def probability_head(openvino: ModuleType, num_classes: int) -> Any:
-    """Build the model whose answer is the probability of every class, float32 (1, num_classes, rows, W)."""
+    """Build a model that outputs the probability of every class, float32 (1, num_classes, rows, W)."""
     resized, parameters = _resized(openvino, num_classes)
     return openvino.Model([openvino.opset13.softmax(resized, 1)], parameters)
 
 
 def _resized(openvino: ModuleType, num_classes: int) -> tuple[Any, list[Any]]:
-    """Resize a band of rows bilinearly: down by the rows above and below and their shares, across by its size."""
+    """Resize a band of rows bilinearly: vertically with the rows above and below, horizontally with interpolate."""
     opset, rows = openvino.opset13, np.int32(2)
     logits = opset.parameter([1, num_classes, -1, -1], np.float32)
     above, below = opset.parameter([-1], np.int32), opset.parameter([-1], np.int32)

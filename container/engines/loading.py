@@ -10,14 +10,14 @@ from typing import Protocol
 import numpy as np
 
 from container.artifact import model_directory
-from container.artifact.check import CHECK, Check, draw_picture, fingerprint, read_check, unusable
+from container.artifact.check import CHECK, Check, create_check_image, describe_invalid_values, fingerprint, read_check
 from container.engines.protocol import Engine
 from container.errors import ClientError
 from container.geometry.tiles import STRIDE
 
-_REPEATED = 1e-3  # how far probabilities of the same image can differ
+_REPEATED = 1e-3  # maximum difference of the probabilities of the same image
 
-LOG = logging.getLogger("gunicorn.error")  # the server's own log
+LOG = logging.getLogger("gunicorn.error")  # the log of the server
 
 
 class _UnrepeatableError(ClientError):
@@ -25,7 +25,7 @@ class _UnrepeatableError(ClientError):
 
 
 class EngineChoice(Protocol):
-    """What an engine is asked for."""
+    """Settings of an engine."""
 
     @property
     def engine(self) -> str:
@@ -39,20 +39,20 @@ class EngineChoice(Protocol):
 
     @property
     def threads(self) -> int:
-        """Return how many threads compute."""
+        """Return the number of inference threads."""
         ...
 
     @property
     def slots(self) -> int:
-        """Return how many images are computed at once."""
+        """Return the number of concurrent inferences."""
         ...
 
 
 def load_engine(model_dir: Path, choice: EngineChoice) -> Engine:
-    """Load the model in `model_dir` and answer once; raises ClientError that says what to do when it cannot be.
+    """Load the model in `model_dir` and run inference once; raises ClientError with the fix if the model is unusable.
 
-    So it does when the model does not answer as its job says that it does. On CPUs the precision `auto` takes int8
-    where the job has approved it, as long as this processor gets the job's answer with it.
+    A model whose output differs from check.json is unusable. On CPUs, the precision `auto` uses the int8 model if the
+    job approved it and its output on this processor matches check.json.
     """
     check = read_check(model_dir)
     if check:
@@ -67,7 +67,7 @@ def load_engine(model_dir: Path, choice: EngineChoice) -> Engine:
         try:
             return _open_openvino(model_dir, choice, "int8", check)
         except ClientError as error:
-            LOG.warning("SERVE_PRECISION=auto does without int8: %s", error)
+            LOG.warning("SERVE_PRECISION=auto does not use the int8 model: %s", error)
     try:
         return _open_openvino(model_dir, choice, choice.precision, check)
     except _UnrepeatableError as error:
@@ -78,55 +78,54 @@ def load_engine(model_dir: Path, choice: EngineChoice) -> Engine:
 
 
 def _open_openvino(model_dir: Path, choice: EngineChoice, precision: str, check: Check | None) -> Engine:
-    from container.engines.conversion import prepare_graph
+    from container.engines.onnx_model import prepare_model
     from container.engines.openvino import OpenVinoEngine
 
     with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
-        graph = prepare_graph(model_dir, precision, Path(scratch))
+        graph = prepare_model(model_dir, precision, Path(scratch))
         engine = OpenVinoEngine(graph, precision, threads=choice.threads, slots=choice.slots)
     _warm(engine, model_dir, check)
     return engine
 
 
 def _is_approved(model_dir: Path, check: Check) -> bool:
-    """Say whether the archive's int8 graph is the one that its job has approved."""
+    """Return whether the int8 model is the one that the job approved."""
     graph = model_dir / model_directory.INT8_GRAPH
     if not check.int8:
         return False
     if graph.is_file() and fingerprint(graph) == check.int8:
         return True
-    LOG.warning("SERVE_PRECISION=auto does without int8: %s is not the graph that its job has approved", graph)
+    LOG.warning("SERVE_PRECISION=auto does not use the int8 model: %s is not the one that its job approved.", graph)
     return False
 
 
 def _check_weights(model_dir: Path, check: Check) -> None:
     if fingerprint(model_dir / model_directory.BEST_WEIGHTS) != check.weights:
         raise ClientError(
-            f"{model_dir}: {model_directory.BEST_WEIGHTS} is not the file that {CHECK} was written for: unpack one "
-            "job's "
-            f"model.tar.gz anew; who means to serve other weights removes {CHECK} and {model_directory.GRAPH}"
+            f"{model_dir}: {model_directory.BEST_WEIGHTS} is not the file that {CHECK} was written for. Extract the "
+            f"model.tar.gz of one job again. To serve other weights, remove {CHECK} and {model_directory.GRAPH}."
         )
 
 
 def _warm(engine: Engine, model_dir: Path, check: Check | None) -> None:
-    """Let the engine answer, and see whether its answers are usable and those of its job."""
+    """Run inference, and check that the output is valid, repeatable, and equal to that in check.json."""
     engine.warm()
-    picture = check.picture if check else draw_picture()
-    narrow = picture[:, :STRIDE]
+    image = check.image if check else create_check_image()
+    narrow = image[:, :STRIDE]
     before = engine.probabilities(narrow)
-    mask, probabilities = engine.mask(picture), engine.probabilities(picture)
-    if fault := unusable(probabilities):
+    mask, probabilities = engine.mask(image), engine.probabilities(image)
+    if invalid := describe_invalid_values(probabilities):
         raise ClientError(
-            f"{model_dir}: the model answers with {fault}: its weights are damaged, or of a training that diverged; "
-            "unpack the job's model.tar.gz anew, or train with a lower learning_rate"
+            f"{model_dir}: the model output contains {invalid}. Its weights are corrupt, or its training diverged. "
+            "Extract the model.tar.gz of the job again, or train with a lower learning_rate."
         )
     if not np.allclose(engine.probabilities(narrow), before, atol=_REPEATED):
         raise _UnrepeatableError(
-            f"this processor returns different results for the same narrow image in {engine.precision}: set "
-            "SERVE_PRECISION=float32"
+            f"this processor returns different results for the same narrow image in {engine.precision}. Set "
+            "SERVE_PRECISION=float32."
         )
-    if check and (fault := check.fault(mask, probabilities, engine.precision)):
+    if check and (difference := check.describe_difference(mask, probabilities, engine.precision)):
         raise ClientError(
-            f"{model_dir}: the model does not answer as its job says in {CHECK} ({fault}): its files are of different "
-            f"jobs; unpack one model.tar.gz anew; who has changed the graph on purpose removes {CHECK}"
+            f"{model_dir}: the model output differs from {CHECK} ({difference}). The files come from different jobs. "
+            f"Extract the model.tar.gz of one job again. If you changed the model on purpose, remove {CHECK}."
         )

@@ -20,7 +20,6 @@ from container.errors import ClientError
 from container.geometry import tiles
 from container.geometry.windows import Windows, likeliest
 from container.mx.inference import tiling
-from container.mx.inference.memory import image_bytes
 from container.mx.networks.architectures import create_network
 from container.mx.networks.fastscnn import answer_any_size
 from container.mx.networks.segmentation import load_weights
@@ -29,15 +28,15 @@ Bands = Iterator[tuple[slice, Float32Array]]  # slices of rows, and (num_classes
 
 _WARM_SIZE = 240
 
-_IMAGE_BYTES = 28  # per pixel in the host's memory at most: decoding a PNG of 16 bits
-_COPIES = 2  # of the weights, in the host's memory
+_IMAGE_BYTES = 28  # per pixel of host memory at most, to decode a 16-bit PNG
+_COPIES = 2  # of the weights in host memory
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryModel:
-    """What an image costs; `device` are the bytes of a GPU's memory that images may take, None on a CPU.
+    """Memory costs of one model. `device` is the GPU memory for images in bytes, None on a CPU.
 
-    Large images are computed in `windows`, or with a `reach`, as in `container.geometry.tiles`, in tiles.
+    Large images are processed in `windows`, or with a `reach`, as in `container.geometry.tiles`, in tiles.
     """
 
     algorithm: str
@@ -47,7 +46,7 @@ class MemoryModel:
     windows: Windows | None = None
 
     def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
-        """Return how to compute an image within `room` bytes; raises TooLarge when it cannot be."""
+        """Return how to process an image within `room` bytes; raises ImageTooLargeError if it does not fit."""
         pixels, seen = height * width, tiles.padded_pixels(height, width)
         at_once = whole = seen
         host, tile = pixels * _IMAGE_BYTES + answer, None
@@ -55,12 +54,12 @@ class MemoryModel:
             seen, at_once = self.windows.pixels(height, width), self.windows.largest(height, width)
             host += self.windows.memory(self.num_classes, height, width)
         elif self.reach is not None:
-            beside = tiling.host_bytes(self.num_classes, whole)
-            memory = (room - host, beside) if self.device is None else (self.device, 0)
+            assembly = tiling.host_bytes(self.num_classes, whole)
+            memory = (room - host, assembly) if self.device is None else (self.device, 0)
             if tile := tiling.tile_pixels(self.algorithm, self.num_classes, self.reach, whole, *memory):
-                at_once, host = min(tile, whole), host + beside
+                at_once, host = min(tile, whole), host + assembly
                 seen = tiles.count(height, width, self.reach, tile)
-        network = image_bytes(self.algorithm, self.num_classes, at_once)
+        network = tiling.image_bytes(self.algorithm, self.num_classes, at_once)
         if self.device is None:
             host += network
         elif network > self.device:
@@ -75,34 +74,38 @@ def _too_large(width: int, height: int, needed: int, allowed: str) -> ImageTooLa
 
 
 class MXNetEngine:
-    """A model directory's best weights, ready to answer.
+    """Inference engine with the best weights of a model directory.
 
-    One lock guards the network: MXNet blocks must not be called from several threads at once. Raises ClientError
-    that names the file when the weights do not fit what the directory says of its network, or the `precision` when
-    this engine or device lacks it.
+    A lock protects the model, because several threads must not call an MXNet block at the same time. Raises ClientError
+    that names the file if the weights do not match hyperparams.json, or the `precision` if this engine or device does
+    not support it.
     """
 
     def __init__(self, model_dir: Path, precision: str = "auto") -> None:
         if precision not in ("auto", "float32", "float16"):
-            raise ClientError(f"SERVE_PRECISION={precision} needs OpenVINO: set SERVE_ENGINE=openvino, or take auto")
+            raise ClientError(
+                f"SERVE_PRECISION={precision} needs OpenVINO. Set SERVE_ENGINE=openvino, or SERVE_PRECISION=auto."
+            )
         self.precision = "float16" if precision == "float16" else "float32"
         settings = model_directory.read_model_settings(model_dir)
         self.num_classes: int = settings["num_classes"]
         self._algorithm: str = settings["algorithm"]
         self._device = mx.gpu() if mx.context.num_gpus() else mx.cpu()
         if self.precision == "float16" and self._device.device_type != "gpu":
-            raise ClientError("SERVE_PRECISION=float16 needs a GPU: on CPUs take auto, float32 or bfloat16")
+            raise ClientError("SERVE_PRECISION=float16 needs a GPU. On CPUs, use auto, float32, or bfloat16.")
         self._network = create_network(**settings)
         load_weights(self._network, model_dir / model_directory.BEST_WEIGHTS, [self._device])
         self._least_side = self._network.least_side
         if self.precision == "float16":
-            self._network._children.pop("auxlayer")  # the conversion wants every parameter to be in the graph
+            self._network._children.pop("auxlayer")  # amp.convert_hybrid_block fails for parameters outside the graph
             self._network.hybridize(static_alloc=True)
             self._logits(np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8))  # traces the graph that is converted
             self._network = amp.convert_hybrid_block(self._network, "float16", ctx=self._device)
         self._network.hybridize(static_alloc=True)
         self._lock = threading.Lock()
-        far = tiling.reach(self._network) if self.precision == "float32" else None  # what was converted has no parts
+        far = (
+            tiling.reach(self._network) if self.precision == "float32" else None
+        )  # a converted model has no encoder and decoder
         self.planner = MemoryModel(
             self._algorithm, self.num_classes, far, windows=model_directory.read_windows(model_dir)
         )
@@ -110,9 +113,9 @@ class MXNetEngine:
         self.memory = _COPIES * (model_dir / model_directory.BEST_WEIGHTS).stat().st_size
 
     def mask(self, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None) -> Array:
-        """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
+        """Return the most likely class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
-        What has begun is not stopped, but between two windows or tiles: MXNet offers no way.
+        It stops only between two windows or tiles, because MXNet cannot cancel an operation.
         """
         answer: Array
         with self._turn(stop):
@@ -141,14 +144,14 @@ class MXNetEngine:
         return answer
 
     def warm(self) -> None:
-        """Answer once, so that the first request does not pay for what is set up lazily."""
+        """Run inference once, so that the first request does not wait for initialization."""
         self.mask(np.zeros((_WARM_SIZE, _WARM_SIZE, 3), np.uint8))
         if self._device.device_type == "gpu":
             free, _ = mx.context.gpu_memory_info(self._device.device_id)
             self.planner = dataclasses.replace(self.planner, device=free)
 
     def release(self) -> None:
-        """Do nothing: MXNet keeps its pool of memory."""
+        """Do nothing, because MXNet retains its memory pool."""
 
     @contextlib.contextmanager
     def _turn(self, stop: CancellationToken | None) -> Iterator[None]:
@@ -158,14 +161,14 @@ class MXNetEngine:
             yield
 
     def _windows_of(self, image: Uint8Array, stop: CancellationToken | None) -> Bands | None:
-        """Return the probabilities of an image that windows divide."""
+        """Yield the probabilities of an image that is larger than a window; None for other images."""
         windows = self.planner.windows
         if not windows or not windows.divide(*image.shape[:2]):
             return None
         return windows.blend(partial(self._scores, stop=stop), image, self.num_classes)
 
     def _tiles_of(self, image: Uint8Array, plan: Plan | None, stop: CancellationToken | None) -> Bands | None:
-        """Return the logits of an image that its plan divides into tiles."""
+        """Yield the logits of an image that its plan divides into tiles; None for other images."""
         if not plan or not plan.tile or tiles.padded_pixels(*image.shape[:2]) <= plan.tile:
             return None
         return tiling.compute(self._network, image, self._device, plan.tile, lambda _: stop.check() if stop else None)
@@ -178,4 +181,4 @@ class MXNetEngine:
 
     def _logits(self, image: Uint8Array) -> mx.nd.NDArray:
         images = mx.nd.array(image[None], dtype="uint8", ctx=self._device)
-        return answer_any_size(self._network, images, self._least_side)  # what was converted no longer does so itself
+        return answer_any_size(self._network, images, self._least_side)  # a converted model does not do this itself

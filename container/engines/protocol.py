@@ -10,36 +10,36 @@ from container.geometry.windows import Windows
 
 
 class ImageTooLargeError(Exception):
-    """No way of computing an image fits into memory; the text says what it needs and what there is."""
+    """An image does not fit in memory, even in tiles. The text contains the memory that it needs and the limit."""
 
 
 class CancelledError(Exception):
-    """A computation was given up, because its `Stop` was asked for."""
+    """An inference was cancelled with its `CancellationToken`."""
 
 
 class CancellationToken:
-    """Tells a running computation that nobody waits for it any more; may be asked from any thread."""
+    """Request to cancel a running inference, which any thread can make."""
 
     def __init__(self) -> None:
         self._asked = False
 
     def ask(self) -> None:
-        """Let the computation end with Stopped at its next step."""
+        """Cancel the inference before its next tile, window, or band."""
         self._asked = True
 
     def check(self) -> None:
-        """Raise Stopped if it has been asked for."""
+        """Raise CancelledError if the inference is cancelled."""
         if self._asked:
             raise CancelledError
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How an image is computed: at once, or in tiles of at most `tile` pixels.
+    """How an image is processed: in one pass, or in tiles of at most `tile` pixels.
 
-    `memory` is what it takes at most beside the loaded model, in bytes, the image and its answer included; `pixels` are
-    those that the network sees, where tiles overlap more than once. `passing` are the bytes of `memory` that are taken
-    only while the engine computes. `parts` are the plans of the image's other sizes, where it is computed in several.
+    `memory` is the maximum memory in bytes in addition to the loaded model, with the image and the response. `pixels`
+    is the number of pixels of all model inputs: pixels in several tiles count several times. `passing` is the part of
+    `memory` that is used only during inference. `parts` are the plans of the scaled images of test-time augmentation.
     """
 
     memory: int
@@ -50,39 +50,38 @@ class Plan:
 
 
 class Planner(Protocol):
-    """What is known of a model's costs; outlives the loaded model."""
+    """Memory costs of a model, which are known even when it is unloaded."""
 
     @property
     def windows(self) -> Windows | None:
-        """In which windows large images are computed, if in any."""
+        """Sliding windows for large images, or None."""
         ...
 
     def plan(self, height: int, width: int, room: int, answer: int = 0, needs: str = "mask") -> Plan:
-        """Return how to compute an image within `room` bytes, of which the caller's answer takes `answer`.
+        """Return how to process an image within `room` bytes, of which the response of the caller needs `answer`.
 
-        `needs` is the engine's method: mask or probabilities.
-        Raises TooLarge when there is no way.
+        `needs` is the method of the engine: mask or probabilities. Raises ImageTooLargeError if the image does not fit.
         """
         ...
 
 
 class Engine(Protocol):
-    """A loaded model; may be called from several threads at once."""
+    """A loaded model, which several threads can use at the same time."""
 
     num_classes: int
     precision: str
-    memory: int  # bytes that it takes at most between two images, after `release`
-    standing: int  # bytes that it comes to keep between two images besides what it weighs once it is warm
+    memory: int  # maximum bytes between two images, after `release`
+    standing: int  # bytes that it can retain between two images, in addition to those after `warm`
 
     @property
     def planner(self) -> Planner:
-        """What is known of its costs."""
+        """Memory costs of the model."""
         ...
 
     def mask(self, image: Uint8Array, plan: Plan | None = None, stop: CancellationToken | None = None) -> Array:
-        """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
+        """Return the most likely class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
-        Without a plan nobody answers for the memory. Raises Stopped between two steps once `stop` is asked for.
+        Without a plan, the memory has no limit. Raises CancelledError between two steps if `stop` is cancelled.
         """
         ...
 
@@ -93,9 +92,9 @@ class Engine(Protocol):
         ...
 
     def warm(self) -> None:
-        """Answer once, so that the first request does not pay for what is set up lazily."""
+        """Run inference once, so that the first request does not wait for initialization."""
         ...
 
     def release(self) -> None:
-        """Give back what is kept between two images, unless one is being computed."""
+        """Release the memory that is retained between two images, unless an inference runs."""
         ...

@@ -1,6 +1,6 @@
 """Post-training int8 quantization of an ONNX model, calibrated on images.
 
-`python -m container.engines.quantize MODEL_DIR IMAGES` adds `model.int8.onnx` to an unpacked model.tar.gz.
+`python -m container.engines.quantize MODEL_DIR IMAGES` adds `model.int8.onnx` to an extracted model.tar.gz.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from container.arrays import Array, Uint8Array
 from container.artifact import model_directory
 from container.codecs.images import IMAGE_SUFFIXES, decode_image
 from container.codecs.images import DecodeError as ImageError
-from container.engines.conversion import prepare_graph
+from container.engines.onnx_model import prepare_model
 from container.errors import ClientError
 from container.image_range import Range
 
-_LONG_SIDE = 520  # base_size's default: about the scale of what the network was trained on, and quick
+_LONG_SIDE = 520  # the default of base_size: about the scale of the training crops, and fast
 
 
 def quantize_onnx(source: Path, target: Path, images: Iterable[Uint8Array]) -> None:
-    """Write the graph `source` to `target` with int8 convolutions, complete or not at all.
+    """Write the ONNX model `source` to `target` with int8 convolutions, completely or not at all.
 
-    The images are uint8 RGB (H, W, 3), each of any size; 16 are enough. Their extremes set the ranges of what enters
-    the convolutions; weights get a scale per output channel. Raises ClientError without images.
+    The images are uint8 RGB (H, W, 3) of any size; 16 are enough. Their extreme values determine the ranges of the
+    inputs of the convolutions. Weights have one scale per output channel. Raises ClientError if there are no images.
     """
     reader = _Reader(images)
-    needed = source.stat().st_size // 3  # it turns out at about a quarter
+    needed = source.stat().st_size // 3  # the int8 model has about a quarter of the size
     model = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
-    add_pre_process_metadata(model)  # shapes are all that the pre-processing would add: no advice to run it
+    add_pre_process_metadata(model)  # avoids advice to run the pre-processing, which would only add shapes
     with model_directory.replacing(target, needed, _check_graph) as temporary:
         quantize_static(
             model,
@@ -48,7 +48,7 @@ def quantize_onnx(source: Path, target: Path, images: Iterable[Uint8Array]) -> N
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"]},  # sums of branches stay exact
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"]},  # sums of branches are not quantized
         )
 
 
@@ -60,29 +60,27 @@ def _check_graph(path: Path) -> None:
 
 
 class _Reader(CalibrationDataReader):
-    """Hands the images to ONNX Runtime one by one."""
+    """Calibration data for ONNX Runtime, one image at a time."""
 
     def __init__(self, images: Iterable[Uint8Array]) -> None:
         self._images = iter(images)
         first = next(self._images, None)
         if first is None:
             raise ClientError(
-                "there is no image to take int8 ranges from: give about 16 photographs like the requests'"
+                "there are no images for the int8 calibration. Provide about 16 images like those of the requests."
             )
         self._images = itertools.chain([first], self._images)
 
     def get_next(self) -> dict[str, Array] | None:
-        """Return the next image as the graph's input, or None after the last."""
+        """Return the next image as the model input, or None after the last."""
         image = next(self._images, None)
         return None if image is None else {"image": image[None]}
 
 
 def read_images(folder: Path, count: int, image_range: Range | None = None) -> Iterator[Array]:
-    """Give up to `count` images below `folder`, spread over all of them, large ones scaled down.
+    """Yield up to `count` images below `folder`, evenly selected, and scaled down if they are large.
 
-    `image_range` is for 16-bit images.
-
-    Raises ClientError that names the first file which is no image.
+    `image_range` applies to 16-bit images. Raises ClientError that names the first file that is not an image.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     for path in paths[:: max(1, len(paths) // count)][:count]:
@@ -95,17 +93,17 @@ def read_images(folder: Path, count: int, image_range: Range | None = None) -> I
 
 
 def main() -> None:
-    """Quantize what the command line names; unusable input is one line on stderr and exit status 1."""
-    parser = argparse.ArgumentParser(description=f"Add {model_directory.INT8_GRAPH} to an unpacked model.tar.gz.")
-    parser.add_argument("model_dir", type=Path, help="the directory model.tar.gz was unpacked to")
-    parser.add_argument("images", type=Path, help="folder of JPEG or PNG photographs like those of the requests")
-    parser.add_argument("--count", type=int, default=16, help="how many of them to use (%(default)s)")
-    parser.add_argument("--target", type=Path, metavar="ONNX", help="write there instead of into MODEL_DIR")
+    """Run the command; for unusable input, write one line to stderr and exit with status 1."""
+    parser = argparse.ArgumentParser(description=f"Add {model_directory.INT8_GRAPH} to an extracted model.tar.gz.")
+    parser.add_argument("model_dir", type=Path, help="directory with the extracted model.tar.gz")
+    parser.add_argument("images", type=Path, help="folder of JPEG or PNG images that are similar to the requests")
+    parser.add_argument("--count", type=int, default=16, help="number of images to use (%(default)s)")
+    parser.add_argument("--target", type=Path, metavar="ONNX", help="output file (default: in MODEL_DIR)")
     arguments = parser.parse_args()
     target = arguments.target or arguments.model_dir / model_directory.INT8_GRAPH
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            source = prepare_graph(arguments.model_dir, "auto", Path(scratch))
+            source = prepare_model(arguments.model_dir, "auto", Path(scratch))
             described = (arguments.model_dir / model_directory.HYPERPARAMETERS).is_file()
             image_range = model_directory.read_image_range(arguments.model_dir) if described else None
             quantize_onnx(source, target, read_images(arguments.images, max(1, arguments.count), image_range))

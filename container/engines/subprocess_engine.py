@@ -1,7 +1,7 @@
 """An inference engine in a child process, which can be killed at any time.
 
-An engine that has begun an image ends it: after OpenVINO's cancel() 9 million pixels went on for 160 s. A process can
-be killed; and when memory runs out after all, the kernel is told to take this process, not the job.
+An engine cannot stop during an image: after cancel() of OpenVINO, inference on 9 million pixels continued for 160 s. A
+process can be killed. If memory runs out, the kernel kills this process instead of the job.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from container.engines.protocol import Engine, ImageTooLargeError, Plan, Planner
 from container.errors import AlgorithmError, JobCancelledError
 from container.geometry.tiles import STRIDE
 
-_SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
-_ENDING_SLICES = 100  # a process closes its pipes before it is gone
+_POLL_SECONDS = 0.1
+_EXIT_POLLS = 100  # a process closes its pipes before it exits
 _READY = struct.Struct("<QQ")  # classes; pixels of the largest image that fits
-_IMAGE = struct.Struct("<QQ")  # height and width, before the image's bytes; the answer is the mask's bytes
+_IMAGE = struct.Struct("<QQ")  # height and width, before the bytes of the image; the response is the bytes of the mask
 _LARGEST = 2**28  # pixels
-_HELD_BYTES = 8  # per pixel: image, labels, mask and their copies in the process that asks
-_DECODING_BYTES = 32  # per pixel at most, there too, before the image is answered (VmHWM: 13, with 16 bits 28)
+_HELD_BYTES = 8  # per pixel: image, labels, mask, and their copies in the parent process
+_DECODING_BYTES = 32  # per pixel at most in the parent process, before inference (VmHWM: 13; 28 with 16 bits)
 _FIXED_BYTES = 2 * 10**8  # interpreter and libraries
 
 
 def base_memory(model: Path) -> int:
-    """Return the bytes that such a process takes before its first image; `model` is its graph or parameter file."""
+    """Return the bytes of a child process before its first image; `model` is its ONNX model or parameter file."""
     return _FIXED_BYTES + estimate_loaded(model.stat().st_size)
 
 
 def largest_image(planner: Planner, weights: int, memory: int) -> int:
-    """Return the pixels of the largest image for which `memory` bytes do, with a graph of so many bytes in a child."""
+    """Return the pixels of the largest image for `memory` bytes, with an ONNX model of `weights` bytes in a child."""
     return _most_pixels(planner, max(0, memory - _FIXED_BYTES - estimate_loaded(weights)))
 
 
 class SubprocessEngine:
-    """The model at `source`, a graph or, for MXNet, a model directory, answering in a child process.
+    """Inference in a child process with the model at `source`: an ONNX model, or a model directory for MXNet.
 
-    An image may take about `memory` bytes, in both processes together. Once `until` is set the process is killed, and
-    whoever waits gets Cancelled.
+    An image can use about `memory` bytes in both processes in total. When `stop` is set, the process is killed, and
+    callers that wait raise JobCancelledError.
     """
 
-    def __init__(self, source: Path, *, threads: int, memory: int, until: threading.Event) -> None:
+    def __init__(self, source: Path, *, threads: int, memory: int, stop: threading.Event) -> None:
         self._command = [
             sys.executable,
             "-m",
@@ -64,9 +64,9 @@ class SubprocessEngine:
             str(threads),
             str(memory),
         ]
-        self._until = until
+        self._stop = stop
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors = os.fdopen(os.memfd_create("errors"), "w+b")  # needs no directory that can be written to
+        self._errors = os.fdopen(os.memfd_create("errors"), "w+b")  # needs no writable directory
         self._start()
 
     def _start(self) -> None:
@@ -83,63 +83,63 @@ class SubprocessEngine:
         self.num_classes, self.max_pixels = _READY.unpack(self._exchange(b"", _READY.size))
 
     def mask(self, image: Uint8Array) -> Array:
-        """Return the likeliest class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
+        """Return the most likely class of every pixel: uint8 RGB (H, W, 3) to uint8 (H, W).
 
-        Raises MemoryError when the process was killed over it; the next image gets a new one.
+        Raises MemoryError if memory ran out in the process; the next image starts a new process.
         """
         if self._process is None:
             self._start()
         height, width = image.shape[:2]
         self._exchange(_IMAGE.pack(height, width), 0)
-        answer = self._exchange(np.ascontiguousarray(image).data.cast("B"), height * width)
-        return np.frombuffer(answer, np.uint8).reshape(height, width)
+        mask = self._exchange(np.ascontiguousarray(image).data.cast("B"), height * width)
+        return np.frombuffer(mask, np.uint8).reshape(height, width)
 
     def close(self) -> None:
-        """End the process."""
-        self._end()
+        """Kill the process."""
+        self._kill()
         self._errors.close()
 
-    def _exchange(self, question: bytes | memoryview, expected: int) -> bytearray:
-        """Send a question and return the `expected` bytes of its answer."""
+    def _exchange(self, message: bytes | memoryview, expected: int) -> bytearray:
+        """Send a message and return the `expected` bytes of the response."""
         assert self._process and self._process.stdin and self._process.stdout
-        to_send, answer = memoryview(question), bytearray()
+        to_send, response = memoryview(message), bytearray()
         writer, reader = self._process.stdin.fileno(), self._process.stdout.fileno()
-        while to_send or len(answer) < expected:
-            if self._until.is_set():
-                self._end()
+        while to_send or len(response) < expected:
+            if self._stop.is_set():
+                self._kill()
                 raise JobCancelledError
-            readable, writable, _ = select.select([reader], [writer] if to_send else [], [], _SLICE_SECONDS)
+            readable, writable, _ = select.select([reader], [writer] if to_send else [], [], _POLL_SECONDS)
             try:
                 if writable:
                     to_send = to_send[os.write(writer, to_send[: 2**20]) :]
-                piece = os.read(reader, min(2**20, expected - len(answer))) if readable else None
+                piece = os.read(reader, min(2**20, expected - len(response))) if readable else None
             except BrokenPipeError:
                 piece = b""
             if piece == b"":
                 raise self._failure()
-            answer += piece or b""
-        return answer
+            response += piece or b""
+        return response
 
     def _failure(self) -> Exception:
-        """Explain why the process has closed its pipes."""
-        for _ in range(_ENDING_SLICES):
+        """Return the error for a process that closed its pipes."""
+        for _ in range(_EXIT_POLLS):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 if self._process:
-                    self._process.wait(_SLICE_SECONDS)
+                    self._process.wait(_POLL_SECONDS)
                 break
-            if self._until.is_set():
-                self._end()
+            if self._stop.is_set():
+                self._kill()
                 return JobCancelledError()
         code = self._process.poll() if self._process else None
-        self._end()
+        self._kill()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         if code == -signal.SIGKILL or (lines and ("MemoryError" in lines[-1] or "bad_alloc" in lines[-1])):
             return MemoryError("memory ran out")
-        return AlgorithmError(f"the process that scores ended: {lines[-1] if lines else f'exit status {code}'}")
+        return AlgorithmError(f"the inference process failed: {lines[-1] if lines else f'exit status {code}'}")
 
-    def _end(self) -> None:
-        """Kill the process, if there is one."""
+    def _kill(self) -> None:
+        """Kill the process if it runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -166,12 +166,12 @@ def _plan(planner: Planner, height: int, width: int, memory: int) -> Plan:
 
 
 def _most_pixels(planner: Planner, memory: int) -> int:
-    """Return the pixels, partial cells in full, of the largest image that fits into `memory`."""
+    """Return the pixels of the largest image that fits in `memory`; partial cells count as complete."""
 
     def is_too_large(pixels: int) -> bool:
         rows = max(STRIDE, math.isqrt(pixels) // STRIDE * STRIDE)
         if planner.windows:
-            rows = min(rows, planner.windows.side)  # a row of the largest windows takes most
+            rows = min(rows, planner.windows.side)  # a row of the largest windows needs the most memory
         try:
             _plan(planner, rows, -(-pixels // rows), memory)
         except ImageTooLargeError:
@@ -182,36 +182,38 @@ def _most_pixels(planner: Planner, memory: int) -> int:
     return min(fitting, memory // _DECODING_BYTES)
 
 
-def _answer(engine: Engine, memory: int, questions: BinaryIO, answers: BinaryIO) -> None:
-    """Answer images until there are no more."""
-    while len(header := questions.read(_IMAGE.size)) == _IMAGE.size:
+def _process_images(engine: Engine, memory: int, images: BinaryIO, masks: BinaryIO) -> None:
+    """Write the mask of every image until the input ends."""
+    while len(header := images.read(_IMAGE.size)) == _IMAGE.size:
         image = np.empty((*_IMAGE.unpack(header), 3), np.uint8)
-        questions.readinto(image.data.cast("B"))  # type: ignore[attr-defined]
+        images.readinto(image.data.cast("B"))  # type: ignore[attr-defined]
         try:
             plan = _plan(engine.planner, image.shape[0], image.shape[1], memory)
         except ImageTooLargeError as error:  # an image of few rows and many columns
             raise MemoryError(str(error)) from error
-        answers.write(np.ascontiguousarray(engine.mask(image, plan)).data)
-        answers.flush()
+        masks.write(np.ascontiguousarray(engine.mask(image, plan)).data)
+        masks.flush()
 
 
 def main() -> None:
-    """Answer what comes on stdin; an unusable model is one line on stderr and exit status 1."""
-    parser = argparse.ArgumentParser(description="Answer images from stdin; the other half of ChildEngine.")
-    parser.add_argument("source", type=Path, help="a graph, or a model directory for MXNet")
+    """Read images from stdin and write masks to stdout; an unusable model is one line on stderr and exit status 1."""
+    parser = argparse.ArgumentParser(
+        description="Write a mask for each image from stdin. SubprocessEngine starts this program."
+    )
+    parser.add_argument("source", type=Path, help="an ONNX model, or a model directory for MXNet")
     parser.add_argument("threads", type=int)
-    parser.add_argument("memory", type=int, help="bytes that an image may take")
+    parser.add_argument("memory", type=int, help="bytes that an image can use")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the job handles Ctrl-C and kills this process
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # nothing that a library prints gets among the answers
+    with os.fdopen(os.dup(1), "wb") as output:
+        os.dup2(2, 1)  # output of libraries must not mix with the masks
         engine = _open(arguments.source, arguments.threads)
         engine.warm()
-        answers.write(_READY.pack(engine.num_classes, _most_pixels(engine.planner, arguments.memory)))
-        answers.flush()
-        _answer(engine, arguments.memory, sys.stdin.buffer, answers)
+        output.write(_READY.pack(engine.num_classes, _most_pixels(engine.planner, arguments.memory)))
+        output.flush()
+        _process_images(engine, arguments.memory, sys.stdin.buffer, output)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 
 from container.errors import ClientError, JobError, PlatformError
+from container.mx.gpus import INSTANCES, SUPPORTED
 
 _KINDS = (
     (
         r"no kernel image|device kernel image is invalid|invalid device function|unsupported toolchain"
         r"|PTX JIT|_ARCH_MISMATCH|no binary for gpu",
         ClientError,
-        "MXNet 1.9.1 cannot run on this kind of GPU. It supports compute capability 5.0 to 8.9, which excludes "
-        "P2 (3.7), and Hopper or later (p5). Choose a p3, p4d, g4dn, g5, or g6 instance",
+        f"MXNet 1.9.1 cannot run on this kind of GPU. It supports compute capability {SUPPORTED}, which excludes "
+        f"P2 (3.7), and Hopper or later (p5). Choose a {INSTANCES} instance",
     ),
     (
         r"out of memory|_ALLOC_FAILED",

@@ -7,7 +7,6 @@ format. `--from FILE` converts an existing file.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
@@ -20,17 +19,11 @@ from container.mx.weights.fetch import FetchError, fetch, find_converted, unfetc
 from container.mx.weights.formats import read_weights
 from container.mx.weights.names import check_fit, to_gluoncv
 from container.mx.weights.shapes import encoder_shapes
-from container.mx.weights.sources import BACKBONES, address_of
+from container.mx.weights.sources import BACKBONES, DIRECTORY_VARIABLE, address_of, pretrained_dir
 
-DIRECTORY_VARIABLE = "PRETRAINED_DIR"
 CHANNEL = "pretrained"
 
 _CLASSIFIER = "fc."  # last layer of the ImageNet model, which is not used
-
-
-def pretrained_dir() -> Path:
-    """Return the directory of the weights: PRETRAINED_DIR, or `pretrained` next to the program."""
-    return Path(os.environ.get(DIRECTORY_VARIABLE) or Path(__file__).parents[2] / "pretrained")
 
 
 def find_pretrained(environment: Environment, backbone: str) -> Path:

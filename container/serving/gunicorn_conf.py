@@ -12,7 +12,7 @@ from typing import Any
 from gunicorn.errors import HaltServer  # type: ignore[import-untyped]
 
 from container.serving.requests.bodies import STALL_SECONDS
-from container.serving.settings import ServeSettings, gpu_count
+from container.serving.settings import ServeSettings
 
 _METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name
 _MODELS_LOST = 4  # exit status
@@ -67,8 +67,8 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Show the worker its GPU only; must come before MXNet is imported."""
-    if _settings.engine == "mxnet" and _settings.workers > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(worker.number % max(1, gpu_count()))
+    if _settings.gpus and _settings.workers > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _settings.gpus[worker.number % len(_settings.gpus)]
 
 
 def child_exit(server: Any, worker: Any) -> None:

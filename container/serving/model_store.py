@@ -12,8 +12,8 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 
 from container.artifact import model_directory
-from container.engines.conversion import conversion_memory
 from container.engines.costs import estimate_exact, estimate_loaded
+from container.engines.onnx_model import conversion_memory
 from container.engines.protocol import Engine
 from container.errors import ClientError, RequestError
 from container.serving.memory_budget import MemoryBudget, MemoryEstimate, Reservation

@@ -11,6 +11,9 @@ from typing import Literal, TypeVar
 
 from container.environment import Integers, base_dir, cpu_count, memory_limit
 from container.errors import ClientError
+from container.mx.gpus import select_gpus, visible_gpus
+
+LOG = logging.getLogger(__name__)
 
 ENGINES = ("auto", "openvino", "mxnet")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8", "float16")
@@ -37,6 +40,7 @@ class ServeSettings:
     memory: int = 2**33  # bytes that this container may use
     image_memory: int | None = None  # bytes that one image may take; None: whatever the ledger has
     engine: str = "openvino"
+    gpus: tuple[str, ...] = ()  # GPUs of the MXNet engine, as entries of CUDA_VISIBLE_DEVICES
     precision: str = "auto"
     metrics: bool = False
     ui: bool = False  # a page at / on which people try the model
@@ -63,14 +67,17 @@ class ServeSettings:
         """How many requests are worked on in each process: the next image is decoded while one is computed."""
         return self.slots + 1
 
+    @property
+    def resolved_variables(self) -> dict[str, str]:
+        """Environment variables with which `read` returns the same engine, GPUs, and workers without the driver."""
+        resolved = {"SERVE_ENGINE": self.engine, "SAGEMAKER_MODEL_SERVER_WORKERS": str(self.workers)}
+        return resolved | ({"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {})
+
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> ServeSettings:
         """Read the settings; raises ClientError naming the variable whose value cannot be used, and what can."""
         integer = Integers(variables)
-        engine = _choose(variables, "SERVE_ENGINE", ENGINES)
-        if engine == "auto":
-            engine = "mxnet" if gpu_count() else "openvino"
-        one_per_gpu = max(1, gpu_count()) if engine == "mxnet" else 1
+        engine, gpus = _choose_engine(variables)
         timeout = integer.read("SAGEMAKER_MODEL_SERVER_TIMEOUT", "MODEL_SERVER_TIMEOUT", default=60)
         multi_model = variables.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
         return cls(
@@ -78,7 +85,7 @@ class ServeSettings:
             port=integer.read("SAGEMAKER_BIND_TO_PORT", default=8080),
             workers=1  # routes that load and unload models must reach the one process that holds them
             if multi_model
-            else integer.read("SAGEMAKER_MODEL_SERVER_WORKERS", "MODEL_SERVER_WORKERS", default=one_per_gpu),
+            else integer.read("SAGEMAKER_MODEL_SERVER_WORKERS", "MODEL_SERVER_WORKERS", default=max(1, len(gpus))),
             timeout=timeout,
             queue_seconds=integer.read("QUEUE_SECONDS", default=max(1, timeout // 3)),
             log_level=_log_level(variables.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "20")),
@@ -88,6 +95,7 @@ class ServeSettings:
             max_response=integer.read("MAX_RESPONSE_BYTES", default=0) or None,
             memory=memory_limit(),
             engine=engine,
+            gpus=gpus,
             precision=_choose(variables, "SERVE_PRECISION", PRECISIONS),
             metrics=_choose(variables, "SERVE_METRICS", ("0", "1")) == "1",
             ui=_read_ui(variables, multi_model),
@@ -104,9 +112,17 @@ def _megabytes(integer: Integers, name: str) -> int | None:
     return megabytes * 2**20 or None
 
 
-def gpu_count() -> int:
-    """Return how many NVIDIA GPUs the container was given, by their device files: no driver is loaded for it."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+def _choose_engine(variables: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """Return the engine and the GPUs that it uses; logs a warning if `auto` cannot use all GPUs."""
+    engine = _choose(variables, "SERVE_ENGINE", ENGINES)
+    visible = visible_gpus(variables.get("CUDA_VISIBLE_DEVICES"))
+    if engine != "auto":
+        return engine, visible if engine == "mxnet" else ()
+    gpus, reason = select_gpus(visible)
+    if reason:
+        used = f"{len(gpus)} of {len(visible)} GPUs" if gpus else "OpenVINO on the CPUs"
+        LOG.warning("SERVE_ENGINE=auto uses %s: %s", used, reason)
+    return "mxnet" if gpus else "openvino", gpus
 
 
 def _choose(variables: Mapping[str, str], name: str, choices: tuple[T, ...]) -> T:

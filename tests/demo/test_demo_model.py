@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.engines.conversion import prepare_graph
+from container.engines.onnx_model import prepare_model
 from container.engines.openvino import OpenVinoEngine
 from container.environment import cpu_count
 from container.errors import ClientError
@@ -26,7 +26,7 @@ CLASSES = 5
 
 
 def load(model_dir: Path, precision: str) -> OpenVinoEngine:
-    return OpenVinoEngine(prepare_graph(model_dir, precision, model_dir), precision, threads=cpu_count())
+    return OpenVinoEngine(prepare_model(model_dir, precision, model_dir), precision, threads=cpu_count())
 
 
 def answers(engine: OpenVinoEngine) -> np.ndarray:

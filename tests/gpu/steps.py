@@ -65,22 +65,22 @@ def train_steps(
     return losses, weights
 
 
-def seconds_of_sizes(scorer: MXNetEvaluator, sizes: list[tuple[int, int]]) -> list[tuple[float, float]]:
+def seconds_of_sizes(evaluator: MXNetEvaluator, sizes: list[tuple[int, int]]) -> list[tuple[float, float]]:
     """Return for each size the seconds of its first picture and of its second."""
-    return [(_seconds(scorer, size), _seconds(scorer, size)) for size in sizes]
+    return [(_seconds(evaluator, size), _seconds(evaluator, size)) for size in sizes]
 
 
-def memory_of_sizes(scorer: MXNetEvaluator, sizes: list[tuple[int, int]], used: Callable[[], int]) -> list[int]:
+def memory_of_sizes(evaluator: MXNetEvaluator, sizes: list[tuple[int, int]], used: Callable[[], int]) -> list[int]:
     """Return what `used` says after each size, every device having had a picture of it."""
     found = []
     for size in sizes:
-        _seconds(scorer, size)
+        _seconds(evaluator, size)
         found.append(used())
     return found
 
 
-def _seconds(scorer: MXNetEvaluator, size: tuple[int, int]) -> float:
-    images = [np.zeros((*size, 3), np.uint8)] * scorer.at_once
+def _seconds(evaluator: MXNetEvaluator, size: tuple[int, int]) -> float:
+    images = [np.zeros((*size, 3), np.uint8)] * evaluator.batch_size
     start = time.monotonic()
-    assert [answer[0].shape for answer in scorer.answers(images)] == [size] * scorer.at_once  # type: ignore[index]
+    assert [answer[0].shape for answer in evaluator.predict(images)] == [size] * evaluator.batch_size  # type: ignore[index]
     return time.monotonic() - start

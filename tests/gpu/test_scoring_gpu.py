@@ -11,7 +11,8 @@ import pytest
 
 from container.engines.subprocess_engine import SubprocessEngine
 from container.mx.inference.evaluation import MXNetEvaluator, without_autotuning
-from container.training.scoring.evaluation import SubprocessEvaluator, score
+from container.training.scoring.evaluation import evaluate
+from container.training.scoring.evaluators import SubprocessEvaluator
 from tests.conftest import job_factory
 from tests.gpu.cards import compute_capabilities, used_megabytes
 from tests.gpu.jobs import run_job
@@ -20,18 +21,18 @@ from tests.unit.training.scoring.test_evaluation import open_loader
 
 
 @pytest.fixture
-def scorer() -> MXNetEvaluator:
+def evaluator() -> MXNetEvaluator:
     devices = [mx.gpu(index) for index in range(len(compute_capabilities()))]
     return MXNetEvaluator(steady_network(devices), devices, threading.Event())
 
 
-def test_a_new_size_costs_no_tuning(scorer: MXNetEvaluator) -> None:
+def test_a_new_size_costs_no_tuning(evaluator: MXNetEvaluator) -> None:
     with without_autotuning():
-        (_, _), (new, known) = seconds_of_sizes(scorer, [(480, 640), (488, 600)])
+        (_, _), (new, known) = seconds_of_sizes(evaluator, [(480, 640), (488, 600)])
     assert new < 3 * known + 0.5, f"the second new size took {new:.2f} s, again {known:.2f} s"
 
 
-def test_fifty_sizes_leave_no_memory_behind(scorer: MXNetEvaluator) -> None:
+def test_fifty_sizes_leave_no_memory_behind(evaluator: MXNetEvaluator) -> None:
     def used() -> int:
         mx.nd.waitall()
         for index in range(len(compute_capabilities())):
@@ -40,7 +41,7 @@ def test_fifty_sizes_leave_no_memory_behind(scorer: MXNetEvaluator) -> None:
 
     sizes = [(200 + 11 * number, 700 - 7 * number) for number in range(50)]
     with without_autotuning():
-        found = memory_of_sizes(scorer, sizes, used)
+        found = memory_of_sizes(evaluator, sizes, used)
     assert max(found[10:]) < max(found[:10]) + 300, found
 
 
@@ -51,7 +52,7 @@ def test_a_jobs_scores_are_the_cpus(tmp_path: Path) -> None:
     report = by_gpu.report
     assert report["failed"] == {} and report["validation"]["engine"] == "mxnet" and report["validation"]["complete"]
     with contextlib.closing(
-        SubprocessEngine(root / "model/model.onnx", threads=2, memory=2**31, until=threading.Event())
+        SubprocessEngine(root / "model/model.onnx", threads=2, memory=2**31, stop=threading.Event())
     ) as engine:
-        by_cpu = score(open_loader(root), SubprocessEvaluator("openvino", [engine]), 2, threading.Event())
+        by_cpu = evaluate(open_loader(root), SubprocessEvaluator("openvino", [engine]), 2, threading.Event())
     assert report["validation"]["mIOU"] == pytest.approx(by_cpu.confusions[0].miou, abs=0.01)

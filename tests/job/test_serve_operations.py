@@ -352,7 +352,9 @@ def test_an_engine_that_fails_three_times_in_a_row_is_started_anew(root: Path, t
 def test_int8_of_an_archive_without_it_says_what_to_do(root: Path) -> None:
     ended = run_serve(root, SERVE_PRECISION="int8", SAGEMAKER_BIND_TO_PORT=str(free_port()))
     assert ended.returncode == 3
-    assert "model.int8.onnx is missing; train with _quantize=True" in ended.stderr
+    assert (
+        "model.int8.onnx, which does not exist. Do one of the following: (1) Train with _quantize=True" in ended.stderr
+    )
 
 
 def test_a_precision_of_the_other_engine_says_what_to_do(root: Path) -> None:

@@ -131,12 +131,12 @@ def test_the_archive_says_what_its_model_answers(finished: tuple[Path, str, str]
     assert check and check.int8 == ""
     network = SegmentationNetwork("fcn", "resnet-18", 2)
     load_weights(network, root / "model/model_best.params", [mx.cpu()])
-    logits = network(mx.nd.array(check.picture[None], dtype="uint8"))
+    logits = network(mx.nd.array(check.image[None], dtype="uint8"))
     np.testing.assert_array_equal(check.mask, logits.argmax(axis=1).asnumpy()[0])
     np.testing.assert_allclose(check.probabilities, logits.softmax(axis=1).asnumpy()[0][:, ::9, ::9], atol=1e-4)
     report = json.loads((root / "output/data/report.json").read_text())["int8"]
-    assert not report["kept"] and "_quantize=True makes it all the same" in report["reason"]
-    assert f"no int8 graph: {report['reason']}" in out
+    assert not report["kept"] and "Set _quantize=True to write it anyway" in report["reason"]
+    assert f"The job writes no int8 model: {report['reason']}" in out
     assert load_engine(root / "model", ServeSettings(root / "model")).num_classes == 2
 
 
@@ -147,7 +147,7 @@ def test_page_and_table_say_what_the_report_says(finished: tuple[Path, str, str]
     for column in ("train_loss", "mIOU", "pixel_accuracy", "learning_rate", "train_throughput"):
         assert [float(row[column]) for row in rows] == [epoch[column] for epoch in report["epochs"]]
     page = (data / "report.html").read_text()
-    assert f"mIOU {report['validation']['mIOU']:.3f} on 3 whole validation images" in page
+    assert f"mIOU {report['validation']['mIOU']:.3f} on 3 full validation images" in page
     assert "finished: 2 of 2 epochs are complete" in page and "validation/validation-0.jpg" in page
 
 

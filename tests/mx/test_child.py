@@ -39,12 +39,12 @@ SIZES = [(40, 56), (1, 9)]
 
 @pytest.fixture(params=["model.onnx", "."], ids=["openvino", "mxnet"])
 def engine(request: pytest.FixtureRequest, model_dir: Path) -> Iterator[SubprocessEngine]:
-    engine = SubprocessEngine(model_dir / request.param, threads=1, memory=MEMORY, until=threading.Event())
+    engine = SubprocessEngine(model_dir / request.param, threads=1, memory=MEMORY, stop=threading.Event())
     yield engine
     engine.close()
 
 
-def test_answers_are_those_of_the_network(engine: SubprocessEngine, model_dir: Path) -> None:
+def test_output_equals_that_of_the_gluon_model(engine: SubprocessEngine, model_dir: Path) -> None:
     assert engine.num_classes == CLASSES
     for height, width in SIZES * 2:
         logits = np.load(model_dir / f"{height}.npy")
@@ -56,7 +56,7 @@ def test_answers_are_those_of_the_network(engine: SubprocessEngine, model_dir: P
     np.testing.assert_array_equal(engine.mask(view), engine.mask(view.copy()))
 
 
-def test_a_killed_process_is_memory_that_ran_out_and_the_next_image_gets_another(engine: SubprocessEngine) -> None:
+def test_killed_process_is_a_memory_error_and_is_replaced(engine: SubprocessEngine) -> None:
     first = engine.mask(random_image(40, 56)[0])
     assert engine._process
     killed = engine._process.pid
@@ -68,9 +68,9 @@ def test_a_killed_process_is_memory_that_ran_out_and_the_next_image_gets_another
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 2.5])
-def test_an_image_is_given_up_at_once(model_dir: Path, seconds: float) -> None:
+def test_stop_kills_the_process_immediately(model_dir: Path, seconds: float) -> None:
     until = threading.Event()
-    engine = SubprocessEngine(model_dir / "model.onnx", threads=1, memory=2**33, until=until)
+    engine = SubprocessEngine(model_dir / "model.onnx", threads=1, memory=2**33, stop=until)
     assert engine._process
     pid = engine._process.pid
     assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
@@ -87,16 +87,16 @@ def test_an_image_is_given_up_at_once(model_dir: Path, seconds: float) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_a_process_that_starts_is_given_up_too(model_dir: Path) -> None:
+def test_stop_kills_a_starting_process(model_dir: Path) -> None:
     until = threading.Event()
     until.set()
     start = time.monotonic()
     with pytest.raises(JobCancelledError):
-        SubprocessEngine(model_dir / "model.onnx", threads=1, memory=MEMORY, until=until)
+        SubprocessEngine(model_dir / "model.onnx", threads=1, memory=MEMORY, stop=until)
     assert time.monotonic() - start < 2
 
 
-def test_the_largest_image_follows_the_memory(model_dir: Path) -> None:
+def test_largest_image_depends_on_the_memory(model_dir: Path) -> None:
     by_graph, by_mxnet = (
         [_most_pixels(_open(source, 1).planner, memory) for memory in (0, 2**28, 2**31, 2**40)]
         for source in (model_dir / "model.onnx", model_dir)
@@ -114,7 +114,7 @@ def test_the_largest_image_follows_the_memory(model_dir: Path) -> None:
     assert by_graph[-1] == by_mxnet[-1] == 2**28 - 1
 
 
-def test_a_graph_that_is_none_is_quoted(tmp_path: Path) -> None:
+def test_error_of_an_invalid_onnx_model_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(AlgorithmError, match=r"the process that scores ended: .*model\.onnx is not a graph that train"):
-        SubprocessEngine(tmp_path / "model.onnx", threads=1, memory=MEMORY, until=threading.Event())
+    with pytest.raises(AlgorithmError, match=r"the inference process failed: .*model\.onnx is not a graph that train"):
+        SubprocessEngine(tmp_path / "model.onnx", threads=1, memory=MEMORY, stop=threading.Event())

@@ -13,8 +13,8 @@ import onnx
 import pytest
 
 from container.artifact.check import approve_int8, write_check
-from container.engines.graph import import_openvino
 from container.engines.loading import load_engine
+from container.engines.onnx_model import import_openvino
 from container.engines.openvino import OpenVinoEngine
 from container.engines.quantize import quantize_onnx
 from container.errors import ClientError
@@ -75,11 +75,11 @@ def drop_int8_approval(model_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", usual(), "int8"])
-def test_every_precision_gives_the_jobs_answer(archive: Path, precision: str) -> None:
+def test_output_in_every_precision_matches_check_json(archive: Path, precision: str) -> None:
     assert open_(archive, precision) == precision
 
 
-def test_auto_takes_int8_where_the_job_has_approved_it(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_uses_an_approved_int8_model(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert open_(archive) == "int8"
     with caplog.at_level(logging.WARNING):
         drop_int8_approval(archive)
@@ -90,13 +90,13 @@ def test_auto_takes_int8_where_the_job_has_approved_it(archive: Path, caplog: py
         assert not caplog.records
 
 
-def test_auto_takes_no_int8_graph_that_is_not_the_approved(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_does_not_use_another_int8_model(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
     replace(archive / "model.int8.onnx", (archive / "model.int8.onnx").read_bytes() + b"\0")
     assert open_(archive) == usual()
     assert f"{archive}/model.int8.onnx is not the graph that its job has approved" in caplog.text
 
 
-def test_auto_does_without_int8_that_answers_something_else(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_does_not_use_an_int8_model_with_other_output(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
     (archive / "model.int8.onnx").unlink()
     write_graph(archive / "model.int8.onnx", onnx.TensorProto.UINT8, 8)
     shutil.copy(archive / "check.json", archive / "copy")
@@ -104,16 +104,18 @@ def test_auto_does_without_int8_that_answers_something_else(archive: Path, caplo
     (archive / "copy").rename(archive / "check.json")
     approve_int8(archive, {})
     assert open_(archive) == usual()
-    assert "auto does without int8" in caplog.text and "does not answer as its job says" in caplog.text
+    assert (
+        "auto does not use the int8 model" in caplog.text and "the model output differs from check.json" in caplog.text
+    )
     with pytest.raises(ClientError, match=r"the model does not answer as .* in check.json \(the scores differ"):
         open_(archive, "int8")
 
 
 @pytest.mark.parametrize("precision", ["float32", usual()])
-def test_a_graph_of_another_job_is_refused(archive: Path, precision: str) -> None:
+def test_onnx_model_of_another_job_is_rejected(archive: Path, precision: str) -> None:
     (archive / "model.onnx").unlink()
     export_onnx(_other(), archive / "model.onnx")
-    with pytest.raises(ClientError, match=rf"^{archive}: the model does not answer as its job says.* unpack one model"):
+    with pytest.raises(ClientError, match=rf"^{archive}: the model output differs from check.json.* Extract the model"):
         open_(archive, precision)
 
 
@@ -152,20 +154,20 @@ def _other() -> SegmentationNetwork:
 
 
 @pytest.mark.parametrize("engine", ["openvino", "mxnet"])
-def test_weights_of_another_job_are_refused(archive: Path, engine: str) -> None:
+def test_weights_of_another_job_are_rejected(archive: Path, engine: str) -> None:
     (archive / "model_best.params").unlink()
     _other().save_parameters(str(archive / "model_best.params"))
     with pytest.raises(ClientError, match=r"model_best\.params is not the file that check\.json was written for"):
         open_(archive, "auto", engine)
 
 
-def test_mxnet_gives_the_jobs_answer_too(archive: Path) -> None:
+def test_mxnet_output_matches_check_json(archive: Path) -> None:
     assert open_(archive, "auto", "mxnet") == "float32"
 
 
 @pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(archive: Path, which: int, value: float) -> None:
+def test_weights_that_are_not_finite_are_rejected(archive: Path, which: int, value: float) -> None:
     (archive / "check.json").unlink()
     model = onnx.load(str(archive / "model.onnx"))
     weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4][which]
@@ -174,5 +176,5 @@ def test_weights_that_are_not_finite_are_refused(archive: Path, which: int, valu
     weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
     (archive / "model.onnx").unlink()
     onnx.save(model, str(archive / "model.onnx"))
-    with pytest.raises(ClientError, match=rf"{archive}/model.onnx holds weights that are not finite"):
+    with pytest.raises(ClientError, match=rf"{archive}/model.onnx contains weights that are not finite"):
         open_(archive)

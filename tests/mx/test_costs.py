@@ -47,7 +47,7 @@ print(loaded, engine.planner.loaded / 2**20, peak, stated / 2**20, engine.planne
         ("fastscnn", "", "float32", "mask"),
     ],
 )
-def test_model_and_image_take_what_is_stated(
+def test_memory_of_model_and_image_is_within_the_estimate(
     algorithm: str, backbone: str, precision: str, needs: str, tmp_path: Path
 ) -> None:
     export_onnx(build_network(algorithm, backbone), tmp_path / "model.onnx")
@@ -84,7 +84,7 @@ print(megabytes() - before, engine.memory / 2**20)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_model_that_has_seen_many_sizes_holds_what_is_stated(precision: str, tmp_path: Path) -> None:
+def test_memory_after_many_sizes_is_within_the_estimate(precision: str, tmp_path: Path) -> None:
     if precision == "bfloat16" and not processor_has("avx512_bf16"):
         pytest.skip("this processor does not compute in bfloat16")
     export_onnx(build_network("fcn", "resnet-18"), tmp_path / "model.onnx")

@@ -31,7 +31,7 @@ CONVOLUTIONS: dict[str, dict[str, tuple[int, ...]]] = {
 
 @pytest.mark.parametrize("backbone", ["resnet-18", "resnet-34"])
 @pytest.mark.parametrize("algorithm", list(CONVOLUTIONS))
-def test_heads_have_their_own_widths_under_gluoncvs_names(algorithm: str, backbone: str) -> None:
+def test_small_decoders_have_gluoncv_names_and_their_own_widths(algorithm: str, backbone: str) -> None:
     network = SegmentationNetwork(algorithm, backbone, CLASSES)
     initialize_weights(network)
     parameters = network._collect_params_with_prefix()
@@ -40,10 +40,12 @@ def test_heads_have_their_own_widths_under_gluoncvs_names(algorithm: str, backbo
     assert kernels == CONVOLUTIONS[algorithm] | AUXILIARY
     assert all(parameters[name].lr_mult == 10 for name in heads)
     large = SegmentationNetwork(algorithm, "resnet-50", CLASSES)._collect_params_with_prefix()
+    fast = {name for name, value in large.items() if value.lr_mult == 10}
+    assert fast == {name for name in large if name.startswith(("head.", "auxlayer."))}
     assert set(heads) == {name for name in large if name.startswith(("head.", "auxlayer."))}
 
 
-def test_the_encoder_is_gluoncvs_dilated_to_an_eighth() -> None:
+def test_encoder_equals_the_dilated_gluoncv_encoder() -> None:
     network = SegmentationNetwork("fcn", "resnet-18", CLASSES)
     initialize_weights(network)
     theirs = segbase.SegBaseModel(CLASSES, aux=True, backbone="resnet18", pretrained_base=False)
@@ -56,7 +58,7 @@ def test_the_encoder_is_gluoncvs_dilated_to_an_eighth() -> None:
 
 
 @pytest.mark.parametrize("algorithm", list(CONVOLUTIONS))
-def test_batch_norms_are_synchronised_everywhere(algorithm: str) -> None:
+def test_all_batch_norms_are_synchronized(algorithm: str) -> None:
     network = SegmentationNetwork(
         algorithm, "resnet-18", CLASSES, norm_layer=SyncBatchNorm, norm_kwargs={"num_devices": 2}
     )

@@ -41,7 +41,7 @@ def drop(folder: Path, part: str) -> None:
     mx.nd.save(path, {name: value for name, value in mx.nd.load(path).items() if not name.startswith(part)})
 
 
-def test_answers_are_those_of_the_network(network: SegmentationNetwork, model_dir: Path) -> None:
+def test_output_equals_that_of_the_gluon_model(network: SegmentationNetwork, model_dir: Path) -> None:
     engine = MXNetEngine(model_dir)
     engine.warm()
     logits = network(mx.nd.array(IMAGE[None], dtype="uint8")).asnumpy()[0].astype(np.float64)
@@ -55,13 +55,13 @@ def test_answers_are_those_of_the_network(network: SegmentationNetwork, model_di
     assert len(np.unique(mask)) > 1
 
 
-def test_the_auxiliary_head_is_not_needed(model_dir: Path) -> None:
+def test_auxiliary_head_is_not_needed(model_dir: Path) -> None:
     expected = MXNetEngine(model_dir).probabilities(IMAGE)
     drop(model_dir, "auxlayer")
     np.testing.assert_array_equal(MXNetEngine(model_dir).probabilities(IMAGE), expected)
 
 
-def test_a_missing_layer_is_named(model_dir: Path) -> None:
+def test_missing_layer_is_named(model_dir: Path) -> None:
     drop(model_dir, "layer4")
     with pytest.raises(
         ClientError, match=r"model_best\.params does not match .*the file lacks layer4\.0\.conv1\.weight"
@@ -69,7 +69,7 @@ def test_a_missing_layer_is_named(model_dir: Path) -> None:
         MXNetEngine(model_dir)
 
 
-def test_weights_of_another_network_are_refused(model_dir: Path) -> None:
+def test_weights_of_another_architecture_are_rejected(model_dir: Path) -> None:
     write_settings(model_dir, num_classes="7")
     with pytest.raises(ClientError, match=r"does not match .*7 classes"):
         MXNetEngine(model_dir)
@@ -78,7 +78,7 @@ def test_weights_of_another_network_are_refused(model_dir: Path) -> None:
         MXNetEngine(model_dir)
 
 
-def test_a_damaged_file_is_refused(model_dir: Path) -> None:
+def test_corrupt_file_is_rejected(model_dir: Path) -> None:
     (model_dir / "model_best.params").write_bytes(b"rubbish" * 100)
     with pytest.raises(ClientError, match=r"model_best\.params does not match") as raised:
         MXNetEngine(model_dir)

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from mxnet.gluon.contrib.nn import SyncBatchNorm
 
-from container.engines.graph import import_openvino
+from container.engines.onnx_model import import_openvino
 from container.errors import PlatformError
 from container.mx.export import export_onnx
 from container.mx.networks.architectures import create_network

@@ -1,4 +1,4 @@
-"""The end of a job: each product fails alone, the report is written whatever happens, and a stop is heard at once."""
+"""Final steps: errors of one product do not affect others, the report is always written, a stop takes effect soon."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from container.mx.networks.segmentation import SegmentationNetwork
 from container.mx.trainer import Trainer
 from container.training.scoring import evaluators, quantization
 from container.training.scoring import final_steps as module
-from container.training.scoring.deadline import Deadline
-from container.training.scoring.evaluation import SubprocessEvaluator
+from container.training.scoring.evaluation import Deadline
+from container.training.scoring.evaluators import SubprocessEvaluator
 from container.training.scoring.final_steps import FinalSteps
 from tests.conftest import JobFactory, write_pair
 from tests.mx.test_export import CLASSES, build_network
@@ -48,14 +48,14 @@ def network() -> SegmentationNetwork:
 
 @dataclasses.dataclass
 class Job:
-    """A job whose training is over."""
+    """A job after training."""
 
     root: Path
     finish: FinalSteps
     stop: threading.Event
 
     def run(self, epoch_seconds: float = 1, job_seconds: float = 1) -> dict[str, Any]:
-        """Finish it and return the report."""
+        """Run the final steps and return the report."""
         self.finish.run(HISTORY, epoch_seconds, job_seconds)
         return self.report()
 
@@ -93,7 +93,7 @@ def add_test_channel(root: Path, count: int) -> None:
         write_pair(root, "test", f"test-{number}", np.random.default_rng(number))
 
 
-def test_without_the_graph_mxnet_scores_the_same_and_says_so(
+def test_mxnet_evaluates_without_an_onnx_model(
     make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     by_graph = make_finish().run()
@@ -108,26 +108,26 @@ def test_without_the_graph_mxnet_scores_the_same_and_says_so(
     monkeypatch.setattr(module, "export_onnx", fail)
     report = job.run()
     assert report["failed"] == {"graph": "NotImplementedError: an operator has no translation to ONNX"}
-    assert "without model.onnx MXNet scores" in caplog.text
+    assert "model.onnx does not exist. The evaluation uses MXNet" in caplog.text
     assert (report["validation"]["engine"], report["validation"]["complete"]) == ("mxnet", True)
     assert report["validation"]["mIOU"] == pytest.approx(by_graph["validation"]["mIOU"], abs=1e-3)
     assert sum(map(sum, report["validation"]["confusion"])) == 3 * 39 * 48
     assert job.made() == set()
 
 
-def test_gpus_have_a_picture_each_and_tune_nothing(
+def test_each_gpu_evaluates_one_image_without_autotuning(
     make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, str | None]] = []
-    answers = MXNetEvaluator.answers
+    answers = MXNetEvaluator.predict
 
-    def record(scorer: MXNetEvaluator, images: list[np.ndarray]) -> object:
+    def record(evaluator: MXNetEvaluator, images: list[np.ndarray]) -> object:
         seen.append((len(images), os.environ.get("MXNET_CUDNN_AUTOTUNE_DEFAULT")))
-        return answers(scorer, images)
+        return answers(evaluator, images)
 
     monkeypatch.delenv("MXNET_CUDNN_AUTOTUNE_DEFAULT", raising=False)
     monkeypatch.setattr(evaluators, "_are_gpus", lambda devices: True)
-    monkeypatch.setattr(MXNetEvaluator, "answers", record)
+    monkeypatch.setattr(MXNetEvaluator, "predict", record)
     job = make_finish()
     job.finish._trainer.network.collect_params().reset_ctx([mx.cpu(0), mx.cpu(1)])
     try:
@@ -141,14 +141,14 @@ def test_gpus_have_a_picture_each_and_tune_nothing(
     assert job.made() == {"model.onnx"}
 
 
-def test_each_product_fails_alone(
+def test_error_of_one_product_does_not_affect_others(
     make_finish: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_test_channel(tmp_path, 2)
     (tmp_path / "input/data/test/test-0.jpg").write_bytes(b"no image")
-    real, write = FinalSteps._score, model_directory.write_bytes
+    real, write = FinalSteps._evaluate, model_directory.write_bytes
 
-    def score(finish: FinalSteps, channel: str) -> None:
+    def evaluate(finish: FinalSteps, channel: str) -> None:
         if channel == "validation":
             raise RuntimeError("a defect of ours")
         real(finish, channel)
@@ -159,7 +159,7 @@ def test_each_product_fails_alone(
         write(path, content)
 
     job = make_finish(_quantize="True", train=2)
-    monkeypatch.setattr(FinalSteps, "_score", score)
+    monkeypatch.setattr(FinalSteps, "_evaluate", evaluate)
     monkeypatch.setattr(model_directory, "write_bytes", full)
     monkeypatch.setattr(quantization, "_run", lambda *arguments: 1 / 0)
     monkeypatch.setattr(Loader, "classes", {0: ClassEntry("ground", (0, 0, 0))})
@@ -175,9 +175,7 @@ def test_each_product_fails_alone(
     assert test["skipped"] == [{"image": f"{job.root}/input/data/test/test-0.jpg", "reason": NO_IMAGE}]
 
 
-def test_the_statistics_are_the_test_images_where_there_are_some(
-    make_finish: Callable[..., Job], tmp_path: Path
-) -> None:
+def test_statistics_prefer_the_test_channel(make_finish: Callable[..., Job], tmp_path: Path) -> None:
     path = tmp_path / "output/data/statistics.json"
     validation = make_finish().run()["validation"]
     content = json.loads(path.read_text())
@@ -193,9 +191,7 @@ def test_the_statistics_are_the_test_images_where_there_are_some(
     assert content["multiclass_classification_metrics"]["mIOU"]["value"] == test["mIOU"]
 
 
-def test_what_an_earlier_job_left_does_not_pass_for_this_ones(
-    make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_an_earlier_job_are_removed(make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_finish(_report_minutes="0")
     left = ["model/check.json", "model/classes.json", "model/model.onnx", "model/model.int8.onnx"]
     (job.root / "output/data").mkdir(parents=True)
@@ -208,7 +204,7 @@ def test_what_an_earlier_job_left_does_not_pass_for_this_ones(
     assert not (job.root / "output/data/statistics.json").exists()
 
 
-def test_weights_that_cannot_be_read_end_the_job_with_a_report(make_finish: Callable[..., Job]) -> None:
+def test_unreadable_weights_fail_the_job_with_a_report(make_finish: Callable[..., Job]) -> None:
     job = make_finish()
     (job.root / "model/model_best.params").write_bytes(b"cut")
     with pytest.raises(mx.MXNetError):
@@ -217,7 +213,7 @@ def test_weights_that_cannot_be_read_end_the_job_with_a_report(make_finish: Call
     assert report["epochs"] == HISTORY and list(report["failed"]) == ["everything made from the best weights"]
 
 
-def test_a_report_that_cannot_be_written_is_told_and_costs_nothing_else(
+def test_report_that_cannot_be_written_is_logged(
     make_finish: Callable[..., Job], caplog: pytest.LogCaptureFixture
 ) -> None:
     job = make_finish()
@@ -228,19 +224,19 @@ def test_a_report_that_cannot_be_written_is_told_and_costs_nothing_else(
     assert job.made() == {"model.onnx"}
 
 
-def test_no_minutes_are_no_scores(make_finish: Callable[..., Job], caplog: pytest.LogCaptureFixture) -> None:
+def test_zero_minutes_skip_the_evaluation(make_finish: Callable[..., Job], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     job = make_finish(_report_minutes="0", _quantize="True")
     assert job.run() == {"epochs": HISTORY, "failed": {}}
     assert job.made() == {"model.onnx"}
-    assert "_report_minutes is 0: nothing is scored at full size, and there is no int8 graph" in caplog.text
+    assert "_report_minutes is 0: the job skips the full-resolution evaluation and the int8 model." in caplog.text
 
 
-def test_time_that_ends_first_leaves_a_sample(
+def test_time_limit_during_the_evaluation_leaves_a_sample(
     make_finish: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = make_finish(validation=4, _report_minutes="30")
-    answers, asked = SubprocessEvaluator.answers, []
+    answers, asked = SubprocessEvaluator.predict, []
     until: list[Deadline] = []
 
     class Remembered(Deadline):
@@ -248,30 +244,30 @@ def test_time_that_ends_first_leaves_a_sample(
             super().__init__(*arguments)
             until.append(self)
 
-    def slow(scorer: SubprocessEvaluator, images: list[np.ndarray]) -> object:
+    def slow(evaluator: SubprocessEvaluator, images: list[np.ndarray]) -> object:
         asked.append(images)
         if len(asked) == 3:
             until[0]._end = 0
-        return answers(scorer, images)
+        return answers(evaluator, images)
 
-    monkeypatch.setattr(SubprocessEvaluator, "answers", slow)
+    monkeypatch.setattr(SubprocessEvaluator, "predict", slow)
     monkeypatch.setattr(module, "Deadline", Remembered)
     validation = job.run()["validation"]
     assert (validation["images"], validation["of"], validation["complete"]) == (2, 4, False)
     assert len(validation["scored"]) == 2 and sum(map(sum, validation["confusion"])) == 2 * 39 * 48
-    assert validation["reason"] == "the time was up, so these images are a sample; _report_minutes gives it more"
-    assert "that validation score is of 2 images of 4: the time was up" in caplog.text
+    assert validation["reason"] == "the time limit was reached, so these images are a sample. Increase _report_minutes"
+    assert "channel validation covers 2 of 4 images, which report.json lists: the time limit was reached" in caplog.text
 
 
-def test_time_that_ends_before_anything_is_scored_is_told(make_finish: Callable[..., Job]) -> None:
+def test_time_limit_before_the_first_image_is_reported(make_finish: Callable[..., Job]) -> None:
     report = make_finish(_report_minutes="0.0001").run()
-    assert report["failed"] == {"validation": "the time was up first; _report_minutes gives it more"}
+    assert report["failed"] == {"validation": "the time limit was reached first. Increase _report_minutes"}
 
 
 @pytest.mark.parametrize(
     ("minutes", "epoch_seconds", "seconds"), [(None, 10, 300), (None, 1000, 2000), ("0.5", 1000, 30), ("90", 1, 5400)]
 )
-def test_the_time_is_shared_by_what_is_scored(
+def test_evaluations_share_the_time(
     make_finish: Callable[..., Job],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -284,23 +280,23 @@ def test_the_time_is_shared_by_what_is_scored(
     given: list[float] = []
 
     def note(finish: FinalSteps, *arguments: object) -> None:
-        given.append(finish._share())
+        given.append(finish._next_share())
 
     monkeypatch.setattr(module, "export_onnx", lambda *arguments: None)
-    monkeypatch.setattr(FinalSteps, "_score", note)
+    monkeypatch.setattr(FinalSteps, "_evaluate", note)
     monkeypatch.setattr(FinalSteps, "_quantize", note)
     job.run(epoch_seconds)
     assert given == pytest.approx([seconds / 3, seconds / 2, seconds], abs=1)
 
 
 @pytest.mark.parametrize("step", ["scoring", "quantizing", "comparing"])
-def test_a_stop_is_heard_in_every_step(
+def test_stop_takes_effect_in_every_step(
     make_finish: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     stopped: list[float] = []
-    answers, run, calls = SubprocessEvaluator.answers, quantization._run, []
+    answers, run, calls = SubprocessEvaluator.predict, quantization._run, []
     job = make_finish(_quantize="True", validation=1, train=2)
-    size = (48, 40) if step == "quantizing" else (1600, 1600)  # the large one takes longer than a stop may
+    size = (48, 40) if step == "quantizing" else (1600, 1600)  # the large one takes longer than a stop
     for folder, mode in (("validation", "RGB"), ("validation_annotation", "L")):
         (path,) = (tmp_path / "input/data" / folder).iterdir()
         Image.new(mode, size).save(path)
@@ -309,9 +305,9 @@ def test_a_stop_is_heard_in_every_step(
         stopped.append(time.monotonic())
         job.stop.set()
 
-    def answer(scorer: SubprocessEvaluator, images: list[np.ndarray]) -> object:
+    def answer(evaluator: SubprocessEvaluator, images: list[np.ndarray]) -> object:
         threading.Timer(0.3, stop).start()
-        return answers(scorer, images)
+        return answers(evaluator, images)
 
     def quantize(*arguments: Any) -> None:
         calls.append(arguments)
@@ -320,9 +316,9 @@ def test_a_stop_is_heard_in_every_step(
         run(*arguments)
 
     if step == "comparing":
-        monkeypatch.setattr(FinalSteps, "_score", lambda finish, channel: None)
+        monkeypatch.setattr(FinalSteps, "_evaluate", lambda finish, channel: None)
     if step != "quantizing":
-        monkeypatch.setattr(SubprocessEvaluator, "answers", answer)
+        monkeypatch.setattr(SubprocessEvaluator, "predict", answer)
     monkeypatch.setattr(quantization, "_run", quantize)
     report = job.run()
     assert time.monotonic() - stopped[0] < 2
@@ -332,7 +328,7 @@ def test_a_stop_is_heard_in_every_step(
     assert len(calls) == (step != "scoring")
 
 
-def test_a_stopped_job_still_gets_its_graph(make_finish: Callable[..., Job]) -> None:
+def test_stopped_job_exports_the_onnx_model(make_finish: Callable[..., Job]) -> None:
     job = make_finish(_quantize="True")
     job.stop.set()
     assert job.run()["failed"] == dict.fromkeys(["validation", "int8"], "the job was stopped first")

@@ -33,11 +33,11 @@ def test_synchronized_statistics_of_one_context_are_its_own() -> None:
 
 
 def test_sizes_are_timed_and_their_memory_is_noted() -> None:
-    scorer = MXNetEvaluator(steady_network(TWO), TWO, threading.Event())
+    evaluator = MXNetEvaluator(steady_network(TWO), TWO, threading.Event())
     used = iter(range(100))
     with without_autotuning():
-        times = seconds_of_sizes(scorer, [(24, 32), (40, 16)])
-        assert memory_of_sizes(scorer, [(8, 8), (9, 9), (10, 8)], lambda: next(used)) == [0, 1, 2]
+        times = seconds_of_sizes(evaluator, [(24, 32), (40, 16)])
+        assert memory_of_sizes(evaluator, [(8, 8), (9, 9), (10, 8)], lambda: next(used)) == [0, 1, 2]
     assert len(times) == 2 and all(seconds > 0 for pair in times for seconds in pair)
 
 

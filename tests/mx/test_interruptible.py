@@ -30,7 +30,7 @@ def build(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_answer_is_the_same_before_meanwhile_and_after(kind: str) -> None:
+def test_output_is_equal_before_within_and_after_the_context(kind: str) -> None:
     network, images = build(kind), mx.nd.array(PHOTOGRAPH, dtype="uint8")
     before = network(images).asnumpy()
     with interruptible(network, threading.Event()):
@@ -41,7 +41,7 @@ def test_the_answer_is_the_same_before_meanwhile_and_after(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_further_layer_begins_once_it_is_given_up(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_layer_starts_after_a_stop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, until, begun = build(kind), threading.Event(), []
     network(mx.nd.array(PHOTOGRAPH, dtype="uint8")).wait_to_read()
     convolve = gluon.nn.Conv2D.hybrid_forward
@@ -59,7 +59,7 @@ def test_no_further_layer_begins_once_it_is_given_up(kind: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("size", [(40, 56), (600, 520)], ids=["small", "long"])
-def test_a_scorer_gives_up_a_long_image_within_it(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluator_stops_within_a_large_image(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """A small one is one graph, whose layers' own code does not run again."""
     network, until, begun = build("fcn"), threading.Event(), []
     convolve = gluon.nn.Conv2D.hybrid_forward
@@ -69,15 +69,15 @@ def test_a_scorer_gives_up_a_long_image_within_it(size: tuple[int, int], monkeyp
         until.set()
         return convolve(self, *arguments, **named)
 
-    scorer = MXNetEvaluator(network, [mx.cpu()], until)
+    evaluator = MXNetEvaluator(network, [mx.cpu()], until)
     image = np.zeros((*size, 3), np.uint8)
     expected = network(mx.nd.array(image[None], dtype="uint8")).argmax(axis=1).asnumpy()[0]
-    np.testing.assert_array_equal(scorer.answers([image])[0][0], expected)
+    np.testing.assert_array_equal(evaluator.predict([image])[0][0], expected)
     monkeypatch.setattr(gluon.nn.Conv2D, "hybrid_forward", counted)
     if size == (40, 56):
-        scorer.answers([image])
+        evaluator.predict([image])
         assert not begun
     else:
         with pytest.raises(JobCancelledError):
-            scorer.answers([image])
+            evaluator.predict([image])
         assert len(begun) == 1

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from container.engines.graph import import_openvino
+from container.engines.onnx_model import import_openvino
 from container.engines.openvino import OpenVinoEngine
 from container.engines.quantize import quantize_onnx
 from container.mx import export

@@ -16,8 +16,7 @@ from PIL import Image
 
 from container.engines import costs, heads
 from container.engines import openvino as engines
-from container.engines.conversion import prepare_graph
-from container.engines.graph import import_openvino, read_model
+from container.engines.onnx_model import import_openvino, prepare_model, read_model
 from container.engines.openvino import OpenVinoEngine
 from container.engines.protocol import CancellationToken, CancelledError, ImageTooLargeError
 from container.engines.quantize import quantize_onnx
@@ -61,7 +60,7 @@ def assert_likeliest(mask: np.ndarray, probabilities: np.ndarray) -> None:
 
 @pytest.mark.parametrize("band", [2**24, 700], ids=["at once", "in bands"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 333), (40, 56), (97, 121)])
-def test_answers_are_those_of_the_network(
+def test_output_equals_that_of_the_gluon_model(
     network: SegmentationNetwork,
     engine: OpenVinoEngine,
     monkeypatch: pytest.MonkeyPatch,
@@ -77,7 +76,7 @@ def test_answers_are_those_of_the_network(
     assert_likeliest(engine.mask(image), expected)
 
 
-def test_tiles_give_the_answer_of_the_whole_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_give_the_output_of_the_full_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_onnx(build_network("fcn"), tmp_path / "model.onnx")
     image = random_image(501, 703)[0]
     whole = OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=2).probabilities(image)
@@ -98,7 +97,7 @@ def test_tiles_give_the_answer_of_the_whole_image(tmp_path: Path, monkeypatch: p
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
 
 
-def test_the_engine_leaves_out_what_follows_the_coarse_logits(graph: Path) -> None:
+def test_engine_removes_layers_after_the_coarse_logits(graph: Path) -> None:
     openvino = import_openvino()
     model = read_model(openvino, graph)
     kinds = [node.get_type_name() for node in model.get_ops()]
@@ -106,7 +105,7 @@ def test_the_engine_leaves_out_what_follows_the_coarse_logits(graph: Path) -> No
     assert [output.get_any_name() for output in model.outputs] == ["coarse_logits"]
 
 
-def test_a_stop_ends_the_computation_after_the_tile_and_harms_no_other(
+def test_cancellation_stops_after_the_tile_and_affects_no_other_inference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_onnx(build_network("fcn"), tmp_path / "model.onnx")
@@ -130,7 +129,7 @@ def test_a_stop_ends_the_computation_after_the_tile_and_harms_no_other(
     np.testing.assert_array_equal(engine.mask(small), expected)
 
 
-def test_a_stop_asked_for_before_the_start_is_honoured(engine: OpenVinoEngine) -> None:
+def test_cancellation_before_the_start_is_respected(engine: OpenVinoEngine) -> None:
     stop = CancellationToken()
     stop.ask()
     with pytest.raises(CancelledError):
@@ -138,26 +137,26 @@ def test_a_stop_asked_for_before_the_start_is_honoured(engine: OpenVinoEngine) -
 
 
 @pytest.mark.parametrize(("size", "room", "tiles"), [((2600, 2500), 1400, True), ((500, 500), 1400, False)])
-def test_what_an_image_takes_is_fitted_to_the_room(size: tuple[int, int], room: int, tiles: bool) -> None:
+def test_plan_fits_the_available_memory(size: tuple[int, int], room: int, tiles: bool) -> None:
     plan = costs.MemoryModel(21, 223, 310).plan(*size, room * 2**20)
     assert plan.memory <= room * 2**20
     assert (plan.tile is not None) == tiles
     assert plan.pixels >= size[0] * size[1]
 
 
-def test_what_can_never_fit_says_what_it_needs() -> None:
+def test_image_that_never_fits_reports_the_memory_that_it_needs() -> None:
     with pytest.raises(ImageTooLargeError, match=r"2500×2600 pixels need about \d+ MB; an image may take 300 MB"):
         costs.MemoryModel(21, 223, 310).plan(2600, 2500, 300 * 2**20)
     with pytest.raises(ImageTooLargeError, match="an image may take 2000 MB"):
         costs.MemoryModel(21, None, 660).plan(2600, 2500, 2000 * 2**20)  # a decoder that sees the whole image
 
 
-def test_views_of_larger_images_are_read_correctly(engine: OpenVinoEngine) -> None:
+def test_array_views_are_read_correctly(engine: OpenVinoEngine) -> None:
     image = random_image(40, 64)[0]
     np.testing.assert_array_equal(engine.mask(image[::2, ::-1]), engine.mask(image[::2, ::-1].copy()))
 
 
-def test_requests_at_once_get_their_own_answers(engine: OpenVinoEngine) -> None:
+def test_concurrent_requests_get_their_own_output(engine: OpenVinoEngine) -> None:
     images = [random_image(height, width)[0] for height, width in [(16, 24), (40, 33), (9, 70), (64, 16)] * 6]
     alone = [engine.probabilities(image) for image in images[:4]] * 6
     with ThreadPoolExecutor(8) as pool:
@@ -168,7 +167,7 @@ def test_requests_at_once_get_their_own_answers(engine: OpenVinoEngine) -> None:
         assert_likeliest(mask, one.astype(np.float64))
 
 
-def test_large_images_do_not_leave_their_memory_behind(graph: Path) -> None:
+def test_memory_of_large_images_is_released(graph: Path) -> None:
     program = f"""
 from pathlib import Path
 import numpy as np
@@ -190,7 +189,7 @@ assert engine.mask(np.zeros((16, 16, 3), np.uint8)).shape == (16, 16)
     assert after - before < (most - before) / 2, done.stdout
 
 
-def test_serving_reaches_for_no_network_and_no_mxnet(graph: Path) -> None:
+def test_serving_uses_no_network_and_no_mxnet(graph: Path) -> None:
     program = f"""
 import sys, threading
 from pathlib import Path
@@ -198,9 +197,9 @@ events = []
 sys.addaudithook(lambda event, arguments: events.append(event) if event.startswith(
     ("socket.connect", "socket.getaddrinfo", "urllib", "os.fork", "subprocess", "os.posix_spawn")) else None)
 import numpy as np
-from container.engines.conversion import prepare_graph
+from container.engines.onnx_model import prepare_model
 from container.engines.openvino import OpenVinoEngine
-engine = OpenVinoEngine(prepare_graph(Path({str(graph.parent)!r}), "auto", Path("/")), threads=1)
+engine = OpenVinoEngine(prepare_model(Path({str(graph.parent)!r}), "auto", Path("/")), threads=1)
 engine.warm()
 assert engine.mask(np.zeros((20, 30, 3), np.uint8)).shape == (20, 30)
 assert not events, events
@@ -211,7 +210,7 @@ assert not forbidden, forbidden
     subprocess.run([sys.executable, "-c", program], cwd=PROGRAM, check=True)
 
 
-def test_precision_follows_the_processor(graph: Path) -> None:
+def test_precision_depends_on_the_processor(graph: Path) -> None:
     native = "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert OpenVinoEngine(graph, threads=1).precision == ("bfloat16" if native else "float32")
     if not native:
@@ -237,9 +236,9 @@ def write_graph(path: Path, image_type: int, stride: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [("truncated", ""), ("foreign", ""), ("floats", "of uint8"), ("finer", "shape")]
+    ("content", "reason"), [("truncated", ""), ("foreign", ""), ("floats", "is not uint8"), ("finer", "shape")]
 )
-def test_a_graph_that_train_did_not_write_is_named(graph: Path, tmp_path: Path, content: str, reason: str) -> None:
+def test_other_onnx_model_is_rejected_with_its_path(graph: Path, tmp_path: Path, content: str, reason: str) -> None:
     path = tmp_path / "model.onnx"
     if content == "truncated":
         path.write_bytes(graph.read_bytes()[:100_000])
@@ -252,11 +251,11 @@ def test_a_graph_that_train_did_not_write_is_named(graph: Path, tmp_path: Path, 
         output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3])
         node = onnx.helper.make_node("Relu", ["x"], ["y"])
         onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [output])), str(path))
-    with pytest.raises(ClientError, match=f"{path} is not a graph that train wrote: .*{reason}"):
+    with pytest.raises(ClientError, match=f"{path} is not an ONNX model of a training job: .*{reason}"):
         OpenVinoEngine(path, threads=1).warm()
 
 
-def test_a_graph_of_another_job_is_refused(tmp_path: Path) -> None:
+def test_onnx_model_of_another_job_is_rejected(tmp_path: Path) -> None:
     write_graph(tmp_path / "model.onnx", onnx.TensorProto.UINT8, 8)
     (tmp_path / "model_best.params").touch()
     for classes in (CLASSES, CLASSES + 2):
@@ -268,17 +267,17 @@ def test_a_graph_of_another_job_is_refused(tmp_path: Path) -> None:
                 open_model(tmp_path, ServeSettings(tmp_path))
 
 
-def test_an_archive_without_a_graph_is_converted_in_a_child(network: SegmentationNetwork, tmp_path: Path) -> None:
+def test_onnx_model_is_exported_in_a_child_process(network: SegmentationNetwork, tmp_path: Path) -> None:
     folder, scratch = tmp_path / "model", tmp_path / "scratch"
     folder.mkdir()
     scratch.mkdir()
     with pytest.raises(
-        ClientError, match=r"model could not be converted to model.onnx: .* hyperparams.json is missing"
+        ClientError, match=r"model.onnx cannot be exported from .*/model: .* hyperparams.json is missing"
     ):
-        prepare_graph(folder, "auto", scratch)
+        prepare_model(folder, "auto", scratch)
     network.save_parameters(str(folder / "model_best.params"))
     (folder / "hyperparams.json").write_text(json.dumps({"num_classes": str(CLASSES), "algorithm": "psp"}))
-    graph = prepare_graph(folder, "auto", scratch)
+    graph = prepare_model(folder, "auto", scratch)
     assert graph == scratch / "model.onnx" and not (folder / "model.onnx").exists()
     image = random_image(20, 28)[0]
     np.testing.assert_allclose(
@@ -286,7 +285,7 @@ def test_an_archive_without_a_graph_is_converted_in_a_child(network: Segmentatio
     )
 
 
-def test_a_graph_for_which_there_is_no_room_says_where_to_make_some(
+def test_export_without_disk_space_reports_the_fix(
     network: SegmentationNetwork, tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     network.save_parameters(str(tmp_path / "model_best.params"))
@@ -294,18 +293,19 @@ def test_a_graph_for_which_there_is_no_room_says_where_to_make_some(
     with small_disk(tmp_path / "scratch", 2**20) as scratch:
         folder = scratch / "tmpabc"
         folder.mkdir()
-        with pytest.raises(ClientError, match=r"/scratch has room for 1 MB, and it takes about \d+: mount"):
-            prepare_graph(tmp_path, "auto", folder)
+        with pytest.raises(ClientError, match=r"/scratch has 1 MB of free space, and it needs about \d+. Mount"):
+            prepare_model(tmp_path, "auto", folder)
         (tmp_path / "model_best.params").write_bytes(bytes(2**21))  # what is damaged wants no larger disk
         with pytest.raises(ClientError, match=r"model_best\.params does not match this model"):
-            prepare_graph(tmp_path, "auto", folder)
+            prepare_model(tmp_path, "auto", folder)
 
 
-def test_int8_without_its_graph_says_what_to_do(graph: Path) -> None:
+def test_missing_int8_model_reports_the_fix(graph: Path) -> None:
     with pytest.raises(
-        ClientError, match=r"SERVE_PRECISION=int8: .*model.int8.onnx is missing; train with _quantize=True"
+        ClientError,
+        match=r"SERVE_PRECISION=int8 needs .*model.int8.onnx, which does not exist.*\(1\) Train with _quantize=True",
     ):
-        prepare_graph(graph.parent, "int8", graph.parent)
+        prepare_model(graph.parent, "int8", graph.parent)
 
 
 def smooth_images(count: int) -> list[np.ndarray]:
@@ -338,7 +338,7 @@ def test_int8_is_smaller_and_agrees_with_float32(graph: Path, quantized: Path, e
         np.testing.assert_array_equal(engine.mask(image)[clear], int8.mask(image)[clear])
 
 
-def test_openvino_computes_the_convolutions_in_int8(quantized: Path) -> None:
+def test_openvino_runs_the_convolutions_in_int8(quantized: Path) -> None:
     core = import_openvino().Core()
     model = core.compile_model(core.read_model(quantized), "CPU").get_runtime_model()
     kinds = [node.get_rt_info() for node in model.get_ops()]
@@ -351,13 +351,13 @@ def _layer(info: dict) -> str:
     return str(info["layerType"].astype(str))
 
 
-def test_quantizing_needs_an_image(graph: Path, tmp_path: Path) -> None:
+def test_quantization_needs_an_image(graph: Path, tmp_path: Path) -> None:
     with pytest.raises(ClientError, match="no image to take int8 ranges from"):
         quantize_onnx(graph, tmp_path / "model.int8.onnx", [])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_quantizes_an_archive(graph: Path, tmp_path: Path) -> None:
+def test_command_quantizes_model_artifacts(graph: Path, tmp_path: Path) -> None:
     model, photographs = tmp_path / "model", tmp_path / "photographs"
     model.mkdir()
     photographs.mkdir()
@@ -366,11 +366,11 @@ def test_the_command_quantizes_an_archive(graph: Path, tmp_path: Path) -> None:
     (model / "hyperparams.json").write_text(f'{{"num_classes": "{CLASSES}", "algorithm": "fcn"}}')
     command = [sys.executable, "-m", "container.engines.quantize", str(model), str(photographs), "--count", "2"]
     refused = subprocess.run(command, cwd=PROGRAM, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1 and "ClientError: there is no image" in refused.stderr
+    assert refused.returncode == 1 and "ClientError: there are no images" in refused.stderr
     for number, image in enumerate(smooth_images(2)):
         Image.fromarray(image).save(photographs / f"{number}.jpg")
     subprocess.run(command, cwd=PROGRAM, check=True)
-    assert OpenVinoEngine(prepare_graph(model, "int8", tmp_path), "int8", threads=1).num_classes == CLASSES
+    assert OpenVinoEngine(prepare_model(model, "int8", tmp_path), "int8", threads=1).num_classes == CLASSES
 
 
 def test_threads_wait_for_a_slot(graph: Path) -> None:

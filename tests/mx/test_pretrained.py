@@ -57,7 +57,7 @@ def network(backbone: str) -> SegmentationNetwork:
 
 
 @pytest.mark.parametrize("writer", list(WRITERS))
-def test_every_container_lands_in_the_network_weight_for_weight(
+def test_every_file_format_sets_all_weights(
     network: SegmentationNetwork, backbone: str, writer: str, tmp_path: Path
 ) -> None:
     weights = random_weights(backbone, seed=len(writer))
@@ -83,13 +83,15 @@ def small() -> SegmentationNetwork:
     return network
 
 
-def test_a_zip_is_opened_as_it_is_published(small: SegmentationNetwork, weights: Weights, tmp_path: Path) -> None:
+def test_published_zip_is_read(small: SegmentationNetwork, weights: Weights, tmp_path: Path) -> None:
     write_zip(tmp_path / "weights", weights)
     load_pretrained(small, "resnet-18", tmp_path / "weights")
     assert np.array_equal(small.bn1.running_var.data().asnumpy(), weights["bn1.running_var"])
 
 
-def test_the_log_says_what_was_loaded(weights: Weights, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_contains_the_source_of_the_weights(
+    weights: Weights, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "pretrained").mkdir()
     path = tmp_path / "pretrained/own.safetensors"
     write_timm(path, {name: array for name, array in weights.items() if not name.startswith("fc.")})
@@ -108,7 +110,7 @@ def refusal(network: SegmentationNetwork, path: Path) -> str:
     return str(caught.value)
 
 
-def test_what_does_not_fit_is_one_error_with_the_first_differences(
+def test_mismatch_is_one_error_with_the_first_differences(
     small: SegmentationNetwork, weights: Weights, tmp_path: Path
 ) -> None:
     path = tmp_path / "weights"
@@ -128,9 +130,7 @@ def test_what_does_not_fit_is_one_error_with_the_first_differences(
     assert "it has two arrays for bn1.beta" in refusal(small, path)
 
 
-def test_numbers_that_cannot_be_weights_are_refused(
-    small: SegmentationNetwork, weights: Weights, tmp_path: Path
-) -> None:
+def test_invalid_weights_are_rejected(small: SegmentationNetwork, weights: Weights, tmp_path: Path) -> None:
     for name, value, reason in (
         ("layer1.0.bn1.beta", np.nan, "layer1.0.bn1.beta contains numbers that are not finite"),
         ("layer1.0.bn1.running_var", -1, "layer1.0.bn1.running_var contains negative variances"),
@@ -139,7 +139,7 @@ def test_numbers_that_cannot_be_weights_are_refused(
         assert reason in refusal(small, tmp_path / "weights").replace(".bias", ".beta")
 
 
-def test_a_published_name_over_other_bytes_is_refused(
+def test_published_name_with_other_content_is_rejected(
     small: SegmentationNetwork, weights: Weights, tmp_path: Path
 ) -> None:
     path = tmp_path / "resnet18_v1b-2d9d980c.params"
@@ -153,7 +153,7 @@ def environment(root: Path, **channels: str) -> Environment:
     return Environment(root, {}, given, "algo-1", ("algo-1",))
 
 
-def test_the_channel_goes_before_the_image_and_holds_one_file(
+def test_channel_has_precedence_and_contains_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Weights
 ) -> None:
     monkeypatch.setenv("PRETRAINED_DIR", str(tmp_path / "image"))
@@ -174,7 +174,7 @@ def test_the_channel_goes_before_the_image_and_holds_one_file(
         pretrained.find_pretrained(job, "resnet-18")
 
 
-def test_without_any_weights_the_ways_to_them_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_error_lists_all_fixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRETRAINED_DIR", str(tmp_path))
     with pytest.raises(ClientError) as caught:
         pretrained.find_pretrained(environment(tmp_path), "resnet-50")
@@ -196,7 +196,7 @@ def convert(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     pretrained.main()
 
 
-def test_a_local_file_becomes_gluoncvs_own_form(
+def test_local_file_is_converted_to_the_gluoncv_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weights: Weights
 ) -> None:
     write_timm(tmp_path / "brought", weights)
@@ -218,7 +218,7 @@ def test_a_local_file_becomes_gluoncvs_own_form(
         pretrained.find_pretrained(environment(tmp_path), "resnet-18")
 
 
-def test_gluoncvs_own_file_goes_before_a_converted_one(
+def test_gluoncv_file_has_precedence_over_a_converted_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Weights
 ) -> None:
     monkeypatch.setenv("PRETRAINED_DIR", str(tmp_path))
@@ -244,7 +244,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         server.shutdown()
 
 
-def test_weights_are_fetched_converted_and_found(
+def test_weights_are_downloaded_converted_and_found(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = random_weights("resnet-34")
@@ -269,7 +269,7 @@ def test_weights_are_fetched_converted_and_found(
     convert(monkeypatch, "resnet-34", "--directory", str(target))  # it is there: no source is asked
 
 
-def test_a_published_file_that_is_there_is_taken_first(
+def test_existing_published_file_is_used_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file that a person put there, or that an image's build has fetched."""
@@ -280,7 +280,7 @@ def test_a_published_file_that_is_there_is_taken_first(
     assert [path.name[:13] for path in tmp_path.iterdir()] == ["resnet50_v1s-"]
 
 
-def test_when_all_sources_fail_each_is_named_with_its_reason(
+def test_error_lists_every_source_with_its_reason(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (mirror / "resnet50s.gluon_in1k.safetensors").write_bytes(b"no weights")

@@ -21,8 +21,8 @@ from container.mx.inference import evaluation as module
 from container.mx.inference.evaluation import MXNetEvaluator, without_autotuning
 from container.mx.networks.segmentation import SegmentationNetwork
 from container.training.scoring import evaluators
-from container.training.scoring.deadline import Deadline
-from container.training.scoring.evaluation import SubprocessEvaluator, score
+from container.training.scoring.evaluation import Deadline, evaluate
+from container.training.scoring.evaluators import SubprocessEvaluator
 from tests.conftest import JobFactory
 from tests.mx.test_export import CLASSES, build_network, reference
 from tests.unit.training.scoring.test_evaluation import open_loader
@@ -62,15 +62,17 @@ def expected(network: SegmentationNetwork, root: Path) -> ConfusionMatrix:
     return confusion
 
 
-def test_graph_and_network_find_the_same(network: SegmentationNetwork, root: Path, tmp_path: Path) -> None:
+def test_onnx_model_and_gluon_model_have_equal_metrics(
+    network: SegmentationNetwork, root: Path, tmp_path: Path
+) -> None:
     truth = expected(network, root)
     assert truth.counts.sum() == 40 * 48 + 33 * 97 + 64 * 24
     export_onnx(network, tmp_path / "model.onnx")
     until = threading.Event()
-    with contextlib.closing(SubprocessEngine(tmp_path / "model.onnx", threads=1, memory=2**31, until=until)) as engine:
-        by_graph = score(open_loader(root), SubprocessEvaluator("openvino", [engine]), CLASSES, until)
+    with contextlib.closing(SubprocessEngine(tmp_path / "model.onnx", threads=1, memory=2**31, stop=until)) as engine:
+        by_graph = evaluate(open_loader(root), SubprocessEvaluator("openvino", [engine]), CLASSES, until)
     for devices in (CPUS[:1], CPUS):
-        by_network = score(open_loader(root), MXNetEvaluator(network, devices, until), CLASSES, until)
+        by_network = evaluate(open_loader(root), MXNetEvaluator(network, devices, until), CLASSES, until)
         assert by_network.complete
         np.testing.assert_array_equal(by_network.confusions[0].counts, truth.counts)
     assert by_graph.complete
@@ -78,30 +80,32 @@ def test_graph_and_network_find_the_same(network: SegmentationNetwork, root: Pat
     assert by_graph.confusions[0].pixel_accuracy == pytest.approx(truth.pixel_accuracy, abs=1e-4)
 
 
-def test_each_device_has_a_picture_at_a_time(network: SegmentationNetwork, root: Path) -> None:
-    scorer = MXNetEvaluator(network, CPUS, threading.Event())
+def test_each_device_processes_one_image_at_a_time(network: SegmentationNetwork, root: Path) -> None:
+    evaluator = MXNetEvaluator(network, CPUS, threading.Event())
     seen: list[list[tuple[int, ...]]] = []
-    answers = scorer.answers
+    answers = evaluator.predict
 
     def record(images: list[np.ndarray]) -> object:
         seen.append([image.shape for image in images])
         return answers(images)
 
-    scorer.answers = record  # type: ignore[method-assign, assignment]
-    score(open_loader(root), scorer, CLASSES, threading.Event())
+    evaluator.predict = record  # type: ignore[method-assign, assignment]
+    evaluate(open_loader(root), evaluator, CLASSES, threading.Event())
     assert [len(shapes) for shapes in seen] == [2, 1]
 
 
-def test_what_does_not_fit_a_device_is_said(network: SegmentationNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_that_does_not_fit_a_device_is_explained(
+    network: SegmentationNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "memory_available", lambda: 2**31)
-    scorer = MXNetEvaluator(network, CPUS, threading.Event())
+    evaluator = MXNetEvaluator(network, CPUS, threading.Event())
     largest = int((0.9 * 2**30 - 2**27) / (700 + 4.4 * CLASSES))
-    assert scorer.admit(largest - 2) is None
-    reason = scorer.admit(largest + 2)  # nor in the smallest tile: 1 million pixels, and 2**28 bytes beside it
-    assert reason == "need about 1072 MB of a device's memory, 921 MB are there"
+    assert evaluator.check_size(largest - 2) is None
+    reason = evaluator.check_size(largest + 2)  # nor in the smallest tile: 1 million pixels, and 2**28 bytes beside it
+    assert reason == "need about 1072 MB of memory on a device, and 921 MB are available"
 
 
-def test_nothing_is_tuned_while_scores_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autotuning_is_disabled_during_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "MXNET_CUDNN_AUTOTUNE_DEFAULT"
     for before in (None, "2"):
         if before is None:
@@ -113,19 +117,19 @@ def test_nothing_is_tuned_while_scores_are_made(monkeypatch: pytest.MonkeyPatch)
         assert os.environ.get(name) == before
 
 
-def test_devices_are_not_waited_for(network: SegmentationNetwork) -> None:
+def test_stop_does_not_wait_for_the_devices(network: SegmentationNetwork) -> None:
     until = threading.Event()
-    scorer = MXNetEvaluator(network, CPUS, until)
+    evaluator = MXNetEvaluator(network, CPUS, until)
     until.set()
     start = time.monotonic()
     with pytest.raises(JobCancelledError):
-        scorer.answers([np.zeros((490, 490, 3), np.uint8)] * 2)  # larger ones are given up layer by layer
+        evaluator.predict([np.zeros((490, 490, 3), np.uint8)] * 2)  # larger ones are given up layer by layer
     given_up = time.monotonic() - start
     mx.nd.waitall()
     assert given_up < 0.5 * (time.monotonic() - start)
 
 
-def test_validation_takes_no_image_that_the_last_scores_will_not(
+def test_validation_skips_images_too_large_for_the_final_evaluation(
     network: SegmentationNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a child with the graph says of the same memory: 3 GB, of which the job itself has some."""
@@ -133,11 +137,13 @@ def test_validation_takes_no_image_that_the_last_scores_will_not(
     monkeypatch.setattr(evaluators, "memory_available", lambda: int(2.2 * 10**9))
     monkeypatch.setattr(module, "memory_available", lambda: int(2.2 * 10**9))
     until = Deadline(threading.Event(), 300)
-    with evaluators.open_subprocess_evaluators("openvino", [tmp_path / "model.onnx"], until) as at_the_end:
-        fitting = [pixels for pixels in range(10**6, 10**8, 10**5) if at_the_end.admit(pixels) is None]
-    most = evaluators.largest_at_the_end(network)
+    with evaluators.open_subprocess_evaluator("openvino", [tmp_path / "model.onnx"], until) as at_the_end:
+        fitting = [pixels for pixels in range(10**6, 10**8, 10**5) if at_the_end.check_size(pixels) is None]
+    most = evaluators.largest_final_image(network)
     assert most == pytest.approx(fitting[-1], rel=0.03)
     alone, with_them = (MXNetEvaluator(network, CPUS[:1], threading.Event(), bound) for bound in (None, most))
-    assert alone.admit(2 * fitting[-1]) is None  # in tiles
-    assert with_them.admit(fitting[-1] * 9 // 10) is None
-    assert "need more memory than the scores at the job's end will have: about" in str(with_them.admit(2 * fitting[-1]))
+    assert alone.check_size(2 * fitting[-1]) is None  # in tiles
+    assert with_them.check_size(fitting[-1] * 9 // 10) is None
+    assert "need too much memory for the evaluation after training. The limit is about" in str(
+        with_them.check_size(2 * fitting[-1])
+    )

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is already initiali
 
 SIZE = (301, 1499)
 PIXELS = SIZE[0] * SIZE[1]
-FIXED, EACH = 2**27, 700 + 4.4 * CLASSES  # bytes, as container.mx.inference.memory measured them
+FIXED, EACH = 2**27, 700 + 4.4 * CLASSES  # bytes, as container.mx.inference.tiling measured them
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +75,11 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> int:
         ("fastscnn", "", None),
     ],
 )
-def test_the_reach_follows_from_the_layers(algorithm: str, backbone: str, far: int | None) -> None:
+def test_reach_is_computed_from_the_layers(algorithm: str, backbone: str, far: int | None) -> None:
     assert tiling.reach(build_network(algorithm, backbone)) == far
 
 
-def test_tiles_give_the_answer_of_the_whole_image(
+def test_tiles_give_the_output_of_the_full_image(
     network: SegmentationNetwork, image: Uint8Array, logits: np.ndarray, memory: int
 ) -> None:
     found, bands = np.empty_like(logits), 0
@@ -91,7 +91,7 @@ def test_tiles_give_the_answer_of_the_whole_image(
 
 
 @pytest.mark.parametrize("contexts", [[mx.cpu(0)], [mx.cpu(0), mx.cpu(1)]], ids=len)
-def test_a_scorer_computes_in_tiles_what_does_not_fit(
+def test_evaluator_uses_tiles_for_images_that_do_not_fit(
     network: SegmentationNetwork,
     image: Uint8Array,
     logits: np.ndarray,
@@ -103,9 +103,9 @@ def test_a_scorer_computes_in_tiles_what_does_not_fit(
     monkeypatch.setattr(evaluation, "_free_memory", lambda devices: memory)
     seen, compute = [], tiling.compute
     monkeypatch.setattr(tiling, "compute", lambda *given: seen.append(given[3]) or compute(*given))
-    scorer = MXNetEvaluator(network, contexts, threading.Event())
-    assert scorer.admit(PIXELS) is None
-    masks = scorer.answers([image] * len(contexts))
+    evaluator = MXNetEvaluator(network, contexts, threading.Event())
+    assert evaluator.check_size(PIXELS) is None
+    masks = evaluator.predict([image] * len(contexts))
     assert seen == [seen[0]] * len(contexts) and seen[0] < 0.9 * PIXELS
     for mask in masks:
         assert isinstance(mask, tuple)
@@ -113,7 +113,7 @@ def test_a_scorer_computes_in_tiles_what_does_not_fit(
     network.collect_params().reset_ctx([mx.cpu()])
 
 
-def test_an_engine_computes_in_tiles_what_does_not_fit(
+def test_engine_uses_tiles_for_images_that_do_not_fit(
     network: SegmentationNetwork, image: Uint8Array, logits: np.ndarray, memory: int, tmp_path: Path
 ) -> None:
     network.save_parameters(str(tmp_path / "model_best.params"))
@@ -129,7 +129,7 @@ def test_an_engine_computes_in_tiles_what_does_not_fit(
     np.testing.assert_allclose(engine.probabilities(image, plan), powers / powers.sum(0), atol=1e-5)
 
 
-def test_a_gpu_that_has_too_little_memory_gets_tiles_and_what_fits_no_tile_is_refused() -> None:
+def test_gpu_memory_limits_tiles_and_too_large_images_are_rejected() -> None:
     costs = MemoryModel("fcn", 21, 223, device=2 * 2**30)
     pixels = 4000 * 3000
     assert pixels * (700 + 4.4 * 21) > 2 * 2**30  # at once

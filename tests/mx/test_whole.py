@@ -20,7 +20,7 @@ from container.errors import ClientError
 from container.hyperparameters import Hyperparameters, load
 from container.mx.inference.evaluation import MXNetEvaluator
 from container.mx.trainer import Trainer
-from container.training.scoring.full_validation import validate_full_images
+from container.training.scoring.validation import validate_full_images
 from tests.conftest import JobFactory
 from tests.mx import tiny
 
@@ -46,7 +46,7 @@ def root(make_job: JobFactory) -> Path:
     return made
 
 
-def test_every_pixel_of_every_image_counts(root: Path) -> None:
+def test_validation_covers_every_labeled_pixel(root: Path) -> None:
     data = root / "input/data"
     images = {path.stem: np.asarray(Image.open(path)) for path in (data / "validation").iterdir()}
     labels = {path.stem: np.asarray(Image.open(path)) for path in (data / "validation_annotation").iterdir()}
@@ -69,7 +69,7 @@ def test_every_pixel_of_every_image_counts(root: Path) -> None:
     assert np.array_equal(found[0].counts, expected) and found[1] == 3
 
 
-def test_a_damaged_image_counts_against_the_budget(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_corrupt_image_counts_as_bad_record(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / "input/data/validation/validation-1.jpg").write_bytes(b"no image")
     trainer, loader, job = opened(root)
     with pytest.raises(ClientError, match=r"validation-1\.jpg.*neither a JPEG nor a PNG image"):
@@ -78,25 +78,27 @@ def test_a_damaged_image_counts_against_the_budget(root: Path, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING):
         found = validate_full_images(trainer, loader, job, Hosts(threading.Event()))
     assert found is not None and found[1] == 2
-    assert "this validation is of 2 of 3 images" in caplog.text
+    assert "The validation covers 2 of 3 images." in caplog.text
 
 
-def test_images_beyond_the_memory_are_left_out_by_name_and_none_at_all_is_an_error(
+def test_too_large_images_are_listed_and_no_image_at_all_is_an_error(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer, loader, job = opened(root)
     limit = 2000
-    monkeypatch.setattr(MXNetEvaluator, "admit", lambda self, pixels: None if pixels <= limit else "do not fit")
+    monkeypatch.setattr(MXNetEvaluator, "check_size", lambda self, pixels: None if pixels <= limit else "do not fit")
     with caplog.at_level(logging.WARNING):
         found = validate_full_images(trainer, loader, job, Hosts(threading.Event()))
     assert found is not None and found[1] == 2
     assert "validation-1.jpg: 70×33 pixels do not fit" in caplog.text
     limit = 100
-    with pytest.raises(ClientError, match=r"no validation image could be scored at its own size: .*_validation=crop"):
+    with pytest.raises(
+        ClientError, match=r"no image of channel validation could be evaluated at full resolution \(.*_validation=crop"
+    ):
         validate_full_images(trainer, loader, job, Hosts(threading.Event()))
 
 
-def test_a_score_that_was_stopped_is_none(root: Path) -> None:
+def test_stopped_validation_returns_none(root: Path) -> None:
     trainer, loader, job = opened(root)
     stop = threading.Event()
     assert validate_full_images(trainer, loader, job, Hosts(stop), lambda picture, mask: stop.set()) is None

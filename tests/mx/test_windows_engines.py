@@ -83,11 +83,11 @@ def test_every_engine_blends_the_same(network: SegmentationNetwork, model_dir: P
         assert np.array_equal(found, engine.probabilities(IMAGE))
         assert_likeliest(engine.mask(IMAGE), expected)
     with without_autotuning():
-        scorer = MXNetEvaluator(network, [mx.cpu(0), mx.cpu(0)], threading.Event())
-        (divided,), (at_once,) = scorer.answers([IMAGE, IMAGE[:, :64]])  # type: ignore[misc]
+        evaluator = MXNetEvaluator(network, [mx.cpu(0), mx.cpu(0)], threading.Event())
+        (divided,), (at_once,) = evaluator.predict([IMAGE, IMAGE[:, :64]])  # type: ignore[misc]
     assert_likeliest(divided, expected)
     assert_likeliest(at_once, softmax(reference(network, IMAGE[None, :, :64])[0]))
-    child = SubprocessEngine(model_dir / "model.onnx", threads=1, memory=2**30, until=threading.Event())
+    child = SubprocessEngine(model_dir / "model.onnx", threads=1, memory=2**30, stop=threading.Event())
     try:
         assert_likeliest(child.mask(IMAGE), expected)
     finally:
@@ -150,7 +150,7 @@ def test_graphs_say_what_their_windows_are(network: SegmentationNetwork, model_d
     for damaged in ("0", "many", "1e3"):
         model.metadata_props[0].value = damaged
         onnx.save(model, str(tmp_path / "model.onnx"))
-        with pytest.raises(ClientError, match=f"its metadata say window {damaged}, overlap 0.25"):
+        with pytest.raises(ClientError, match=f"its metadata contains window {damaged} and overlap 0.25"):
             OpenVinoEngine(tmp_path / "model.onnx", "float32", threads=1)
 
 

@@ -75,7 +75,7 @@ def test_only_processors_with_amx_need_it(
 ) -> None:
     monkeypatch.setattr(costs, "processor_has", lambda name: name == feature)
     megabyte = 2**20
-    found = MemoryModel.of(21, 223, precision, "fcn", is_narrow=False, graph=1000 * megabyte).exact
+    found = MemoryModel.of(21, 223, precision, "fcn", is_narrow=False, weights=1000 * megabyte).exact
     assert (found and found.loaded) == (exact and int(2.25 * exact * megabyte))
 
 

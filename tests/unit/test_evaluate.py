@@ -178,7 +178,7 @@ def test_an_archive_of_two_jobs_is_refused_as_an_endpoint_refuses_it(run: Run, t
             mixed("weights", "model_best.params", b"others"),
             "model_best.params is not the file that check.json was",
         ),
-        (mixed("graph", "model.onnx", b"20"), "the model does not answer as its job says in check.json"),
+        (mixed("graph", "model.onnx", b"20"), "the model output differs from check.json"),
     ):
         with pytest.raises(SystemExit) as caught:
             run(path)

@@ -16,22 +16,22 @@ from container.geometry.tiles import padded_pixels
 from container.geometry.windows import likeliest
 from container.mx.inference import tiling
 from container.mx.inference.interruptible import interruptible, wait_for
-from container.mx.inference.memory import image_bytes
 from container.mx.networks.segmentation import SegmentationNetwork
 
-_AUTOTUNE = "MXNET_CUDNN_AUTOTUNE_DEFAULT"
-_WORKSPACE_BYTES = 2**30  # what cuDNN may take for a convolution beside the arrays
-_SHARE = 0.9  # of the free memory, which may be in pieces
-_LONG_IMAGE = 250_000  # pixels above which a CPU takes seconds: 7 s for 500,000 in fcn with resnet-101 on two cores
-_LARGE_IMAGE = 500_000  # pixels above which a device's pool is emptied after the answer
+_AUTOTUNE = "MXNET_CUDNN_AUTOTUNE_DEFAULT"  # read by MXNet when a convolution gets an input of a new size
+_WORKSPACE_BYTES = 2**30  # that cuDNN can use for a convolution, in addition to the arrays
+_SHARE = 0.9  # of the free memory, which can be fragmented
+_LONG_IMAGE = 250_000  # pixels above which a CPU needs seconds: 7 s for 500,000 in fcn with resnet-101 on two cores
+_LARGE_IMAGE = 500_000  # pixels above which the memory pool of a device is released after inference
+
+Prediction = tuple[Array, ...] | MemoryError  # one mask
 
 
 @contextlib.contextmanager
 def without_autotuning() -> Iterator[None]:
-    """Let cuDNN choose its convolutions without trying them out, which it would do anew for every size of image.
+    """Disable the benchmarks of cuDNN, which would run for every image size.
 
-    MXNet asks for the setting when a convolution meets a new size. It comes back only when all went well: until the
-    devices are done it must not change.
+    If an error occurs, the setting is not restored, because it must not change before the devices have finished.
     """
     mx.nd.waitall()
     before = os.environ.get(_AUTOTUNE)
@@ -45,53 +45,55 @@ def without_autotuning() -> Iterator[None]:
 
 
 class MXNetEvaluator:
-    """The network on its devices, as an evaluator of full images. Use it in `without_autotuning`."""
+    """Evaluator of full images that uses a model on its devices. Use it in `without_autotuning`."""
 
     def __init__(
         self,
         network: SegmentationNetwork,
         devices: list[mx.Context],
-        until: threading.Event,
+        stop: threading.Event,
         most_pixels: int | None = None,
     ) -> None:
         self.name = "mxnet"
         self.models = 1
-        self.at_once = len(devices)
-        self._on_host = devices[0].device_type == "cpu"  # where images are put together in the same memory
-        self.ahead = 0 if self._on_host else 2 * len(devices)  # decoded images take memory, too
+        self.batch_size = len(devices)
+        self._on_host = devices[0].device_type == "cpu"  # images are assembled in the same memory
+        self.prefetch = 0 if self._on_host else 2 * len(devices)  # decoded images also need memory
         self._most_pixels = most_pixels
         self._network = network
         self._devices = devices
-        self._until = until
+        self._stop = stop
         self._memory = _free_memory(devices)
         self._reach = tiling.reach(network)
 
-    def admit(self, pixels: int) -> str | None:
-        """Say why an image of so many pixels cannot be scored; None when it can."""
+    def check_size(self, pixels: int) -> str | None:
+        """Return why an image with this number of pixels cannot be evaluated, or None."""
         if self._most_pixels is not None and pixels > self._most_pixels:
-            return f"need more memory than the scores at the job's end will have: about {self._most_pixels} fit"
+            return (
+                f"need too much memory for the evaluation after training. The limit is about {self._most_pixels} pixels"
+            )
         num_classes, windows, tile = self._network.num_classes, self._network.windows, self._tile(pixels)
         largest = padded_pixels(windows.side, windows.side) if windows else tile
-        needed = image_bytes(self._network.algorithm, num_classes, min(pixels, largest) if largest else pixels)
+        needed = tiling.image_bytes(self._network.algorithm, num_classes, min(pixels, largest) if largest else pixels)
         if windows and self._on_host:
-            needed += windows.memory(num_classes, 1, pixels)  # no form of so many pixels takes more
+            needed += windows.memory(num_classes, 1, pixels)  # no shape with this number of pixels needs more
         elif tile and self._on_host:
             needed += tiling.host_bytes(num_classes, pixels)
         if needed <= self._memory:
             return None
-        return f"need about {needed // 2**20} MB of a device's memory, {self._memory // 2**20} MB are there"
+        return f"need about {needed // 2**20} MB of memory on a device, and {self._memory // 2**20} MB are available"
 
-    def answers(self, images: list[Uint8Array]) -> list[tuple[Array, ...] | MemoryError]:
-        """Return each image's mask, uint8 (H, W), or the error of a device whose memory ran out.
+    def predict(self, images: list[Uint8Array]) -> list[Prediction]:
+        """Return the mask of each image, uint8 (H, W), or its MemoryError; `images` has at most `batch_size` elements.
 
-        The images, no more than `at_once`, are computed at the same time, but for those that windows or tiles divide.
-        Raises Cancelled once `until` is set, without waiting for the devices; on CPUs one layer goes on then.
+        Images without windows or tiles are processed at the same time. Raises JobCancelledError when `stop` is set,
+        without waiting for the devices. On CPUs, the current layer then continues.
         """
         is_long = self._on_host and max(image.shape[0] * image.shape[1] for image in images) > _LONG_IMAGE
-        with interruptible(self._network, self._until, is_long):
-            return self._answers(images)
+        with interruptible(self._network, self._stop, is_long):
+            return self._predict(images)
 
-    def _answers(self, images: list[Uint8Array]) -> list[tuple[Array, ...] | MemoryError]:
+    def _predict(self, images: list[Uint8Array]) -> list[Prediction]:
         divided = [self._divides(image) for image in images]
         masks = {
             number: self._logits(image, device).argmax(axis=1).astype("uint8")
@@ -99,76 +101,76 @@ class MXNetEvaluator:
             if not divided[number]
         }
         self._wait(list(masks.values()))
-        answers: list[tuple[Array, ...] | MemoryError] = [
-            _read(masks[number]) if number in masks else self._put_together(image, self._devices[number])
+        predictions: list[Prediction] = [
+            _read(masks[number]) if number in masks else self._assemble(image, self._devices[number])
             for number, image in enumerate(images)
         ]
         for image, device in zip(images, self._devices, strict=False):
             if device.device_type == "gpu" and image.shape[0] * image.shape[1] > _LARGE_IMAGE:
                 device.empty_cache()
-        return answers
+        return predictions
 
     def _logits(self, image: Uint8Array, device: mx.Context) -> mx.nd.NDArray:
         return self._network(mx.nd.array(image[None], dtype="uint8", ctx=device))
 
     def _divides(self, image: Uint8Array) -> bool:
-        """Say whether an image is computed in windows or tiles."""
+        """Return whether an image is processed in windows or tiles."""
         if windows := self._network.windows:
             return windows.divide(*image.shape[:2])
         return self._tile(padded_pixels(*image.shape[:2])) is not None
 
     def _tile(self, pixels: int) -> int | None:
-        """Return how many pixels a tile of an image has, None when it is not computed in tiles."""
+        """Return the number of pixels in a tile of an image; None if it is not processed in tiles."""
         if self._reach is None:
             return None
         network = self._network.algorithm, self._network.num_classes, self._reach
-        beside = tiling.host_bytes(self._network.num_classes, pixels) if self._on_host else 0
-        return tiling.tile_pixels(*network, pixels, self._memory, beside)
+        host = tiling.host_bytes(self._network.num_classes, pixels) if self._on_host else 0
+        return tiling.tile_pixels(*network, pixels, self._memory, host)
 
-    def _put_together(self, image: Uint8Array, device: mx.Context) -> tuple[Array, ...] | MemoryError:
-        """Compute an image window by window, or tile by tile."""
+    def _assemble(self, image: Uint8Array, device: mx.Context) -> Prediction:
+        """Process an image window by window, or tile by tile."""
 
-        def scores(window: Uint8Array) -> Array:
-            found = self._logits(window, device).astype("float32").softmax(axis=1)
-            self._wait([found])
-            scores: Array = found.asnumpy()[0]
-            return scores
+        def probabilities(window: Uint8Array) -> Array:
+            computed = self._logits(window, device).astype("float32").softmax(axis=1)
+            self._wait([computed])
+            result: Array = computed.asnumpy()[0]
+            return result
 
         mask = np.empty(image.shape[:2], np.uint8)
         if windows := self._network.windows:
-            bands = windows.blend(scores, image, self._network.num_classes)
+            bands = windows.blend(probabilities, image, self._network.num_classes)
         else:
             tile = self._tile(padded_pixels(*image.shape[:2]))
             assert tile
-            bands = tiling.compute(self._network, image, device, tile, lambda answer: self._wait([answer]))
+            bands = tiling.compute(self._network, image, device, tile, lambda logits: self._wait([logits]))
         try:
             for rows, band in bands:
                 mask[rows] = likeliest(band)
         except mx.MXNetError as error:
-            return _ran_out(error)
+            return _memory_error(error)
         return (mask,)
 
     def _wait(self, arrays: list[mx.nd.NDArray]) -> None:
-        wait_for(arrays, self._until)
+        wait_for(arrays, self._stop)
 
 
-def _read(mask: mx.nd.NDArray) -> tuple[Array, ...] | MemoryError:
+def _read(mask: mx.nd.NDArray) -> Prediction:
     try:
         return (mask.asnumpy()[0],)
     except mx.MXNetError as error:
-        return _ran_out(error)
+        return _memory_error(error)
 
 
-def _ran_out(error: mx.MXNetError) -> MemoryError:
-    """Return what a device says that has no memory left; raises any other error again."""
+def _memory_error(error: mx.MXNetError) -> MemoryError:
+    """Return a MemoryError if a device has no free memory; raises any other error again."""
     text = str(error).lower()
     if "out of memory" in text or "failed to allocate" in text:
-        return MemoryError("the device's memory ran out")
+        return MemoryError("the memory of the device ran out")
     raise error
 
 
 def _free_memory(devices: list[mx.Context]) -> int:
-    """Return the bytes that one image may take on any of the devices."""
+    """Return the bytes that one image can use on any of the devices."""
     if devices[0].device_type == "cpu":
         return int(memory_available() * _SHARE) // len(devices)
     free = []

@@ -12,45 +12,45 @@ from mxnet import gluon
 
 from container.errors import JobCancelledError
 
-_SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
+_POLL_SECONDS = 0.1
 
 
-def wait_for(arrays: Sequence[mx.nd.NDArray], until: threading.Event) -> None:
-    """Wait until the arrays are computed; raises Cancelled once `until` is set, without waiting any longer.
+def wait_for(arrays: Sequence[mx.nd.NDArray], stop: threading.Event) -> None:
+    """Wait until the arrays are computed; raises JobCancelledError immediately when `stop` is set.
 
-    A thread waits: the engine's own wait cannot be given up.
+    A thread waits, because the wait of the MXNet engine cannot be interrupted.
     """
     done = threading.Event()
 
     def wait() -> None:
         for array in arrays:
-            with contextlib.suppress(mx.MXNetError):  # is raised again where the array is read
+            with contextlib.suppress(mx.MXNetError):  # raised again when the array is read
                 array.wait_to_read()
         done.set()
 
     threading.Thread(target=wait, name="wait", daemon=True).start()
-    while not done.wait(_SLICE_SECONDS):
-        if until.is_set():
+    while not done.wait(_POLL_SECONDS):
+        if stop.is_set():
             raise JobCancelledError
 
 
 @contextlib.contextmanager
-def interruptible(network: gluon.HybridBlock, until: threading.Event, wanted: bool = True) -> Iterator[None]:
-    """Compute the network layer by layer meanwhile; what it answers is the same.
+def interruptible(network: gluon.HybridBlock, stop: threading.Event, enabled: bool = True) -> Iterator[None]:
+    """Run the model layer by layer within the context, with the same output.
 
-    Calling it raises Cancelled before the next layer once `until` is set: then no more than one layer is under way.
-    Without `wanted` nothing is different.
+    When `stop` is set, a forward pass raises JobCancelledError before the next layer, so that at most one layer runs.
+    If `enabled` is False, nothing changes.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     blocks = list(_blocks(network))
     active = [block._active for block in blocks if isinstance(block, gluon.HybridBlock)]
 
     def check(block: gluon.Block, inputs: tuple[Any, ...]) -> None:
-        if until.is_set():
+        if stop.is_set():
             raise JobCancelledError
-        wait_for([each for each in inputs if isinstance(each, mx.nd.NDArray)], until)
+        wait_for([each for each in inputs if isinstance(each, mx.nd.NDArray)], stop)
 
     hooks = [block.register_forward_pre_hook(check) for block in blocks]
     _set_active(blocks, [False] * len(active))
@@ -63,7 +63,7 @@ def interruptible(network: gluon.HybridBlock, until: threading.Event, wanted: bo
 
 
 def _set_active(blocks: Sequence[gluon.Block], active: Sequence[bool]) -> None:
-    """Say of each block that can be hybridized whether it is computed as one graph, which it keeps meanwhile."""
+    """Set for each hybrid block whether it runs as one graph; the blocks retain their graphs."""
     hybrids = (block for block in blocks if isinstance(block, gluon.HybridBlock))
     for block, value in zip(hybrids, active, strict=True):
         block._active = value

@@ -25,8 +25,6 @@ def build_small(algorithm: str, backbone: str, num_classes: int, **norm: Any) ->
     with model.name_scope():
         model.head = _HEADS[algorithm](num_classes, **norm)
         model.auxlayer = _FCNHead(_STAGE3, num_classes, **norm)
-    for part in (model.head, model.auxlayer):
-        part.collect_params().setattr("lr_mult", 10)  # as in the GluonCV models
     return model
 
 

@@ -27,6 +27,7 @@ class FastNetwork(SegmentationNetwork):
     """
 
     heads = ("classifier", "auxlayer")
+    fast_parts = ("auxlayer",)  # as in GluonCV
     least_side = 3
 
     def __init__(self, num_classes: int, **norm: Any) -> None:
@@ -43,7 +44,7 @@ class FastNetwork(SegmentationNetwork):
             self.feature_fusion = fastscnn.FeatureFusionModule(64, 128, 128, height=0, width=0, norm_layer=layer)
             self.classifier = fastscnn.Classifer(128, num_classes, norm_layer=layer)
             self.auxlayer = fastscnn._auxHead(64, 64, num_classes, norm_layer=layer)
-        self.auxlayer.collect_params().setattr("lr_mult", 10)
+        self._set_decoder_rate()
 
     def forward(self, images: Any, *args: Any) -> Any:
         """Compute the logits of images of any size; symbols are passed through for the export."""

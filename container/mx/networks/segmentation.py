@@ -26,6 +26,7 @@ from container.mx.weights.shapes import architecture_name
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+DECODER_RATE = 10  # times the learning rate; GluonCV sets the same value in its models, and this project overwrites it
 
 _MODELS = {"fcn": FCN, "psp": PSPNet, "deeplab": DeepLabV3}
 _BACKBONES = {"resnet-50": "resnet50", "resnet-101": "resnet101"}
@@ -42,6 +43,7 @@ class SegmentationNetwork(gluon.HybridBlock):
     """
 
     heads: tuple[str, ...] = ("head", "auxlayer")  # parts outside the backbone
+    fast_parts: tuple[str, ...] = ("head", "auxlayer")  # parts that learn with DECODER_RATE
     least_side = 1  # minimum pixels of each side of the input
     windows: Windows | None = None  # sliding windows, which callers use for large images
 
@@ -55,6 +57,11 @@ class SegmentationNetwork(gluon.HybridBlock):
         self.num_classes = num_classes
         for name in _PARTS:
             setattr(self, name, getattr(model, name))
+        self._set_decoder_rate()
+
+    def _set_decoder_rate(self) -> None:
+        for name in self.fast_parts:
+            getattr(self, name).collect_params().setattr("lr_mult", DECODER_RATE)
 
     @property
     def architecture(self) -> str:

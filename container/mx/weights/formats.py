@@ -13,8 +13,9 @@ import numpy as np
 import safetensors
 
 from container.arrays import Array
+from container.artifact import parameter_file
 from container.errors import ClientError
-from container.mx.weights import params_file, zipped
+from container.mx.weights import zipped
 
 _LONGEST_HEADER = 2**20  # bytes; the header of resnet-101 has 60,000
 _FLOATS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
@@ -44,7 +45,7 @@ def read_weights(path: Path, instead: str, called: str = "") -> dict[str, Array]
             weights = _read_safetensors(path)
         else:
             with zipped.opened(path) as file:
-                weights = params_file.read_params(file)
+                weights = parameter_file.read_parameter_file(file)
         return {name: _checked(name, array) for name, array in weights.items()}
     except (ValueError, safetensors.SafetensorError) as error:
         raise ClientError(f"{called} is corrupt, or not a weight file of a model: {error}. {instead}") from error
@@ -65,7 +66,7 @@ def _kind(path: Path) -> str | None:
         first = file.read(9)
     if first.startswith(zipped.ZIP_MAGIC):
         return "pickle" if _is_torch_zip(path) else "zip"
-    if first.startswith(params_file.MAGIC):
+    if first.startswith(parameter_file.MAGIC):
         return "params"
     if first[8:9] == b"{":
         return "safetensors"

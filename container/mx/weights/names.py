@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from container.arrays import Array
-from container.mx.weights import fastscnn_names
 from container.mx.weights.shapes import Shapes
 
 _SHOWN = 3  # differences that an error lists
@@ -49,6 +48,7 @@ _ATROUS = [
     (re.compile(r"^pool\.branches\.4\.conv\.conv\."), "head.aspp.concurent.4.gap.1."),
     (re.compile(r"^pool\.branches\.4\.conv\.bn\."), "head.aspp.concurent.4.gap.2."),
 ]
+_FASTSCNN_STEMS = ("stem.", "steam.")
 
 
 def to_gluoncv(weights: Mapping[str, Array]) -> dict[str, Array]:
@@ -57,11 +57,11 @@ def to_gluoncv(weights: Mapping[str, Array]) -> dict[str, Array]:
     Raises ValueError if two arrays get the same name.
     """
     rules = _IMGCLSMOB + (_ATROUS if any(name.startswith("pool.branches.0.") for name in weights) else _PYRAMID)
-    is_fast = fastscnn_names.is_imgclsmobs(weights)
+    is_fast = _is_imgclsmob_fastscnn(weights)
     renamed: dict[str, Array] = {}
     for name, array in weights.items():
         if is_fast:
-            target = fastscnn_names.to_gluoncv(name)
+            target = _rename_fastscnn(name)
         else:
             target = _rename(name, rules) if name.startswith(_IMGCLSMOB_WORDS) else _from_pytorch(name, weights)
         if target in renamed:
@@ -97,3 +97,53 @@ def check_fit(arrays: Mapping[str, Array], needed: Shapes, optional: Callable[[s
     if differences:
         more = len(differences) - _SHOWN
         raise ValueError("; ".join(differences[:_SHOWN]) + (f"; and {more} more differences" if more > 0 else ""))
+
+
+def _is_imgclsmob_fastscnn(weights: Mapping[str, Array]) -> bool:
+    return any(name.startswith(_FASTSCNN_STEMS) for name in weights) and any(
+        name.startswith("fusion.") for name in weights
+    )
+
+
+def _rename_fastscnn(name: str) -> str:
+    for stem in _FASTSCNN_STEMS:
+        name = f"stem.{name.removeprefix(stem)}" if name.startswith(stem) else name
+    layer, _, last = name.rpartition(".")
+    return f"{_FASTSCNN_LAYERS[layer]}.{last}" if layer in _FASTSCNN_LAYERS else name
+
+
+def _fastscnn_layers() -> Iterator[tuple[str, str]]:
+    """Yield the name of every layer in imgclsmob and in GluonCV."""
+    for source, target, first in _fastscnn_blocks():  # a convolution, followed by its batch normalization
+        yield f"{source}.conv", f"{target}.{first}"
+        yield f"{source}.bn", f"{target}.{first + 1}"
+    yield "fusion.low_pw_conv.conv", "feature_fusion.conv_lower_res"
+    yield "fusion.low_pw_conv.bn", "feature_fusion.bn"
+    yield "fusion.high_conv.conv", "feature_fusion.conv_higher_res"
+    yield "fusion.high_conv.bn", "feature_fusion.bn_high"
+    yield "head.conv3", "classifier.conv"
+    yield "aux_head.conv2", "auxlayer.block.4"
+
+
+def _fastscnn_blocks() -> Iterator[tuple[str, str, int]]:
+    """Yield every pair of convolution and batch normalization: imgclsmob name, GluonCV sequence, index in it."""
+    yield "stem.conv1", "learning_to_downsample.conv.block", 0
+    separable = {f"stem.conv{number + 1}": f"learning_to_downsample.dsconv{number}" for number in (1, 2)}
+    separable |= {f"head.conv{number}": f"classifier.dsconv{number}" for number in (1, 2)}
+    for source, target in separable.items():
+        yield f"{source}.dw_conv", f"{target}.conv", 0
+        yield f"{source}.pw_conv", f"{target}.conv", 3
+    for stage in range(3):
+        for number in range(3):
+            source, target = f"features.features.{stage}.{number}", f"bottleneck{stage + 1}.{number}.block"
+            yield f"{source}.conv1", f"global_feature_extractor.{target}.0.block", 0
+            yield f"{source}.conv2", f"global_feature_extractor.{target}.1.conv", 0
+            yield f"{source}.conv3", f"global_feature_extractor.{target}", 2
+    for branch in range(1, 5):  # branch 0 contains the features themselves
+        yield f"pool.branches.{branch}.conv", f"global_feature_extractor.ppm.conv{branch}", 0
+    yield "pool.conv", "global_feature_extractor.ppm.out.block", 0
+    yield "fusion.low_dw_conv", "feature_fusion.dwconv.conv", 0
+    yield "aux_head.conv1", "auxlayer.block", 0
+
+
+_FASTSCNN_LAYERS = dict(_fastscnn_layers())

@@ -1,4 +1,4 @@
-"""Download locations of ImageNet weights, in order of preference.
+"""Locations of ImageNet weights: download sources in order of preference, and the environment variables for them.
 
 The weights of a backbone are the same in every source: those of GluonCV, in three file formats. This module needs only
 the standard library, so that the build of a container image can use it before packages are installed.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
+DIRECTORY_VARIABLE = "PRETRAINED_DIR"
 MIRROR_VARIABLE = "PRETRAINED_MIRROR"
 GLUON_STORE_VARIABLE = "MXNET_GLUON_REPO"  # also used by GluonCV
 
@@ -74,6 +76,11 @@ BACKBONES = {
         _timm("resnet101s.gluon_in1k", "71b3a168cb34fe67abf5e19d1f80f7f893675d7ef7006b6561f2e536cb07b924"),
     ),
 }
+
+
+def pretrained_dir() -> Path:
+    """Return the directory of the weights: PRETRAINED_DIR, or `pretrained` next to the program."""
+    return Path(os.environ.get(DIRECTORY_VARIABLE) or Path(__file__).parents[3] / "pretrained")
 
 
 def address_of(source: Source) -> str:

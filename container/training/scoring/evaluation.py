@@ -1,11 +1,12 @@
-"""Evaluation on full images, within limits of time and memory."""
+"""Full-resolution evaluation of a channel, within limits of time and memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,165 +14,155 @@ import numpy as np
 from container.arrays import Array, Uint8Array
 from container.data.full_images import LabeledImage, SkippedImage
 from container.data.loader import Loader
-from container.engines.subprocess_engine import SubprocessEngine
 from container.errors import JobCancelledError, JobError
 from container.metrics import ConfusionMatrix
 
 LOG = logging.getLogger(__name__)
 
-_TOLD = 20  # skipped pictures that the log names; the report names all of them
+_LOGGED = 20  # skipped images that the log lists; report.json lists all
 
-EncodedResponse = tuple[Array, ...] | MemoryError
+Prediction = tuple[Array, ...] | MemoryError  # one mask per model
+
+
+class Deadline(threading.Event):
+    """Event that counts as set when `stop` is set, or after `seconds`."""
+
+    def __init__(self, stop: threading.Event, seconds: float) -> None:
+        super().__init__()
+        self._stop = stop
+        self._end = time.monotonic() + seconds
+
+    def is_set(self) -> bool:
+        """Return whether the event is set or the deadline has passed."""
+        return super().is_set() or self._stop.is_set() or time.monotonic() >= self._end
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for `stop` or the deadline, for at most `timeout` seconds; returns the value of `is_set`."""
+        left = max(0.0, self._end - time.monotonic())
+        self._stop.wait(left if timeout is None else min(timeout, left))
+        return self.is_set()
 
 
 class Evaluator(Protocol):
-    """What answers whole images, `at_once` at the same time, with the mask of each of its `models`."""
+    """One or several models that predict masks of full images, `batch_size` images at the same time."""
 
     name: str
     models: int
-    at_once: int
-    ahead: int  # pictures to decode before they are asked for
+    batch_size: int
+    prefetch: int  # images to decode in advance
 
-    def admit(self, pixels: int) -> str | None:
-        """Say why an image of so many pixels cannot be scored; None when it can."""
+    def check_size(self, pixels: int) -> str | None:
+        """Return why an image with this number of pixels cannot be evaluated, or None."""
         ...
 
-    def answers(self, images: list[Uint8Array]) -> list[EncodedResponse]:
-        """Return each image's masks, uint8 (H, W), or why there was no memory for it; may raise Cancelled."""
+    def predict(self, images: list[Uint8Array]) -> list[Prediction]:
+        """Return the masks of each image, uint8 (H, W), or its MemoryError; raises JobCancelledError."""
         ...
-
-
-class SubprocessEvaluator:
-    """Models in processes of their own, one picture at a time."""
-
-    def __init__(self, name: str, engines: Sequence[SubprocessEngine]) -> None:
-        self.name = name
-        self.models = len(engines)
-        self.at_once = 1
-        self.ahead = 0  # decoding takes memory, too, but next to no time
-        self._engines = engines
-
-    def admit(self, pixels: int) -> str | None:
-        """Say why an image of so many pixels cannot be scored; None when it can."""
-        largest = min(engine.max_pixels for engine in self._engines)
-        return None if pixels <= largest else f"need more memory than there is: about {largest} fit"
-
-    def answers(self, images: list[Uint8Array]) -> list[EncodedResponse]:
-        """Return each image's masks."""
-        return [self._answer(image) for image in images]
-
-    def _answer(self, image: Uint8Array) -> EncodedResponse:
-        try:
-            return tuple(engine.mask(image) for engine in self._engines)
-        except MemoryError as error:
-            return error
 
 
 @dataclasses.dataclass
 class EvaluationResult:
-    """What scoring a channel has found; `reason` or `cancelled` say why it ended before the last picture."""
+    """Metrics of a channel. If the evaluation ended early, `reason` or `cancelled` is set."""
 
-    confusions: list[ConfusionMatrix]
-    total: int | None  # pictures in the channel, if it is known
-    scored: list[str] = dataclasses.field(default_factory=list)
+    confusions: list[ConfusionMatrix]  # one per model
+    total: int | None  # images in the channel, if known
+    evaluated: list[str] = dataclasses.field(default_factory=list)
     skipped: list[SkippedImage] = dataclasses.field(default_factory=list)
     reason: str | None = None
-    failure: JobError | None = None  # whose text the reason is
+    failure: JobError | None = None  # error whose text is the reason
     cancelled: bool = False
-    agreeing: int = 0  # pixels on which the first and the last model give the same class
+    agreeing: int = 0  # pixels for which the first and the last model predict the same class
     pixels: int = 0
 
     @property
     def complete(self) -> bool:
-        """Whether every picture of the channel has been scored."""
+        """Whether all images of the channel were evaluated."""
         return not (self.reason or self.cancelled or self.skipped)
 
-    def count(self, picture: LabeledImage, answer: EncodedResponse) -> None:
-        """Add a picture's answer."""
-        if isinstance(answer, MemoryError):
-            self.skip(SkippedImage(picture.name, f"{answer} while it was scored", too_large=True))
+    def add(self, image: LabeledImage, prediction: Prediction) -> None:
+        """Add the prediction for an image."""
+        if isinstance(prediction, MemoryError):
+            self.skip(SkippedImage(image.name, f"{prediction} during inference", too_large=True))
             return
-        for confusion, mask in zip(self.confusions, answer, strict=True):
-            confusion.update(picture.labels, mask)
-        self.agreeing += int((answer[0] == answer[-1]).sum())
-        self.pixels += answer[0].size
-        self.scored.append(picture.name)
+        for confusion, mask in zip(self.confusions, prediction, strict=True):
+            confusion.update(image.labels, mask)
+        self.agreeing += int((prediction[0] == prediction[-1]).sum())
+        self.pixels += prediction[0].size
+        self.evaluated.append(image.name)
 
     def skip(self, skipped: SkippedImage) -> None:
-        """Pass over a picture, and say so."""
+        """Add a skipped image, and log it."""
         self.skipped.append(skipped)
-        if len(self.skipped) <= _TOLD:
-            LOG.warning("not scored: %s", skipped)
-        if len(self.skipped) == _TOLD:
-            LOG.warning("further pictures that cannot be scored are named in the report only")
+        if len(self.skipped) <= _LOGGED:
+            LOG.warning("Skipped in the evaluation: %s", skipped)
+        if len(self.skipped) == _LOGGED:
+            LOG.warning("Only report.json lists further images that the evaluation skips.")
 
-    def figures(self) -> dict[str, Any]:
-        """Describe the score; the IoU of a class that is neither in truth nor in prediction is None."""
+    def describe(self) -> dict[str, Any]:
+        """Return the metrics for report.json; the IoU is None for classes without labels and predictions."""
         confusion = self.confusions[0]
-        found: dict[str, Any] = {
+        return {
             **self.coverage(),
-            "mIOU": confusion.miou if self.scored else None,
-            "pixel_accuracy": confusion.pixel_accuracy if self.scored else None,
+            "mIOU": confusion.miou if self.evaluated else None,
+            "pixel_accuracy": confusion.pixel_accuracy if self.evaluated else None,
             "iou": [None if np.isnan(value) else float(value) for value in confusion.iou()],
             "confusion": confusion.counts.tolist(),
         }
-        return found
 
     def coverage(self) -> dict[str, Any]:
-        """Describe which pictures the score is of; those of a sample are named."""
-        found: dict[str, Any] = {"images": len(self.scored), "of": self.total, "complete": self.complete}
+        """Return for report.json which images were evaluated; their names are listed for a sample only."""
+        content: dict[str, Any] = {"images": len(self.evaluated), "of": self.total, "complete": self.complete}
         if self.skipped:
-            found["skipped"] = [{"image": skipped.name, "reason": skipped.reason} for skipped in self.skipped]
+            content["skipped"] = [{"image": skipped.name, "reason": skipped.reason} for skipped in self.skipped]
         if self.reason:
-            found |= {"reason": self.reason, "scored": self.scored}
-        return found
+            content |= {"reason": self.reason, "scored": self.evaluated}
+        return content
 
 
-def score(
+def evaluate(
     loader: Loader,
-    scorer: Evaluator,
+    evaluator: Evaluator,
     num_classes: int,
-    until: threading.Event,
+    stop: threading.Event,
     watch: Callable[[LabeledImage, Array], None] | None = None,
     *,
-    divided: bool = False,
+    sharded: bool = False,
 ) -> EvaluationResult:
-    """Score a channel's pictures in random order, until there are no more, or `until` is set.
+    """Evaluate the images of a channel in random order until `stop` is set.
 
-    If `divided`, only this host's. `watch` is shown every picture that was scored, with its first mask.
-
-    A picture that is unreadable or does not fit is skipped; a stream that breaks ends the score where it is.
+    `sharded` limits the evaluation to the share of this host. `watch` is called with every evaluated image and its
+    first mask. Images that are unreadable or too large are skipped. An error of a stream ends the evaluation.
     """
     count = loader.count
-    if divided and count is not None:
+    if sharded and count is not None:
         count = loader.division.share_size(count)
-    found = EvaluationResult([ConfusionMatrix(num_classes) for _ in range(scorer.models)], count)
-    group: list[LabeledImage] = []
+    result = EvaluationResult([ConfusionMatrix(num_classes) for _ in range(evaluator.models)], count)
+    batch: list[LabeledImage] = []
 
-    def answer() -> None:
-        for picture, masks in zip(group, scorer.answers([picture.image for picture in group]), strict=True):
-            found.count(picture, masks)
-            if watch and not isinstance(masks, MemoryError):
-                watch(picture, masks[0])
-        group.clear()
+    def predict() -> None:
+        for image, prediction in zip(batch, evaluator.predict([image.image for image in batch]), strict=True):
+            result.add(image, prediction)
+            if watch and not isinstance(prediction, MemoryError):
+                watch(image, prediction[0])
+        batch.clear()
 
     try:
-        for picture in loader.pictures(scorer.admit, scorer.ahead, until, divided=divided):
-            if isinstance(picture, SkippedImage):
-                found.skip(picture)
+        for image in loader.pictures(evaluator.check_size, evaluator.prefetch, stop, divided=sharded):
+            if isinstance(image, SkippedImage):
+                result.skip(image)
                 continue
-            group.append(picture)
-            if len(group) == scorer.at_once:
-                answer()
-        if group:
-            answer()
+            batch.append(image)
+            if len(batch) == evaluator.batch_size:
+                predict()
+        if batch:
+            predict()
     except JobCancelledError:
-        found.cancelled = True
+        result.cancelled = True
     except JobError as error:
-        found.reason, found.failure = str(error), error
-    seen = len(found.scored) + len(found.skipped)
-    if until.is_set() and seen != count:
-        found.cancelled = True  # a stream ends without a word when it is no longer wanted
-    if not (found.reason or found.cancelled):
-        found.total = seen
-    return found
+        result.reason, result.failure = str(error), error
+    seen = len(result.evaluated) + len(result.skipped)
+    if stop.is_set() and seen != count:
+        result.cancelled = True  # when `stop` is set, a stream ends without an error
+    if not (result.reason or result.cancelled):
+        result.total = seen
+    return result

@@ -1,9 +1,13 @@
-"""Validation after an epoch: center crops or full images."""
+"""Validation after an epoch: center crops, or full images (`_validation=full`)."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
+from collections.abc import Callable
+
+import numpy as np
 
 from container import metrics
 from container.arrays import Uint8Array
@@ -11,77 +15,130 @@ from container.data.batches import Batch
 from container.data.full_images import LabeledImage
 from container.data.hosts import Hosts
 from container.data.loader import Loader
+from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
+from container.mx.inference.evaluation import MXNetEvaluator, without_autotuning
 from container.mx.trainer import Trainer
 from container.training.metric_log import MetricLogger
 from container.training.report.reporter import Reporter
-from container.training.scoring.full_validation import validate_full_images
+from container.training.scoring.evaluation import EvaluationResult, evaluate
+from container.training.scoring.evaluators import largest_final_image
+
+LOG = logging.getLogger(__name__)
 
 _LONG_SECONDS = 10.0
 
 
 class Validation:
-    """Scores the network on all hosts together, tells it, and shows the report what was predicted.
+    """Validation of the model on all hosts, with log lines, and images for the report.
 
-    `images` and `figures` (samples/s, seconds) are those of the last score.
+    `images` and `figures` (samples/s, seconds) are those of the last validation.
     """
 
     def __init__(
-        self, trainer: Trainer, job: Hyperparameters, hosts: Hosts, teller: MetricLogger, reporter: Reporter | None
+        self, trainer: Trainer, job: Hyperparameters, hosts: Hosts, logger: MetricLogger, reporter: Reporter | None
     ) -> None:
         self._trainer = trainer
         self._job = job
         self._hosts = hosts
-        self._teller = teller
+        self._logger = logger
         self._reporter = reporter
         self.images = 0
         self.figures: dict[str, float] = {}
 
     @property
     def is_long(self) -> bool:
-        """Whether a stop is likely to come within the next score: the last one says how long it takes."""
+        """Whether the job can be stopped during the next validation, judged by the duration of the last one."""
         seconds = self.figures.get("validation_seconds")
         return self._job.validation == "full" if seconds is None else seconds >= _LONG_SECONDS
 
     def score(self, validation: Loader, epoch: int) -> ConfusionMatrix | None:
-        """Score the network after an epoch; None when stopped: part of a set is no score."""
+        """Evaluate the model after an epoch; None if the job is stopped, because part of a channel has no metrics."""
         start = time.time()
         if self._job.validation == "full":
-            found = validate_full_images(
-                self._trainer, validation, self._job, self._hosts, self._watch_whole if self._reporter else None
+            result = validate_full_images(
+                self._trainer, validation, self._job, self._hosts, self._watch_image if self._reporter else None
             )
         else:
-            found = self._trainer.evaluate(
+            result = self._trainer.evaluate(
                 self._hosts.in_step(validation.validation_epoch(), self._job.crop),
                 self._job.num_classes,
                 self._watch if self._reporter else None,
             )
-        if self._hosts.stop.is_set() or found is None:
+        if self._hosts.stop.is_set() or result is None:
             return None
-        score, images = found
+        confusion, images = result
         end = time.time()
         throughput = images / (end - start)
-        self._teller.quality(epoch, "validation pixel_accuracy", score.pixel_accuracy)
-        self._teller.quality(epoch, "validation mIOU", score.miou)
-        self._teller.throughput(epoch, "validation", throughput)
-        for label, iou in enumerate(score.iou().tolist()):
+        self._logger.quality(epoch, "validation pixel_accuracy", confusion.pixel_accuracy)
+        self._logger.quality(epoch, "validation mIOU", confusion.miou)
+        self._logger.throughput(epoch, "validation", throughput)
+        for label, iou in enumerate(confusion.iou().tolist()):
             if not math.isnan(iou):
-                self._teller.quality(epoch, f"validation {metrics.class_name(label)}", iou)
+                self._logger.quality(epoch, f"validation {metrics.class_name(label)}", iou)
         figures = {
-            "validation_pixel_accuracy": score.pixel_accuracy,
-            "validation_mIOU": score.miou,
+            "validation_pixel_accuracy": confusion.pixel_accuracy,
+            "validation_mIOU": confusion.miou,
             "validation_throughput": throughput,
         }
         self.images = images
         self.figures = {"validation_throughput": throughput, "validation_seconds": end - start}
-        self._teller.summary("validation", epoch, start, end, figures)
-        return score
+        self._logger.summary("validation", epoch, start, end, figures)
+        return confusion
 
     def _watch(self, batch: Batch, predictions: Uint8Array) -> None:
         assert self._reporter is not None
         self._reporter.watch(batch.names, batch.images, batch.labels, predictions)
 
-    def _watch_whole(self, picture: LabeledImage, mask: Uint8Array) -> None:
+    def _watch_image(self, image: LabeledImage, mask: Uint8Array) -> None:
         assert self._reporter is not None
-        self._reporter.watch((picture.name,), picture.image[None], picture.labels[None], mask[None])
+        self._reporter.watch((image.name,), image.image[None], image.labels[None], mask[None])
+
+
+def validate_full_images(
+    trainer: Trainer,
+    loader: Loader,
+    job: Hyperparameters,
+    hosts: Hosts,
+    watch: Callable[[LabeledImage, Uint8Array], None] | None = None,
+) -> tuple[ConfusionMatrix, int] | None:
+    """Evaluate the model on all full images that fit in memory; returns their metrics and number, or None if stopped.
+
+    Every host evaluates its share and returns the metrics of all hosts. Raises the errors of the channel, and
+    ClientError if a host skips more than `_max_bad_records` unusable images, or if no host evaluated an image.
+    """
+    with trainer.answering(), without_autotuning():
+        most = largest_final_image(trainer.network)
+        evaluator = MXNetEvaluator(trainer.network, trainer.devices, hosts.asked, most)
+        result = evaluate(loader, evaluator, job.num_classes, hosts.asked, watch, sharded=True)
+    if not result.cancelled:
+        if result.failure:
+            raise result.failure
+        _check_unusable_images(result, job.max_bad_records)
+    if hosts.agree():
+        return None
+    confusion = result.confusions[0]
+    evaluated, skipped, *counts = hosts.total(
+        len(result.evaluated), len(result.skipped), *map(int, confusion.counts.flat)
+    )
+    confusion.counts[:] = np.reshape(counts, confusion.counts.shape)
+    if not evaluated:
+        reason = f" ({result.skipped[0]})" if result.skipped else ""
+        raise ClientError(
+            f"no image of channel validation could be evaluated at full resolution{reason}. Use smaller images, choose "
+            "a larger instance, or set _validation=crop."
+        )
+    if skipped:
+        LOG.warning(
+            "The validation covers %d of %d images. The warnings above list the others.", evaluated, evaluated + skipped
+        )
+    return confusion, evaluated
+
+
+def _check_unusable_images(result: EvaluationResult, limit: int) -> None:
+    """Raise ClientError if more than `limit` images are unusable; images that are too large do not count."""
+    unusable = [skipped for skipped in result.skipped if not skipped.too_large]
+    if len(unusable) > limit:
+        name, reason = unusable[-1].name, unusable[-1].reason
+        raise ClientError(reason if name in reason else f"{name}: {reason}. Replace or remove the file.")

@@ -61,14 +61,14 @@ def refused(channel: Path) -> ClientError:
 @pytest.mark.parametrize("name", ["model.tar.gz", "MODEL.TAR.GZ", "model.tgz", "model.tar", "a/b/model", "x.zip"])
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_an_archive_is_told_by_its_content(tmp_path: Path, name: str, compressed: bool, form: int) -> None:
+def test_archive_is_detected_by_its_content(tmp_path: Path, name: str, compressed: bool, form: int) -> None:
     others = {"model_algo-1": b"last", "code/train.py": b"pass", "._hyperparams.json": b"\0\5\x16\7", "n" * 300: b""}
     content = tar({**others, **MODEL} if form != tarfile.USTAR_FORMAT else MODEL, form)
     path = put(tmp_path / name, gzip.compress(content) if compressed else content)
     assert read(tmp_path) == (MODEL, str(path))
 
 
-def test_what_was_unpacked_is_gone_afterwards(tmp_path: Path) -> None:
+def test_extracted_files_are_removed_afterwards(tmp_path: Path) -> None:
     put(tmp_path / "model.tar.gz", gzip.compress(tar(MODEL)))
     with open_model_channel(tmp_path) as model:
         assert model.directory.is_dir()
@@ -76,7 +76,7 @@ def test_what_was_unpacked_is_gone_afterwards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["", "job-2024/output"])
-def test_an_unpacked_model_is_taken_where_it_is(tmp_path: Path, folder: str) -> None:
+def test_extracted_model_is_used_in_place(tmp_path: Path, folder: str) -> None:
     for name, content in MODEL.items():
         put(tmp_path / folder / name, content)
     put(tmp_path / folder / "model_algo-1", b"last")
@@ -84,13 +84,13 @@ def test_an_unpacked_model_is_taken_where_it_is(tmp_path: Path, folder: str) -> 
         assert (model.directory, model.source) == (tmp_path / folder, str(tmp_path / folder))
 
 
-def test_members_at_the_top_may_say_so(tmp_path: Path) -> None:
+def test_names_with_leading_dot_are_accepted(tmp_path: Path) -> None:
     members = [(entry("./", tarfile.DIRTYPE), b""), *((f"./{name}", content) for name, content in MODEL.items())]
     put(tmp_path / "model.tar.gz", gzip.compress(tar(members)))
     assert read(tmp_path)[0] == MODEL
 
 
-def test_several_models_are_all_named(tmp_path: Path) -> None:  # case 27
+def test_several_models_are_all_listed(tmp_path: Path) -> None:  # case 27
     paths = [
         put(tmp_path / f"job-{year}/output/model.tar.gz", gzip.compress(tar(MODEL))) for year in (2020, 2022, 2024)
     ]
@@ -101,14 +101,14 @@ def test_several_models_are_all_named(tmp_path: Path) -> None:  # case 27
     assert error.details == tuple(map(str, paths))
 
 
-def test_an_unpacked_model_beside_an_archive_is_one_too_many(tmp_path: Path) -> None:
+def test_extracted_model_next_to_an_archive_is_rejected(tmp_path: Path) -> None:
     path = put(tmp_path / "model.tar.gz", gzip.compress(tar(MODEL)))
     for name, content in MODEL.items():
         put(tmp_path / name, content)
     assert refused(tmp_path).details == (str(path), str(tmp_path))
 
 
-def test_what_is_no_model_is_passed_over_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_files_are_skipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = put(tmp_path / "output/model.tar.gz", gzip.compress(tar(MODEL)))
     output = put(tmp_path / "output/output.tar.gz", gzip.compress(tar({"data/report.json": b"{}"})))
     nested = put(tmp_path / "nested.tar", tar({f"old/{name}": content for name, content in MODEL.items()}))
@@ -155,16 +155,14 @@ def test_what_is_no_model_is_passed_over_with_a_warning(tmp_path: Path, caplog: 
         ),
     ],
 )
-def test_without_a_model_the_error_says_what_each_archive_lacks(
-    tmp_path: Path, name: str, members: Members, said: str
-) -> None:
+def test_error_lists_what_each_archive_does_not_contain(tmp_path: Path, name: str, members: Members, said: str) -> None:
     path = put(tmp_path / name, gzip.compress(tar(members)))
     error = refused(tmp_path)
     assert str(error).startswith(f"{tmp_path} does not contain a model. Add the model.tar.gz of one training job")
     assert error.details == (f"{path} {said}",)
 
 
-def test_without_an_archive_the_error_says_what_is_there(tmp_path: Path) -> None:
+def test_error_without_an_archive_lists_the_files(tmp_path: Path) -> None:
     assert refused(tmp_path).details == ("the directory is empty",)
     path = put(tmp_path / "model.zip", b"PK\3\4")
     assert refused(tmp_path).details == (f"{path} is not a tar archive",)
@@ -193,7 +191,7 @@ GOOD = list(MODEL.items())
         ),
     ],
 )
-def test_what_no_training_job_writes_is_named(tmp_path: Path, members: Members, said: str) -> None:
+def test_unexpected_entries_are_listed(tmp_path: Path, members: Members, said: str) -> None:
     path = put(tmp_path / "channel/model.tar.gz", gzip.compress(tar(members)))
     error = refused(tmp_path / "channel")
     assert str(error).startswith(f"{path} contains entries that no training job writes. Create the archive again")
@@ -201,7 +199,7 @@ def test_what_no_training_job_writes_is_named(tmp_path: Path, members: Members, 
     assert sorted(found.name for found in tmp_path.rglob("*")) == ["channel", "model.tar.gz"]
 
 
-def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zip_bomb_is_rejected_before_it_fills_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(archives._LIMITS, "model_best.params", 10_000)
     monkeypatch.setattr(archives, "_ARCHIVE_LIMIT", 100_000)
     path = put(tmp_path / "model.tar.gz", gzip.compress(tar({**MODEL, "model_best.params": bytes(10_001)})))
@@ -216,7 +214,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, monkeypatch:
     )
 
 
-def test_headers_and_numbers_of_members_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_and_number_of_members_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path / "model.tar.gz", gzip.compress(tar({"n" * 2**18: b"", **MODEL})))
     assert str(refused(tmp_path)).startswith(f"{path} cannot be extracted: the header of a member has 26")
     monkeypatch.setattr(unpacking, "_MEMBERS_LIMIT", 10)
@@ -230,7 +228,7 @@ def test_headers_and_numbers_of_members_are_bounded(tmp_path: Path, monkeypatch:
     [b"", b"no archive", b"PK\3\4", gzip.compress(b"no archive"), gzip.compress(b"")],
     ids=["empty", "text", "zip", "gzip of text", "gzip of nothing"],
 )
-def test_what_is_named_like_an_archive_must_be_one(tmp_path: Path, name: str, content: bytes) -> None:
+def test_file_named_like_an_archive_must_be_an_archive(tmp_path: Path, name: str, content: bytes) -> None:
     path = put(tmp_path / name, content)
     assert str(refused(tmp_path)).startswith(f"{path} cannot be extracted: ")
 
@@ -247,7 +245,7 @@ DAMAGES: list[tuple[str, Callable[[bytes], bytes]]] = [
 
 
 @pytest.mark.parametrize(("what", "damage"), DAMAGES, ids=[what for what, _ in DAMAGES])
-def test_damage_shows_wherever_it_is(tmp_path: Path, what: str, damage: Callable[[bytes], bytes]) -> None:
+def test_corruption_at_any_position_is_detected(tmp_path: Path, what: str, damage: Callable[[bytes], bytes]) -> None:
     weights = random.Random(1).randbytes(100_000)
     packed = gzip.compress(tar({**MODEL, "model_best.params": weights, "model_algo-1": weights}))
     path = put(tmp_path / "model.tar.gz", damage(packed))
@@ -255,13 +253,13 @@ def test_damage_shows_wherever_it_is(tmp_path: Path, what: str, damage: Callable
 
 
 @pytest.mark.parametrize("length", [512, 1000, 1024, 8704, 9216, 9728])
-def test_a_plain_archive_that_breaks_off_is_damaged(tmp_path: Path, length: int) -> None:
+def test_truncated_plain_archive_is_corrupt(tmp_path: Path, length: int) -> None:
     whole = tar({**MODEL, "model_algo-1": b"last"}, tarfile.USTAR_FORMAT)
     path = put(tmp_path / "model.tar", whole[:length])
     assert str(refused(tmp_path)).startswith(f"{path} cannot be extracted: ")
 
 
-def test_a_plain_archive_with_a_broken_header_is_damaged(tmp_path: Path) -> None:
+def test_plain_archive_with_an_invalid_header_is_corrupt(tmp_path: Path) -> None:
     whole = bytearray(tar({"hyperparams.json": SETTINGS, "model_best.params": b"w", "x": b"y"}, tarfile.USTAR_FORMAT))
     whole[2048 + 5] ^= 1  # in the name of the third member: its header's checksum is wrong
     path = put(tmp_path / "model.tar", bytes(whole))
@@ -271,7 +269,7 @@ def test_a_plain_archive_with_a_broken_header_is_damaged(tmp_path: Path) -> None
     )
 
 
-def test_any_byte_may_be_wrong(tmp_path: Path) -> None:
+def test_any_corrupted_byte_gives_a_clear_error(tmp_path: Path) -> None:
     """Whatever is changed, the archive is read as it was, or refused by name: nothing else comes up."""
     rng = random.Random(7)
     plain = tar({**MODEL, "model_best.params": b"weights", "n" * 200: b"x"})
@@ -287,7 +285,7 @@ def test_any_byte_may_be_wrong(tmp_path: Path) -> None:
                 assert str(path) in str(error)
 
 
-def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_not_reported_as_a_corrupt_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "model.tar.gz", gzip.compress(tar(MODEL)))
 
     def full(*arguments: object) -> None:
@@ -299,7 +297,7 @@ def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pyt
     assert not isinstance(caught.value, ClientError | PlatformError)
 
 
-def test_a_name_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
     members = {**MODEL, "../stra\udcdfe": b""}
     put(tmp_path / "model.tar.gz", gzip.compress(tar(members, tarfile.GNU_FORMAT)))
     assert str(refused(tmp_path)).endswith(r": ../stra\xdfe has a path outside the archive")

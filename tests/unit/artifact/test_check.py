@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.artifact.check import approve_int8, draw_picture, fingerprint, read_check, write_check
+from container.artifact.check import approve_int8, create_check_image, fingerprint, read_check, write_check
 from container.errors import ClientError
 
 CLASSES = 3
@@ -50,7 +50,7 @@ def rewrite(model: Path, **changes: Any) -> None:
     (model / "check.json").write_text(json.dumps({**content, **changes}))
 
 
-def test_the_file_says_what_was_answered(model: Path) -> None:
+def test_check_file_contains_the_output(model: Path) -> None:
     content = json.loads((model / "check.json").read_text())
     picture = np.frombuffer(base64.b64decode(content["picture"]), np.uint8).reshape(64, 64, 3)
     assert len(np.unique(picture)) > 100
@@ -62,7 +62,7 @@ def test_the_file_says_what_was_answered(model: Path) -> None:
         values, expected[:, [0, 9, 18, 27, 36, 45, 54, 63]][..., [0, 9, 18, 27, 36, 45, 54, 63]]
     )
     assert content["num_classes"] == CLASSES
-    np.testing.assert_array_equal(read_check(model).picture, draw_picture())  # type: ignore[union-attr]
+    np.testing.assert_array_equal(read_check(model).image, create_check_image())  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -78,48 +78,48 @@ def test_the_file_says_what_was_answered(model: Path) -> None:
         ("int8", 0.7, False),
     ],
 )
-def test_rounding_passes_and_more_does_not(model: Path, precision: str, error: float, passes: bool) -> None:
+def test_only_rounding_differences_are_accepted(model: Path, precision: str, error: float, passes: bool) -> None:
     check = read_check(model)
     assert check
-    answer = rounded(answer_to(check.picture), error)
-    fault = check.fault(mask_of(answer), answer, precision)
+    answer = rounded(answer_to(check.image), error)
+    fault = check.describe_difference(mask_of(answer), answer, precision)
     assert ("of their spread" in fault) is not passes
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
-def test_another_models_answer_does_not_pass(model: Path, precision: str) -> None:
+def test_output_of_another_model_is_rejected(model: Path, precision: str) -> None:
     check = read_check(model)
     assert check
-    other = answer_to(check.picture, seed=1)
-    assert "of their spread" in check.fault(mask_of(other), other, precision)
-    assert "the output has 2 classes instead of 3" in check.fault(mask_of(other), other[:2], precision)
+    other = answer_to(check.image, seed=1)
+    assert "of their spread" in check.describe_difference(mask_of(other), other, precision)
+    assert "the output has 2 classes instead of 3" in check.describe_difference(mask_of(other), other[:2], precision)
 
 
-def test_ties_pass_whichever_class_is_taken(model: Path) -> None:
+def test_any_class_of_a_tie_is_accepted(model: Path) -> None:
     write_check(model, lambda picture: np.full((CLASSES, 64, 64), 1 / 3, np.float32))
     check = read_check(model)
     assert check
     even = np.full((CLASSES, 64, 64), 1 / 3, np.float32)
-    assert check.fault(np.full((64, 64), 2, np.uint8), even, "int8") == ""
+    assert check.describe_difference(np.full((64, 64), 2, np.uint8), even, "int8") == ""
 
 
-def test_a_mask_that_is_not_the_likeliest_does_not_pass(model: Path) -> None:
+def test_mask_without_the_most_likely_class_is_rejected(model: Path) -> None:
     check = read_check(model)
     assert check
-    answer = answer_to(check.picture)
-    assert "in the returned mask do not have the most likely class" in check.fault(
+    answer = answer_to(check.image)
+    assert "in the returned mask do not have the most likely class" in check.describe_difference(
         answer.argmin(0).astype(np.uint8), answer, "float32"
     )
 
 
-def test_an_answer_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+def test_output_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "model_best.params").touch()
     with pytest.raises(ValueError, match="the output of the best weights contains numbers that are not finite"):
         write_check(tmp_path, lambda picture: np.full((CLASSES, 64, 64), np.nan, np.float32))
     assert not (tmp_path / "check.json").exists()
 
 
-def test_an_archive_without_it_is_an_earlier_one(tmp_path: Path) -> None:
+def test_missing_check_file_is_accepted(tmp_path: Path) -> None:
     assert read_check(tmp_path) is None
 
 
@@ -134,7 +134,7 @@ def test_an_archive_without_it_is_an_earlier_one(tmp_path: Path) -> None:
         {"int8": 3},
     ],
 )
-def test_a_damaged_one_is_named(model: Path, changes: dict[str, Any]) -> None:
+def test_corrupt_check_file_is_named(model: Path, changes: dict[str, Any]) -> None:
     rewrite(model, **changes)
     with pytest.raises(
         ClientError, match=rf"{model}/check.json is corrupt \(.*Extract the model.tar.gz of the job again"
@@ -143,13 +143,13 @@ def test_a_damaged_one_is_named(model: Path, changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, "\xff"])
-def test_what_is_no_json_is_named(model: Path, text: str) -> None:
+def test_invalid_json_is_named(model: Path, text: str) -> None:
     (model / "check.json").write_text(text, encoding="latin-1")
     with pytest.raises(ClientError, match=r"check\.json is corrupt"):
         read_check(model)
 
 
-def test_a_fingerprint_tells_files_apart(tmp_path: Path) -> None:
+def test_fingerprints_of_different_files_differ(tmp_path: Path) -> None:
     content = np.random.default_rng(2).bytes(1_000_000)
     path = tmp_path / "file"
     path.write_bytes(content)
@@ -163,7 +163,7 @@ def test_a_fingerprint_tells_files_apart(tmp_path: Path) -> None:
     assert fingerprint(path) != first
 
 
-def test_an_int8_graph_is_approved_by_its_fingerprint(model: Path) -> None:
+def test_int8_model_is_approved_by_its_fingerprint(model: Path) -> None:
     assert read_check(model).int8 == ""  # type: ignore[union-attr]
     (model / "model.int8.onnx").write_bytes(b"graph")
     approve_int8(model, {"mIOU": {"float32": 0.75, "int8": 0.5}})

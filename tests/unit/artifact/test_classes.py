@@ -63,7 +63,7 @@ def test_the_locale_does_not_change_how_names_are_read(tmp_path: Path) -> None:
         (b"", "is not valid JSON"),
     ],
 )
-def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_corrupt_file_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "classes.json").write_bytes(content)
     with pytest.raises(ClientError) as refused:
         read_classes(tmp_path)
@@ -73,7 +73,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, reason: str) ->
 
 
 @pytest.mark.parametrize("name", ["classes.json", "check.json", "hyperparams.json"])
-def test_a_file_of_gigabytes_is_refused_without_being_read(tmp_path: Path, name: str) -> None:
+def test_large_file_is_rejected_without_reading_it(tmp_path: Path, name: str) -> None:
     (tmp_path / "model_best.params").write_bytes(b"weights")
     with (tmp_path / name).open("wb") as file:
         file.truncate(3 * 2**30)  # zeros that take no disk
@@ -84,13 +84,13 @@ def test_a_file_of_gigabytes_is_refused_without_being_read(tmp_path: Path, name:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
 
 
-def test_a_pipe_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+def test_pipe_instead_of_a_file_is_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "classes.json")
     with pytest.raises(ClientError, match=r"classes\.json is not a regular file"):
         read_classes(tmp_path)
 
 
-def test_a_file_that_cannot_be_read_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "classes.json").write_text("[]")
 
     def refuse(*_: object) -> None:

@@ -35,7 +35,7 @@ def fail_with(number: int, name: str | None = None) -> Callable[[str], None]:
         (errno.EIO, "the disk reports an error: run the job again on another instance"),
     ],
 )
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, number: int, remedy: str) -> None:
+def test_failed_write_leaves_only_the_old_file(tmp_path: Path, number: int, remedy: str) -> None:
     path = tmp_path / "model_best.params"
     path.write_bytes(b"old weights")
     with pytest.raises(PlatformError) as raised:
@@ -49,7 +49,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, num
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_json_holds_names_that_are_no_text_as_they_are_shown(tmp_path: Path) -> None:
+def test_json_escapes_names_that_are_not_text(tmp_path: Path) -> None:
     name = os.fsdecode(b"stra\xdfe.jpg")
     path = tmp_path / "audit.json"
     model_directory.write_json(path, {name: [name, ("Größe 🦊\n", 1, None)], "n": 0.5})
@@ -57,7 +57,7 @@ def test_json_holds_names_that_are_no_text_as_they_are_shown(tmp_path: Path) -> 
     assert r"\ud" not in path.read_text().replace(r"\ud83e\udd8a", "")  # that pair is the fox
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     kept = {"model_best.params", ".notes.123", ".model_best.params", "model_algo-1.123"}
     written = ("model_best.params", "model_algo-1", "model.onnx", "model.int8.onnx")
     described = ("hyperparams.json", "classes.json", "check.json")
@@ -69,7 +69,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_an_error_that_comes_late_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_error_at_close_fails_the_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*arguments: object, **keywords: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -79,7 +79,7 @@ def test_an_error_that_comes_late_is_no_success(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_and_directory_are_synced_before_and_after_the_name_changes(
+def test_file_and_directory_are_synced_before_and_after_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[str, bool]] = []
@@ -95,7 +95,7 @@ def test_file_and_directory_are_synced_before_and_after_the_name_changes(
     assert synced == [(f".classes.json.{os.getpid()}", False), (tmp_path.name, True)]
 
 
-def test_another_files_fault_is_not_laid_at_the_disks_door(tmp_path: Path) -> None:
+def test_error_of_another_file_is_not_reported_as_a_disk_error(tmp_path: Path) -> None:
     lost = tmp_path / "elsewhere" / "lost"
     with pytest.raises(FileNotFoundError, match="lost"), model_directory.replacing(tmp_path / "model_algo-1"):
         lost.read_bytes()
@@ -106,7 +106,7 @@ def test_another_files_fault_is_not_laid_at_the_disks_door(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
+def test_file_that_does_not_fit_is_not_started(tmp_path: Path) -> None:
     path = tmp_path / "new" / "model.onnx"
     begun = False
     expected = rf"^the disk is full: .*{path} cannot be written: it needs {2**60} bytes, and \d+ are free"
@@ -115,14 +115,14 @@ def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
     assert not begun
 
 
-def test_a_read_only_place_is_named(tmp_path: Path, small_disk: SmallDisk) -> None:
+def test_read_only_directory_is_named(tmp_path: Path, small_disk: SmallDisk) -> None:
     with small_disk(tmp_path / "disk", 2**20, "ro") as disk:
         for path in (disk / "report.json", disk / "data" / "report.json"):
             with pytest.raises(PlatformError, match=rf"^the file system is read-only: .*{path} could not be written"):
                 model_directory.write_json(path, {})
 
 
-def test_a_disk_that_fills_up_is_named_with_both_sizes(tmp_path: Path, small_disk: SmallDisk) -> None:
+def test_full_disk_is_named_with_both_sizes(tmp_path: Path, small_disk: SmallDisk) -> None:
     with small_disk(tmp_path / "disk", 2**20) as disk:
         with pytest.raises(PlatformError, match=r"^the disk is full: .* it needs 1048577 bytes, and 1048576 are free"):
             model_directory.write_bytes(disk / "model.onnx", bytes(2**20 + 1))
@@ -137,7 +137,7 @@ def test_a_disk_that_fills_up_is_named_with_both_sizes(tmp_path: Path, small_dis
         assert list(disk.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".model.onnx.4711").write_bytes(b"half")
     (tmp_path / ".model.onnx.cache").write_bytes(b"somebody's")
     model_directory.write_bytes(tmp_path / "model.onnx", b"whole")
@@ -149,7 +149,7 @@ def describe(folder: Path, content: object) -> None:
     (folder / "model_best.params").write_bytes(b"weights")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClientError, match=r"does not contain a model: hyperparams\.json is missing"):
         model_directory.read_model_settings(tmp_path)
 
@@ -189,7 +189,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("source", ["", "/opt/ml/input/data/model/model.tar.gz"])
-def test_a_description_that_makes_no_sense_is_named(tmp_path: Path, content: bytes, said: str, source: str) -> None:
+def test_invalid_description_is_named(tmp_path: Path, content: bytes, said: str, source: str) -> None:
     (tmp_path / "hyperparams.json").write_bytes(content)
     (tmp_path / "model_best.params").write_bytes(b"weights")
     with pytest.raises(ClientError) as caught:
@@ -209,7 +209,7 @@ def test_a_description_that_makes_no_sense_is_named(tmp_path: Path, content: byt
         ("21.0", '" psp "', '"resnet-101"'),
     ],
 )
-def test_settings_mean_the_same_in_every_form(
+def test_settings_are_equal_in_every_encoding(
     tmp_path: Path, num_classes: object, algorithm: str, backbone: str
 ) -> None:
     describe(tmp_path, {"num_classes": num_classes, "algorithm": algorithm, "backbone": backbone, "crop_size": "x"})
@@ -220,13 +220,13 @@ def test_settings_mean_the_same_in_every_form(
     }
 
 
-def test_what_has_no_backbone_says_none(tmp_path: Path) -> None:
+def test_architecture_without_a_backbone_has_no_backbone_setting(tmp_path: Path) -> None:
     for written in ({}, {"backbone": "resnet-50"}):
         describe(tmp_path, {"num_classes": 2, "algorithm": "fastscnn", **written})
         assert model_directory.read_model_settings(tmp_path) == {"num_classes": 2, "algorithm": "fastscnn"}
 
 
-def test_an_old_description_gets_the_defaults(tmp_path: Path) -> None:
+def test_old_description_gets_the_defaults(tmp_path: Path) -> None:
     describe(tmp_path, {"num_classes": 2})
     assert model_directory.read_model_settings(tmp_path) == {
         "num_classes": 2,
@@ -246,7 +246,9 @@ def test_an_old_description_gets_the_defaults(tmp_path: Path) -> None:
         ({"_window": 512, "algorithm": "fcn"}, None),
     ],
 )
-def test_windows_are_read_in_every_form(tmp_path: Path, settings: dict[str, object], expected: Windows | None) -> None:
+def test_windows_are_read_in_every_encoding(
+    tmp_path: Path, settings: dict[str, object], expected: Windows | None
+) -> None:
     describe(tmp_path, {"num_classes": 2, "algorithm": "psp", **settings})
     assert model_directory.read_windows(tmp_path) == expected
 
@@ -263,7 +265,7 @@ def test_windows_are_read_in_every_form(tmp_path: Path, settings: dict[str, obje
         ("_overlap", "NaN", '_overlap must be 0 < number \u2264 0.75, not "NaN"'),
     ],
 )
-def test_windows_that_are_none_are_named(tmp_path: Path, name: str, value: object, said: str) -> None:
+def test_invalid_windows_are_named(tmp_path: Path, name: str, value: object, said: str) -> None:
     describe(tmp_path, {"num_classes": 2, "algorithm": "psp", "_window": 128, name: value})
     with pytest.raises(ClientError, match=re.escape(said)):
         model_directory.read_windows(tmp_path, "the archive")

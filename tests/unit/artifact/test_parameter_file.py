@@ -1,4 +1,4 @@
-"""Parameter files: a whole one passes, a cut one is noticed, wherever it was cut."""
+"""Completeness check of parameter files. tests/unit/mx/weights/test_formats.py tests how they are read."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ WHOLE = b"".join(
 )
 
 
-def test_a_whole_file_passes(tmp_path: Path) -> None:
+def test_complete_file_passes(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(WHOLE)
     check_parameter_file(tmp_path / "weights")
 
 
-def test_a_file_cut_anywhere_is_noticed(tmp_path: Path) -> None:
+def test_file_truncated_anywhere_is_rejected(tmp_path: Path) -> None:
     for length in range(len(WHOLE)):
         (tmp_path / "weights").write_bytes(WHOLE[:length])
         with pytest.raises(ValueError, match=f"it is truncated after {length} bytes"):
@@ -43,11 +43,17 @@ def test_a_file_cut_anywhere_is_noticed(tmp_path: Path) -> None:
     [
         (b"PK" + WHOLE[2:], "does not start like an MXNet parameter file"),
         (WHOLE + b"more", "4 bytes follow the last name"),
-        (WHOLE[:24] + b"\0" + WHOLE[25:], "array 1 of 3 has no header that is known"),
+        (WHOLE[:24] + b"\0" + WHOLE[25:], "it contains an array of an unsupported kind"),
         (b"".join([struct.pack("<QQQ", 0x112, 0, 3), *ARRAYS, struct.pack("<QQ", 1, 0)]), "3 arrays but 1 names"),
     ],
 )
-def test_what_is_no_such_file_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_other_file_is_rejected_with_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "weights").write_bytes(content)
     with pytest.raises(ValueError, match=reason):
+        check_parameter_file(tmp_path / "weights")
+
+
+def test_number_of_arrays_is_limited(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(struct.pack("<QQQ", 0x112, 0, 10_001) + bytes(2**18))
+    with pytest.raises(ValueError, match="it specifies 10001 arrays, and the limit is 10000"):
         check_parameter_file(tmp_path / "weights")

@@ -51,7 +51,7 @@ def drawn(height: int = 20, width: int = 40) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-def test_a_mirrored_answer_is_mirrored_back() -> None:
+def test_mirrored_output_is_mirrored_back() -> None:
     engine = Ramp()
     np.testing.assert_allclose(
         AveragedEngine(engine, FLIP).probabilities(drawn()), 0.5, atol=1e-6
@@ -61,7 +61,7 @@ def test_a_mirrored_answer_is_mirrored_back() -> None:
     assert np.array_equal(AveragedEngine(FakeEngine(), FLIP).mask(image), FakeEngine().mask(image))  # pixel by pixel
 
 
-def test_the_sizes_count_alike() -> None:
+def test_all_scales_have_equal_weight() -> None:
     found = AveragedEngine(BySize(), SCALES).probabilities(drawn())
     np.testing.assert_allclose(found[1], (0.3 + 0.4 + 1.0) / 3, rtol=1e-6)
     np.testing.assert_allclose(found.sum(0), 1, rtol=1e-6)
@@ -70,7 +70,7 @@ def test_the_sizes_count_alike() -> None:
     assert np.all(AveragedEngine(BySize(), SCALES).mask(drawn()) == 1)
 
 
-def test_other_sizes_keep_every_place() -> None:
+def test_resized_output_stays_aligned() -> None:
     engine = Ramp()
     found = AveragedEngine(engine, SCALES).probabilities(drawn())[1]
     assert engine.shown == [(15, 30), (20, 40), (25, 50)]
@@ -81,13 +81,13 @@ def test_other_sizes_keep_every_place() -> None:
     assert both.shown == [(15, 30), (15, 30), (20, 40), (20, 40), (25, 50), (25, 50)]
 
 
-def test_the_smallest_images_have_all_their_views() -> None:
+def test_smallest_images_have_all_views() -> None:
     for size in ((1, 1), (1, 7), (2, 1)):
         assert AveragedEngine(Ramp(), BOTH).probabilities(drawn(*size)).shape == (2, *size)
         assert AveragedEngine(FakeEngine(), BOTH).mask(drawn(*size)).shape == size
 
 
-def test_a_computation_can_be_given_up_between_two_views() -> None:
+def test_inference_can_be_cancelled_between_two_views() -> None:
     stop = CancellationToken()
 
     class Asking(Ramp):
@@ -105,7 +105,7 @@ def test_a_computation_can_be_given_up_between_two_views() -> None:
     assert len(engine.shown) == 1
 
 
-def test_all_views_are_paid_for() -> None:
+def test_plan_covers_all_views() -> None:
     planner, room = FakePlanner(), 10**9
     assert FLIP.plan(planner, 2, (100, 100), room).pixels == 2 * 100 * 100
     plan = BOTH.plan(planner, 2, (100, 100), room, answer=7)
@@ -158,7 +158,7 @@ def ask(accept: str, body: bytes | None = None, **changes: Any) -> tuple[Any, in
         ("application/json; tta=flip", 2),
     ],
 )
-def test_every_answer_can_be_averaged(accept: str, calls: int) -> None:
+def test_every_response_format_supports_tta(accept: str, calls: int) -> None:
     answer, called = ask(accept)
     assert (answer.status_code, called) == (200, calls), answer.text
     media_type = accept.lower().split(";")[0].split(", ")[-1]
@@ -167,7 +167,7 @@ def test_every_answer_can_be_averaged(accept: str, calls: int) -> None:
         assert np.asarray(Image.open(io.BytesIO(answer.data))).tolist() == [[0, 0, 1], [0, 0, 0]]
 
 
-def test_each_of_several_images_is_averaged() -> None:
+def test_tta_applies_to_each_image_of_a_request() -> None:
     instance = {"b64": base64.b64encode(picture()).decode()}
     answer, called = ask("application/json; tta=flip", json.dumps({"instances": [instance] * 3}).encode())
     assert (answer.status_code, called) == (200, 6)
@@ -175,27 +175,27 @@ def test_each_of_several_images_is_averaged() -> None:
 
 
 @pytest.mark.parametrize("value", ["rotate", "flip,rotate", "", "flip,flip", "none"])
-def test_another_way_is_refused_with_those_there_are(value: str) -> None:
+def test_unknown_tta_value_is_rejected_with_the_valid_values(value: str) -> None:
     answer, called = ask(f'image/png; tta="{value}"' if not value else f"image/png; tta={value}")
     assert (answer.status_code, called) == (406, 0), answer.text
     assert error_of(answer) == f"Accept: image/png: tta must be flip, scales or flip,scales, not {value!r}"
 
 
 @pytest.mark.parametrize("header", ["image/png; tta=", "image/png;tta", "image/png; TTA= , */*"])
-def test_no_way_is_refused_and_not_passed_over(header: str) -> None:
+def test_empty_tta_value_is_rejected(header: str) -> None:
     answer, called = ask(header)
     assert (answer.status_code, called) == (406, 0), answer.text
     assert error_of(answer).startswith("Accept: tta has no value: give flip, scales or flip,scales, or leave it out")
 
 
-def test_an_accept_header_has_1024_characters_at_most() -> None:
+def test_accept_header_has_at_most_1024_characters() -> None:
     for count, status in ((92, 200), (93, 406)):
         answer, called = ask("image/png" + ", image/png" * count)
         assert (answer.status_code, called) == (status, status == 200)
     assert error_of(answer) == "Accept has 1032 characters, more than 1024: name fewer types"
 
 
-def test_what_only_fits_without_it_is_told_so() -> None:
+def test_error_reports_that_the_image_fits_without_tta() -> None:
     body = picture(80, 60)
     engine = Counting()
     settings = dataclasses.replace(SETTINGS, image_memory=1000 * 80 * 60 * 5 // 4)

@@ -18,11 +18,42 @@ from container.serving.settings import ServeSettings
 def test_auto_is_mxnet_with_a_worker_per_gpu_or_else_openvino(
     monkeypatch: pytest.MonkeyPatch, gpus: int, engine: str, workers: int
 ) -> None:
-    monkeypatch.setattr(serve_settings, "gpu_count", lambda: gpus)
+    visible = tuple(map(str, range(gpus)))
+    monkeypatch.setattr(serve_settings, "visible_gpus", lambda selected: visible)
+    monkeypatch.setattr(serve_settings, "select_gpus", lambda visible: (visible, ""))
     settings = ServeSettings.read({})
     assert (settings.engine, settings.workers) == (engine, workers)
     assert ServeSettings.read({"SERVE_ENGINE": "OpenVINO"}).workers == 1
     assert ServeSettings.read({"SERVE_ENGINE": "mxnet", "MODEL_SERVER_WORKERS": "3"}).workers == 3
+
+
+@pytest.mark.parametrize(
+    ("selected", "engine", "workers", "used"),
+    [((), "openvino", 1, "OpenVINO on the CPUs"), (("1", "3"), "mxnet", 2, "2 of 4 GPUs")],
+)
+def test_auto_avoids_unsupported_gpus_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    selected: tuple[str, ...],
+    engine: str,
+    workers: int,
+    used: str,
+) -> None:
+    monkeypatch.setattr(serve_settings, "visible_gpus", lambda selected: tuple((selected or "0,1,2,3").split(",")))
+    monkeypatch.setattr(serve_settings, "select_gpus", lambda visible: (selected, "a reason and a fix."))
+    settings = ServeSettings.read({})
+    assert (settings.engine, settings.gpus, settings.workers) == (engine, selected, workers)
+    for other in ({}, {"CUDA_VISIBLE_DEVICES": selected[-1]} if selected else {}):  # gunicorn, and a worker
+        again = ServeSettings.read({"CUDA_VISIBLE_DEVICES": "0,1,2,3"} | settings.resolved_variables | other)
+        assert (again.engine, again.workers, len(again.gpus) > 0) == (engine, workers, bool(selected))
+    assert caplog.messages == [f"SERVE_ENGINE=auto uses {used}: a reason and a fix."]
+
+
+def test_engine_mxnet_is_used_on_unsupported_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_settings, "visible_gpus", lambda selected: ("0", "1"))
+    monkeypatch.setattr(serve_settings, "select_gpus", lambda visible: ((), "unsupported"))
+    settings = ServeSettings.read({"SERVE_ENGINE": "mxnet"})
+    assert (settings.engine, settings.workers) == ("mxnet", 2)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +112,9 @@ def test_a_new_worker_takes_the_gpu_that_has_become_free(monkeypatch: pytest.Mon
     worker = SimpleNamespace()
     gunicorn_conf.pre_fork(server, worker)
     assert worker.number == 1
-    settings = ServeSettings(Path("unused"), engine="mxnet", workers=3)
-    monkeypatch.setattr(gunicorn_conf, "_settings", settings)
-    for gpus, gpu in ((3, "1"), (1, "0"), (0, "0")):  # more workers than GPUs share them
-        monkeypatch.setattr(gunicorn_conf, "gpu_count", lambda gpus=gpus: gpus)
+    for gpus, gpu in ((("0", "1", "2"), "1"), (("2", "GPU-8932"), "GPU-8932"), (("0",), "0"), ((), "unset")):
+        settings = ServeSettings(Path("unused"), engine="mxnet", gpus=gpus, workers=3)  # workers share GPUs
+        monkeypatch.setattr(gunicorn_conf, "_settings", settings)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "unset")
         gunicorn_conf.post_fork(server, worker)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu

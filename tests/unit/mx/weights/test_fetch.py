@@ -95,7 +95,7 @@ def source(server: Server, digest: str = f"sha256:{SHA256}") -> Source:
     return Source("weights.safetensors", f"{server.url}/weights", digest)
 
 
-def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
+def test_file_is_downloaded_once(server: Server, tmp_path: Path) -> None:
     path = fetch.fetch(source(server), tmp_path / "new")
     assert path == tmp_path / "new/weights.safetensors" and path.read_bytes() == CONTENT
     assert [each.name for each in path.parent.iterdir()] == [path.name]
@@ -104,7 +104,7 @@ def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
-def test_a_broken_download_is_resumed(
+def test_interrupted_download_is_resumed(
     server: Server, tmp_path: Path, ranges: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     piece = fetch._PIECE
@@ -115,7 +115,7 @@ def test_a_broken_download_is_resumed(
     assert f"Resuming the download at {20 * piece} bytes" in capsys.readouterr().err
 
 
-def test_the_next_run_goes_on_where_the_last_one_broke_off(server: Server, tmp_path: Path) -> None:
+def test_next_run_resumes_the_download(server: Server, tmp_path: Path) -> None:
     server.breaks_after = [25 * fetch._PIECE, 0]
     with pytest.raises(FetchError):
         fetch.fetch(source(server), tmp_path)
@@ -125,20 +125,20 @@ def test_the_next_run_goes_on_where_the_last_one_broke_off(server: Server, tmp_p
 
 
 @pytest.mark.parametrize("left", [b"another file's beginning", CONTENT[:-1] + b"?", CONTENT + b"more"])
-def test_what_is_left_of_another_file_is_fetched_anew(server: Server, tmp_path: Path, left: bytes) -> None:
+def test_partial_download_of_another_file_is_replaced(server: Server, tmp_path: Path, left: bytes) -> None:
     (tmp_path / "weights.safetensors.part").write_bytes(left)
     assert fetch.fetch(source(server), tmp_path).read_bytes() == CONTENT
     (tmp_path / "weights.safetensors").write_bytes(left)
     assert fetch.fetch(source(server), tmp_path).read_bytes() == CONTENT
 
 
-def test_a_whole_file_that_was_not_yet_renamed_is_taken(server: Server, tmp_path: Path) -> None:
+def test_complete_partial_file_is_used(server: Server, tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors.part").write_bytes(CONTENT)
     assert fetch.fetch(source(server), tmp_path).read_bytes() == CONTENT
     assert server.asked == [("/weights", f"bytes={len(CONTENT)}-")]
 
 
-def test_other_bytes_are_refused_and_leave_nothing(server: Server, tmp_path: Path) -> None:
+def test_file_with_another_hash_is_rejected_and_removed(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[:-1] + b"?"
     found = hashlib.sha256(server.content).hexdigest()
     with pytest.raises(FetchError, match=f"the server sent another file: its SHA256 is {found} instead of {SHA256}"):
@@ -146,7 +146,7 @@ def test_other_bytes_are_refused_and_leave_nothing(server: Server, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_hubs_own_hash_counts_where_none_is_published(
+def test_hash_from_hugging_face_is_used_if_none_is_published(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.etag = SHA256
@@ -161,9 +161,7 @@ def test_the_hubs_own_hash_counts_where_none_is_published(
     assert "No hash of weights.safetensors is published. Only the names and shapes" in capsys.readouterr().err
 
 
-def test_endless_and_missing_answers_are_given_up(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endless_and_missing_responses_fail(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("container.mx.weights.zipped.LARGEST", 600_000)
     server.chunked = True  # no length is stated
     with pytest.raises(FetchError, match="the server sends more than 600000 bytes"):
@@ -180,7 +178,7 @@ def test_endless_and_missing_answers_are_given_up(
         fetch.fetch(Source("weights.safetensors", "http://127.0.0.1:9/", ""), tmp_path)
 
 
-def test_one_variable_replaces_every_address(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mirror_variable_replaces_every_url(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(sources.MIRROR_VARIABLE, f"{server.url}/mirror/")
     assert [sources.address_of(each) for each in BACKBONES["resnet-101"].sources] == [
         f"{server.url}/mirror/resnetd101b-0461-fead1bcb.params.zip",
@@ -204,7 +202,7 @@ def command(server: Server, *arguments: str, **variables: str) -> subprocess.Com
     )  # fmt: skip
 
 
-def test_a_proxy_is_asked_where_there_is_one(server: Server, tmp_path: Path) -> None:
+def test_proxy_is_used(server: Server, tmp_path: Path) -> None:
     done = command(
         server,
         "resnet-34",
@@ -218,7 +216,7 @@ def test_a_proxy_is_asked_where_there_is_one(server: Server, tmp_path: Path) -> 
     assert (tmp_path / "resnet34.gluon_in1k.safetensors").read_bytes() == CONTENT
 
 
-def test_the_command_fails_at_once_without_a_way_to_the_sources(server: Server, tmp_path: Path) -> None:
+def test_command_fails_immediately_without_a_network(server: Server, tmp_path: Path) -> None:
     server.status = 404
     done = command(server, "resnet-50", "resnet-101", "--directory", str(tmp_path))
     assert done.returncode == 1
@@ -228,7 +226,7 @@ def test_the_command_fails_at_once_without_a_way_to_the_sources(server: Server, 
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_there_needs_no_source_but_has_to_be_whole(server: Server, tmp_path: Path) -> None:
+def test_existing_file_needs_no_source_but_must_be_valid(server: Server, tmp_path: Path) -> None:
     for name in ("resnet50_v1s", "resnet101_v1s"):
         (tmp_path / f"{name}-{hashlib.sha1(b'converted').hexdigest()[:8]}.params").write_bytes(b"converted")
     done = command(server, "resnet-50", "resnet-101", "--directory", str(tmp_path))
@@ -240,7 +238,7 @@ def test_what_is_there_needs_no_source_but_has_to_be_whole(server: Server, tmp_p
 
 
 @pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.cpu"])
-def test_the_images_first_stage_has_all_that_fetching_needs(dockerfile: str, tmp_path: Path) -> None:
+def test_first_build_stage_copies_all_modules_of_the_download(dockerfile: str, tmp_path: Path) -> None:
     """It fetches before it installs anything, with those files alone that it copies."""
     stage = (PROGRAM / dockerfile).read_text().split("AS fetched\n")[1].split("\nFROM ")[0]
     for line in re.findall(r"^COPY (container/.*)$", stage, re.MULTILINE):
@@ -258,7 +256,7 @@ def test_the_images_first_stage_has_all_that_fetching_needs(dockerfile: str, tmp
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
 
 
-def test_a_person_at_a_terminal_sees_the_progress(server: Server, tmp_path: Path) -> None:
+def test_progress_is_shown_in_a_terminal(server: Server, tmp_path: Path) -> None:
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     environment = {**os.environ, sources.MIRROR_VARIABLE: server.url}

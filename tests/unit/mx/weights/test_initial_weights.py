@@ -138,7 +138,7 @@ def test_imagenet_weights_of_another_shape_are_reported_first(start: Any, tmp_pa
         ({"settings": {"algorithm": "unet"}}, {}, "does not describe a model"),
     ],
 )
-def test_a_model_of_another_job_is_reported_first(
+def test_model_of_another_job_is_reported_first(
     start: Any, tmp_path: Path, archive: dict[str, Any], job: dict[str, str], reason: str
 ) -> None:
     (tmp_path / "input/data/model").mkdir(parents=True)
@@ -146,7 +146,7 @@ def test_a_model_of_another_job_is_reported_first(
     assert reason in start(**job)
 
 
-def test_a_corrupt_model_archive_is_reported_first(start: Any, tmp_path: Path) -> None:
+def test_corrupt_model_archive_is_reported_first(start: Any, tmp_path: Path) -> None:
     path = tmp_path / "input/data/model/model.tar.gz"
     path.parent.mkdir(parents=True)
     write_model(path)
@@ -156,7 +156,7 @@ def test_a_corrupt_model_archive_is_reported_first(start: Any, tmp_path: Path) -
     assert "does not contain a model" in start()
 
 
-def test_a_model_makes_use_pretrained_model_false_useless(
+def test_use_pretrained_model_false_has_no_effect_with_a_model(
     start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "input/data/model").mkdir(parents=True)
@@ -167,7 +167,7 @@ def test_a_model_makes_use_pretrained_model_false_useless(
     assert caplog.messages.count(reason) == 1
 
 
-def test_the_check_needs_no_framework(make_job: JobFactory, tmp_path: Path) -> None:
+def test_check_needs_no_framework(make_job: JobFactory, tmp_path: Path) -> None:
     """In a process of its own, so that no other test can have imported it."""
     root = make_job(use_pretrained_model="True")
     code = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
-from container.training.scoring.deadline import Deadline
+from container.training.scoring.evaluation import Deadline
 
 
-def test_it_is_set_by_the_other_event() -> None:
+def test_deadline_is_set_by_the_stop_event() -> None:
     stop = threading.Event()
     until = Deadline(stop, 600)
     assert not until.is_set() and not until.wait(0.001)
@@ -18,14 +18,14 @@ def test_it_is_set_by_the_other_event() -> None:
     assert time.monotonic() - start < 30
 
 
-def test_it_is_set_by_time() -> None:
+def test_deadline_is_set_by_time() -> None:
     assert Deadline(threading.Event(), 0).is_set()
     until = Deadline(threading.Event(), 0.05)
     assert not until.is_set()
     assert until.wait() and until.is_set()
 
 
-def test_it_can_be_set_itself_without_setting_the_other() -> None:
+def test_deadline_can_be_set_without_the_stop_event() -> None:
     stop = threading.Event()
     until = Deadline(stop, 600)
     until.set()
