@@ -8,8 +8,12 @@ PREFIX holds train, train_annotation, validation and validation_annotation.
 
 import sys
 import time
+from pathlib import Path
 
 import boto3
+
+sys.path.append(str(Path(__file__).parents[1]))  # the repository
+from container.metrics import metric_definitions
 
 image, role, prefix = sys.argv[1:]
 sagemaker = boto3.client("sagemaker")
@@ -37,13 +41,7 @@ sagemaker.create_training_job(
     AlgorithmSpecification={
         "TrainingImage": image,
         "TrainingInputMode": "File",
-        "MetricDefinitions": [
-            {"Name": "train:loss", "Regex": r"#quality_metric\. host: \S+, epoch: \S+, train loss: (\S+) \."},
-            {
-                "Name": "validation:mIOU",
-                "Regex": r"#quality_metric\. host: \S+, epoch: \S+, validation mIOU: (\S+) \.",
-            },
-        ],
+        "MetricDefinitions": metric_definitions(),
     },
     HyperParameters={  # every value is a string
         "algorithm": "fcn",

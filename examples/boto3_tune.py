@@ -8,8 +8,12 @@ PREFIX holds train, train_annotation, validation and validation_annotation.
 
 import sys
 import time
+from pathlib import Path
 
 import boto3
+
+sys.path.append(str(Path(__file__).parents[1]))  # the repository
+from container.metrics import metric_definitions
 
 image, role, prefix = sys.argv[1:]
 sagemaker = boto3.client("sagemaker")
@@ -45,12 +49,7 @@ sagemaker.create_hyper_parameter_tuning_job(
         "AlgorithmSpecification": {
             "TrainingImage": image,
             "TrainingInputMode": "File",
-            "MetricDefinitions": [
-                {
-                    "Name": "validation:mIOU",
-                    "Regex": r"#quality_metric\. host: \S+, epoch: \S+, validation mIOU: (\S+) \.",
-                }
-            ],
+            "MetricDefinitions": metric_definitions("validation:mIOU"),
         },
         "StaticHyperParameters": {
             "num_classes": "21",

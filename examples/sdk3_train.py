@@ -10,6 +10,8 @@ DATA holds train, train_annotation, validation and validation_annotation. NAME=V
 
 import argparse
 import os
+import sys
+from pathlib import Path
 
 from sagemaker.core.training.configs import (
     CheckpointConfig,
@@ -23,14 +25,8 @@ from sagemaker.core.training.configs import (
 from sagemaker.train import ModelTrainer
 from sagemaker.train.model_trainer import Mode
 
-METRICS = {  # the log lines are the built-in's
-    "train:loss": r"#quality_metric\. host: \S+, epoch: \S+, train loss: (\S+) \.",
-    "train:throughput": r"#throughput_metric\. host: \S+, epoch: \S+, train throughput: (\S+) samples/sec",
-    "train:progress": r"#progress_metric: host=\S+, completed (\S+) %",
-    "validation:mIOU": r"#quality_metric\. host: \S+, epoch: \S+, validation mIOU: (\S+) \.",
-    "validation:pixel_accuracy": r"#quality_metric\. host: \S+, epoch: \S+, validation pixel_accuracy: (\S+) \.",
-    "validation:throughput": r"#throughput_metric\. host: \S+, epoch: \S+, validation throughput: (\S+) samples/sec",
-}
+sys.path.append(str(Path(__file__).parents[1]))  # the repository
+from container.metrics import metric_definitions
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("image")
@@ -80,7 +76,9 @@ trainer = ModelTrainer(
     checkpoint_config=None if local else CheckpointConfig(s3_uri=f"{data}/checkpoints"),  # a reclaimed job goes on
     local_container_root=os.path.abspath(arguments.output),
 )
-trainer.with_metric_definitions([MetricDefinition(name=name, regex=regex) for name, regex in METRICS.items()])
+trainer.with_metric_definitions(
+    [MetricDefinition(name=each["Name"], regex=each["Regex"]) for each in metric_definitions()]
+)
 if not local:
     trainer.with_tensorboard_output_config(TensorBoardOutputConfig(s3_output_path=f"{data}/tensorboard"))
 trainer.train()

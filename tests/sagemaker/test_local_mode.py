@@ -26,7 +26,7 @@ from sagemaker.predictor import Predictor
 from sagemaker.serializers import IdentitySerializer
 from sagemaker.tuner import HyperparameterTuner
 
-from container.metrics import METRIC_DEFINITIONS
+from container.metrics import metric_definitions
 from tests.conftest import job_factory
 from tests.sagemaker.conftest import CHANNELS, IMAGE, Run
 
@@ -116,7 +116,7 @@ def test_the_tuners_expressions_find_the_reports_figures(job: Job) -> None:
         job.estimator,
         objective_metric_name="validation:mIOU",
         hyperparameter_ranges={"learning_rate": ContinuousParameter(0.0001, 0.1)},
-        metric_definitions=[{"Name": name, "Regex": regex} for name, regex in METRIC_DEFINITIONS.items()],
+        metric_definitions=metric_definitions(),
     )
     found = {
         metric["Name"]: [float(value) for value in re.findall(metric["Regex"], job.log)]

@@ -6,7 +6,7 @@ import re
 import tarfile
 from pathlib import Path
 
-from container.metrics import METRIC_DEFINITIONS
+from container.metrics import METRIC_DEFINITIONS, metric_definitions
 from tests.sagemaker.account import Reservation
 from tests.sagemaker.conftest import IMAGE, Run, Trained
 
@@ -78,7 +78,7 @@ def test_what_is_asked_of_sagemaker(run: Run, account: Reservation) -> None:
         "AlgorithmSpecification": {
             "TrainingImage": ADDRESS,
             "TrainingInputMode": "File",
-            "MetricDefinitions": [{"Name": name, "Regex": regex} for name, regex in METRIC_DEFINITIONS.items()],
+            "MetricDefinitions": metric_definitions(),
         },
         "HyperParameters": {
             "algorithm": "fcn",

@@ -23,3 +23,7 @@ def test_the_recipes_links_within_lead_somewhere() -> None:
     headings = re.findall(r"^#+ (.+)$", RECIPES, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]+)\)", RECIPES)) <= anchors
+
+
+def test_no_example_has_a_metric_expression_of_its_own() -> None:
+    assert [name for name in EXAMPLES if r"#quality_metric\." in (PROGRAM / "examples" / name).read_text()] == []
