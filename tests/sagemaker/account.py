@@ -18,10 +18,11 @@ from typing import Any
 
 import botocore.session
 import requests
-from botocore.model import OperationModel, Shape
-from botocore.validate import ParamValidator
+from botocore.model import OperationModel
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+from tests.service_model import find_errors
 
 SERVICES = ("sagemaker", "application-autoscaling")  # whose requests are kept and checked
 INVOCATION = re.compile(r"/endpoints/[^/]+/invocations")
@@ -62,7 +63,7 @@ class Reservation:
         if found := operations().get(target):
             request = json.loads(body)
             self._asked.append((found.name, request))
-            self.faults += [f"{found.name}: {fault}" for fault in faults_of(request, found.input_shape)]
+            self.faults += [f"{found.name}: {fault}" for fault in find_errors(request, found.input_shape)]
         environ["wsgi.input"] = io.BytesIO(body)
         answer = self._moto(environ, start)
         return [_without_empty(b"".join(answer))] if target.startswith("SageMaker.Describe") else answer
@@ -111,42 +112,6 @@ def operations() -> dict[str, OperationModel]:
         for model in models
         for name in model.operation_names
     }
-
-
-def faults_of(request: dict[str, Any], shape: Shape) -> list[str]:
-    """Say what AWS would not accept: botocore's own check, and what it leaves to the service."""
-    report = ParamValidator().validate(request, shape)
-    return report.generate_report().splitlines() + list(_constraints(request, shape, ""))
-
-
-def _constraints(value: Any, shape: Shape, where: str) -> Iterator[str]:
-    """Hold a value to its shape's enum, pattern, length and range."""
-    rules = shape.metadata
-    size = len(value) if hasattr(value, "__len__") else value
-    if "enum" in rules and value not in rules["enum"]:
-        yield f"{where} is {value!r}: not one of {rules['enum']}"
-    if not re.fullmatch(_in_python(rules.get("pattern", ".*")), str(value), re.DOTALL):
-        yield f"{where} is {value!r}: does not match {rules['pattern']}"
-    if not rules.get("min", size) <= size <= rules.get("max", size):
-        yield f"{where} is {value!r}: outside {rules.get('min')} to {rules.get('max')}"
-    if shape.type_name == "structure":
-        for name, member in value.items():
-            if name not in shape.members:
-                yield f"{where}.{name} is unknown"
-            else:
-                yield from _constraints(member, shape.members[name], f"{where}.{name}")
-    elif shape.type_name == "list":
-        for number, member in enumerate(value):
-            yield from _constraints(member, shape.member, f"{where}[{number}]")
-    elif shape.type_name == "map":
-        for name, member in value.items():
-            yield from _constraints(name, shape.key, f"{where}.{name}")
-            yield from _constraints(member, shape.value, f"{where}.{name}")
-
-
-def _in_python(pattern: str) -> str:
-    """Return Java's pattern for Python, which knows no Unicode classes: such a one allows any text here."""
-    return ".*" if re.search(r"\\p\{|\\uD800", pattern) else pattern
 
 
 def _without_empty(answer: bytes) -> bytes:

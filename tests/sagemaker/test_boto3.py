@@ -18,10 +18,11 @@ from PIL import Image as Pillow
 from container.metrics import METRIC_DEFINITIONS
 from tests.conftest import PROGRAM
 from tests.container.conftest import Image
-from tests.sagemaker.account import Reservation, faults_of, operations
+from tests.sagemaker.account import Reservation, operations
 from tests.sagemaker.conftest import IMAGE, Run, Trained
 from tests.sagemaker.test_sdk3_deploy import MODEL, STATISTICS
 from tests.sagemaker.test_sdk3_train import ADDRESS, ROLE, channel
+from tests.service_model import find_errors
 
 HYPERPARAMETERS = json.loads((PROGRAM / "hyperparameters.schema.json").read_text())["properties"]
 
@@ -204,7 +205,7 @@ def test_register(run: Run, account: Reservation) -> None:
 def test_a_request_that_aws_would_refuse_is_seen() -> None:
     shape = operations()["SageMaker.CreateTransformJob"].input_shape
     request = json.loads('{"TransformJobName": "a_b", "ModelName": "m", "BatchStrategy": "Single", "More": 1}')
-    faults = "\n".join(faults_of(request, shape))
+    faults = "\n".join(find_errors(request, shape))
     assert 'Missing required parameter in input: "TransformInput"' in faults
     assert ".TransformJobName is 'a_b': does not match" in faults
     assert ".BatchStrategy is 'Single': not one of ['MultiRecord', 'SingleRecord']" in faults

@@ -66,7 +66,7 @@ def test_a_failed_job_fails_train_and_says_why(
 def test_two_jobs_are_not_mixed(run: Run, trained: Trained, data: Path) -> None:
     """The SDK would put what the earlier one left into the later one's archives."""
     log = run("sdk3_train.py", IMAGE, data, "--output", trained.output, fails=True)
-    assert f"error: {trained.output} holds an earlier job" in log
+    assert f"error: {trained.output} contains an earlier job" in log
 
 
 def test_what_is_asked_of_sagemaker(run: Run, account: Reservation) -> None:
