@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--builtin", action="store_true", help="serve archives without a graph, as the built-in's are")
     parser.add_argument("--starts", type=int, default=3, help="of which the quickest counts")
     arguments = parser.parse_args()
-    image = os.environ.get("IMAGE", "semantic-segmentation:cpu")
+    image = os.environ.get("IMAGE", "sagemaker-semantic-segmentation:cpu")
     engine = find_engine(image)
     with tempfile.TemporaryDirectory() as scratch:
         for network in arguments.networks:

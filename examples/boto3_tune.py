@@ -43,8 +43,8 @@ sagemaker.create_hyper_parameter_tuning_job(
         "TrainingJobEarlyStoppingType": "Auto",  # a stopped job still writes its best model
         "ParameterRanges": {
             "ContinuousParameterRanges": [
-                {"Name": "learning_rate", "MinValue": "0.00001", "MaxValue": "0.1", "ScalingType": "Logarithmic"},
-                {"Name": "weight_decay", "MinValue": "0.00001", "MaxValue": "0.01", "ScalingType": "Logarithmic"},
+                {"Name": "learning_rate", "MinValue": "0.0001", "MaxValue": "0.1", "ScalingType": "Logarithmic"},
+                {"Name": "weight_decay", "MinValue": "0.00001", "MaxValue": "0.001", "ScalingType": "Logarithmic"},
             ],
             "IntegerParameterRanges": [
                 {"Name": "mini_batch_size", "MinValue": "8", "MaxValue": "32", "ScalingType": "Auto"}

@@ -4,8 +4,8 @@
     python examples/sdk2_algorithm.py ALGORITHM ROLE s3://BUCKET/PREFIX
 
 The Algorithm contains the metric definitions. The SDK checks hyperparameters, channels, and instance types against it
-before it creates a job. The example tunes the learning rate and the optimizer in 4 jobs, and then trains for longer with
-the best values. PREFIX contains train, train_annotation, validation, and validation_annotation.
+before it creates a job. The example tunes the learning rate and the optimizer in 4 jobs, and then trains for longer
+with the best values. PREFIX contains train, train_annotation, validation, and validation_annotation.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Run an endpoint and a transform job on this machine with the SageMaker Python SDK 3 and Docker, without an account.
 
     pip install 'sagemaker>=3' numpy pillow
-    python examples/sdk3_local_endpoint.py semantic-segmentation:cpu MODEL_TAR_GZ PHOTOS OUTPUT
+    python examples/sdk3_local_endpoint.py sagemaker-semantic-segmentation:cpu MODEL_TAR_GZ PHOTOS OUTPUT
 
 ModelBuilder in LOCAL_CONTAINER mode starts only model servers that it knows (sagemaker-serve 1.27). The local session
 starts any image, with the requests of boto3. PHOTOS is a directory of JPEG files.

@@ -2,7 +2,7 @@
 
     pip install 'sagemaker>=3'
     python examples/sdk3_train.py IMAGE s3://BUCKET/PREFIX --role ROLE
-    python examples/sdk3_train.py semantic-segmentation:cpu DIRECTORY          (with Docker, without an account)
+    python examples/sdk3_train.py sagemaker-semantic-segmentation:cpu DIRECTORY    (with Docker, without an account)
 
 DATA contains train, train_annotation, validation, and validation_annotation. On SageMaker AI, IMAGE can also be the
 name of an Algorithm (boto3_algorithm.py). NAME=VALUE changes hyperparameters, and --instances the number of instances.

@@ -50,4 +50,6 @@ def _python_pattern(pattern: str, value: str) -> str:
         members = {char for char in value if unicodedata.category(char).startswith(found[1])}
         return "".join(map(re.escape, members)) or "\0"  # a class cannot be empty
 
+    for name, members in (("Print", r"\x20-\x7e"), ("ASCII", r"\x00-\x7f")):  # always outside of brackets
+        pattern = pattern.replace(rf"\p{{{name}}}", f"[{members}]")
     return re.sub(r"\\p\{(\w+)\}", characters, pattern)

@@ -19,7 +19,7 @@ from tests.conftest import PROGRAM, job_factory
 from tests.container.conftest import Image, free_port
 
 HERE = Path(__file__).parent
-IMAGE = os.environ.get("IMAGE", "semantic-segmentation:cpu")
+IMAGE = os.environ.get("IMAGE", "sagemaker-semantic-segmentation:cpu")
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
 
 Run = Callable[..., str]

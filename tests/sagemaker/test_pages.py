@@ -24,7 +24,7 @@ TRUST = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"},
 def snippets(page: str) -> list[str]:
     """List a page's blocks for this version of the SDK, with an address where it has <…>."""
     found = re.findall(rf"(?ms)^```python sdk{VERSION}\n(.+?)^```", (PROGRAM / page).read_text())
-    values = {"<account>": "111111111111", "<region>": "us-west-2", "<name>": "semantic-segmentation"}
+    values = {"<account>": "111111111111", "<region>": "us-west-2", "<name>": "sagemaker-semantic-segmentation"}
     return [re.sub("<[a-z]+>", lambda part: values[part[0]], text) for text in found]
 
 

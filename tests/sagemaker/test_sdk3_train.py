@@ -10,7 +10,7 @@ from container.metrics import METRIC_DEFINITIONS, metric_definitions
 from tests.sagemaker.account import Reservation
 from tests.sagemaker.conftest import IMAGE, Run, Trained
 
-ADDRESS = "111111111111.dkr.ecr.us-west-2.amazonaws.com/semantic-segmentation:gpu"
+ADDRESS = "111111111111.dkr.ecr.us-west-2.amazonaws.com/sagemaker-semantic-segmentation:gpu"
 ROLE = "arn:aws:iam::111111111111:role/none"
 
 
