@@ -32,6 +32,7 @@ tuner = HyperparameterTuner(
     },
     max_jobs=4,
     max_parallel_jobs=2,
+    base_tuning_job_name="segmentation",  # the default would be the name of the image, which the SDK does not know
 )
 tuner.fit(channels, include_cls_metadata=False)
 best = tuner.describe()["BestTrainingJob"]["TunedHyperParameters"]

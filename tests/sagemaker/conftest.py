@@ -33,7 +33,7 @@ def sdk() -> str:
         return ""
 
 
-OF_TWO = ["test_local_mode.py"]
+OF_TWO = ["test_local_mode.py", "test_sdk2_algorithm.py"]
 OF_THREE = [path.name for path in HERE.glob("test_*.py") if path.name not in OF_TWO]
 collect_ignore = {"2": OF_THREE, "3": OF_TWO}.get(sdk(), OF_TWO + OF_THREE)
 

@@ -154,9 +154,11 @@ def test_async(run: Run, account: Reservation, trained: Trained, monkeypatch: py
         answer = requests.post(f"{container.url}/invocations", padded(150 * 2**20), timeout=300)
         assert answer.status_code == 200, answer.text
     config = account.asked_once("CreateEndpointConfig")
+    topics = "arn:aws:sns:us-west-2:123456789012:semantic-segmentation-async"  # the account of moto
     assert config["AsyncInferenceConfig"]["OutputConfig"] == {
         "S3OutputPath": masks,
         "S3FailurePath": f"{masks}/failures",
+        "NotificationConfig": {"SuccessTopic": f"{topics}-completed", "ErrorTopic": f"{topics}-failed"},
     }
     endpoint = account.asked_once("CreateEndpoint")["EndpointName"]
     (variant,) = config["ProductionVariants"]

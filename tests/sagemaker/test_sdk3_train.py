@@ -107,6 +107,12 @@ def test_what_is_asked_of_sagemaker(run: Run, account: Reservation) -> None:
     }
 
 
+def test_algorithm_replaces_the_image_and_the_metric_definitions(run: Run, account: Reservation) -> None:
+    run("sdk3_train.py", "my-algorithm", "s3://bucket/voc", "--role", ROLE, environment=account.environment())
+    specification = account.asked_once("CreateTrainingJob")["AlgorithmSpecification"]
+    assert specification == {"AlgorithmName": "my-algorithm", "TrainingInputMode": "File"}
+
+
 def test_what_is_asked_for_a_stream(run: Run, account: Reservation) -> None:
     run("sdk3_train_pipe.py", ADDRESS, ROLE, "s3://bucket/voc", "1464", environment=account.environment())
     request = account.asked_once("CreateTrainingJob")
