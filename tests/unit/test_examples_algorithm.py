@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -217,3 +218,15 @@ def test_only_the_pretrained_channel_is_missing() -> None:
     assert all("File" in each["SupportedInputModes"] for each in CHANNELS.values())
     pipe = [name for name, each in CHANNELS.items() if "Pipe" in each["SupportedInputModes"]]
     assert sorted(pipe) == ["test", "train", "validation"]
+
+
+def test_script_without_boto3_reports_the_fix(tmp_path: Path) -> None:
+    (tmp_path / "local_test").mkdir()
+    script = shutil.copy(PROGRAM / "local_test/register_algorithm.sh", tmp_path / "local_test")
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run([script, "us-west-2", IMAGE], capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.endswith("python3 cannot import boto3. Run make setup, or install boto3 for python3.\n")
