@@ -2,7 +2,7 @@
 
 UV := uv==0.13.9
 LOCKS := build cpu gpu test sagemaker sagemaker3 audit
-NAME ?= semantic-segmentation
+NAME ?= sagemaker-semantic-segmentation
 IMAGE ?= $(NAME):cpu
 export IMAGE PRETRAINED PRETRAINED_MIRROR
 
@@ -36,7 +36,7 @@ image-cpu: ## build the CPU image (PRETRAINED=none to exclude the ImageNet weigh
 image: ## build the CUDA image, which also runs without a GPU
 	local_test/build_image.sh Dockerfile $(NAME):gpu
 
-test-container: setup ## run the built image as SageMaker AI does (IMAGE=semantic-segmentation:gpu for the CUDA image)
+test-container: setup ## run the built image as SageMaker AI does (IMAGE=sagemaker-semantic-segmentation:gpu for the CUDA image)
 	.venv/bin/python -m pytest -m container tests/container $(ARGS)
 
 test-demo: demo ## run the demo, then the tests that need a trained model

@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--builtin", action="store_true", help="without ONNX model, like the built-in algorithm")
     parser.add_argument("--starts", type=int, default=3, help="of which the fastest counts")
     arguments = parser.parse_args()
-    image = os.environ.get("IMAGE", "semantic-segmentation:cpu")
+    image = os.environ.get("IMAGE", "sagemaker-semantic-segmentation:cpu")
     engine = find_engine(image)
     with tempfile.TemporaryDirectory() as scratch:
         for name in arguments.models:

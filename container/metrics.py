@@ -1,16 +1,17 @@
 """Metrics, their log lines, and the regular expressions that match them.
 
-The lines are identical to those of the built-in algorithm, because tuning jobs and dashboards read them.
+The lines are identical to those of the built-in algorithm, because tuning jobs and dashboards read them. The examples
+import this module in environments without NumPy, so only `ConfusionMatrix` imports NumPy.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from container.arrays import Array, Uint8Array
+if TYPE_CHECKING:
+    from container.arrays import Array, Uint8Array
 
 _COUNTED_AT_ONCE = 2**20  # pixels; counting needs 40 bytes per pixel
 
@@ -22,6 +23,11 @@ METRIC_DEFINITIONS = {
     "validation:pixel_accuracy": r"#quality_metric\. host: \S+, epoch: \S+, validation pixel_accuracy: (\S+) \.",
     "validation:throughput": r"#throughput_metric\. host: \S+, epoch: \S+, validation throughput: (\S+) samples/sec",
 }
+
+
+def metric_definitions(*names: str) -> list[dict[str, str]]:
+    """Return the `MetricDefinitions` of the SageMaker API for the metrics `names`, or for all metrics."""
+    return [{"Name": name, "Regex": METRIC_DEFINITIONS[name]} for name in names or METRIC_DEFINITIONS]
 
 
 def class_metric_definitions(classes: Iterable[int]) -> dict[str, str]:
@@ -78,10 +84,14 @@ class ConfusionMatrix:
     """Counts of (true, predicted) class pairs over any number of images."""
 
     def __init__(self, num_classes: int) -> None:
+        import numpy as np
+
         self.counts = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, labels: Uint8Array, predictions: Uint8Array) -> None:
         """Count two integer arrays with equal shapes; pixels without a valid class ID (255) are excluded."""
+        import numpy as np
+
         classes = len(self.counts)
         true, predicted = labels.reshape(-1), predictions.reshape(-1)
         for start in range(0, true.size, _COUNTED_AT_ONCE):
@@ -93,10 +103,12 @@ class ConfusionMatrix:
     @property
     def pixel_accuracy(self) -> float:
         """Share of the labeled pixels with a correct prediction; 0 if there are no labeled pixels."""
-        return float(np.trace(self.counts) / max(1, self.counts.sum()))
+        return float(self.counts.trace() / max(1, self.counts.sum()))
 
     def iou(self) -> Array:
         """Intersection over union per class; NaN for a class that is neither in the labels nor in the predictions."""
+        import numpy as np
+
         intersection = np.diag(self.counts)
         union = self.counts.sum(0) + self.counts.sum(1) - intersection
         return np.where(union > 0, intersection / np.maximum(union, 1), np.nan)
@@ -104,5 +116,17 @@ class ConfusionMatrix:
     @property
     def miou(self) -> float:
         """Mean of `iou` over the classes that occur; 0 if no class occurs."""
+        import numpy as np
+
         scores = self.iou()
         return float(np.nanmean(scores)) if np.isfinite(scores).any() else 0.0
+
+
+def _render_definitions() -> str:
+    """Render all metric definitions as a Python snippet, for the page on training."""
+    rows = [f'    {{"Name": "{each["Name"]}", "Regex": r"{each["Regex"]}"}},' for each in metric_definitions()]
+    return "\n".join(["```python run", "metric_definitions = [", *rows, "]", "```"])
+
+
+if __name__ == "__main__":
+    print(_render_definitions())

@@ -1,20 +1,26 @@
-"""Ask for the masks of large images with boto3: asynchronous inference, no instance while there is nothing to do.
+"""Segment large images with boto3: asynchronous inference with SNS notifications and scaling to zero instances.
 
     pip install boto3
-    python examples/boto3_async.py IMAGE ROLE s3://BUCKET/…/model.tar.gz s3://BUCKET/PHOTO.png s3://BUCKET/MASKS
+    python examples/boto3_async.py IMAGE ROLE s3://BUCKET/…/model.tar.gz s3://BUCKET/PHOTO.png s3://BUCKET/MASKS [EMAIL]
 
-A request may have 1 GB and take an hour; the server's own bounds are set to that. When it is ready, the mask is at the
-printed address.
+A request can have up to 1 GB and take up to 1 hour. The example raises the limits of the server to these values, and
+prints the S3 URI of the mask. SageMaker AI publishes the result of each request to one of two SNS topics: for completed
+and for failed requests. EMAIL subscribes to both. ROLE needs the permission sns:Publish.
 """
 
 import sys
 
 import boto3
 
-image, role, model, photo, masks = sys.argv[1:]
+image, role, model, photo, masks, *emails = sys.argv[1:]
 sagemaker, runtime = boto3.client("sagemaker"), boto3.client("sagemaker-runtime")
 scaling, alarms = boto3.client("application-autoscaling"), boto3.client("cloudwatch")
+sns = boto3.client("sns")
 name = "semantic-segmentation-async"
+topics = {outcome: sns.create_topic(Name=f"{name}-{outcome}")["TopicArn"] for outcome in ("completed", "failed")}
+for topic in topics.values():
+    for email in emails:
+        sns.subscribe(TopicArn=topic, Protocol="email", Endpoint=email)
 
 sagemaker.create_model(
     ModelName=name,
@@ -25,7 +31,7 @@ sagemaker.create_model(
         "Environment": {
             "SAGEMAKER_MODEL_SERVER_TIMEOUT": "3600",
             "MAX_CONTENT_LENGTH": str(2**30),
-            "MAX_PIXELS": "400000000",  # with fcn, memory does not bound it: it computes in tiles
+            "MAX_PIXELS": "400000000",  # fcn uses tiles, so memory does not limit the image size
         },
     },
 )
@@ -35,7 +41,11 @@ sagemaker.create_endpoint_config(
         {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": "ml.c5.4xlarge", "InitialInstanceCount": 1}
     ],
     AsyncInferenceConfig={
-        "OutputConfig": {"S3OutputPath": masks, "S3FailurePath": f"{masks}/failures"},
+        "OutputConfig": {
+            "S3OutputPath": masks,
+            "S3FailurePath": f"{masks}/failures",
+            "NotificationConfig": {"SuccessTopic": topics["completed"], "ErrorTopic": topics["failed"]},
+        },
         "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 2},
     },
 )
@@ -54,7 +64,7 @@ scaling.put_scaling_policy(
     PolicyName="backlog",
     PolicyType="TargetTrackingScaling",
     TargetTrackingScalingPolicyConfiguration={
-        "TargetValue": 5,  # requests that wait, per instance
+        "TargetValue": 5,  # waiting requests per instance
         "CustomizedMetricSpecification": {
             "MetricName": "ApproximateBacklogSizePerInstance",
             "Namespace": "AWS/SageMaker",
@@ -65,7 +75,7 @@ scaling.put_scaling_policy(
         "ScaleOutCooldown": 300,
     },
 )
-# from zero to one at the first request: the policy above would wait until TargetValue requests wait
+# from zero to one instance at the first request: the policy above starts at TargetValue waiting requests
 first = scaling.put_scaling_policy(
     **variant,
     PolicyName="first-request",
@@ -92,11 +102,11 @@ alarms.put_metric_alarm(
     AlarmActions=[first["PolicyARN"]],
 )
 
-answer = runtime.invoke_endpoint_async(
+response = runtime.invoke_endpoint_async(
     EndpointName=name,
     InputLocation=photo,
     ContentType="image/png",
     Accept="image/png",
     InvocationTimeoutSeconds=3600,
 )
-print(answer["OutputLocation"])
+print(response["OutputLocation"])

@@ -1,9 +1,9 @@
-"""Deploy a model with boto3, ask for a mask, and delete the endpoint.
+"""Deploy a model to a real-time endpoint with boto3, request a mask, and delete the endpoint.
 
     pip install boto3 numpy pillow
     python examples/boto3_deploy.py IMAGE ROLE s3://BUCKET/…/model.tar.gz PHOTO.jpg
 
-The archive may be one of the built-in algorithm's own jobs: it is converted when the endpoint starts.
+The archive can also be model artifacts of the built-in algorithm: the server converts them at its start.
 """
 
 import io
@@ -33,10 +33,10 @@ sagemaker.create_endpoint_config(
 sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
 try:
     sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name)
-    answer = runtime.invoke_endpoint(
+    response = runtime.invoke_endpoint(
         EndpointName=name, ContentType="image/jpeg", Accept="image/png", Body=Path(photo).read_bytes()
     )
-    mask = np.asarray(Image.open(io.BytesIO(answer["Body"].read())))  # (height, width), a class id per pixel
+    mask = np.asarray(Image.open(io.BytesIO(response["Body"].read())))  # (height, width), class ID per pixel
     print(f"mask {mask.shape}, classes {np.unique(mask).tolist()}")
 finally:
     sagemaker.delete_endpoint(EndpointName=name)

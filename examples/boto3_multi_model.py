@@ -1,10 +1,10 @@
-"""Serve every model below a prefix from one endpoint with boto3: a multi-model endpoint.
+"""Serve all models of an S3 prefix from a multi-model endpoint with boto3.
 
     pip install boto3 numpy pillow
     python examples/boto3_multi_model.py IMAGE ROLE s3://BUCKET/MODELS/ PHOTO.jpg cats.tar.gz dogs.tar.gz
 
-The names are those of archives below the prefix. A model is loaded when it is first asked for, and sleeps when memory
-is short.
+The names are those of archives in the prefix. The server loads a model on its first request, and unloads the least
+recently used model if the memory is full.
 """
 
 import io
@@ -34,12 +34,12 @@ sagemaker.create_endpoint_config(
 sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
 sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name)
 for archive in names:
-    answer = runtime.invoke_endpoint(
+    response = runtime.invoke_endpoint(
         EndpointName=name,
         TargetModel=archive,
         ContentType="image/jpeg",
         Accept="image/png",
         Body=Path(photo).read_bytes(),
     )
-    mask = np.asarray(Image.open(io.BytesIO(answer["Body"].read())))
+    mask = np.asarray(Image.open(io.BytesIO(response["Body"].read())))
     print(f"{archive}: mask {mask.shape}, classes {np.unique(mask).tolist()}")

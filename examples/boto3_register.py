@@ -1,9 +1,9 @@
-"""Register a model with its scores in the Model Registry, approve it, and make it a model that can be deployed.
+"""Register a model with its metrics in the Model Registry, approve it, and create a model from it.
 
     pip install boto3
     python examples/boto3_register.py IMAGE ROLE s3://BUCKET/…/model.tar.gz s3://BUCKET/…/statistics.json
 
-statistics.json is in the job's output.tar.gz, beside report.json; upload it where it can be read by itself.
+statistics.json is in output.tar.gz of the training job. Upload it as a separate object.
 """
 
 import sys
@@ -31,7 +31,7 @@ package = sagemaker.create_model_package(
     Task="IMAGE_SEGMENTATION",
 )["ModelPackageArn"]
 
-# what someone does who has read the scores
+# after a review of the metrics
 sagemaker.update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
 sagemaker.create_model(
     ModelName=group,

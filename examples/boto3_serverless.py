@@ -1,9 +1,10 @@
-"""Deploy a model without instances: serverless inference with boto3.
+"""Deploy a model to a serverless endpoint with boto3.
 
     pip install boto3 numpy pillow
     python examples/boto3_serverless.py IMAGE ROLE s3://BUCKET/…/model.tar.gz PHOTO.jpg MEMORY_MB
 
-docs/recipes.md says how much memory each network needs. Serverless endpoints have neither GPUs nor network isolation.
+docs/recipes.md lists the memory that each model architecture needs. Serverless endpoints have no GPU and no network
+isolation.
 """
 
 import io
@@ -31,8 +32,8 @@ sagemaker.create_endpoint_config(
 )
 sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
 sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name)
-answer = runtime.invoke_endpoint(
+response = runtime.invoke_endpoint(
     EndpointName=name, ContentType="image/jpeg", Accept="image/png", Body=Path(photo).read_bytes()
 )
-mask = np.asarray(Image.open(io.BytesIO(answer["Body"].read())))
+mask = np.asarray(Image.open(io.BytesIO(response["Body"].read())))
 print(f"mask {mask.shape}, classes {np.unique(mask).tolist()}")

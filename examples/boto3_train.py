@@ -1,29 +1,38 @@
-"""Train with boto3: managed spot, checkpoints, metrics, TensorBoard, no network.
+"""Train with boto3: managed spot training, checkpoints, metrics, TensorBoard, network isolation.
 
     pip install boto3
     python examples/boto3_train.py IMAGE ROLE s3://BUCKET/PREFIX
 
-PREFIX holds train, train_annotation, validation and validation_annotation.
+IMAGE is an image URI, or the name of an Algorithm (boto3_algorithm.py). PREFIX contains train, train_annotation,
+validation, and validation_annotation.
 """
 
 import sys
 import time
+from pathlib import Path
 
 import boto3
+
+sys.path.append(str(Path(__file__).parents[1]))  # the repository
+from container.metrics import metric_definitions
 
 image, role, prefix = sys.argv[1:]
 sagemaker = boto3.client("sagemaker")
 name = time.strftime("semantic-segmentation-%Y-%m-%d-%H-%M-%S")
+is_image = ":" in image or "/" in image
+algorithm = (
+    {"TrainingImage": image, "MetricDefinitions": metric_definitions()} if is_image else {"AlgorithmName": image}
+)
 
 
 def channel(name: str, content_type: str) -> dict:
-    """Describe a channel whose files are copied to the instance before training begins."""
+    """Describe a channel whose files SageMaker AI copies to the instance before the job starts."""
     return {
         "ChannelName": name,
         "DataSource": {
             "S3DataSource": {
                 "S3DataType": "S3Prefix",
-                "S3Uri": f"{prefix}/{name}/",  # the slash: without it, train is train_annotation's prefix, too
+                "S3Uri": f"{prefix}/{name}/",  # without the slash, train also matches train_annotation
                 "S3DataDistributionType": "FullyReplicated",
             }
         },
@@ -34,17 +43,7 @@ def channel(name: str, content_type: str) -> dict:
 sagemaker.create_training_job(
     TrainingJobName=name,
     RoleArn=role,
-    AlgorithmSpecification={
-        "TrainingImage": image,
-        "TrainingInputMode": "File",
-        "MetricDefinitions": [
-            {"Name": "train:loss", "Regex": r"#quality_metric\. host: \S+, epoch: \S+, train loss: (\S+) \."},
-            {
-                "Name": "validation:mIOU",
-                "Regex": r"#quality_metric\. host: \S+, epoch: \S+, validation mIOU: (\S+) \.",
-            },
-        ],
-    },
+    AlgorithmSpecification={"TrainingInputMode": "File", **algorithm},
     HyperParameters={  # every value is a string
         "algorithm": "fcn",
         "backbone": "resnet-50",
@@ -63,7 +62,7 @@ sagemaker.create_training_job(
     OutputDataConfig={"S3OutputPath": f"{prefix}/output"},
     ResourceConfig={"InstanceType": "ml.g5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50},
     EnableManagedSpotTraining=True,
-    # the second time holds the first and every wait for an instance
+    # MaxWaitTimeInSeconds includes MaxRuntimeInSeconds and the waiting time
     StoppingCondition={"MaxRuntimeInSeconds": 24 * 3600, "MaxWaitTimeInSeconds": 48 * 3600},
     CheckpointConfig={"S3Uri": f"{prefix}/checkpoints/{name}", "LocalPath": "/opt/ml/checkpoints"},
     TensorBoardOutputConfig={"S3OutputPath": f"{prefix}/tensorboard", "LocalPath": "/opt/ml/output/tensorboard"},

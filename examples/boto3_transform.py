@@ -1,9 +1,9 @@
-"""Turn a prefix of images into masks with boto3: batch transform.
+"""Segment all images of an S3 prefix with boto3: batch transform.
 
     pip install boto3
     python examples/boto3_transform.py IMAGE ROLE s3://BUCKET/…/model.tar.gz s3://BUCKET/IMAGES/ s3://BUCKET/MASKS/
 
-Each image becomes MASKS/<its name>.out: a PNG with a class id per pixel.
+The output of IMAGES/a.jpg is MASKS/a.jpg.out, a PNG with the class ID of each pixel.
 """
 
 import sys
@@ -25,7 +25,7 @@ sagemaker.create_transform_job(
     TransformJobName=name,
     ModelName=name,
     BatchStrategy="SingleRecord",  # an image is one record
-    MaxConcurrentTransforms=1,  # times MaxPayloadInMB: at most 100
+    MaxConcurrentTransforms=1,  # MaxConcurrentTransforms × MaxPayloadInMB can be at most 100
     MaxPayloadInMB=100,
     ModelClientConfig={"InvocationsTimeoutInSeconds": 60, "InvocationsMaxRetries": 3},
     TransformInput={

@@ -1,9 +1,9 @@
-"""Deploy a model with SageMaker's SDK 3, ask for a mask and for probabilities, and delete the endpoint.
+"""Deploy a model with the SageMaker Python SDK 3, request a mask and probabilities, and delete the endpoint.
 
     pip install 'sagemaker>=3' numpy pillow
     python examples/sdk3_deploy.py IMAGE ROLE s3://BUCKET/…/model.tar.gz PHOTO.jpg
 
-The archive may be one of the built-in algorithm's own jobs.
+The archive can also be model artifacts of the built-in algorithm.
 """
 
 import io
@@ -20,12 +20,12 @@ builder.build()
 endpoint = builder.deploy(endpoint_name="semantic-segmentation", initial_instance_count=1)
 try:
     body = Path(photo).read_bytes()
-    answer = endpoint.invoke(body=body, content_type="image/jpeg", accept="image/png")
-    mask = np.asarray(Image.open(io.BytesIO(answer.body.read())))  # (height, width), a class id per pixel
+    response = endpoint.invoke(body=body, content_type="image/jpeg", accept="image/png")
+    mask = np.asarray(Image.open(io.BytesIO(response.body.read())))  # (height, width), class ID per pixel
     print(f"mask {mask.shape}, classes {np.unique(mask).tolist()}")
 
-    answer = endpoint.invoke(body=body, content_type="image/jpeg", accept="application/x-npy")
-    probabilities = np.load(io.BytesIO(answer.body.read()))[0]  # (classes, height, width)
+    response = endpoint.invoke(body=body, content_type="image/jpeg", accept="application/x-npy")
+    probabilities = np.load(io.BytesIO(response.body.read()))[0]  # (classes, height, width)
     print(f"probabilities {probabilities.shape}, same mask: {bool((probabilities.argmax(0) == mask).all())}")
 finally:
     endpoint.delete()

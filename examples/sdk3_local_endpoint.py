@@ -1,10 +1,10 @@
-"""Serve, ask and transform on this machine with SageMaker's SDK 3: Docker, no account.
+"""Run an endpoint and a transform job on this machine with the SageMaker Python SDK 3 and Docker, without an account.
 
     pip install 'sagemaker>=3' numpy pillow
-    python examples/sdk3_local_endpoint.py semantic-segmentation:cpu MODEL_TAR_GZ PHOTOS OUTPUT
+    python examples/sdk3_local_endpoint.py sagemaker-semantic-segmentation:cpu MODEL_TAR_GZ PHOTOS OUTPUT
 
-ModelBuilder's own LOCAL_CONTAINER mode starts model servers that it knows by name, and no image that brings its own
-(sagemaker-serve 1.27); the local session behind it does, with boto3's requests. PHOTOS is a directory of JPEGs.
+ModelBuilder in LOCAL_CONTAINER mode starts only model servers that it knows (sagemaker-serve 1.27). The local session
+starts any image, with the requests of boto3. PHOTOS is a directory of JPEG files.
 """
 
 import io
@@ -33,13 +33,13 @@ sagemaker.create_endpoint_config(
 )
 sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
 try:
-    answer = runtime.invoke_endpoint(
+    response = runtime.invoke_endpoint(
         EndpointName=name,
         ContentType="image/jpeg",
         Accept="image/png",
         Body=min(photos.glob("*.jpg")).read_bytes(),
     )
-    mask = np.asarray(Image.open(io.BytesIO(answer["Body"].read())))
+    mask = np.asarray(Image.open(io.BytesIO(response["Body"].read())))
     print(f"mask {mask.shape}, classes {np.unique(mask).tolist()}")
 finally:
     sagemaker.delete_endpoint(EndpointName=name)

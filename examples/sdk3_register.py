@@ -1,9 +1,9 @@
-"""Register a model with its scores in the Model Registry, with SageMaker's SDK 3.
+"""Register a model with its metrics in the Model Registry, with the SageMaker Python SDK 3.
 
     pip install 'sagemaker>=3'
     python examples/sdk3_register.py IMAGE ROLE s3://BUCKET/…/model.tar.gz s3://BUCKET/…/statistics.json
 
-statistics.json is in the job's output.tar.gz, beside report.json; upload it where it can be read by itself.
+statistics.json is in output.tar.gz of the training job. Upload it as a separate object.
 """
 
 import sys

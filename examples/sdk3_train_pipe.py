@@ -1,11 +1,11 @@
-"""Stream an augmented manifest in Pipe mode with SageMaker's SDK 3.
+"""Train in Pipe mode on an augmented manifest with the SageMaker Python SDK 3.
 
     pip install 'sagemaker>=3'
     python examples/sdk3_train_pipe.py IMAGE ROLE s3://BUCKET/PREFIX SAMPLES
 
-PREFIX holds train.manifest and validation.manifest, one JSON object a line: {"source-ref": "s3://…/1.jpg",
-"annotation-ref": "s3://…/1.png"}. With Ground Truth's output, name its label attribute, and its metadata as well
-("label-ref", "label-ref-metadata"): the classes' names come with it.
+PREFIX contains train.manifest and validation.manifest with one JSON object per line: {"source-ref": "s3://…/1.jpg",
+"annotation-ref": "s3://…/1.png"}. For the output of Ground Truth, set the names of its label attribute and of the
+metadata ("label-ref", "label-ref-metadata"), which contains the class names.
 """
 
 import sys
@@ -18,7 +18,7 @@ image, role, prefix, samples = sys.argv[1:]
 
 
 def stream(channel: str) -> Channel:
-    """Return a channel of pairs: the images and annotations that a manifest names, one RecordIO record each."""
+    """Return a channel that streams the images and annotations of a manifest, each as one RecordIO record."""
     return Channel(
         channel_name=channel,
         data_source=DataSource(

@@ -1,4 +1,4 @@
-"""Turn a prefix of images into masks with SageMaker's SDK 3: batch transform.
+"""Segment all images of an S3 prefix with the SageMaker Python SDK 3: batch transform.
 
 pip install 'sagemaker>=3'
 python examples/sdk3_transform.py IMAGE ROLE s3://BUCKET/…/model.tar.gz s3://BUCKET/IMAGES/ s3://BUCKET/MASKS/
@@ -17,7 +17,7 @@ transformer = builder.transformer(
     strategy="SingleRecord",  # an image is one record
     accept="image/png",
     output_path=masks,
-    max_payload=100,  # MB; transform's own default is 6
-    max_concurrent_transforms=1,  # images that wait at the server; two of the largest payload are not allowed
+    max_payload=100,  # MB (default: 6)
+    max_concurrent_transforms=1,  # max_concurrent_transforms × max_payload can be at most 100
 )
 transformer.transform(images, content_type="image/jpeg")

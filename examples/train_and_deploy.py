@@ -1,13 +1,13 @@
-"""The steps of AWS's example for the built-in algorithm, with our image: upload, fit, deploy, ask, delete.
+"""Run the AWS example for the built-in algorithm with this container: upload, fit, deploy, predict, delete.
 
-https://github.com/aws/amazon-sagemaker-examples (semantic_segmentation_pascalvoc). The image's address is the only
-change: channels, hyperparameters and client code are the example's.
+https://github.com/aws/amazon-sagemaker-examples (semantic_segmentation_pascalvoc). Only the image URI differs.
+Channels, hyperparameters, and client code are those of the AWS example.
 
     pip install 'sagemaker[local]<3' pillow
-    python examples/train_and_deploy.py DATA --image ADDRESS --role ROLE      on SageMaker
+    python examples/train_and_deploy.py DATA --image IMAGE --role ROLE        on SageMaker AI
     python examples/train_and_deploy.py DATA --image NAME:TAG --local         on this machine, with Docker
 
-DATA holds the directories train, train_annotation, validation and validation_annotation.
+DATA contains the directories train, train_annotation, validation, and validation_annotation.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ PREFIX = "semantic-segmentation-demo"
 
 
 class ImageDeserializer(BaseDeserializer):
-    """Read an answer in image/png: an array (height, width) of class ids."""
+    """Deserialize image/png to an array (height, width) of class IDs."""
 
     ACCEPT = ("image/png",)
 
     def deserialize(self, stream: BinaryIO, content_type: str) -> np.ndarray:
-        """Read the answer's bytes."""
+        """Read the bytes of the response."""
         return np.array(Image.open(io.BytesIO(stream.read())))
 
 
 class ProbabilityDeserializer(BaseDeserializer):
-    """Read an answer in application/x-protobuf: an array (classes, height, width) of probabilities."""
+    """Deserialize application/x-protobuf to an array (classes, height, width) of probabilities."""
 
     ACCEPT = ("application/x-protobuf",)
 
     def deserialize(self, stream: BinaryIO, content_type: str) -> np.ndarray:
-        """Read the answer's bytes: one RecordIO record around one protobuf message."""
+        """Read one RecordIO record that contains one protobuf message."""
         record = Record()
         record.ParseFromString(next(read_recordio(io.BytesIO(stream.read()))))
         shape = list(record.features["shape"].int32_tensor.values)
@@ -95,12 +95,12 @@ def fit(arguments: argparse.Namespace, session: Session) -> Estimator:
     )
     hyperparameters.update(pair.split("=", 1) for pair in arguments.hyperparameters)
     estimator.set_hyperparameters(**hyperparameters)
-    estimator.fit({name: TrainingInput(address) for name, address in channels.items()})
+    estimator.fit({name: TrainingInput(uri) for name, uri in channels.items()})
     return estimator
 
 
-def ask(predictor: Predictor, photo: Path) -> None:
-    """Ask for the mask of a photograph, then for its probabilities."""
+def predict(predictor: Predictor, photo: Path) -> None:
+    """Request the mask of an image, and then its probabilities."""
     content = photo.read_bytes()
     predictor.deserializer = ImageDeserializer()
     mask = predictor.predict(content)
@@ -111,14 +111,14 @@ def ask(predictor: Predictor, photo: Path) -> None:
 
 
 def main() -> None:
-    """Run the example's steps."""
+    """Run the steps of the example."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--image", required=True, help="address of the image, or its local name")
-    parser.add_argument("--role", default="arn:aws:iam::111111111111:role/local", help="execution role on SageMaker")
+    parser.add_argument("--image", required=True, help="image URI, or name of a local image")
+    parser.add_argument("--role", default="arn:aws:iam::111111111111:role/local", help="execution role on SageMaker AI")
     parser.add_argument("--local", action="store_true", help="run on this machine")
-    parser.add_argument("--output", type=Path, default=Path("output"), help="where a local job's archives go")
-    parser.add_argument("hyperparameters", nargs="*", metavar="NAME=VALUE", help="changes to the example's job")
+    parser.add_argument("--output", type=Path, default=Path("output"), help="directory for the archives of a local job")
+    parser.add_argument("hyperparameters", nargs="*", metavar="NAME=VALUE", help="changes of hyperparameters")
     arguments = parser.parse_intermixed_args()
     session = LocalSession() if arguments.local else Session()
     estimator = fit(arguments, session)
@@ -128,7 +128,7 @@ def main() -> None:
         serializer=IdentitySerializer("image/jpeg"),
     )
     try:
-        ask(predictor, min((arguments.data / "validation").glob("*.jpg")))
+        predict(predictor, min((arguments.data / "validation").glob("*.jpg")))
     finally:
         predictor.delete_endpoint()
 

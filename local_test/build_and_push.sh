@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Push a built image to Amazon ECR: build_and_push.sh [--dry-run] REGION NAME [IMAGE]
 #
-# Builds IMAGE (default: semantic-segmentation:gpu, or semantic-segmentation:cpu) if it does not exist, creates the repository
+# Builds IMAGE (default: sagemaker-semantic-segmentation:gpu, or sagemaker-semantic-segmentation:cpu) if it does not exist, creates the repository
 # NAME if it does not exist, pushes, checks the manifest in the registry, and prints the image URI. --dry-run prints the commands
 # and needs no account. REGISTRY=localhost:5000 pushes to a registry on this machine, without AWS.
 set -euo pipefail
 
 usage() {
     echo "$0: $1" >&2
-    echo "usage: $0 [--dry-run] REGION NAME [IMAGE], as in: $0 us-west-2 semantic-segmentation" >&2
+    echo "usage: $0 [--dry-run] REGION NAME [IMAGE], as in: $0 us-west-2 sagemaker-semantic-segmentation" >&2
     exit 2
 }
 
@@ -18,7 +18,7 @@ if [ "${1:-}" = --dry-run ]; then
     shift
 fi
 [ $# -eq 2 ] || [ $# -eq 3 ] || usage "two or three arguments are needed, not $#"
-region=$1 name=$2 image=${3:-semantic-segmentation:gpu}
+region=$1 name=$2 image=${3:-sagemaker-semantic-segmentation:gpu}
 [[ $region =~ ^[a-z]{2}(-[a-z]+)+-[0-9]+$ ]] || usage "REGION must be like us-west-2, not '$region'"
 part='[a-z0-9]+([._-][a-z0-9]+)*'
 [[ ${#name} -ge 2 && ${#name} -le 256 && $name =~ ^$part(/$part)*$ ]] ||

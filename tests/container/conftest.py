@@ -138,7 +138,7 @@ def image() -> Image:
     script = f"source {PROGRAM}/local_test/engine.sh && container_engine"
     found = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, text=True)
     assert found.returncode == 0, "the tests of the image need docker or podman"
-    image = Image(found.stdout.strip(), os.environ.get("IMAGE", "semantic-segmentation:cpu"))
+    image = Image(found.stdout.strip(), os.environ.get("IMAGE", "sagemaker-semantic-segmentation:cpu"))
     image.inspect()
     return image
 

@@ -17,7 +17,7 @@ from tests.conftest import PROGRAM, JobFactory
 from tests.container.conftest import Image, mounted
 from tests.mx.published import random_weights, write_timm
 
-TAG = "semantic-segmentation-weights:cpu"
+TAG = "sagemaker-semantic-segmentation-weights:cpu"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_job_starts_from_baked_weights_without_a_network(
 
 def test_a_build_without_a_way_to_the_weights_ends_early_with_the_remedy(image: Image, mirror: str) -> None:
     started = time.monotonic()
-    done = build(mirror, "resnet-101", "semantic-segmentation-unfetched:cpu")
+    done = build(mirror, "resnet-101", "sagemaker-semantic-segmentation-unfetched:cpu")
     assert done.returncode != 0
     assert time.monotonic() - started < 240  # not after everything else
     told = done.stdout + done.stderr

@@ -1,7 +1,7 @@
-"""An AWS account that is not there: moto answers, and every request is held to AWS's own service model.
+"""A stub of AWS for other processes: moto responds, and the requests are checked against the service model of botocore.
 
-Programs reach it through `AWS_ENDPOINT_URL`, so that what is tested is the program that a user runs. An endpoint's
-invocations go to a container of the image, as SageMaker's front door sends them.
+Examples find the stub in `AWS_ENDPOINT_URL`, so the tests run the files that users run. Invocations of an endpoint go
+to a container of the image, as SageMaker AI sends them.
 """
 
 from __future__ import annotations
@@ -18,40 +18,41 @@ from typing import Any
 
 import botocore.session
 import requests
-from botocore.model import OperationModel, Shape
-from botocore.validate import ParamValidator
+from botocore.model import OperationModel
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-SERVICES = ("sagemaker", "application-autoscaling")  # whose requests are kept and checked
+from tests.service_model import find_errors
+
+SERVICES = ("sagemaker", "application-autoscaling")  # the requests that are recorded and checked
 INVOCATION = re.compile(r"/endpoints/[^/]+/invocations")
 TARGET_MODEL = "X-Amzn-Sagemaker-Target-Model"
 
 Start = Callable[..., Any]
 
 
-class Reservation:
-    """The requests that came, and what is wrong with them; `server` is the URL at which a container serves."""
+class MotoAccount:
+    """Recorded requests and their errors; `server` is the URL of the container that processes invocations."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.server = ""
-        self.models: dict[str, str] = {}  # of a multi-model endpoint: a directory per TargetModel
-        self._asked: list[tuple[str, dict[str, Any]]] = []
-        self.faults: list[str] = []
+        self.models: dict[str, str] = {}  # directory of each TargetModel of a multi-model endpoint
+        self._requests: list[tuple[str, dict[str, Any]]] = []
+        self.errors: list[str] = []
         self._moto = DomainDispatcherApplication(create_backend_app)
 
-    def asked(self, operation: str) -> list[dict[str, Any]]:
-        """Return the requests for an operation, in their order."""
-        return [request for name, request in self._asked if name == operation]
+    def all(self, operation: str) -> list[dict[str, Any]]:
+        """Return the requests for an operation in order."""
+        return [request for name, request in self._requests if name == operation]
 
-    def asked_once(self, operation: str) -> dict[str, Any]:
+    def only(self, operation: str) -> dict[str, Any]:
         """Return the only request for an operation."""
-        (request,) = self.asked(operation)
+        (request,) = self.all(operation)
         return request
 
     def environment(self) -> dict[str, str]:
-        """Return the variables with which a program finds this account, and nothing beyond it."""
+        """Return the environment variables for a process that uses this account."""
         return {**os.environ, "AWS_ENDPOINT_URL": self.url, "SAGEMAKER_VALIDATE_ROLE": "false"}
 
     def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
@@ -61,11 +62,11 @@ class Reservation:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         if found := operations().get(target):
             request = json.loads(body)
-            self._asked.append((found.name, request))
-            self.faults += [f"{found.name}: {fault}" for fault in faults_of(request, found.input_shape)]
+            self._requests.append((found.name, request))
+            self.errors += [f"{found.name}: {error}" for error in find_errors(request, found.input_shape)]
         environ["wsgi.input"] = io.BytesIO(body)
-        answer = self._moto(environ, start)
-        return [_without_empty(b"".join(answer))] if target.startswith("SageMaker.Describe") else answer
+        response = self._moto(environ, start)
+        return [_without_empty(b"".join(response))] if target.startswith("SageMaker.Describe") else response
 
     def _invoke(self, environ: dict[str, Any], body: bytes, start: Start) -> list[bytes]:
         path = "/invocations"
@@ -75,16 +76,18 @@ class Reservation:
                 content = {"model_name": "m-" + model.replace("/", "-"), "url": url}
                 requests.post(f"{self.server}/models", json=content, timeout=60).raise_for_status()
             path = f"/models/m-{model.replace('/', '-')}/invoke"
-        answer = requests.post(self.server + path, body, headers=headers, timeout=60)
-        start(f"{answer.status_code} {answer.reason}", [("Content-Type", answer.headers["Content-Type"])])
-        return [answer.content]
+        response = requests.post(self.server + path, body, headers=headers, timeout=60)
+        start(f"{response.status_code} {response.reason}", [("Content-Type", response.headers["Content-Type"])])
+        return [response.content]
 
 
 @contextlib.contextmanager
-def opened() -> Iterator[Reservation]:
-    """Open an account at a free port."""
-    account = Reservation("")
-    server = make_server("127.0.0.1", 0, lambda *arguments: account(*arguments), threaded=True, request_handler=_Silent)
+def start_account() -> Iterator[MotoAccount]:
+    """Start an account on a free port."""
+    account = MotoAccount("")
+    server = make_server(
+        "127.0.0.1", 0, lambda *arguments: account(*arguments), threaded=True, request_handler=_Handler
+    )
     account.url = f"http://127.0.0.1:{server.port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -96,14 +99,14 @@ def opened() -> Iterator[Reservation]:
         thread.join()
 
 
-class _Silent(WSGIRequestHandler):
+class _Handler(WSGIRequestHandler):
     def log_request(self, *arguments: Any) -> None:
         pass
 
 
 @functools.cache
 def operations() -> dict[str, OperationModel]:
-    """Return the operations of `SERVICES` by the header that asks for them."""
+    """Return the operations of `SERVICES` by the value of X-Amz-Target."""
     session = botocore.session.get_session()
     models = [session.get_service_model(service) for service in SERVICES]
     return {
@@ -113,43 +116,7 @@ def operations() -> dict[str, OperationModel]:
     }
 
 
-def faults_of(request: dict[str, Any], shape: Shape) -> list[str]:
-    """Say what AWS would not accept: botocore's own check, and what it leaves to the service."""
-    report = ParamValidator().validate(request, shape)
-    return report.generate_report().splitlines() + list(_constraints(request, shape, ""))
-
-
-def _constraints(value: Any, shape: Shape, where: str) -> Iterator[str]:
-    """Hold a value to its shape's enum, pattern, length and range."""
-    rules = shape.metadata
-    size = len(value) if hasattr(value, "__len__") else value
-    if "enum" in rules and value not in rules["enum"]:
-        yield f"{where} is {value!r}: not one of {rules['enum']}"
-    if not re.fullmatch(_in_python(rules.get("pattern", ".*")), str(value), re.DOTALL):
-        yield f"{where} is {value!r}: does not match {rules['pattern']}"
-    if not rules.get("min", size) <= size <= rules.get("max", size):
-        yield f"{where} is {value!r}: outside {rules.get('min')} to {rules.get('max')}"
-    if shape.type_name == "structure":
-        for name, member in value.items():
-            if name not in shape.members:
-                yield f"{where}.{name} is unknown"
-            else:
-                yield from _constraints(member, shape.members[name], f"{where}.{name}")
-    elif shape.type_name == "list":
-        for number, member in enumerate(value):
-            yield from _constraints(member, shape.member, f"{where}[{number}]")
-    elif shape.type_name == "map":
-        for name, member in value.items():
-            yield from _constraints(name, shape.key, f"{where}.{name}")
-            yield from _constraints(member, shape.value, f"{where}.{name}")
-
-
-def _in_python(pattern: str) -> str:
-    """Return Java's pattern for Python, which knows no Unicode classes: such a one allows any text here."""
-    return ".*" if re.search(r"\\p\{|\\uD800", pattern) else pattern
-
-
-def _without_empty(answer: bytes) -> bytes:
-    """Leave out objects that are empty, as AWS does and moto does not."""
-    content = {name: value for name, value in json.loads(answer).items() if value != {}}
-    return json.dumps(content).encode().ljust(len(answer))  # its length is announced already
+def _without_empty(response: bytes) -> bytes:
+    """Remove empty objects, as AWS does and moto does not."""
+    content = {name: value for name, value in json.loads(response).items() if value != {}}
+    return json.dumps(content).encode().ljust(len(response))  # the Content-Length is already sent

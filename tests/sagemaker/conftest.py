@@ -1,4 +1,4 @@
-"""SageMaker's SDK in local mode: no account, no network, and the built image; IMAGE names another than the CPU one."""
+"""The SageMaker Python SDK in local mode, without an account: IMAGE sets the image (default: the CPU image)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tests.conftest import PROGRAM, job_factory
 from tests.container.conftest import Image, free_port
 
 HERE = Path(__file__).parent
-IMAGE = os.environ.get("IMAGE", "semantic-segmentation:cpu")
+IMAGE = os.environ.get("IMAGE", "sagemaker-semantic-segmentation:cpu")
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
 
 Run = Callable[..., str]
 
 
 def sdk() -> str:
-    """Return the major version of the SDK that is installed here; each has an environment of its own."""
+    """Return the major version of the installed SDK. Each version has its own environment."""
     try:
         return importlib.metadata.version("sagemaker").split(".")[0]
     except importlib.metadata.PackageNotFoundError:
         return ""
 
 
-OF_TWO = ["test_local_mode.py"]
+OF_TWO = ["test_local_mode.py", "test_sdk2_algorithm.py"]
 OF_THREE = [path.name for path in HERE.glob("test_*.py") if path.name not in OF_TWO]
 collect_ignore = {"2": OF_THREE, "3": OF_TWO}.get(sdk(), OF_TWO + OF_THREE)
 
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.sagemaker)
 
 
-def docker_answers() -> bool:
+def docker_is_running() -> bool:
     try:
         return subprocess.run(["docker", "version"], capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -53,10 +53,10 @@ def docker_answers() -> bool:
 
 @pytest.fixture(scope="session")
 def local_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Prepare what the SDK reads of its surroundings, and return the settings of a `LocalSession`."""
+    """Set the environment of the SDK, and return the settings of a `LocalSession`."""
     path = [str(Path(sys.executable).parent), os.environ["PATH"]]
-    if not docker_answers():
-        path.insert(0, str(HERE))  # the stand-in
+    if not docker_is_running():
+        path.insert(0, str(HERE))  # the docker command for podman
     os.environ.update(
         PATH=":".join(path),
         AWS_ACCESS_KEY_ID="none",
@@ -72,7 +72,7 @@ def local_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object
 
 @pytest.fixture(scope="session")
 def home(local_settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose settings every `LocalSession` of a program of its own reads."""
+    """Home directory with the settings of the `LocalSession` of other processes."""
     home = tmp_path_factory.mktemp("home")
     (home / ".sagemaker").mkdir()
     (home / ".sagemaker/config.yaml").write_text(json.dumps(local_settings))
@@ -81,7 +81,7 @@ def home(local_settings: dict[str, object], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def run(home: Path) -> Run:
-    """Return a function that runs a file of examples/, as a user does, and returns what it printed."""
+    """Return a function that runs a file of examples/ in a process and returns its output."""
 
     def run(name: str, *arguments: object, environment: dict[str, str] | None = None, fails: bool = False) -> str:
         command = [sys.executable, str(PROGRAM / "examples" / name), *map(str, arguments)]
@@ -110,21 +110,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def hyperparameters(data: Path) -> list[str]:
-    """What makes the examples' jobs small, as NAME=VALUE."""
+    """Hyperparameters of a small job, as NAME=VALUE."""
     values = json.loads((data.parent / "config/hyperparameters.json").read_text())
     return [f"{name}={value}" for name, value in values.items()]
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What examples/sdk3_train.py left on this machine: its directory, and what it printed."""
+    """Output directory and log of examples/sdk3_train.py."""
 
     output: Path
     log: str
 
     @property
     def model(self) -> Path:
-        """The unpacked model."""
+        """Directory of the extracted model."""
         return self.output / "artifacts/model"
 
     @property
@@ -150,14 +150,14 @@ def photo(data: Path) -> Path:
 
 
 if sdk() == "3":
-    from tests.sagemaker.account import Reservation, opened
+    from tests.sagemaker.account import MotoAccount, start_account
 
     @pytest.fixture
-    def account(local_settings: dict[str, object]) -> Iterator[Reservation]:
-        """An account of the test's own; at its end, every request must have been one that AWS would accept."""
-        with opened() as account:
+    def account(local_settings: dict[str, object]) -> Iterator[MotoAccount]:
+        """An account for one test, which fails if the service model rejects a request."""
+        with start_account() as account:
             yield account
-            assert account.faults == []
+            assert account.errors == []
 
     @pytest.fixture(scope="session")
     def server(trained: Trained) -> Iterator[str]:
@@ -168,7 +168,7 @@ if sdk() == "3":
 
     @pytest.fixture(scope="session")
     def server_of_many(trained: Trained) -> Iterator[str]:
-        """The URL of a container of a multi-model endpoint; the trained model lies at /models/one and /models/two."""
+        """The URL of a container of a multi-model endpoint; the trained model is in /models/one and /models/two."""
         mounts = [word for name in ("one", "two") for word in ("--volume", f"{trained.model}:/models/{name}:ro")]
         options = ("--env", "SAGEMAKER_MULTI_MODEL=true", *mounts)
         with Image("docker", IMAGE).started("serve", options=options, port=True) as container:

@@ -1,4 +1,4 @@
-"""What a user's notebook does with the built-in algorithm, done with the image: only the address differs."""
+"""The steps of a notebook for the built-in algorithm with SDK 2, run with this image: only the image URI differs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sagemaker.predictor import Predictor
 from sagemaker.serializers import IdentitySerializer
 from sagemaker.tuner import HyperparameterTuner
 
-from container.metrics import METRIC_DEFINITIONS
+from container.metrics import metric_definitions
 from tests.conftest import job_factory
 from tests.sagemaker.conftest import CHANNELS, IMAGE, Run
 
@@ -34,7 +34,7 @@ ROLE = "arn:aws:iam::111111111111:role/none"
 
 
 class ImageDeserializer(BaseDeserializer):
-    """AWS's notebook reads its masks by this class."""
+    """Deserializer of the AWS notebook."""
 
     def __init__(self, accept: str = "image/png") -> None:
         self.accept = accept
@@ -105,18 +105,18 @@ def photo(job: Job) -> bytes:
     return (job.root / "input/data/validation/validation-0.jpg").read_bytes()
 
 
-def test_fit_leaves_the_archives(job: Job) -> None:
+def test_fit_writes_the_archives(job: Job) -> None:
     with tarfile.open(job.root / "out/model.tar.gz") as archive:
         names = {os.path.normpath(name) for name in archive.getnames()}
     assert names >= {"hyperparams.json", "model_best.params", "model_algo-1"}
 
 
-def test_the_tuners_expressions_find_the_reports_figures(job: Job) -> None:
+def test_expressions_of_the_tuner_match_the_metrics_of_the_report(job: Job) -> None:
     tuner = HyperparameterTuner(
         job.estimator,
         objective_metric_name="validation:mIOU",
         hyperparameter_ranges={"learning_rate": ContinuousParameter(0.0001, 0.1)},
-        metric_definitions=[{"Name": name, "Regex": regex} for name, regex in METRIC_DEFINITIONS.items()],
+        metric_definitions=metric_definitions(),
     )
     found = {
         metric["Name"]: [float(value) for value in re.findall(metric["Regex"], job.log)]
@@ -129,7 +129,7 @@ def test_the_tuners_expressions_find_the_reports_figures(job: Job) -> None:
     assert found["train:progress"] == [50, 100]
 
 
-def test_every_way_to_ask_gives_the_same_mask(job: Job, predictor: Predictor) -> None:
+def test_all_response_formats_contain_the_same_mask(job: Job, predictor: Predictor) -> None:
     predictor.deserializer = ImageDeserializer()
     mask = predictor.predict(photo(job))
     assert (mask.shape, mask.dtype) == ((40, 48), np.uint8)
@@ -161,7 +161,7 @@ def test_batch_transform_writes_one_mask_per_image(job: Job, tmp_path: Path) -> 
             assert (mask.mode, mask.size) == ("L", (48, 40))
 
 
-def test_prefixes_without_their_slash_train_on_what_is_the_channels_own(job: Job, tmp_path: Path) -> None:
+def test_prefix_without_slash_uses_only_files_of_the_channel(job: Job, tmp_path: Path) -> None:
     """As in AWS's notebook, `s3://…/train` matches the annotations too, which the SDK puts into `train/_annotation`."""
     data = job.root / "input/data"
     log = io.StringIO()
@@ -192,7 +192,7 @@ def test_prefixes_without_their_slash_train_on_what_is_the_channels_own(job: Job
     assert (tmp_path / "model.tar.gz").is_file()
 
 
-def test_a_failed_job_fails_fit(job: Job, tmp_path: Path) -> None:
+def test_failed_job_fails_fit(job: Job, tmp_path: Path) -> None:
     estimator = Estimator(
         image_uri=job.estimator.image_uri,
         role=ROLE,
@@ -206,16 +206,14 @@ def test_a_failed_job_fails_fit(job: Job, tmp_path: Path) -> None:
         estimator.fit({channel: f"file://{job.root}/input/data/{channel}" for channel in CHANNELS}, job_name="failed")
 
 
-def test_the_published_example_runs_with_our_image(
-    run: Run, data: Path, hyperparameters: list[str], tmp_path: Path
-) -> None:
+def test_aws_example_runs_with_this_image(run: Run, data: Path, hyperparameters: list[str], tmp_path: Path) -> None:
     log = run("train_and_deploy.py", data, "--image", IMAGE, "--local", "--output", tmp_path, *hyperparameters)
     assert "mask (40, 48), classes [" in log
     assert "probabilities (2, 40, 48), same mask: True" in log
     assert (tmp_path / "model.tar.gz").is_file()
 
 
-def test_two_instances_end_with_one_model(local_settings: dict[str, object], tmp_path: Path) -> None:
+def test_two_instances_train_one_model(local_settings: dict[str, object], tmp_path: Path) -> None:
     job_factory(tmp_path)(train=4, validation=2, backbone="resnet-18")
     two = fit(tmp_path, local_settings, "two", instances=2)
     assert "All hosts are connected: hosts=2" in two.log

@@ -1,4 +1,4 @@
-"""The notebook: it was executed, and its cells run with this image, on fewer pictures and for one epoch."""
+"""The notebook: it contains the outputs of one run, and its cells run with this image on fewer images for one epoch."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def notebook() -> nbformat.NotebookNode:
 
 
 def printed(notebook: nbformat.NotebookNode) -> str:
-    """Return what the cells printed and gave, without their pictures."""
+    """Return the text outputs of the cells."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return "".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
-def test_its_outputs_are_those_of_one_run(notebook: nbformat.NotebookNode) -> None:
+def test_outputs_are_from_one_run(notebook: nbformat.NotebookNode) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell.outputs]
@@ -36,10 +36,10 @@ def test_its_outputs_are_those_of_one_run(notebook: nbformat.NotebookNode) -> No
     text = printed(notebook)
     assert "completed 100 % of epochs" in text
     assert "of the pixels are right" in text
-    assert "((5, 128, 160), True)" in text  # the probabilities give the mask
+    assert "((5, 128, 160), True)" in text  # the argmax of the probabilities is the mask
 
 
-def test_its_cells_run(
+def test_cells_run(
     notebook: nbformat.NotebookNode, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for written, smaller in SMALLER.items():

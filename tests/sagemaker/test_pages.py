@@ -1,19 +1,17 @@
-"""The pages' snippets for SageMaker's SDK, run with the SDK that is installed, against an account that is not there."""
+"""The snippets of the pages for the SageMaker Python SDK, run with the installed SDK against a stub of AWS."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import io
 import re
-import time
 from pathlib import Path
 from typing import Any
 
-import botocore.client
 import pytest
-from botocore.validate import ParamValidator
 from PIL import Image
 
+from tests.aws_stub import Account, body, patch_clients
 from tests.conftest import PROGRAM
 
 VERSION = importlib.metadata.version("sagemaker").partition(".")[0]
@@ -22,73 +20,65 @@ TRUST = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"},
 
 
 def snippets(page: str) -> list[str]:
-    """List a page's blocks for this version of the SDK, with an address where it has <…>."""
+    """List the blocks of a page for this version of the SDK, with values for the placeholders <…>."""
     found = re.findall(rf"(?ms)^```python sdk{VERSION}\n(.+?)^```", (PROGRAM / page).read_text())
-    values = {"<account>": "111111111111", "<region>": "us-west-2", "<name>": "semantic-segmentation"}
+    values = {"<account>": "111111111111", "<region>": "us-west-2", "<name>": "sagemaker-semantic-segmentation"}
     return [re.sub("<[a-z]+>", lambda part: values[part[0]], text) for text in found]
 
 
-class Reservation:
-    """Answers what the SDK asks, after holding it to AWS's own service model."""
+def mask() -> bytes:
+    with io.BytesIO() as file:
+        Image.new("L", (3, 2), 1).save(file, "PNG")
+        return file.getvalue()
 
-    def __init__(self) -> None:
-        self.asked: dict[str, dict[str, Any]] = {}
 
-    def answer(self, client: Any, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        shape = client.meta.service_model.operation_model(operation).input_shape
-        if shape is not None:
-            faults = ParamValidator().validate(request, shape)
-            assert not faults.has_errors(), faults.generate_report()
-        self.asked[operation] = request
-        mask = io.BytesIO()
-        Image.new("L", (3, 2), 1).save(mask, "PNG")
-        return {
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Account:
+    role = {"Arn": ROLE, "RoleName": "none", "AssumeRolePolicyDocument": {"Statement": [TRUST]}}
+    found = Account(
+        {
             "GetCallerIdentity": {"Account": "111111111111", "Arn": ROLE},
-            "GetRole": {"Role": {"Arn": ROLE, "RoleName": "none", "AssumeRolePolicyDocument": {"Statement": [TRUST]}}},
-            "SimulatePrincipalPolicy": {
+            "GetRole": {"Role": role},
+            "SimulatePrincipalPolicy": lambda request: {
                 "EvaluationResults": [
-                    {"EvalActionName": name, "EvalDecision": "allowed"} for name in request.get("ActionNames", ())
+                    {"EvalActionName": name, "EvalDecision": "allowed"} for name in request["ActionNames"]
                 ]
             },
+            "CreateTrainingJob": {"TrainingJobArn": "arn"},
             "DescribeTrainingJob": {
                 **{"TrainingJobName": "job", "TrainingJobStatus": "Completed", "SecondaryStatus": "Completed"}
             },
             "DescribeLogStreams": {"logStreams": [{"logStreamName": "job/algo-1"}]},
             "GetLogEvents": {"events": [], "nextForwardToken": "none"},
+            "CreateModel": {"ModelArn": "arn"},
             "DescribeModel": {"ModelName": "model", "ModelArn": "arn"},
+            "CreateEndpointConfig": {"EndpointConfigArn": "arn"},
+            "CreateEndpoint": {"EndpointArn": "arn"},
             "DescribeEndpoint": {"EndpointName": "streets", "EndpointArn": "arn", "EndpointStatus": "InService"},
-            "InvokeEndpoint": {"Body": io.BytesIO(mask.getvalue()), "ContentType": "image/png"},
-        }.get(operation, {f"{operation.removeprefix('Create')}Arn": "arn"})
-
-
-@pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Reservation:
-    variables = {"AWS_DEFAULT_REGION": "us-west-2", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    found = Reservation()
-    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", lambda *request: found.answer(*request))
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the SDK's, between two questions whose answer is there
+            "InvokeEndpoint": lambda request: body(mask()),
+        }
+    )
+    patch_clients(monkeypatch, found)
     monkeypatch.chdir(tmp_path)
     Path("street.jpg").write_bytes(b"a photograph")
     return found
 
 
 @pytest.mark.skipif(VERSION != "3", reason="the README has snippets for SDK 3")
-def test_a_job_and_an_endpoint_are_asked_for(account: Reservation) -> None:
+def test_readme_snippets_train_deploy_and_predict(account: Account) -> None:
     names: dict[str, Any] = {"role": ROLE, "bucket": "bucket", "job_name": "job"}
     texts = snippets("README.md")
     assert len(texts) == 2
     for text in texts:
         exec(compile(text, "README.md", "exec"), names)
-    job = account.asked["CreateTrainingJob"]
+    job = account.only("CreateTrainingJob")
     assert {channel["ChannelName"] for channel in job["InputDataConfig"]} == {
         *("train", "train_annotation", "validation", "validation_annotation")
     }
     assert job["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
-    assert "ContainerEntrypoint" not in job["AlgorithmSpecification"]  # the image's own program
-    assert account.asked["CreateModel"]["PrimaryContainer"]["ModelDataUrl"] == (
+    assert "ContainerEntrypoint" not in job["AlgorithmSpecification"]  # the program of the image
+    assert account.only("CreateModel")["PrimaryContainer"]["ModelDataUrl"] == (
         "s3://bucket/output/job/output/model.tar.gz"
     )
-    assert account.asked["InvokeEndpoint"]["Body"] == b"a photograph"
+    assert account.only("InvokeEndpoint")["Body"] == b"a photograph"
     assert names["mask"].getpixel((0, 0)) == 1

@@ -1,6 +1,6 @@
-"""examples/sdk3_*.py after training: on this machine with the built image, and what they ask of SageMaker.
+"""examples/sdk3_*.py after training: in local mode with the built image, and their requests to SageMaker AI.
 
-The endpoint's requests to SageMaker are answered by moto; its invocations reach a container of the image.
+moto responds to the requests. Invocations go to a container of the image.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.sagemaker.account import Reservation
+from tests.sagemaker.account import MotoAccount
 from tests.sagemaker.conftest import IMAGE, Run, Trained
 from tests.sagemaker.test_sdk3_train import ADDRESS, ROLE
 
@@ -17,15 +17,13 @@ MODEL = "s3://bucket/job/output/model.tar.gz"
 STATISTICS = "s3://bucket/job/statistics.json"
 
 
-def assert_built(account: Reservation) -> None:
-    request = account.asked_once("CreateModel")
+def assert_built(account: MotoAccount) -> None:
+    request = account.only("CreateModel")
     assert request["ExecutionRoleArn"] == ROLE
     assert request["PrimaryContainer"] == {"Image": ADDRESS, "Environment": {}, "ModelDataUrl": MODEL}
 
 
-def test_a_local_endpoint_answers_and_a_local_transform_writes_a_mask_per_image(
-    run: Run, trained: Trained, data: Path, tmp_path: Path
-) -> None:
+def test_local_endpoint_and_local_transform_write_masks(run: Run, trained: Trained, data: Path, tmp_path: Path) -> None:
     log = run("sdk3_local_endpoint.py", IMAGE, trained.archive, data / "validation", tmp_path)
     assert "mask (40, 48), classes [" in log
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"validation-{n}.jpg.out" for n in range(2)]
@@ -34,25 +32,25 @@ def test_a_local_endpoint_answers_and_a_local_transform_writes_a_mask_per_image(
             assert (mask.mode, mask.size) == ("L", (48, 40))
 
 
-def test_deploy(run: Run, account: Reservation, server: str, photo: Path) -> None:
+def test_deploy(run: Run, account: MotoAccount, server: str, photo: Path) -> None:
     account.server = server
     log = run("sdk3_deploy.py", ADDRESS, ROLE, MODEL, photo, environment=account.environment())
     assert "mask (40, 48), classes [" in log
     assert "probabilities (2, 40, 48), same mask: True" in log
     assert_built(account)
-    (variant,) = account.asked_once("CreateEndpointConfig")["ProductionVariants"]
-    assert variant["ModelName"] == account.asked_once("CreateModel")["ModelName"]
+    (variant,) = account.only("CreateEndpointConfig")["ProductionVariants"]
+    assert variant["ModelName"] == account.only("CreateModel")["ModelName"]
     assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.c5.xlarge", 1)
-    (name,) = {account.asked_once(f"{verb}Endpoint")["EndpointName"] for verb in ("Create", "Delete")}
+    (name,) = {account.only(f"{verb}Endpoint")["EndpointName"] for verb in ("Create", "Delete")}
     assert name == "semantic-segmentation"
 
 
-def test_transform(run: Run, account: Reservation) -> None:
+def test_transform(run: Run, account: MotoAccount) -> None:
     addresses = ("s3://bucket/images/", "s3://bucket/masks/")
     run("sdk3_transform.py", ADDRESS, ROLE, MODEL, *addresses, environment=account.environment())
     assert_built(account)
-    request = account.asked_once("CreateTransformJob")
-    assert request["ModelName"] == account.asked_once("CreateModel")["ModelName"]
+    request = account.only("CreateTransformJob")
+    assert request["ModelName"] == account.only("CreateModel")["ModelName"]
     assert {name: request[name] for name in ("BatchStrategy", "MaxConcurrentTransforms", "MaxPayloadInMB")} == {
         "BatchStrategy": "SingleRecord",
         "MaxConcurrentTransforms": 1,
@@ -66,10 +64,10 @@ def test_transform(run: Run, account: Reservation) -> None:
     assert request["TransformResources"] == {"InstanceType": "ml.c5.4xlarge", "InstanceCount": 1}
 
 
-def test_register(run: Run, account: Reservation) -> None:
+def test_register(run: Run, account: MotoAccount) -> None:
     log = run("sdk3_register.py", ADDRESS, ROLE, MODEL, STATISTICS, environment=account.environment())
     assert "model-package/semantic-segmentation/1" in log
-    request = account.asked_once("CreateModelPackage")
+    request = account.only("CreateModelPackage")
     assert request["ModelMetrics"]["ModelQuality"] == {
         "Statistics": {"ContentType": "application/json", "S3Uri": STATISTICS}
     }

@@ -1,4 +1,4 @@
-"""examples/sdk3_train*.py: ModelTrainer in LOCAL_CONTAINER mode with the built image, and what it asks of SageMaker."""
+"""examples/sdk3_train*.py: ModelTrainer in LOCAL_CONTAINER mode with the built image, and its requests."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 import tarfile
 from pathlib import Path
 
-from container.metrics import METRIC_DEFINITIONS
-from tests.sagemaker.account import Reservation
+from container.metrics import METRIC_DEFINITIONS, metric_definitions
+from tests.sagemaker.account import MotoAccount
 from tests.sagemaker.conftest import IMAGE, Run, Trained
 
-ADDRESS = "111111111111.dkr.ecr.us-west-2.amazonaws.com/semantic-segmentation:gpu"
+ADDRESS = "111111111111.dkr.ecr.us-west-2.amazonaws.com/sagemaker-semantic-segmentation:gpu"
 ROLE = "arn:aws:iam::111111111111:role/none"
 
 
@@ -29,13 +29,13 @@ def channel(name: str, content_type: str) -> dict[str, object]:
     }
 
 
-def test_training_leaves_the_archives(trained: Trained) -> None:
+def test_training_writes_the_archives(trained: Trained) -> None:
     with tarfile.open(trained.archive) as archive:
         assert set(archive.getnames()) >= {"hyperparams.json", "model_best.params", "model_algo-1", "model.onnx"}
     assert {"images": 2, "of": 2, "complete": True}.items() <= trained.report("report.json")["validation"].items()
 
 
-def test_the_published_expressions_find_the_reports_figures(trained: Trained) -> None:
+def test_published_expressions_match_the_metrics_of_the_report(trained: Trained) -> None:
     found = {name: list(map(float, re.findall(regex, trained.log))) for name, regex in METRIC_DEFINITIONS.items()}
     epochs = trained.report("report.json")["epochs"]
     assert len(epochs) == 2
@@ -44,7 +44,7 @@ def test_the_published_expressions_find_the_reports_figures(trained: Trained) ->
     assert found["train:progress"] == [50, 100]
 
 
-def test_two_instances_end_with_one_model(run: Run, data: Path, hyperparameters: list[str], tmp_path: Path) -> None:
+def test_two_instances_train_one_model(run: Run, data: Path, hyperparameters: list[str], tmp_path: Path) -> None:
     output = tmp_path / "output"
     log = run("sdk3_train.py", IMAGE, data, "--output", output, "--instances", 2, *hyperparameters, "mini_batch_size=2")
     assert "All hosts are connected: hosts=2" in log
@@ -54,7 +54,7 @@ def test_two_instances_end_with_one_model(run: Run, data: Path, hyperparameters:
     assert not [name for name in names if "algo-2" in name]
 
 
-def test_a_failed_job_fails_train_and_says_why(
+def test_failed_job_fails_train_with_the_reason(
     run: Run, data: Path, hyperparameters: list[str], tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
@@ -63,22 +63,22 @@ def test_a_failed_job_fails_train_and_says_why(
     assert "Failed to run" in log
 
 
-def test_two_jobs_are_not_mixed(run: Run, trained: Trained, data: Path) -> None:
-    """The SDK would put what the earlier one left into the later one's archives."""
+def test_output_of_an_earlier_job_is_not_overwritten(run: Run, trained: Trained, data: Path) -> None:
+    """The SDK would add files of the earlier job to the archives of the later job."""
     log = run("sdk3_train.py", IMAGE, data, "--output", trained.output, fails=True)
-    assert f"error: {trained.output} holds an earlier job" in log
+    assert f"error: {trained.output} contains an earlier job" in log
 
 
-def test_what_is_asked_of_sagemaker(run: Run, account: Reservation) -> None:
+def test_training_request(run: Run, account: MotoAccount) -> None:
     run("sdk3_train.py", ADDRESS, "s3://bucket/voc/", "--role", ROLE, environment=account.environment())
-    request = account.asked_once("CreateTrainingJob")
+    request = account.only("CreateTrainingJob")
     assert re.fullmatch(r"semantic-segmentation-\d{14}", request.pop("TrainingJobName"))
     assert request == {
         "RoleArn": ROLE,
         "AlgorithmSpecification": {
             "TrainingImage": ADDRESS,
             "TrainingInputMode": "File",
-            "MetricDefinitions": [{"Name": name, "Regex": regex} for name, regex in METRIC_DEFINITIONS.items()],
+            "MetricDefinitions": metric_definitions(),
         },
         "HyperParameters": {
             "algorithm": "fcn",
@@ -107,9 +107,15 @@ def test_what_is_asked_of_sagemaker(run: Run, account: Reservation) -> None:
     }
 
 
-def test_what_is_asked_for_a_stream(run: Run, account: Reservation) -> None:
+def test_algorithm_replaces_the_image_and_the_metric_definitions(run: Run, account: MotoAccount) -> None:
+    run("sdk3_train.py", "my-algorithm", "s3://bucket/voc", "--role", ROLE, environment=account.environment())
+    specification = account.only("CreateTrainingJob")["AlgorithmSpecification"]
+    assert specification == {"AlgorithmName": "my-algorithm", "TrainingInputMode": "File"}
+
+
+def test_pipe_mode_request(run: Run, account: MotoAccount) -> None:
     run("sdk3_train_pipe.py", ADDRESS, ROLE, "s3://bucket/voc", "1464", environment=account.environment())
-    request = account.asked_once("CreateTrainingJob")
+    request = account.only("CreateTrainingJob")
     assert request["AlgorithmSpecification"] == {"TrainingImage": ADDRESS, "TrainingInputMode": "Pipe"}
     assert request["HyperParameters"] == {"num_classes": "21", "num_training_samples": "1464", "epochs": "30"}
     assert request["InputDataConfig"] == [

@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SETTINGS = ("REGISTRY", "BASE_IMAGE", "BUILD_OPTIONS", "PRETRAINED", "PRETRAINED_MIRROR")
 ADDRESS = "210987654321.dkr.ecr.us-west-2.amazonaws.com"
+IMAGE = "sagemaker-semantic-segmentation:cpu"
 
 
 class Bin:
@@ -201,7 +202,7 @@ def test_image_is_pushed_to_a_registry_on_this_machine_without_aws(bin: Bin, reg
     bin.add("docker", "exit 1")
     bin.add("podman", f'[ "$2" != --help ] || echo "{PODMAN_HELP}"')
     bin.add("aws", "exit 1")
-    done = bin.run("build_and_push.sh", "us-west-2", "semseg", "semantic-segmentation:cpu", REGISTRY=registry.address)
+    done = bin.run("build_and_push.sh", "us-west-2", "semseg", IMAGE, REGISTRY=registry.address)
     assert done.returncode == 0, done.stderr
     assert [call for call in bin.calls() if call.startswith(("podman push", "aws"))] == [
         f"podman push --format v2s2 --tls-verify=false {registry.address}/semseg:cpu"
@@ -223,7 +224,7 @@ def test_pushed_image_that_sagemaker_rejects_fails_the_script(
 ) -> None:
     bin.add("docker")
     registry.media_type, registry.config["architecture"] = media_type, architecture
-    done = bin.run("build_and_push.sh", "us-west-2", "semseg", "semantic-segmentation:cpu", REGISTRY=registry.address)
+    done = bin.run("build_and_push.sh", "us-west-2", "semseg", IMAGE, REGISTRY=registry.address)
     assert done.returncode == 1
     assert problem in done.stderr
     assert "Remove the local image, and build it with make image or make image-cpu." in done.stderr
@@ -253,7 +254,7 @@ def test_pushing_logs_in_creates_what_is_missing_tags_and_pushes(bin: Bin, repos
     bin.add("docker", f'case "$*" in *login*) cat >> {bin.log} ;; esac')
     bin.add("aws", aws(repository_exists))
     bin.add("python3")
-    done = bin.run("build_and_push.sh", "us-west-2", "team/semseg", "semantic-segmentation:cpu")
+    done = bin.run("build_and_push.sh", "us-west-2", "team/semseg", IMAGE)
     assert done.returncode == 0, done.stderr
     create = ["aws ecr create-repository --region us-west-2 --repository-name team/semseg"]
     assert [call for call in bin.calls() if "create-repository" in call] == (
@@ -261,7 +262,7 @@ def test_pushing_logs_in_creates_what_is_missing_tags_and_pushes(bin: Bin, repos
     )
     assert f"docker login --username AWS --password-stdin {ADDRESS}" in bin.calls()
     assert bin.calls()[-3:] == [
-        f"docker tag semantic-segmentation:cpu {ADDRESS}/team/semseg:cpu",
+        f"docker tag {IMAGE} {ADDRESS}/team/semseg:cpu",
         f"docker push {ADDRESS}/team/semseg:cpu",
         f"python3 local_test/check_manifest.py {ADDRESS}/team/semseg:cpu",
     ]
@@ -277,11 +278,11 @@ def test_a_dry_run_needs_no_account_and_does_nothing(bin: Bin) -> None:
     assert not bin.log.exists()
     registry = "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn"
     assert [line.strip() for line in done.stdout.splitlines()] == [
-        "local_test/build_image.sh Dockerfile semantic-segmentation:gpu",
+        "local_test/build_image.sh Dockerfile sagemaker-semantic-segmentation:gpu",
         "aws ecr create-repository --region cn-north-1 --repository-name semseg "
         "--image-scanning-configuration scanOnPush=true",
         f"aws ecr get-login-password --region cn-north-1 | docker login --username AWS --password-stdin {registry}",
-        f"docker tag semantic-segmentation:gpu {registry}/semseg:gpu",
+        f"docker tag sagemaker-semantic-segmentation:gpu {registry}/semseg:gpu",
         f"docker push {registry}/semseg:gpu",
         f"image_uri={registry}/semseg:gpu",
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -41,6 +43,19 @@ def test_lines_are_the_published_ones() -> None:
 def test_each_expression_finds_its_own_line_only(name: str) -> None:
     found = [line for line in PUBLISHED.values() if re.search(metrics.METRIC_DEFINITIONS[name], line)]
     assert found == [PUBLISHED[name]]
+
+
+def test_metric_definitions_have_the_form_of_the_api() -> None:
+    every = metrics.metric_definitions()
+    assert [each["Name"] for each in every] == list(metrics.METRIC_DEFINITIONS)
+    assert re.search(every[0]["Regex"], PUBLISHED["train:loss"])[1] == "2.4600368495825884"  # type: ignore[index]
+    (chosen,) = metrics.metric_definitions("validation:mIOU")
+    assert chosen in every and chosen["Name"] == "validation:mIOU"
+
+
+def test_metric_definitions_need_no_numpy() -> None:
+    script = "import sys; sys.modules['numpy'] = None; from container import metrics; metrics.metric_definitions()"
+    subprocess.run([sys.executable, "-c", script], cwd=PROGRAM, check=True)
 
 
 def test_a_class_has_a_line_and_an_expression_of_its_own() -> None:
