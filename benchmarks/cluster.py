@@ -21,7 +21,7 @@ from tests.job import cluster
 WARM, MEASURED = 3, 10  # steps
 BATCH = 4  # images per host and step
 GBITS, STEPS = (25, 100), (0.25, 0.5, 1.0)
-NOTICE = re.compile(r"#progress_notice\. epoch: 0, iterations: (\d+) ")
+NOTICE = re.compile(r"#progress_notice\. epoch: 0, iterations: (\d+) .* learning_rate: ")
 
 
 def wire_bytes() -> int:

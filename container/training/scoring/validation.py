@@ -52,8 +52,9 @@ class Validation:
                 self._trainer, validation, self._job, self._hosts, self._watch_whole if self._reporter else None
             )
         else:
+            batches = self._hosts.in_step(validation.validation_epoch(), self._job.crop)
             found = self._trainer.evaluate(
-                self._hosts.in_step(validation.validation_epoch(), self._job.crop),
+                self._teller.notices(epoch, self._job.logging_frequency, batches),
                 self._job.num_classes,
                 self._watch if self._reporter else None,
             )
@@ -75,7 +76,7 @@ class Validation:
         }
         self.images = images
         self.figures = {"validation_throughput": throughput, "validation_seconds": end - start}
-        self._teller.summary("validation", epoch, start, end, figures)
+        self._teller.validation(epoch, start, end, figures)
         return score
 
     def _watch(self, batch: Batch, predictions: Uint8Array) -> None:
