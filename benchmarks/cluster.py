@@ -21,7 +21,7 @@ from tests.job import cluster
 WARMUP, MEASURED = 3, 10  # iterations
 BATCH = 4  # images per host and iteration
 GBITS, SECONDS = (25, 100), (0.25, 0.5, 1.0)
-_PROGRESS = re.compile(r"#progress_notice\. epoch: 0, iterations: (\d+) ")
+_PROGRESS = re.compile(r"#progress_notice\. epoch: 0, iterations: (\d+) .* learning_rate: ")
 
 
 def network_bytes() -> int:

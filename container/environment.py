@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Environment:
     job_name: str = ""  # name in SageMaker AI, which does not change if an interrupted job starts again
     cluster_timeout: int = 900  # seconds within which all hosts must join
     network_interface: str | None = None  # interface between the hosts, from SageMaker AI
+    started: float = dataclasses.field(default_factory=time.time, compare=False)  # seconds since 1970
 
     @property
     def model_dir(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -137,6 +138,13 @@ class Hyperparameters:
             for name, entry in read_schema()["properties"].items()
             if not entry.get("x-no-effect") and (value := getattr(self, name.lstrip("_"))) is not None
         }
+
+
+def as_request(values: Mapping[str, Any]) -> str:
+    """Return values as JSON of strings, which is the `HyperParameters` of the SageMaker API and valid Python."""
+    return json.dumps(
+        {name: json.dumps(value) if isinstance(value, (dict, list)) else str(value) for name, value in values.items()}
+    )
 
 
 def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:

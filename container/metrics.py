@@ -7,7 +7,7 @@ import this module in environments without NumPy, so only `ConfusionMatrix` impo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,12 +51,13 @@ def throughput_line(host: str, epoch: int, phase: str, samples_per_second: float
     return f"#throughput_metric. host: {host}, epoch: {epoch}, {phase} throughput: {samples_per_second} samples/sec."
 
 
-def notice_line(epoch: int, iterations: int, samples_per_second: float, learning_rate: float) -> str:
-    """Return the log line with the progress of an epoch; `learning_rate` is that of the next iteration."""
-    return (
-        f"#progress_notice. epoch: {epoch}, iterations: {iterations} "
-        f"speed: {samples_per_second} samples/sec learning_rate: {learning_rate:.6f}"
-    )
+def notice_line(epoch: int, iterations: int, samples_per_second: float, learning_rate: float | None = None) -> str:
+    """Return the log line with the speed within an epoch.
+
+    `learning_rate` is that of the next iteration. The line of a validation has none.
+    """
+    line = f"#progress_notice. epoch: {epoch}, iterations: {iterations} speed: {samples_per_second} samples/sec"
+    return line if learning_rate is None else f"{line} learning_rate: {learning_rate:.6f}"
 
 
 def progress_line(host: str, done: int, epochs: int) -> str:
@@ -64,20 +65,43 @@ def progress_line(host: str, done: int, epochs: int) -> str:
     return f"#progress_metric: host={host}, completed {100 * done // epochs} % of epochs"
 
 
-def metrics_json(host: str, operation: str, epoch: int, start: float, end: float, values: Mapping[str, float]) -> str:
-    """Return the `#metrics` line in the format of the built-in algorithms; times are seconds since 1970."""
+def metrics_json(dimensions: Mapping[str, str | int], start: float, end: float, values: Mapping[str, float]) -> str:
+    """Return the `#metrics` line in the format of the built-in algorithm; times are seconds since 1970."""
     content = {
-        "StartTime": start,
-        "EndTime": end,
-        "Dimensions": {
-            "Algorithm": "Semantic Segmentation",
-            "Host": host,
-            "Operation": operation,
-            "epoch": str(epoch),
+        "Metrics": {
+            name: {"count": 1, "max": value, "sum": float(value), "min": value} for name, value in values.items()
         },
-        "Metrics": {name: {"sum": value, "count": 1, "min": value, "max": value} for name, value in values.items()},
+        "EndTime": end,
+        "Dimensions": dimensions,
+        "StartTime": start,
     }
     return "#metrics " + json.dumps(content)
+
+
+def dimensions(host: str, operation: str, epoch: int | None = None, meta: str | None = None) -> dict[str, str | int]:
+    """Return the dimensions of a `#metrics` line, without the ones that are None."""
+    found = {
+        "Host": host,
+        "Meta": meta,
+        "Operation": operation,
+        "Algorithm": "AWS/Semantic Segmentation",
+        "epoch": epoch,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def iterator_counts(passes: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """Return the counts that a `#metrics` line has of the training data: `passes` are batches and records per epoch."""
+    batches, records = [each for each, _ in passes] or [0], [each for _, each in passes] or [0]
+    return {
+        "Max Batches Seen Between Resets": max(batches),
+        "Number of Batches Since Last Reset": batches[-1],
+        "Number of Records Since Last Reset": records[-1],
+        "Total Batches Seen": sum(batches),
+        "Total Records Seen": sum(records),
+        "Max Records Seen Between Resets": max(records),
+        "Reset Count": len(passes),
+    }
 
 
 class ConfusionMatrix:

@@ -67,6 +67,7 @@ class TrainingLoop:
         """
         progress = self._progress
         self._teller.log("LRScheduler setup: iters per epoch: %d, num_epochs %d", progress.iterations, self._job.epochs)
+        self._teller.begin()
         self._count_classes(train, self._job.epochs - progress.epoch)
         try:
             try:
@@ -149,7 +150,7 @@ class TrainingLoop:
         self._teller.quality(progress.epoch, "train loss", mean)
         self._teller.throughput(progress.epoch, "train", throughput)
         told = {"train_loss": mean, "train_throughput": throughput}
-        self._teller.summary("training", progress.epoch, start, end, told)
+        self._teller.training(progress.epoch, start, end, (progress.iteration, progress.samples), told)
         return True
 
     def _steps(self, train: Loader) -> None:

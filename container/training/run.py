@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from container import hyperparameters
 from container.artifact import model_directory
 from container.data.audit.audit import Audit, recorded
 from container.data.audit.issues import Issue
@@ -42,6 +41,7 @@ from container.training.cluster_setup import (
     sent,
     settle,
 )
+from container.training.metric_log import load_hyperparameters, log_end
 from container.training.schedule import explain_schedule
 from container.training.shutdown import Shutdown
 from container.training.unused_options import explain_idle
@@ -67,7 +67,7 @@ def run(
     """
     train_channel = environment.channels.get("train")
     streamed = train_channel is not None and train_channel.input_mode == "Pipe"
-    job = hyperparameters.load(environment.hyperparameters, streamed)
+    job = load_hyperparameters(environment, streamed)
     try:
         with joined(environment, job, stop, fail) as hosts:
             _run(environment, job, hosts, stop, leaving or Shutdown(stop))
@@ -179,7 +179,7 @@ def train(
     model_directory.write_json(environment.model_dir / model_directory.HYPERPARAMETERS, job.as_dict())
     reporter = Reporter(environment, job, loaders, _list_devices(hosts, devices))
     reporter.seconds["preparation"] = time.monotonic() - began
-    fit = TrainingLoop(trainer, job, hosts, keeper, progress, reporter)
+    fit, training_started = TrainingLoop(trainer, job, hosts, keeper, progress, reporter), time.time()
     try:
         with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # lines go above the bar
             trained = fit.run(loaders["train"], loaders["validation"])
@@ -187,6 +187,7 @@ def train(
             finish = FinalSteps(environment, job, trainer, loaders, requested, reporter)
             finish.run(progress.history, progress.epoch_seconds, progress.job_seconds)
             reporter.end(progress.history, "stopped on request" if requested.is_set() else "finished")
+            log_end(environment, len(progress.history), training_started)
     except BaseException:
         reporter.end(progress.history, "failed, as output/failure says")
         raise
@@ -242,6 +243,8 @@ def _open_all(
     for channel in channels:
         try:
             samples[channel] = open_samples(environment, channel, job, color_maps)
+            if "label_map" not in environment.channels:
+                LOG.warning("label maps not provided, using defaults.")
             LOG.info("#label_map %s :%s", channel, samples[channel].label_map.content)
         except ClientError as error:
             faults.append(Issue("channel", error.message, error.details))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import csv
 import fcntl
@@ -15,18 +16,22 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
 import pytest
 from PIL import Image
 
+from container import hyperparameters
 from container.artifact.check import read_check
 from container.engines.loading import load_engine
 from container.metrics import METRIC_DEFINITIONS
 from container.mx.networks.segmentation import SegmentationNetwork, load_weights
 from container.serving.settings import ServeSettings
 from tests.conftest import PROGRAM, JobFactory, job_factory
+from tests.job import published_log
+from tests.job.published_log import NOT_PRINTED, OWN, PUBLISHED, PUBLISHED_METRICS
 
 PREFIX = r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d (INFO|WARNING|ERROR) \d+\] "
 
@@ -95,14 +100,57 @@ def test_the_log_tells_the_job_in_the_built_ins_order(finished: tuple[Path, str,
         position = next((i for i in range(position, len(texts)) if re.fullmatch(expected, texts[i])), -1) + 1
         assert position, f"{expected} is not in its place in\n{out}"
     assert "it/s" not in out + err and "\r" not in out + err  # no progress bar without a terminal
-    assert (
-        sum(
-            json.loads(line.removeprefix("#metrics "))["Dimensions"]["Operation"] == "training"
-            for line in out.splitlines()
-            if line.startswith("#metrics ")
-        )
-        == 2
-    )
+
+
+def test_kinds_of_lines_equal_the_published_ones(finished: tuple[Path, str, str]) -> None:
+    _, out, _ = finished
+    lines, _ = published_log.split(out)
+    printed = {name for name, kind in PUBLISHED.items() if any(re.fullmatch(kind, line) for line in lines)}
+    assert set(PUBLISHED) - printed == set(NOT_PRINTED)
+    known = [*PUBLISHED.values(), *OWN.values()]
+    assert [line for line in lines if not any(re.fullmatch(kind, line) for kind in known)] == []
+    assert [name for name, kind in OWN.items() if not any(re.fullmatch(kind, line) for line in lines)] == []
+    order = [
+        next(at for at, line in enumerate(lines) if re.fullmatch(PUBLISHED[name], line))
+        for name in PUBLISHED
+        if name not in NOT_PRINTED
+    ]
+    assert order == sorted(order)
+
+
+def test_metrics_lines_have_the_published_dimensions_and_names(finished: tuple[Path, str, str]) -> None:
+    _, out, _ = finished
+    _, contents = published_log.split(out)
+    first: dict[Any, Any] = {}
+    for content in contents:
+        assert list(content) == ["Metrics", "EndTime", "Dimensions", "StartTime"]
+        assert all(list(value) == ["count", "max", "sum", "min"] for value in content["Metrics"].values())
+        if content["Dimensions"]["Operation"] == "training":
+            first.setdefault(content["Dimensions"].get("Meta"), content)
+    assert {meta: each["Dimensions"] for meta, each in first.items()} == {
+        meta: dimensions for meta, (dimensions, _) in PUBLISHED_METRICS.items()
+    }
+    for meta, (_, names) in PUBLISHED_METRICS.items():
+        own = ["train_loss", "train_throughput"] if meta == "training_data_iter" else []
+        assert list(first[meta]["Metrics"]) == names + own
+    assert "Meta" not in contents[-1]["Dimensions"] and out.splitlines()[-1].startswith("#metrics ")
+    # 2 epochs: 2 iterations of 2 images, then 3
+    counts = {name: value["max"] for name, value in contents[-3]["Metrics"].items() if "_" not in name}
+    assert list(counts.values()) == [3, 3, 6, 5, 10, 6, 2]
+    closing = {name: value["sum"] for name, value in contents[-1]["Metrics"].items()}
+    assert closing["epochs"] == 2 and 0 < closing["setuptime"] < closing["totaltime"] < 300_000
+
+
+def test_final_configuration_can_be_pasted_back(finished: tuple[Path, str, str]) -> None:
+    root, out, _ = finished
+    (text,) = re.findall(r"Final configuration: (.*)", out)
+    pasted = json.loads(text)
+    assert ast.literal_eval(text) == pasted  # a Python dict too, as in the published line
+    assert all(isinstance(value, str) for value in pasted.values())
+    given = json.loads((root / "input/config/hyperparameters.json").read_text())
+    assert given.items() <= pasted.items()
+    job = json.loads((root / "model/hyperparams.json").read_text())
+    assert hyperparameters.load(pasted).as_dict() == job
 
 
 def test_the_model_directory_holds_what_becomes_the_archive(finished: tuple[Path, str, str]) -> None:

@@ -77,11 +77,29 @@ def test_the_page_shows_the_expression_of_a_class() -> None:
 
 
 def test_metrics_line_is_json() -> None:
-    line = metrics.metrics_json("algo-1", "training", 2, 10.0, 12.5, {"train_loss": 0.5})
+    dimensions = metrics.dimensions("algo-1", "validation", 2)
+    line = metrics.metrics_json(dimensions, 10.0, 12.5, {"epochs": 2, "train_loss": 0.5})
     assert line.startswith("#metrics {")
-    content = json.loads(line.removeprefix("#metrics "))
-    assert content["Metrics"]["train_loss"] == {"sum": 0.5, "count": 1, "min": 0.5, "max": 0.5}
-    assert (content["StartTime"], content["EndTime"], content["Dimensions"]["epoch"]) == (10.0, 12.5, "2")
+    assert json.loads(line.removeprefix("#metrics ")) == {
+        "Metrics": {
+            "epochs": {"count": 1, "max": 2, "sum": 2.0, "min": 2},
+            "train_loss": {"count": 1, "max": 0.5, "sum": 0.5, "min": 0.5},
+        },
+        "EndTime": 12.5,
+        "Dimensions": {
+            "Host": "algo-1",
+            "Operation": "validation",
+            "Algorithm": "AWS/Semantic Segmentation",
+            "epoch": 2,
+        },
+        "StartTime": 10.0,
+    }
+    assert '{"count": 1, "max": 2, "sum": 2.0, "min": 2}' in line  # whole numbers, as in the published lines
+
+
+def test_validation_notice_has_no_learning_rate() -> None:
+    published = "#progress_notice. epoch: 0, iterations: 20 speed: 125.429157773 samples/sec"
+    assert metrics.notice_line(0, 20, 125.429157773) == published
 
 
 def test_scores_of_a_case_worked_out_by_hand() -> None:

@@ -61,8 +61,9 @@ class Validation:
                 self._trainer, validation, self._job, self._hosts, self._watch_image if self._reporter else None
             )
         else:
+            batches = self._hosts.in_step(validation.validation_epoch(), self._job.crop)
             result = self._trainer.evaluate(
-                self._hosts.in_step(validation.validation_epoch(), self._job.crop),
+                self._logger.notices(epoch, self._job.logging_frequency, batches),
                 self._job.num_classes,
                 self._watch if self._reporter else None,
             )
@@ -84,7 +85,7 @@ class Validation:
         }
         self.images = images
         self.figures = {"validation_throughput": throughput, "validation_seconds": end - start}
-        self._logger.summary("validation", epoch, start, end, figures)
+        self._logger.validation(epoch, start, end, figures)
         return confusion
 
     def _watch(self, batch: Batch, predictions: Uint8Array) -> None:
