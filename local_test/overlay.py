@@ -26,7 +26,7 @@ def read_class_names(path: Path) -> list[str]:
     """Read a model's classes.json, or a plain list of names: names by id, an empty one where there is none."""
     if not path.is_file():
         return []
-    entries = json.loads(path.read_text())
+    entries = json.loads(path.read_bytes())
     named = dict(enumerate(entries))
     if entries and isinstance(entries[0], dict):
         named = {int(entry["id"]): entry.get("name", "") for entry in entries}

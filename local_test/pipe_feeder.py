@@ -33,7 +33,7 @@ def write_config(root: Path, streamed: Iterable[str], directories: Iterable[str]
     config = root / "input" / "config"
     config.mkdir(parents=True, exist_ok=True)
     channels = {**{name: pipe for name in streamed}, **{name: file for name in directories}}
-    (config / "inputdataconfig.json").write_text(json.dumps(channels, indent=2) + "\n")
+    (config / "inputdataconfig.json").write_text(json.dumps(channels, indent=2) + "\n", encoding="utf-8")
 
 
 def feed(feeders: list[ChannelFeeder], command: list[str]) -> int:

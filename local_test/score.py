@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--classes", type=Path, metavar="JSON", help="a list of class names")
     parser.add_argument("--least", type=float, default=0.0, metavar="mIOU", help="exit with 1 below it")
     arguments = parser.parse_args()
-    report = json.loads(arguments.report.read_text())
+    report = json.loads(arguments.report.read_bytes())
     scores = report.get("validation") or {}
     if scores.get("mIOU") is None:
         reason = scores.get("reason") or report.get("failed", {}).get("validation") or "_report_minutes is 0"

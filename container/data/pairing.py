@@ -22,7 +22,8 @@ LOG = logging.getLogger(__name__)
 _ANNOTATIONS = (".png",)
 _HEAD_BYTES = 4096
 _STRAYS = 20  # that get a line of their own
-_DATE_DIGITS = 6  # a directory whose name has so many digits can be named after a date
+_DATE_DIGITS = 6  # a directory whose name has at least this number of digits can be named after a date
+_VERSION = re.compile(r"(?i)(?:^|[^a-z])v(?:er|ersion)?[-_. ]?\d+(?:[-_.]\d+)*$")
 
 Files = dict[PurePath, Path]  # files by their path below the channel, without suffix, in Unicode's form NFC
 Skips = dict[PurePath, str]  # the same keys: why the file is skipped
@@ -269,19 +270,22 @@ def _compare_series(channel: str, images: Files, annotations: Files) -> None:
     series = [{re.sub(r"\d+", "#", name) for name in some} for some in different]
     if not series[0] or series[0] != series[1]:
         return
+    can_differ = any(_can_differ(name) for some in different for name in some)
     message = (
         f"channel {channel}: the images are in {_list_names(different[0])} but their annotations are in "
-        f"{_list_names(different[1])}, and only the file names match. These look like different parts of one series. "
-        "If the files belong together, give both directories the same name. If not, correct the S3 prefix of a channel"
+        f"{_list_names(different[1])}, and only the file names match. These {'can be' if can_differ else 'look like'} "
+        "different parts of one series. If the files belong together, give both directories the same name. If not, "
+        "correct the S3 prefix of a channel"
     )
-    if not any(_can_differ(name) for some in different for name in some):
+    if not can_differ:
         raise ClientError(message)
     LOG.warning("%s", printable(message))
 
 
 def _can_differ(name: str) -> bool:
-    """Tell whether a name is a number, a version, or contains a date."""
-    return len(re.findall(r"[^\W\d_]", name)) < 2 or len(re.findall(r"\d", name)) >= _DATE_DIGITS
+    """Return whether a name is a number, ends in a version as in `data_v2`, or contains a date."""
+    letters, digits = re.findall(r"[^\W\d_]", name), re.findall(r"\d", name)
+    return len(letters) < 2 or len(digits) >= _DATE_DIGITS or _VERSION.search(name) is not None
 
 
 def _list_names(names: list[str]) -> str:

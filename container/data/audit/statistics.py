@@ -115,7 +115,7 @@ class ChannelStatistics:
         self.packed: set[str] = set()  # names of annotations all of whose palette entries occur
         self.shared_colors: set[int] = set()  # colors that a palette has at two indices
         self.depths: dict[int, Depth] = {}  # gray annotations by bits
-        self.deep: list[str] = []  # images of 16 bits
+        self.deep: dict[str, int] = {}  # largest sample of each 16-bit image, except for 65535
         self.sample_counts: Array = np.zeros(0, np.int64)  # how often each of their samples occurs, (65536,)
         self._lock = threading.Lock()
 
@@ -137,7 +137,7 @@ class ChannelStatistics:
             if (bits := seen.reading.bits) is not None:
                 self.depths.setdefault(bits, Depth()).add(seen.name, seen.reading, _VALUES)
             if seen.sample_counts is not None:
-                self.deep.append(seen.name)
+                self.deep[seen.name] = int(np.flatnonzero(seen.sample_counts[:-1]).max(initial=0))
                 self.sample_counts = seen.sample_counts + (self.sample_counts if len(self.deep) > 1 else 0)
             self.notes += [f"{seen.name}: {note}" for note in seen.notes]
             if seen.digest:
@@ -170,7 +170,8 @@ class ChannelStatistics:
         """Put names in order, which come as the threads are done."""
         for names in (self.unlabeled, self.mostly_ignored, self.turned, self.unturned, self.small, self.notes):
             names.sort()
-        for names in (self.deep, self.repaired, *self.digests.values()):
+        self.deep = dict(sorted(self.deep.items()))
+        for names in (self.repaired, *self.digests.values()):
             names.sort()
         for colors in self.palettes.values():
             for names in colors.values():

@@ -25,6 +25,7 @@ _RARE = 0.001  # of the labeled pixels
 _NOTABLE = 1e-4  # of the values of 16-bit images
 _FEW_LEVELS = 128  # of the 256 that 8 bits have
 _MUCH_CLIPPED = 0.01  # of the values of 16-bit images
+_FEW_IMAGES = 0.1  # of the 16-bit images
 _SMOOTH = 16  # values that a label map does not name, from which on they look like the shades of smoothed edges
 _SMOOTH_EDGES = "If edges were smoothed, export the annotations again without anti-aliasing, as PNG"
 
@@ -45,6 +46,7 @@ def find_warnings(
             found += group_bad_pairs(findings, job.max_bad_records, channels)
         found += _odd_labels(findings, names)
         found += _odd_pictures(findings)
+        found += _mixed_bits(findings)
         is_scaled = findings is trained and any(fault.kind == SCALE for fault in scale)  # which has its own crop_size
         if "train" in channels and not is_scaled:
             found += find_small(findings, job)
@@ -221,6 +223,24 @@ def odd_range(channels: Mapping[str, ChannelStatistics], job: Hyperparameters, i
             f"{told}, which {given} scales. It does not change the others, which have 8 bits. Convert them to 16 bits "
             "if they show the same objects at another brightness.",
             names,
+        )
+
+
+def _mixed_bits(findings: ChannelStatistics) -> Iterator[Issue]:
+    """Warn of a channel whose 16-bit images seem to contain samples of two bit depths, for example 12 and 16 bits."""
+    images: dict[int, list[str]] = {}
+    for name, largest in findings.deep.items():
+        images.setdefault(largest.bit_length(), []).append(name)
+    if len(images) != 2 or min(map(len, images.values())) < max(2, _FEW_IMAGES * len(findings.deep)):
+        return
+    (low, lower), (high, higher) = sorted(images.items())
+    if low > 8 and high - low > 1:  # images of one depth have all lengths between the shortest and the longest
+        yield Issue(
+            "range",
+            f"channel {findings.channel}: {len(lower)} of the 16-bit images seem to have {low}-bit samples (at most "
+            f"{2**low - 1}), and {len(higher)} seem to have {high}-bit samples (at most {2**high - 1}). The model sees "
+            "the same objects at two brightness levels. Scale the images of all channels to one range.",
+            tuple(lower),
         )
 
 

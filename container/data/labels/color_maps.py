@@ -26,6 +26,7 @@ FILES = "label_map/<channel>_label_map.json for each of the channels train, vali
 TRANSPARENT = 1 << 24  # the code of pixels whose alpha is 0, where a label map names them
 ALPHA = 2 << 24  # plus alpha: the code of pixels in an annotation that has values in its alpha channel alone
 
+_MAX_BYTES = 2**20  # of a metadata record
 _COUNTED = 1024  # colors of one picture
 _ONE_LABELLING = "train on images that were labeled with the same classes in the same order"
 
@@ -168,7 +169,12 @@ class ColorMaps:
 
 
 def read_color_map(record: bytes, name: str) -> ColorMap | None:
-    """Read a metadata record's `internal-color-map`; None when it has none. Raises ClientError naming the record."""
+    """Read the `internal-color-map` of a metadata record, or None; raises ClientError that contains `name`."""
+    if len(record) > _MAX_BYTES:
+        raise ClientError(
+            f"{name}: the metadata has {len(record)} bytes. The limit is {_MAX_BYTES} bytes, and a line of a Ground "
+            "Truth manifest has at most 100,000 characters. Make sure that the record is the metadata of the annotation"
+        )
     try:
         entries = json.loads(record).get("internal-color-map")
         if not entries:

@@ -26,8 +26,9 @@ from container.data.labels.decoding import IGNORE, DecodedLabels, Meaning, Unmap
 from container.data.labels.depths import choose, shades_of
 from container.errors import ClientError
 
+_MAX_BYTES = 2**20  # a map with all 16-bit pixel values has half of this
 _FORM = (
-    'write {"scale": 10}, {"map": {"<label>": <pixel value>}} or {"colors": {"#804080": <label>}}, '
+    'Write {"scale": 10}, {"map": {"<label>": <pixel value>}} or {"colors": {"#804080": <label>}}, '
     'each with {"names": {"<label>": "road"}} if you like'
 )
 
@@ -58,13 +59,20 @@ class LabelMap:
 
     @classmethod
     def read(cls, path: Path) -> LabelMap:
-        """Read a label map's JSON file, in any of Unicode's encodings; raises ClientError that names the file."""
+        """Read the JSON file of a label map, in any Unicode encoding; raises ClientError that contains the path."""
         try:
-            content = json.loads(path.read_bytes(), object_pairs_hook=_without_repetition)
+            with path.open("rb") as file:
+                data = file.read(_MAX_BYTES + 1)
+            if len(data) > _MAX_BYTES:
+                raise ClientError(
+                    f"The label map {path} is larger than {_MAX_BYTES // 2**20} MB. Make sure that the file is a label "
+                    "map, and remove the entries that the annotations do not need."
+                )
+            content = json.loads(data, object_pairs_hook=_without_repetition)
         except (OSError, ValueError, RecursionError) as error:
             raise ClientError(f"{path} is not readable JSON: {error}") from error
         if not isinstance(content, dict):
-            raise ClientError(f"{path} must hold a JSON object; {_FORM}")
+            raise ClientError(f"{path} must contain a JSON object. {_FORM}")
         return cls(content, str(path))
 
     def check(self, num_classes: int) -> None:

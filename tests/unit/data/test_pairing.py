@@ -275,7 +275,7 @@ def test_backslashes_in_names_are_explained(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("images", "annotations"),
-    [("sequence_03", "sequence_04"), ("images/seq3", "masks/seq4"), ("part_1", "part_2"), ("run01/left", "run02/left")],
+    [("sequence_03", "sequence_04"), ("images/seq3", "masks/seq4"), ("part_1", "part_2"), ("run01/left", "run02/left"), ("conv1", "conv2")],
 )
 def test_another_part_of_one_series_is_rejected(tmp_path: Path, images: str, annotations: str) -> None:
     given = channels(tmp_path, f"train/{images}/a.jpg", f"train_annotation/{annotations}/a.png")
@@ -288,7 +288,15 @@ def test_another_part_of_one_series_is_rejected(tmp_path: Path, images: str, ann
 
 
 @pytest.mark.parametrize(
-    ("images", "annotations"), [("1", "2"), ("v1", "v2"), ("export_2024-01-05", "export_2024-01-06")]
+    ("images", "annotations"),
+    [
+        ("1", "2"),
+        ("v1", "v2"),
+        ("data_v1", "data_v2"),
+        ("masks-v1.0", "masks-v1.1"),
+        ("data_version_1", "data_version_2"),
+        ("export_2024-01-05", "export_2024-01-06"),
+    ],
 )
 def test_numbers_dates_and_versions_can_differ_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, images: str, annotations: str

@@ -114,6 +114,13 @@ def test_unreadable_metadata_are_named(record: bytes) -> None:
         read_color_map(record, "record 3")
 
 
+def test_metadata_record_has_at_most_1_mb() -> None:
+    record = b'{"internal-color-map": {"0": {"class-name": "a", "hex-color": "#ffffff"}}}'
+    assert read_color_map(record.ljust(2**20), "record 3") == read_color_map(record, "record 3") is not None
+    with pytest.raises(ClientError, match=r"^record 3: the metadata has 1048577 bytes\. The limit is 1048576 bytes"):
+        read_color_map(record.ljust(2**20 + 1), "record 3")
+
+
 def test_annotations_that_are_all_transparent_get_no_map_that_ignores_all_pixels() -> None:
     advice = suggest_color_map({TRANSPARENT: 9}, 21)
     assert "All pixels are transparent" in advice and "{" not in advice

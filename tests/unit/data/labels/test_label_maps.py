@@ -85,6 +85,18 @@ def test_a_map_that_makes_no_sense_is_refused_by_file(tmp_path: Path, content: d
         LabelMap.read(path)
 
 
+def test_label_map_has_at_most_1_mb(tmp_path: Path) -> None:
+    path = tmp_path / "train_label_map.json"
+    values = {"map": {"0": list(range(32_768)), "1": list(range(32_768, 65_536))}}
+    path.write_text(json.dumps(values))  # all values of 16 bits
+    assert LabelMap.read(path).labels[65_535] == 1
+    path.write_text('{"scale": 1}'.ljust(2**20))
+    assert LabelMap.read(path).scale == 1
+    path.write_text('{"scale": 1}'.ljust(2**20 + 1))
+    with pytest.raises(ClientError, match=r"^The label map .*train_label_map\.json is larger than 1 MB\. Make sure"):
+        LabelMap.read(path)
+
+
 def test_a_map_that_names_255_is_followed() -> None:
     assert read({"map": {"0": 0, "1": 255}}, [[0, 255, 7]], num_classes=2) == ([[0, 1, 255]], 1)
 
@@ -166,7 +178,7 @@ def test_numbers_are_read_in_every_form_and_files_in_every_encoding(tmp_path: Pa
     ("text", "reason"),
     [
         ('{"map": {"0": 1, "0": 2}}', "the key '0' stands in it twice; several pixel values of one label are a list"),
-        ("[1]", "must hold a JSON object; write"),
+        ("[1]", "must contain a JSON object. Write"),
         ("{", "is not readable JSON"),
         ('{"map": ' + "[" * 100_000, "is not readable JSON"),
         ('{"map": {"38": 0, "40": 0}}', "pixel 0 is mapped to two labels, 38 and 40 .is the map turned round"),
