@@ -106,7 +106,7 @@ def write_job(root: Path, samples: int, changes: Mapping[str, str]) -> None:
     label_map = root / "input" / "data" / "label_map"
     label_map.mkdir(parents=True, exist_ok=True)
     for name in ("train", "validation"):
-        (label_map / f"{name}_label_map.json").write_text(json.dumps({"scale": 1, "names": CLASSES}) + "\n", encoding="utf-8")
+        (label_map / f"{name}_label_map.json").write_text(json.dumps({"scale": 1, "names": CLASSES}) + "\n", "utf-8")
 
 
 def main() -> None:

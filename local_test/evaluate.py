@@ -30,7 +30,8 @@ from container.data.labels.class_names import known_classes
 from container.data.labels.color_maps import FILES
 from container.data.labels.label_maps import LabelMap
 from container.data.pairing import find_pairs
-from container.data.samples import FileSamples, decode_sample
+from container.data.sample_decoding import decode_sample
+from container.data.samples import FileSamples
 from container.engines.loading import load_engine
 from container.engines.openvino import PRECISIONS
 from container.engines.protocol import Engine

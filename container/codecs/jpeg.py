@@ -10,8 +10,8 @@ import re
 import struct
 from collections.abc import Iterator
 
-from container.codecs.chunks import Pieces
-from container.codecs.header import DecodeError, Header, cut_off, damaged, exif_orientation
+from container.codecs.chunks import Buffers
+from container.codecs.header import DecodeError, Header, corrupt_error, exif_orientation, truncated_error
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
@@ -51,7 +51,7 @@ class _Parts:
 
     def found(self) -> Header:
         if self.header is None:
-            raise damaged("JPEG", "the image data has no header")
+            raise corrupt_error("JPEG", "the image data has no header")
         return dataclasses.replace(self.header, orientation=self.orientation)
 
 
@@ -69,7 +69,7 @@ def read_header(data: bytes) -> Header:
     return parts.found()
 
 
-def picture(data: bytes) -> tuple[Pieces, bool]:
+def picture(data: bytes) -> tuple[Buffers, bool]:
     """Return the parts of the file that the pixels depend on, and whether the file has an end marker.
 
     Segments that do not affect pixels (EXIF with its thumbnail, ICC and XMP, comments) and all bytes after the image
@@ -88,10 +88,10 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
         if not first and _is_needed(marker, stop - start - 4):
             pieces.append(view[start:stop])
     if not parts.scans:
-        raise cut_off("JPEG", "before the image data")
+        raise truncated_error("JPEG", "before the image data")
     parts.found()
     if not end and not _all_is_sent(parts):
-        raise cut_off("JPEG", "between scans")
+        raise truncated_error("JPEG", "between scans")
     return [*pieces, _scans(data, first, end or _end_of_data(data))], end > 0
 
 
@@ -134,7 +134,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if found is None:
             if scanning:
                 return
-            raise cut_off("JPEG", "before the image data")
+            raise truncated_error("JPEG", "before the image data")
         marker, start, position = found[1][0], found.start(), found.end()
         if marker == _EOI:
             yield marker, start, position
@@ -142,14 +142,14 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker in _ALONE or (scanning and marker not in _SEGMENTS):
             continue  # the decoder reports errors within a scan
         if marker not in _SEGMENTS:
-            raise damaged("JPEG", f"the marker FF{marker:02X} is not allowed before the image data")
+            raise corrupt_error("JPEG", f"the marker FF{marker:02X} is not allowed before the image data")
         length = struct.unpack_from(">H", data, position)[0] if position + 2 <= len(data) else 2
         position += max(length, 2)
         if position > len(data):
-            raise cut_off("JPEG", "before the image data" if not scanning else "between scans")
+            raise truncated_error("JPEG", "before the image data" if not scanning else "between scans")
         yield marker, start, position
         scanning = scanning or marker == _SOS
-    raise damaged("JPEG", f"it has more than {_MAX_MARKERS} segments")
+    raise corrupt_error("JPEG", f"it has more than {_MAX_MARKERS} segments")
 
 
 def _search(pattern: re.Pattern[bytes], data: bytes, position: int) -> re.Match[bytes] | None:
@@ -164,7 +164,7 @@ def _search(pattern: re.Pattern[bytes], data: bytes, position: int) -> re.Match[
 def _learn(parts: _Parts, marker: int, content: memoryview) -> None:
     if marker in _FRAMES:
         if parts.header:
-            raise damaged("JPEG", "it has two headers")
+            raise corrupt_error("JPEG", "it has two headers")
         parts.header, parts.frame, parts.components = _frame(marker, content), marker, bytes(content[6::3])
     elif marker == _SOS:
         parts.scans.append(bytes(content))
@@ -176,7 +176,7 @@ def _learn(parts: _Parts, marker: int, content: memoryview) -> None:
 
 def _frame(marker: int, content: memoryview) -> Header:
     if len(content) < 6:
-        raise damaged("JPEG", "the header is too short")
+        raise corrupt_error("JPEG", "the header is too short")
     bits, height, width, components = struct.unpack_from(">BHHB", content)
     if marker not in _DECODABLE:
         raise DecodeError(
@@ -187,7 +187,7 @@ def _frame(marker: int, content: memoryview) -> Header:
     if components not in _MODES:
         raise DecodeError(f"the JPEG has {components} channels. Save it with 1, 3, or 4 channels")
     if not (width and height):
-        raise damaged("JPEG", f"the header specifies {width}×{height} pixels")
+        raise corrupt_error("JPEG", f"the header specifies {width}×{height} pixels")
     return Header("JPEG", width, height, _MODES[components], bits)
 
 

@@ -11,7 +11,7 @@ from container.artifact.classes import ClassEntry
 from container.codecs.masks import JsonEncoder, PngEncoder
 from container.codecs.probabilities import Buffer, Compression, NpyEncoder, RecordIOEncoder
 
-_PIECE = 2**20
+_CHUNK_BYTES = 2**20
 
 
 class Encoder(Protocol):
@@ -47,8 +47,8 @@ def compress(buffers: Iterable[Buffer]) -> list[Buffer]:
 def pieces(buffers: Iterable[Buffer]) -> Iterator[bytes]:
     """Yield small bytes objects, which WSGI requires, without a second copy of the complete content in memory."""
     for buffer in buffers:
-        for start in range(0, len(buffer), _PIECE):
-            yield bytes(buffer[start : start + _PIECE])
+        for start in range(0, len(buffer), _CHUNK_BYTES):
+            yield bytes(buffer[start : start + _CHUNK_BYTES])
 
 
 ENCODERS: dict[str, type[Encoder]] = {

@@ -6,8 +6,8 @@ import threading
 
 from PIL import Image, ImageFile
 
-from container.codecs.chunks import Pieces, open_pieces
-from container.codecs.header import DecodeError, Header, cut_off, damaged
+from container.codecs.chunks import Buffers, open_buffers
+from container.codecs.header import DecodeError, Header, corrupt_error, truncated_error
 
 _MARKS: dict[str, int | tuple[int, ...]] = {
     "1": 255,
@@ -25,7 +25,7 @@ _strictness = threading.Lock()
 _lenient = 0  # how many times LOAD_TRUNCATED_IMAGES of Pillow was found on
 
 
-def decode(picture: Pieces, header: Header, is_reduced: bool = False) -> Image.Image:
+def decode(picture: Buffers, header: Header, is_reduced: bool = False) -> Image.Image:
     """Decode the parts of one image; raises DecodeError.
 
     A JPEG can be reduced to gray and to about an eighth of its sides, which is fast. The last rows of a PNG can be
@@ -37,8 +37,8 @@ def decode(picture: Pieces, header: Header, is_reduced: bool = False) -> Image.I
         raise
     except Exception as error:  # Pillow decoders can raise any exception for malformed bytes
         if "truncated" in str(error):
-            raise cut_off(header.format, "inside the image data") from error
-        raise damaged(header.format, str(error)) from error
+            raise truncated_error(header.format, "inside the image data") from error
+        raise corrupt_error(header.format, str(error)) from error
 
 
 def may_lack_rows(image: Image.Image) -> bool:
@@ -56,7 +56,7 @@ def _mark(image: Image.Image) -> None:
     image.im = target.im
 
 
-def _strictly(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
+def _strictly(picture: Buffers, header: Header, is_reduced: bool) -> Image.Image:
     """Decode with Pillow while LOAD_TRUNCATED_IMAGES is off, so that a truncated image is an error.
 
     Another library can set it: importing GluonCV does, in any thread at any time. It is turned off before decoding. If
@@ -69,9 +69,9 @@ def _strictly(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
                 _lenient += 1
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
         before = _lenient
-        image = Image.open(open_pieces(picture), formats=(header.format,))
+        image = Image.open(open_buffers(picture), formats=(header.format,))
         if image.size != (header.width, header.height):
-            raise damaged(header.format, "it has two headers")
+            raise corrupt_error(header.format, "it has two headers")
         if header.format == "PNG":
             _mark(image)
         if is_reduced:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from container.arrays import Array, Uint8Array
-from container.data.augmentation_config import MEAN_COLOUR, AugmentationConfig, hide, jitter, rotated_crop
+from container.data.augmentation_config import MEAN_COLOR, AugmentationConfig, hide, jitter, rotated_crop
 from container.data.labels.decoding import IGNORE
 
 AS_GLUONCV = AugmentationConfig()
@@ -84,7 +84,7 @@ def _resample(image: Uint8Array, labels: Uint8Array, scale: float, crop_size: in
     crop = np.empty((crop_size, crop_size, 3), np.uint8)
     crop_labels = np.full((crop_size, crop_size), IGNORE, np.uint8)
     if (height, width) != (crop_size, crop_size):
-        crop[:] = MEAN_COLOUR
+        crop[:] = MEAN_COLOR
     crop[:height, :width] = cv2.resize(image, (width, height), interpolation=smaller)
     crop_labels[:height, :width] = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return crop, crop_labels

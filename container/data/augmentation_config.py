@@ -13,11 +13,11 @@ import numpy as np
 from container.arrays import Array
 from container.data.labels.decoding import IGNORE
 
-MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean (.485, .456, .406) × 255
+MEAN_COLOR = (124, 116, 104)  # ImageNet's mean (.485, .456, .406) × 255
 
 _MOST_HOLES = 8
 _MOST_CROPS = 8  # sides of a crop that the region which is turned has at most
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R BT.601
+_GRAY = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R BT.601
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +48,10 @@ def jitter(crop: Array, strength: float, rng: np.random.Generator) -> Array:
     """Change brightness, contrast and saturation of a uint8 RGB crop, each by a factor 1 ± `strength` at most."""
     brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
     pixels = crop.astype(np.float32) * np.float32(brightness)
-    mean = float((pixels @ _GREY).mean())
+    mean = float((pixels @ _GRAY).mean())
     pixels = mean + (pixels - mean) * np.float32(contrast)
-    grey = (pixels @ _GREY)[..., None]
-    return np.asarray(np.clip(np.rint(grey + (pixels - grey) * np.float32(saturation)), 0, 255).astype(np.uint8))
+    gray = (pixels @ _GRAY)[..., None]
+    return np.asarray(np.clip(np.rint(gray + (pixels - gray) * np.float32(saturation)), 0, 255).astype(np.uint8))
 
 
 def hide(crop: Array, labels: Array, share: float, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -62,7 +62,7 @@ def hide(crop: Array, labels: Array, share: float, rng: np.random.Generator) -> 
     side = min(size, max(1, round(size * math.sqrt(share / count))))
     for top, left in rng.integers(0, size - side + 1, (count, 2)):
         hole = slice(top, top + side), slice(left, left + side)
-        crop[hole], labels[hole] = MEAN_COLOUR, IGNORE
+        crop[hole], labels[hole] = MEAN_COLOR, IGNORE
     return crop, labels
 
 
@@ -103,6 +103,6 @@ def rotated_crop(
     classes = cv2.resize(labels[tuple(outer)], target, interpolation=cv2.INTER_NEAREST_EXACT)
     square = (crop_size, crop_size)
     return (
-        cv2.warpAffine(pixels, matrix, square, flags=cv2.INTER_LINEAR, borderValue=MEAN_COLOUR),
+        cv2.warpAffine(pixels, matrix, square, flags=cv2.INTER_LINEAR, borderValue=MEAN_COLOR),
         cv2.warpAffine(classes, matrix, square, flags=cv2.INTER_NEAREST, borderValue=(IGNORE,)),
     )

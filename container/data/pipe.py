@@ -75,8 +75,8 @@ class PipeSamples:
     @property
     def color_map(self) -> ColorMap | None:
         """The classes that the metadata has named so far."""
-        united = self._color_maps.united
-        return united if united.names else None
+        merged = self._color_maps.merged
+        return merged if merged.names else None
 
     def listed(self) -> None:
         """Return None: a stream is known when it has gone by."""

@@ -23,7 +23,8 @@ from container.data.labels.color_maps import ColorMaps
 from container.data.labels.label_maps import LabelMap
 from container.data.loader import Loader
 from container.data.pipe import PipeSample, PipeSamples, ShuffleBuffer, shuffle
-from container.data.samples import decode_sample, open_samples
+from container.data.sample_decoding import decode_sample
+from container.data.samples import open_samples
 from container.environment import Channel, Environment
 from container.errors import ClientError, PlatformError
 from container.hyperparameters import load
@@ -335,7 +336,7 @@ def test_a_stream_of_binary_masks_ends_after_its_first_pass_with_nothing_written
     feeding = feed(root)
     assert feeding.returncode == 1
     failure = (root / "output/failure").read_text()
-    assert failure.startswith("ClientError: all labeled pixels of channel train_annotation are of one class, 0: ")
+    assert failure.startswith("ClientError: All labeled pixels of channel train_annotation have one class, 0, so ")
     assert "train loss" not in feeding.stdout
     assert "validation mIOU" not in feeding.stdout
     assert not list((root / "model").glob("model*"))

@@ -112,7 +112,7 @@ def test_what_cannot_be_evaluated_is_one_line(run: Run, tmp_path: Path) -> None:
         ((strange,), "notes.txt is no archive"),
         ((tmp_path / "lost.tar.gz",), "lost.tar.gz: No such file or directory"),
         ((three,), "describes 3 classes, its graph has 2"),
-        ((model, str(label_map)), "map.json holds labels that are no class"),
+        ((model, str(label_map)), "map.json contains labels that are not valid class IDs"),
     ):
         with pytest.raises(SystemExit, match=f"^evaluate: .*{reason}"):
             run(*arguments)
@@ -126,8 +126,8 @@ def test_masks_of_0_and_255_need_a_label_map(run: Run, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         run(model)
     assert str(caught.value).startswith(
-        "evaluate: all labeled pixels of channel images_annotation are of one class, 0, and the other pixel values "
-        "are ignored: nothing could be measured; the pixel values are 0 ("
+        "evaluate: All labeled pixels of channel images_annotation have one class, 0, and the other pixel values "
+        "are ignored, so an evaluation is not possible. The pixel values are 0 ("
     )
     told = 'put {"map": {"0": 0, "1": 255}} into a file, and give it as LABEL_MAP'
     assert told in str(caught.value)

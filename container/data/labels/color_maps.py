@@ -160,10 +160,10 @@ class ColorMaps:
                     name,
                     source,
                 )
-        return ColorMap({**self.united.names, **own.names}, {**self._colors, **own.colors})
+        return ColorMap({**self.merged.names, **own.names}, {**self._colors, **own.colors})
 
     @property
-    def united(self) -> ColorMap:
+    def merged(self) -> ColorMap:
         """All classes that any record has named, each in the first color given."""
         return ColorMap({index: name for index, (name, _) in self._names.items()}, dict(self._colors))
 

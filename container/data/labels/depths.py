@@ -41,7 +41,7 @@ def shades_of(numbers: Array, bits: int) -> Array | None:
     return shades
 
 
-def choose(numbers: DecodedLabels, shades: DecodedLabels | None, scale: float | None) -> DecodedLabels:
+def choose_interpretation(numbers: DecodedLabels, shades: DecodedLabels | None, scale: float | None) -> DecodedLabels:
     """Return the reading that fits the label map, whose scale this is if it has one; by numbers if both do."""
     present = (numbers.counts > 0) & (numbers.values != 0)
     if shades is None or not present.any():
@@ -83,7 +83,7 @@ class Depth:
 Depths = Mapping[int, Depth]
 
 
-def find_mixed(
+def find_conflict(
     ours: Depths, theirs: Depths, is_all: bool, with_bad: bool = False
 ) -> tuple[int, list[str], list[int]] | None:
     """Return a depth that can mean two things, its unclear annotations, and the depths that contradict it.
@@ -132,7 +132,7 @@ def summarize(depths: Depths) -> list[int]:
 
 
 def find_mixed_hosts(rows: Iterable[list[int]]) -> tuple[int, list[int]] | None:
-    """Return what `find_mixed` does, without names, from what `summarize` returned on each host."""
+    """Return what `find_conflict` does, without names, from what `summarize` returned on each host."""
     unclear, others = (
         [bits for place, bits in enumerate(DEPTHS) if any(row[2 * place + which] for row in rows)] for which in (0, 1)
     )

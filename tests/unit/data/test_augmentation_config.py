@@ -43,7 +43,7 @@ def test_colours_change_as_worked_out_by_hand() -> None:
 
     crop = np.array([[[100, 50, 0], [200, 200, 200]]], np.uint8)
     # brighter: (120, 60, 0) and (240, 240, 240), whose greys are 71.1 and 240, 155.55 on average;
-    # half the contrast: (137.775, 107.775, 77.775), grey 113.325, and 197.775 thrice; half as much colour again:
+    # half the contrast: (137.775, 107.775, 77.775), gray 113.325, and 197.775 thrice; half as much colour again:
     assert jitter(crop, 0.5, Drawn()).tolist() == [[[150, 105, 60], [198, 198, 198]]]  # type: ignore[arg-type]
 
 

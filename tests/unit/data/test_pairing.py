@@ -275,7 +275,13 @@ def test_backslashes_in_names_are_explained(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("images", "annotations"),
-    [("sequence_03", "sequence_04"), ("images/seq3", "masks/seq4"), ("part_1", "part_2"), ("run01/left", "run02/left"), ("conv1", "conv2")],
+    [
+        ("sequence_03", "sequence_04"),
+        ("images/seq3", "masks/seq4"),
+        ("part_1", "part_2"),
+        ("run01/left", "run02/left"),
+        ("conv1", "conv2"),
+    ],
 )
 def test_another_part_of_one_series_is_rejected(tmp_path: Path, images: str, annotations: str) -> None:
     given = channels(tmp_path, f"train/{images}/a.jpg", f"train_annotation/{annotations}/a.png")

@@ -99,7 +99,7 @@ MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNet
         ),
         (FileNotFoundError(errno.ENOENT, "No such file", "x"), "AlgorithmError: FileNotFoundError: [Errno 2] No such"),
         (MemoryError(), "ClientError: memory ran out: decrease mini_batch_size (if it is larger than 1) or crop_size"),
-        (MemoryError("std::bad_alloc"), "ClientError: memory ran out: decrease mini_batch_size (if it is larger than 1) or crop_size"),
+        (MemoryError("std::bad_alloc"), "ClientError: memory ran out: decrease mini_batch_size (if it is larger than"),
         (RuntimeError("cudaMalloc failed: out of memory"), "ClientError: The GPU memory ran out. Decrease"),
         (RuntimeError(MXNET + "CUDA: uncorrectable ECC error encountered"), "PlatformError: The GPU or its driver is"),
         (KeyError("surprise"), "AlgorithmError: KeyError: 'surprise'"),

@@ -55,8 +55,8 @@ def test_maps_that_list_their_images_classes_only_are_united() -> None:
     maps = ColorMaps()
     maps.add(color_map(c0="ground #ffffff", c1="car #2ca02c"), "record 1")
     maps.add(color_map(c0="ground #ffffff", c2="person #1f77b4"), "record 4")
-    assert maps.united.names == {0: "ground", 1: "car", 2: "person"}
-    assert maps.united.colors == {0: (255, 255, 255), 1: (0x2C, 0xA0, 0x2C), 2: (0x1F, 0x77, 0xB4)}
+    assert maps.merged.names == {0: "ground", 1: "car", 2: "person"}
+    assert maps.merged.colors == {0: (255, 255, 255), 1: (0x2C, 0xA0, 0x2C), 2: (0x1F, 0x77, 0xB4)}
 
 
 def test_maps_that_contradict_each_other_are_named() -> None:
@@ -71,7 +71,7 @@ def test_maps_that_contradict_each_other_are_named() -> None:
     ):
         maps.add(color_map(c3="bus #222222"), "channel train, record 7")
     maps.add(color_map(c1="car #999999"), "channel train, record 9")  # another shade, but the same class
-    assert maps.united.colors[1] == (0x2C, 0xA0, 0x2C)
+    assert maps.merged.colors[1] == (0x2C, 0xA0, 0x2C)
 
 
 PALETTE = np.array([[255, 255, 255], [1, 1, 1], [2, 2, 2]], np.uint8)

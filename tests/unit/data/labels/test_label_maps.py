@@ -47,9 +47,13 @@ def test_sixteen_bit_pixels_are_mapped() -> None:
 
 
 def test_a_label_that_is_no_class_is_named() -> None:
-    with pytest.raises(ClientError, match=r"^pixel value 7 is no class: num_classes is 3; raise num_classes, mark"):
+    with pytest.raises(
+        ClientError, match=r"^pixel value 7 is not a valid class ID .num_classes is 3.\. Increase num_classes, set"
+    ):
         labels_of(LabelMap(), Annotation(np.array([[0, 7]], np.uint8)), num_classes=3)
-    with pytest.raises(ClientError, match=r"^pixel value 300 is no class: num_classes is 3; raise num_classes, mark"):
+    with pytest.raises(
+        ClientError, match=r"^pixel value 300 is not a valid class ID .num_classes is 3.\. Increase num_classes, set"
+    ):
         labels_of(LabelMap(), Annotation(np.array([[0, 300]], np.int32)), num_classes=3)
 
 
@@ -151,15 +155,15 @@ def test_colors_without_a_map_are_listed_as_the_map_to_paste() -> None:
 
 def test_a_label_that_is_no_class_is_refused_before_any_picture() -> None:
     with pytest.raises(
-        ClientError, match=r"holds labels that are no class \(num_classes is 2\): 38, 75; keys are labels"
+        ClientError, match=r"contains labels that are not valid class IDs \(num_classes is 2\): 38, 75. The keys must"
     ):
         LabelMap({"map": {"38": 0, "75": 1}}).check(2)
-    with pytest.raises(ClientError, match=r'turned round it would be {"map": {"0": 38, "1": 75}}$'):
+    with pytest.raises(ClientError, match=r'The inverted map is {"map": {"0": 38, "1": 75}}$'):
         LabelMap({"map": {"38": 0, "75": 1}}).check(2)
-    with pytest.raises(ClientError, match=r"\): 7; raise num_classes, or write 255 to ignore such pixels$"):
+    with pytest.raises(ClientError, match=r"\): 7. Increase num_classes, or use the label 255 to ignore such pixels$"):
         LabelMap({"colors": {"#000000": 0, "#ffffff": 7}}).check(2)
     with pytest.raises(
-        ClientError, match=r"holds names of labels that are no class .*: 2; raise num_classes, or leave"
+        ClientError, match=r"contains names of labels that are not valid class IDs .*: 2. Increase num_classes"
     ):
         LabelMap({"scale": 1, "names": ["a", "b", "c"]}).check(2)
     LabelMap({"map": {"0": 0, "1": 1, "255": 9}, "names": {"0": "a", "255": "void"}}).check(2)
@@ -177,11 +181,11 @@ def test_numbers_are_read_in_every_form_and_files_in_every_encoding(tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"map": {"0": 1, "0": 2}}', "the key '0' stands in it twice; several pixel values of one label are a list"),
+        ('{"map": {"0": 1, "0": 2}}', "the key '0' occurs twice; for several pixel values of one label, use a list"),
         ("[1]", "must contain a JSON object. Write"),
         ("{", "is not readable JSON"),
         ('{"map": ' + "[" * 100_000, "is not readable JSON"),
-        ('{"map": {"38": 0, "40": 0}}', "pixel 0 is mapped to two labels, 38 and 40 .is the map turned round"),
+        ('{"map": {"38": 0, "40": 0}}', "pixel value 0 is mapped to two labels, 38 and 40 .the keys must be"),
     ],
 )
 def test_a_file_that_says_something_else_than_it_seems_is_refused(tmp_path: Path, text: str, reason: str) -> None:
@@ -196,9 +200,9 @@ def test_a_file_that_says_something_else_than_it_seems_is_refused(tmp_path: Path
     [{"map": {"0": [0, 1], "1": 2}}, {"map": {"0": 0, "0.0": 1}}, {"map": {"5": [0, 1], "0": 2}}, {"map": {"0": 300}}],
 )
 def test_a_map_that_turned_round_would_be_none_is_not_suggested(content: dict[str, object]) -> None:
-    assert LabelMap(content).turned_round(3) is None
+    assert LabelMap(content).inverted(3) is None
 
 
 def test_a_map_turned_round_keeps_its_names() -> None:
-    turned = LabelMap({"map": {"38": 0, "75": 1}, "names": ["a", "b"]}).turned_round(2)
+    turned = LabelMap({"map": {"38": 0, "75": 1}, "names": ["a", "b"]}).inverted(2)
     assert turned == {"map": {"0": 38, "1": 75}, "names": {"0": "a", "1": "b"}}

@@ -60,7 +60,7 @@ def test_epochs_between_validations_have_no_say() -> None:
 def test_a_class_that_is_never_predicted_is_named_first() -> None:
     missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])
     told = assess(content(epochs([0.1, 0.2, 0.3]), missed))
-    assert "The model never predicts kerb (30.0 % of the labeled pixels), class 2 (20.0 %)" in told.sentence
+    assert "The model never predicts kerb (30.0% of the labeled pixels), class 2 (20.0%)" in told.sentence
     assert any("more epochs" in advice for advice in told.further)
 
 
@@ -75,7 +75,7 @@ def test_a_loss_that_falls_while_the_score_falls_is_learning_by_heart() -> None:
 def test_data_that_are_mostly_ignored_are_named() -> None:
     audit = {"channels": {"train": {"ignored_share": 0.62}, "validation": {"ignored_share": 0.1}}}
     told = assess(content(epochs([0.5, 0.5, 0.5]), audit=audit))
-    assert "62.0 % of the pixels of channel train are ignored" in told.sentence
+    assert "62.0% of the pixels of channel train are ignored" in told.sentence
 
 
 def test_a_job_without_an_epoch_has_no_score() -> None:
