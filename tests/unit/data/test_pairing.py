@@ -50,8 +50,8 @@ def test_the_masks_that_a_prefix_without_its_slash_brings_along_are_passed_over(
         found = pairs(given)
     assert found == [("train/a.png", "train_annotation/a.png"), ("train/b.jpg", "train_annotation/b.png")]
     assert [record.getMessage() for record in caplog.records] == [
-        f"channel train: 2 files in train/{folder} are another channel's and are passed over: an S3 prefix without a "
-        "final slash matches them too; end the channel's S3Uri with one (s3://…/train/)"
+        f"channel train: 2 files in train/{folder} belong to another channel and are skipped. An S3 prefix without "
+        "a slash at its end also matches these files. Add a slash to the S3Uri of the channel (s3://…/train/)"
     ]
 
 
@@ -122,7 +122,7 @@ def test_names_alone_decide_where_folders_have_nothing_in_common(tmp_path: Path)
     assert [image for image, _ in pairs(given)] == ["train/city/a.jpg", "train/land/b.jpg", "train/c.jpg"]
     channels(tmp_path, "train/land/a.jpg")
     error = refusal(given)
-    assert error.message.startswith("channel train has two files of one name in different folders")
+    assert error.message.startswith("channel train contains two files with the same name in different directories")
     assert error.details == (f"{tmp_path}/train/city/a.jpg", f"{tmp_path}/train/land/a.jpg")
 
 
@@ -149,9 +149,9 @@ def test_the_remedy_comes_before_the_names_and_all_names_are_there(tmp_path: Pat
     )
     error = refusal(given)
     assert str(error).startswith(
-        "channel train and its annotations do not match (30 of 30 images and 30 of 30 annotations are without the "
-        "other): the names of the images end in _leftImg8bit and the names of the annotations end in "
-        "_gtFine_labelIds: rename them without it: "
+        "channel train and its annotations do not match. 30 of 30 images and 30 of 30 annotations have no partner. "
+        "The names of the images end in _leftImg8bit and the names of the annotations end in _gtFine_labelIds. Rename "
+        "the files without these endings: "
     )
     assert len(error.details) == 60
     assert len(error.reason) <= 1024
@@ -161,8 +161,8 @@ def test_the_remedy_comes_before_the_names_and_all_names_are_there(tmp_path: Pat
 def test_what_is_missing_is_named_without_a_guess_where_there_is_none(tmp_path: Path) -> None:
     given = channels(tmp_path, "train/a.jpg", "train/b.jpg", "train_annotation/a.png", "train_annotation/c.png")
     assert str(refusal(given)) == (
-        "channel train and its annotations do not match (1 of 2 images and 1 of 2 annotations are without the other): "
-        "each image needs a .png annotation of the same name, whatever its suffix; add or remove files: "
+        "channel train and its annotations do not match. 1 of 2 images and 1 of 2 annotations have no partner. "
+        "Each image needs a .png annotation with the same name (extensions can differ). Add or remove files: "
         f"{tmp_path}/train/b.jpg has no annotation; {tmp_path}/train_annotation/c.png has no image"
     )
 
@@ -170,8 +170,8 @@ def test_what_is_missing_is_named_without_a_guess_where_there_is_none(tmp_path: 
 def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
     given = channels(tmp_path, "train/a.jpg", "train/a.png", "train_annotation/a.png")
     assert str(refusal(given)) == (
-        "channel train: rename or remove one of two files of the same name; photographs and masks belong into two "
-        "folders: "
+        "channel train contains two files with the same name. Rename or remove one of them. Images and annotations "
+        "need separate directories: "
         f"{tmp_path}/train/a.png; {tmp_path}/train/a.jpg"
     )
 
@@ -179,10 +179,10 @@ def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        (["train_annotation/a.png"], "channel train holds no image: put .jpg, .jpeg or .png files there"),
+        (["train_annotation/a.png"], "channel train contains no images. Add .jpg, .jpeg, or .png files"),
         (
             ["train/a.jpg"],
-            "channel train_annotation holds no annotation: put .png files there, named like their images",
+            "channel train_annotation contains no annotations. Add .png files with the names of their images",
         ),
     ],
 )
@@ -205,7 +205,7 @@ def test_strays_get_the_built_ins_warning_and_no_more_than_a_person_reads(
     told = [record.getMessage() for record in caplog.records]
     assert told[0] == f"{tmp_path}/train/.DS_Store is not a readable image file"
     assert len(told) == 21
-    assert told[-1] == f"and 23 more files are none, in {tmp_path}/train"
+    assert told[-1] == f"23 more files in {tmp_path}/train are not readable image files"
 
 
 def test_links_to_folders_are_followed_and_circles_left(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_channel_of_skipped_files_names_them(tmp_path: Path) -> None:
     (tmp_path / "train/a.bmp").write_bytes(b"BM")
     (tmp_path / "train/.DS_Store").write_bytes(b"")
     error = refusal(given)
-    assert error.message.startswith("channel train holds no image")
+    assert error.message.startswith("channel train contains no images")
     assert error.details == (f"{tmp_path}/train/a.bmp is skipped: it is not a .jpg, .jpeg, .jpe, .jfif, .png file",)
 
 
@@ -268,7 +268,7 @@ def test_a_broken_link_is_named_when_all_other_files_match(tmp_path: Path, caplo
 
 def test_backslashes_in_names_are_explained(tmp_path: Path) -> None:
     given = channels(tmp_path, "train/images\\0001.jpg", "train_annotation/masks\\0001.png")
-    assert "file names contain backslashes (images\\0001.jpg), because a program on Windows packed them" in str(
+    assert "File names contain backslashes (images\\0001.jpg), because a program on Windows created the archive" in str(
         refusal(given)
     )
 

@@ -132,7 +132,8 @@ def test_values_that_are_no_class_are_counted_and_a_map_suggested(make_job: JobF
     )
     assert error.details[0] == (
         f"annotation of {root}/input/data/validation/validation-0.jpg: pixel value 128 is not a valid class ID "
-        '(num_classes is 2). Increase num_classes, set such pixels to 255 (ignore), or add a label map such as {"map": {"0": 0, "1": 128}}'
+        "(num_classes is 2). Increase num_classes, set such pixels to 255 (ignore), or add a label map such as "
+        '{"map": {"0": 0, "1": 128}}'
     )
 
 
@@ -503,7 +504,7 @@ def test_what_the_log_was_warned_of_before_is_in_the_report_too(make_job: JobFac
     (root / "input/data/train/.DS_Store").write_text("")
     assert audit(root)["notes"] == [f"{root}/input/data/train/.DS_Store is not a readable image file"]
     (root / "input/data/validation_annotation").rename(root / "input/data/valid_annotation")
-    assert refusal(root).message == "the input channels are not complete"
+    assert refusal(root).message == "The input channels are not valid"
 
 
 def test_an_orientation_at_the_end_of_a_png_is_found_by_the_fast_audit(make_job: JobFactory) -> None:

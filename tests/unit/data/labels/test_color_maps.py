@@ -63,11 +63,11 @@ def test_maps_that_contradict_each_other_are_named() -> None:
     maps = ColorMaps()
     maps.add(color_map(c1="car #2ca02c", c2="bus #111111"), "channel train, record 1")
     with pytest.raises(
-        ClientError, match=r"^channel train, record 4 says class 1 is person, channel train, record 1 says"
+        ClientError, match=r"^Class 1 is person in channel train, record 4, but car in channel train, record 1\."
     ):
         maps.add(color_map(c1="person #2ca02c"), "channel train, record 4")
     with pytest.raises(
-        ClientError, match=r"^channel train, record 7 says bus is class 3, channel train, record 1 says it is"
+        ClientError, match=r"^bus is class 3 in channel train, record 7, but class 2 in channel train, record 1\."
     ):
         maps.add(color_map(c3="bus #222222"), "channel train, record 7")
     maps.add(color_map(c1="car #999999"), "channel train, record 9")  # another shade, but the same class
@@ -95,7 +95,7 @@ def test_rgb_masks_follow_ground_truths_colors() -> None:
     )
     assert (reading.image().tolist(), reading.ignored) == ([[0, 1, 255]], 1)
     shared = color_map(c0="ground #ffffff", c1="car #020202", c2="van #020202")
-    with pytest.raises(ClientError, match=r"an RGB mask cannot tell car \(1\) and van \(2\) apart"):
+    with pytest.raises(ClientError, match=r"The classes car \(1\) and van \(2\) have the same color"):
         LabelMap().interpret(Annotation(None, colors=picture), 3, shared)
 
 
@@ -110,7 +110,7 @@ def test_a_label_map_goes_on_from_ground_truths_ids() -> None:
     "record", [b"{", b"[1]", b'{"internal-color-map": {"0": {"class-name": "a"}}}', b"[" * 100_000]
 )
 def test_unreadable_metadata_are_named(record: bytes) -> None:
-    with pytest.raises(ClientError, match=r"^record 3: the label's metadata is not readable"):
+    with pytest.raises(ClientError, match=r"^record 3: the metadata of the annotation cannot be read"):
         read_color_map(record, "record 3")
 
 
