@@ -130,7 +130,7 @@ class _Evaluation:
         self._samples = samples
         self._num_classes: int = models[0].settings["num_classes"]
         self._confusions = [ConfusionMatrix(self._num_classes) for _ in models]
-        self._galleries = [ExampleImages(self._num_classes, root) for _ in models]
+        self._examples = [ExampleImages(self._num_classes, root) for _ in models]
         self._images = 0
         self._skipped: list[str] = []
 
@@ -149,28 +149,28 @@ class _Evaluation:
                 if error.message not in audited:
                     LOG.warning("passed over: %s", printable(error.message))
                 continue
-            for model, confusion, gallery in zip(self._models, self._confusions, self._galleries, strict=True):
+            for model, confusion, examples in zip(self._models, self._confusions, self._examples, strict=True):
                 pair = pairs[model.image_range]
                 mask = model.engine.mask(pair.image)
                 confusion.update(pair.labels, mask)
-                gallery.add(sample.name, pair.image, pair.labels, mask)
+                examples.add(sample.name, pair.image, pair.labels, mask)
             self._images += 1
         if not self._images:
             raise ClientError("no pair could be scored; the first that was passed over", self._skipped)
 
     def content(self, arguments: argparse.Namespace, seconds: float) -> Content:
         """Return what the page shows."""
-        model, rival = self._models[0], None
+        model, baseline = self._models[0], None
         note = f"Pairs that could not be used and are not counted: {len(self._skipped)}." if self._skipped else ""
         of = f"{self._images} whole images"
         if len(self._models) > 1:
-            mine, other = (gallery.scores for gallery in self._galleries)
+            mine, other = (examples.scores for examples in self._examples)
             images = {name: (score, other[name]) for name, score in mine.items()}
-            rival = Baseline(self._models[1].name, self._confusions[1].counts, images)
+            baseline = Baseline(self._models[1].name, self._confusions[1].counts, images)
         tables = {
             "Inputs": {
                 "model": model.name,
-                **({"against": rival.name} if rival else {}),
+                **({"against": baseline.name} if baseline else {}),
                 "images": str(arguments.images),
                 "annotations": str(arguments.annotations),
                 "label map": json.dumps(self._samples.label_map.content),
@@ -183,24 +183,24 @@ class _Evaluation:
             title=f"Evaluation of {model.name}",
             num_classes=self._num_classes,
             classes={**known_classes(self._samples, self._num_classes), **model.classes},
-            scored=self._galleries[0].scored(of, self._confusions[0].counts, self._images, note),
-            rival=rival,
+            scored=self._examples[0].scored(of, self._confusions[0].counts, self._images, note),
+            baseline=baseline,
             audit=self._audit,
-            facts=tables,
+            details=tables,
             settings=model.job.as_dict(),
         )
 
     def figures(self) -> dict[str, Any]:
         """Return the numbers of each model."""
         models = []
-        for model, confusion, gallery in zip(self._models, self._confusions, self._galleries, strict=True):
+        for model, confusion, examples in zip(self._models, self._confusions, self._examples, strict=True):
             entry = {
                 "model": model.name,
                 "mIOU": confusion.miou,
                 "pixel_accuracy": confusion.pixel_accuracy,
                 "iou": [None if np.isnan(value) else float(value) for value in confusion.iou()],
                 "confusion": confusion.counts.tolist(),
-                "image_mIOU": gallery.scores,
+                "image_mIOU": examples.scores,
             }
             models.append(entry)
         return {"images": self._images, "skipped": self._skipped, "models": models}

@@ -14,7 +14,6 @@ from PIL import Image
 
 from container.arrays import Array, Uint8Array
 from container.codecs import images_16_bit, jpeg, png, strict_decoding
-from container.codecs.chunks import Buffers
 from container.codecs.file_types import describe
 from container.codecs.header import (
     DecodeError,
@@ -173,10 +172,10 @@ def read_header(data: bytes, max_pixels: int | None = None) -> Header:
 
 
 def _load(data: bytes, header: Header, warn: Warn | None, is_reduced: bool = False) -> Image.Image:
-    picture, complete = (jpeg if header.format == "JPEG" else png).picture(data)
+    buffers, complete = (jpeg if header.format == "JPEG" else png).pixel_data(data)
     is_open = header.format == "JPEG" and not complete
     image = (
-        _load_open_jpeg(picture, header, is_reduced) if is_open else strict_decoding.decode(picture, header, is_reduced)
+        _load_open_jpeg(buffers, header, is_reduced) if is_open else strict_decoding.decode(buffers, header, is_reduced)
     )
     is_uncertain = header.format == "PNG" and (png.is_interlaced(data) or strict_decoding.may_lack_rows(image))
     if is_uncertain and not png.has_all_rows(data):
@@ -186,11 +185,11 @@ def _load(data: bytes, header: Header, warn: Warn | None, is_reduced: bool = Fal
     return image
 
 
-def _load_open_jpeg(picture: Buffers, header: Header, is_reduced: bool) -> Image.Image:
+def _load_open_jpeg(buffers: list[memoryview], header: Header, is_reduced: bool) -> Image.Image:
     """Decode a JPEG without an end marker. If its data is complete, no pixel depends on the bytes after it."""
-    image = strict_decoding.decode([*picture, memoryview(jpeg.END)], header)
+    image = strict_decoding.decode([*buffers, memoryview(jpeg.END)], header)
     for filler in jpeg.FILLERS:
-        other = strict_decoding.decode([*picture, memoryview(filler + jpeg.END)], header)
+        other = strict_decoding.decode([*buffers, memoryview(filler + jpeg.END)], header)
         if not np.array_equal(np.asarray(image), np.asarray(other)):
             raise truncated_error("JPEG", "inside the image data")
-    return strict_decoding.decode([*picture, memoryview(jpeg.END)], header, is_reduced) if is_reduced else image
+    return strict_decoding.decode([*buffers, memoryview(jpeg.END)], header, is_reduced) if is_reduced else image

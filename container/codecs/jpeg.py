@@ -10,7 +10,6 @@ import re
 import struct
 from collections.abc import Iterator
 
-from container.codecs.chunks import Buffers
 from container.codecs.header import DecodeError, Header, corrupt_error, exif_orientation, truncated_error
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -49,7 +48,7 @@ class _Parts:
     scans: list[bytes] = dataclasses.field(default_factory=list)
     orientation: int = 1
 
-    def found(self) -> Header:
+    def complete_header(self) -> Header:
         if self.header is None:
             raise corrupt_error("JPEG", "the image data has no header")
         return dataclasses.replace(self.header, orientation=self.orientation)
@@ -60,39 +59,39 @@ def read_header(data: bytes) -> Header:
     parts = _Parts()
     try:
         for marker, start, end in _segments(data):
-            _learn(parts, marker, memoryview(data)[start + 4 : end])
+            _add_segment(parts, marker, memoryview(data)[start + 4 : end])
             if marker == _SOS:
                 break
     except DecodeError:
         if parts.header is None:
             raise
-    return parts.found()
+    return parts.complete_header()
 
 
-def picture(data: bytes) -> tuple[Buffers, bool]:
+def pixel_data(data: bytes) -> tuple[list[memoryview], bool]:
     """Return the parts of the file that the pixels depend on, and whether the file has an end marker.
 
     Segments that do not affect pixels (EXIF with its thumbnail, ICC and XMP, comments) and all bytes after the image
     are excluded. Raises DecodeError for too many scans, and TruncatedImageError if data outside a scan is truncated.
     """
     view, parts = memoryview(data), _Parts()
-    pieces = [view[:2]]
+    buffers = [view[:2]]
     first = end = 0
     for marker, start, stop in _segments(data):
         if marker == _EOI:
             end = stop
             break
-        _learn(parts, marker, view[start + 4 : stop])
+        _add_segment(parts, marker, view[start + 4 : stop])
         if marker == _SOS and not first:
             first = start
         if not first and _is_needed(marker, stop - start - 4):
-            pieces.append(view[start:stop])
+            buffers.append(view[start:stop])
     if not parts.scans:
         raise truncated_error("JPEG", "before the image data")
-    parts.found()
+    parts.complete_header()
     if not end and not _all_is_sent(parts):
         raise truncated_error("JPEG", "between scans")
-    return [*pieces, _scans(data, first, end or _end_of_data(data))], end > 0
+    return [*buffers, _scans(data, first, end or _end_of_data(data))], end > 0
 
 
 def _end_of_data(data: bytes) -> int:
@@ -161,7 +160,7 @@ def _search(pattern: re.Pattern[bytes], data: bytes, position: int) -> re.Match[
     return None
 
 
-def _learn(parts: _Parts, marker: int, content: memoryview) -> None:
+def _add_segment(parts: _Parts, marker: int, content: memoryview) -> None:
     if marker in _FRAMES:
         if parts.header:
             raise corrupt_error("JPEG", "it has two headers")

@@ -10,7 +10,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from container.codecs.chunks import Buffers
 from container.codecs.header import DecodeError, Header, corrupt_error, exif_orientation, truncated_error
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -66,7 +65,7 @@ def read_header(data: bytes) -> Header:
     return header
 
 
-def picture(data: bytes) -> tuple[Buffers, bool]:
+def pixel_data(data: bytes) -> tuple[list[memoryview], bool]:
     """Return the parts of the file that the pixels depend on (header, palette, data), and whether it has an end marker.
 
     Raises DecodeError if a checksum of these parts is wrong, and TruncatedImageError if a part is truncated.

@@ -40,7 +40,7 @@ class Encoder(Protocol):
 def compress(buffers: Iterable[Buffer]) -> list[Buffer]:
     """Compress buffers with gzip at the fastest level."""
     compressor = zlib.compressobj(1, wbits=31)
-    packed = [compressor.compress(piece) for piece in pieces(buffers)]  # zlib copies each buffer that it compresses
+    packed = [compressor.compress(chunk) for chunk in pieces(buffers)]  # zlib copies each buffer that it compresses
     return [*filter(None, packed), compressor.flush()]
 
 

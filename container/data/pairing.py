@@ -282,8 +282,8 @@ def _compare_series(channel: str, images: Files, annotations: Files) -> None:
     message = (
         f"channel {channel}: the images are in {shorten_list(different[0], 3)} but their annotations are in "
         f"{shorten_list(different[1], 3)}, and only the file names match. These "
-        f"{'can be' if can_differ else 'look like'} different parts of one series. If the files belong together, give both directories the same name. If not, "
-        "correct the S3 prefix of a channel"
+        f"{'can be' if can_differ else 'look like'} different parts of one series. If the files belong "
+        "together, give both directories the same name. If not, correct the S3 prefix of a channel"
     )
     if not can_differ:
         raise ClientError(message)

@@ -65,7 +65,7 @@ def test_class_names_come_as_a_list_or_by_id(given: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ('{"21": "x", "3": "y", "300": "z"}', r"no.* there, num_classes being 21: 21 \(x\), 300 \(z\)$"),
+        ('{"21": "x", "3": "y", "300": "z"}', r"class IDs that num_classes=21 excludes: 21 \(x\), 300 \(z\)$"),
         ("sky, road", "_class_names must be a JSON list of names, or an object with IDs and names, not 'sky, road'"),
         ("[1]", "_class_names must be a JSON list of names, or an object with IDs and names, not 1"),
         ('[""]', "_class_names must be a JSON list of names, or an object with IDs and names, not ''"),
@@ -91,7 +91,7 @@ def test_defaults_are_the_built_ins() -> None:
 
 
 WEIGHTS = "_class_weights must be balanced, enet, or a JSON list of num_classes numbers from 0 to 1000000"
-NOT_WEIGHTS = "_class_weights must be numbers, not NaN, and one of them more than 0"
+NOT_WEIGHTS = "_class_weights must be numbers, not NaN, and at least one must be greater than 0"
 STRENGTHS = (
     "_augmentation must be default, strong, or a JSON object of colour, rotation, vertical_flip, scale and dropout"
 )
@@ -133,7 +133,7 @@ STRENGTHS = (
         ("epochs", True, "epochs must be 1 ≤ integer, not True"),
         ("_audit", "none", "_audit must be full, fast or off, not 'none'"),
         ("_exif_orientation", "rotate", "_exif_orientation must be auto, apply or ignore, not 'rotate'"),
-        ("_class_weights", "[1, 2]", "_class_weights has 2 numbers, num_classes is 21: give one for each class"),
+        ("_class_weights", "[1, 2]", "_class_weights has 2 numbers, but num_classes is 21. Set one number per class"),
         ("_class_weights", [0] * 21, NOT_WEIGHTS),
         ("_class_weights", f"[{'NaN, ' * 20}1]", NOT_WEIGHTS),
         ("_class_weights", "heavy", f"{WEIGHTS}, not 'heavy'"),
@@ -146,8 +146,8 @@ STRENGTHS = (
         ("_augmentation", '{"scale": [1]}', "scale of _augmentation must be [smallest, largest], not [1]"),
         ("_augmentation", {"scale": [1, 11]}, "scale of _augmentation must be 0.1 ≤ number ≤ 10, not 11"),
         ("_augmentation", '{"scale": [2, 1]}', "scale of _augmentation must be [smallest, largest], not [2, 1]"),
-        ("_augmentation", '{"colour": NaN}', "the strengths of _augmentation must be numbers, not NaN"),
-        ("_augmentation", '{"scale": [NaN, 1]}', "the strengths of _augmentation must be numbers, not NaN"),
+        ("_augmentation", '{"colour": NaN}', "the values in _augmentation must be numbers, not NaN"),
+        ("_augmentation", '{"scale": [NaN, 1]}', "the values in _augmentation must be numbers, not NaN"),
         ("_ema", "1", "_ema must be 0 ≤ number < 1, not 1.0"),
         ("_loss", "dice", "_loss must be ce, ce+dice, ce+lovasz, focal or ohem, not 'dice'"),
         ("num_clases", "2", "num_clases is unknown (did you mean num_classes?)"),
@@ -221,7 +221,7 @@ def test_what_has_no_effect_is_accepted_and_said_once(caplog: pytest.LogCaptureF
         job = load({**REQUIRED, "_num_kv_servers": "auto", "_augmentation_type": "default"})
     assert job == load(REQUIRED)
     assert caplog.messages == [
-        "_num_kv_servers, _augmentation_type: known to the built-in algorithm, changes nothing in this one"
+        "_num_kv_servers, _augmentation_type: accepted for compatibility with the built-in algorithm, without effect"
     ]
     assert load({**REQUIRED, "_num_kv_servers": 2}) == load(REQUIRED)
     assert not {"_num_kv_servers", "_augmentation_type"} & job.as_dict().keys()

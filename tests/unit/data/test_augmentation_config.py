@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from container.data.augment import random_crop
-from container.data.augmentation_config import STRONG, AugmentationConfig, hide, jitter, parse_augmentation
+from container.data.augmentation_config import STRONG, AugmentationConfig, jitter, mask_squares, parse_augmentation
 from tests.unit.data.test_augment import coordinates
 
 
@@ -52,7 +52,7 @@ def test_holes_are_mean_colour_and_ignored_and_no_more_than_their_share(share: f
     crop, labels = np.full((64, 64, 3), 9, np.uint8), np.ones((64, 64), np.uint8)
     shares = []
     for seed in range(60):
-        holed, ignored = hide(crop, labels, share, np.random.default_rng(seed))
+        holed, ignored = mask_squares(crop, labels, share, np.random.default_rng(seed))
         assert np.array_equal(ignored == 255, (holed == (124, 116, 104)).all(axis=2))
         assert set(np.unique(holed[ignored != 255])) <= {9}
         shares.append(float((ignored == 255).mean()))
@@ -120,7 +120,7 @@ def test_the_angle_is_as_large_as_it_may_be_and_lies_in_both_directions(rotation
 def test_the_pixel_that_a_crop_lies_about_is_in_it(strengths: AugmentationConfig, place: tuple[int, int]) -> None:
     image, labels = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8)
     cv2.circle(labels, place[::-1], 2, 1, -1)
-    strengths = AugmentationConfig(strengths.colour, strengths.rotation, strengths.vertical_flip, strengths.scale)
+    strengths = AugmentationConfig(strengths.color, strengths.rotation, strengths.vertical_flip, strengths.scale)
     for seed in range(30):
         crop_labels = random_crop(image, labels, 160, 32, np.random.default_rng(seed), strengths, place)[1]
         assert (crop_labels == 1).any()

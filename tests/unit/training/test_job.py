@@ -219,7 +219,7 @@ def test_the_remedy_comes_before_names_and_the_log_has_every_name(
     assert job.main(threading.Event()) == 1
     written = (root / "output/failure").read_bytes().decode()
     assert len(written.encode()) <= 1024 and written.startswith("ClientError: ")
-    assert 0 < written.index("rename") < written.index("_leftImg8bit.jpg")
+    assert 0 < written.index("Rename") < written.index("_leftImg8bit.jpg")
     assert re.search(r"; and \d+ more$", written)
     log = capsys.readouterr().out
     assert all(log.count(f"train/aachen_{number:06d}_000019_leftImg8bit.jpg") for number in range(25))
