@@ -72,7 +72,7 @@ def test_class_names_come_as_a_list_or_by_id(given: Any) -> None:
         ('{"sky": "0"}', "_class_names must be a JSON list of names, or an object with IDs and names, not 'sky'"),
     ],
 )
-def test_class_names_that_are_none_are_refused(given: str, reason: str) -> None:
+def test_invalid_class_names_are_rejected(given: str, reason: str) -> None:
     with pytest.raises(ClientError, match=reason):
         load({**REQUIRED, "_class_names": given})
 
@@ -154,7 +154,7 @@ STRENGTHS = (
         ("zzz", "2", "zzz is unknown"),
     ],
 )
-def test_each_fault_is_named_with_its_remedy(name: str, value: Any, reason: str) -> None:
+def test_each_error_has_a_fix(name: str, value: Any, reason: str) -> None:
     with pytest.raises(ClientError) as caught:
         load({**REQUIRED, name: value})
     assert str(caught.value) == f"1 hyperparameter is not valid: {reason}"
@@ -194,7 +194,7 @@ def test_written_hyperparameters_load_again() -> None:
 
 
 @pytest.mark.parametrize("value", ["", " ", "[]", [], '""', ","])
-def test_an_empty_list_of_steps_is_none(value: Any) -> None:
+def test_empty_list_of_steps_is_not_set(value: Any) -> None:
     assert load({**REQUIRED, "lr_scheduler_step": value}) == load(REQUIRED)
     with pytest.raises(ClientError, match=r": lr_scheduler_step is required with lr_scheduler=step$"):
         load({**REQUIRED, "lr_scheduler": "step", "lr_scheduler_step": value})
@@ -206,7 +206,7 @@ def test_files_can_be_counted_but_a_stream_cannot() -> None:
         load({"num_classes": 2}, streamed=True)
 
 
-def test_a_backbone_has_no_effect_where_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
+def test_backbone_has_no_effect_if_the_algorithm_has_none(caplog: pytest.LogCaptureFixture) -> None:
     job = load({**REQUIRED, "algorithm": "fastscnn"})
     assert job.backbone is None and "backbone" not in job.as_dict() and not caplog.messages
     assert load({**REQUIRED, "algorithm": "fastscnn", "backbone": "resnet-101"}) == job
@@ -215,7 +215,7 @@ def test_a_backbone_has_no_effect_where_there_is_none(caplog: pytest.LogCaptureF
         load({**REQUIRED, "algorithm": "fastscnn", "backbone": "vgg"})
 
 
-def test_what_has_no_effect_is_accepted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_option_without_an_effect_is_accepted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         # the built-in's defaults, as published logs show them
         job = load({**REQUIRED, "_num_kv_servers": "auto", "_augmentation_type": "default"})

@@ -127,7 +127,7 @@ def test_a_truncated_16_bit_image_is_an_error_with_a_range_too() -> None:
         ("auto", "_image_range must be two integers"),
     ],
 )
-def test_a_range_that_is_none_is_refused(make_job: JobFactory, value: str, reason: str) -> None:
+def test_invalid_image_range_is_rejected(make_job: JobFactory, value: str, reason: str) -> None:
     raw = Environment.read(make_job(_image_range=value)).hyperparameters
     with pytest.raises(ClientError) as caught:
         load(raw)

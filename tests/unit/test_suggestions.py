@@ -126,7 +126,7 @@ def test_the_colors_of_pascal_voc_get_its_ids(make_job: JobFactory) -> None:
     assert all(np.array_equal(found, stripes(*ids)) for found, ids in zip(labels_of(root), PASCAL, strict=True))
 
 
-def test_the_border_of_pascal_voc_is_ignored_whatever_the_number_of_classes(make_job: JobFactory) -> None:
+def test_border_color_of_pascal_voc_is_ignored_for_any_num_classes(make_job: JobFactory) -> None:
     root = job(make_job, lambda number: voc(stripes(0, 15, 255, 255, 255)), 2)
     assert suggestion(refusal(root)) == {"colors": {"#000000": 0, "#c08080": 1, "#e0e0c0": 255}}
 
@@ -173,7 +173,7 @@ def test_a_transparent_background_is_a_class_where_one_is_missing(make_job: JobF
     assert np.array_equal(labels_of(root)[0], stripes(0, 1, 1, 2))
 
 
-def test_transparent_pixels_that_count_by_color_are_pointed_out(make_job: JobFactory) -> None:
+def test_transparent_pixels_with_a_color_are_reported(make_job: JobFactory) -> None:
     root = job(make_job, lambda number: transparent(stripes(1, 0, 2), "LA"), 3)
     label_maps(root, {"colors": {"#000000": 0, "#010101": 1, "#020202": 2}})
     assert '"transparent": 255' in warnings(root)["notes channel train"]["details"][0]

@@ -117,7 +117,7 @@ def test_the_angle_is_as_large_as_it_may_be_and_lies_in_both_directions(rotation
     "strengths", [AugmentationConfig(), STRONG, AugmentationConfig(rotation=180)], ids=["default", "strong", "any"]
 )
 @pytest.mark.parametrize("place", [(0, 0), (59, 79), (30, 5), (3, 40), (31, 41)])
-def test_the_pixel_that_a_crop_lies_about_is_in_it(strengths: AugmentationConfig, place: tuple[int, int]) -> None:
+def test_crop_contains_its_anchor(strengths: AugmentationConfig, place: tuple[int, int]) -> None:
     image, labels = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8)
     cv2.circle(labels, place[::-1], 2, 1, -1)
     strengths = AugmentationConfig(strengths.color, strengths.rotation, strengths.vertical_flip, strengths.scale)

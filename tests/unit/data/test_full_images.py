@@ -49,7 +49,7 @@ def admit_all(pixels: int) -> str | None:
     return None
 
 
-def test_what_cannot_be_used_is_named_and_the_others_come_in_order() -> None:
+def test_unusable_images_are_skipped_and_the_others_keep_their_order() -> None:
     samples = [
         Fake("first"),
         Fake("lost", error=PlatformError("/data/lost.jpg could not be read: Input/output error")),

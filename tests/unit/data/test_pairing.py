@@ -39,7 +39,7 @@ def refusal(given: dict[str, Channel]) -> ClientError:
 
 
 @pytest.mark.parametrize("folder", ["train_annotation", "_annotation", "masks"])
-def test_the_masks_that_a_prefix_without_its_slash_brings_along_are_passed_over(
+def test_masks_that_a_prefix_without_a_slash_also_matches_are_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, folder: str
 ) -> None:
     given = channels(tmp_path, "train/a.png", "train/b.jpg", "train_annotation/a.png", "train_annotation/b.png")
@@ -63,9 +63,7 @@ def test_a_bucket_given_as_prefix_brings_every_channel_along(tmp_path: Path) -> 
     assert pairs(given) == [(f"train/train/{n}.png", f"train_annotation/train_annotation/{n}.png") for n in "ab"]
 
 
-def test_a_folder_of_ones_own_is_kept_whatever_another_channel_is_called(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_directory_with_the_name_of_another_channel_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = channels(
         tmp_path,
         *(f"{c}/{folder}/a.png" for c in ("train", "train_annotation") for folder in ("test", "day")),
@@ -115,7 +113,7 @@ def test_a_folder_around_one_of_the_trees_does_not_count(tmp_path: Path) -> None
     ]
 
 
-def test_names_alone_decide_where_folders_have_nothing_in_common(tmp_path: Path) -> None:
+def test_files_match_by_name_without_common_directories(tmp_path: Path) -> None:
     given = channels(
         tmp_path, "train/city/a.jpg", "train/land/b.jpg", "train/c.jpg", *(f"train_annotation/{s}.png" for s in "abc")
     )
@@ -141,7 +139,7 @@ def test_a_name_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
     assert "train/stra\\xdfe.jpg has no annotation" in str(refusal(given))
 
 
-def test_the_remedy_comes_before_the_names_and_all_names_are_there(tmp_path: Path) -> None:
+def test_mismatch_error_has_the_fix_before_the_names(tmp_path: Path) -> None:
     given = channels(
         tmp_path,
         *(f"train/aachen/aachen_{n:06}_000019_leftImg8bit.png" for n in range(30)),
@@ -158,7 +156,7 @@ def test_the_remedy_comes_before_the_names_and_all_names_are_there(tmp_path: Pat
     assert " more" in error.reason[-12:]
 
 
-def test_what_is_missing_is_named_without_a_guess_where_there_is_none(tmp_path: Path) -> None:
+def test_mismatch_error_lists_the_missing_files(tmp_path: Path) -> None:
     given = channels(tmp_path, "train/a.jpg", "train/b.jpg", "train_annotation/a.png", "train_annotation/c.png")
     assert str(refusal(given)) == (
         "channel train and its annotations do not match. 1 of 2 images and 1 of 2 annotations have no partner. "
@@ -167,7 +165,7 @@ def test_what_is_missing_is_named_without_a_guess_where_there_is_none(tmp_path: 
     )
 
 
-def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
+def test_two_files_with_one_name_are_rejected(tmp_path: Path) -> None:
     given = channels(tmp_path, "train/a.jpg", "train/a.png", "train_annotation/a.png")
     assert str(refusal(given)) == (
         "channel train contains two files with the same name. Rename or remove one of them. Images and annotations "
@@ -186,16 +184,14 @@ def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_empty_channel_is_named(tmp_path: Path, files: list[str], reason: str) -> None:
+def test_empty_channel_is_rejected(tmp_path: Path, files: list[str], reason: str) -> None:
     given = channels(tmp_path, *files)
     for channel in ("train", "train_annotation"):
         (tmp_path / channel).mkdir(exist_ok=True)
     assert str(refusal(given)) == reason
 
 
-def test_strays_get_the_built_ins_warning_and_no_more_than_a_person_reads(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_files_are_logged_up_to_a_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = channels(tmp_path, "train/a.jpg", "train_annotation/a.png")
     for stray in (".DS_Store", "._a.jpg", *(f"{number:03}.txt" for number in range(40))):
         (tmp_path / "train" / stray).write_text("stray")

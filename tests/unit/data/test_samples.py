@@ -39,14 +39,14 @@ def decode(root: Path, exif_orientation: str = "auto") -> Decoded:
     return decode_sample(next(iter(samples.epoch(None, threading.Event()))), samples.label_map, 2, exif_orientation)
 
 
-def test_a_pair_of_two_sizes_names_both(make_job: JobFactory) -> None:
+def test_pair_with_two_sizes_is_rejected_with_both(make_job: JobFactory) -> None:
     root = make_job(train=1)
     Image.new("L", (20, 10)).save(root / "input/data/train_annotation/train-0.png")
     with pytest.raises(ClientError, match=r"train-0\.jpg: the image has 48×40 pixels, but the annotation has 20×10"):
         decode(root)
 
 
-def test_a_damaged_image_is_named(make_job: JobFactory) -> None:
+def test_corrupt_image_is_rejected_with_its_name(make_job: JobFactory) -> None:
     root = make_job(train=1)
     path = root / "input/data/train/train-0.jpg"
     path.write_bytes(path.read_bytes()[:300])
@@ -74,7 +74,7 @@ def pair_with_orientation(
     return root, pixels
 
 
-def test_a_photograph_is_turned_where_only_then_it_fits(make_job: JobFactory) -> None:
+def test_image_is_rotated_if_only_then_it_fits(make_job: JobFactory) -> None:
     root, stored = pair_with_orientation(make_job, 6, (32, 48))
     found = decode(root)
     np.testing.assert_array_equal(found.image, np.rot90(stored, -1))  # EXIF 6: to be rotated clockwise
@@ -83,7 +83,7 @@ def test_a_photograph_is_turned_where_only_then_it_fits(make_job: JobFactory) ->
         decode(root, "ignore")
 
 
-def test_a_photograph_that_fits_as_stored_is_left_so(make_job: JobFactory) -> None:
+def test_image_that_fits_as_stored_is_not_rotated(make_job: JobFactory) -> None:
     root, stored = pair_with_orientation(make_job, 6, (48, 32))
     found = decode(root)
     np.testing.assert_array_equal(found.image, stored)

@@ -87,7 +87,7 @@ def warnings(root: Path) -> dict[str, dict[str, Any]]:
     return {f"{fault['kind']} {fault['message'].split(':')[0]}": fault for fault in found["warnings"]}
 
 
-def test_binary_masks_are_refused_with_the_map_that_gives_them_two_classes(make_job: JobFactory) -> None:
+def test_binary_masks_are_rejected_with_a_suggested_map(make_job: JobFactory) -> None:
     root = make_job()
     for channel in CHANNELS:
         repaint(root, channel, halves(0, 255))
@@ -105,7 +105,7 @@ def test_binary_masks_are_refused_with_the_map_that_gives_them_two_classes(make_
     ]
 
 
-def test_a_map_none_of_whose_values_occurs_is_refused(make_job: JobFactory) -> None:
+def test_label_map_without_a_value_that_occurs_is_rejected(make_job: JobFactory) -> None:
     root = make_job(num_classes="80")
     for channel in CHANNELS:
         repaint(root, channel, halves(38, 75))
@@ -120,7 +120,7 @@ def test_a_map_none_of_whose_values_occurs_is_refused(make_job: JobFactory) -> N
     assert [fault["kind"] for fault in report(root)["errors"]] == ["label map", "label map"]
 
 
-def test_values_that_are_no_class_are_counted_and_a_map_suggested(make_job: JobFactory) -> None:
+def test_invalid_class_ids_are_counted_with_a_suggested_map(make_job: JobFactory) -> None:
     root = make_job(train=2, validation=1)
     for channel in CHANNELS:
         repaint(root, channel, halves(0, 128))
@@ -150,7 +150,7 @@ def test_color_masks_are_refused_with_the_map_to_paste(make_job: JobFactory) -> 
     assert [(entry["name"], entry["share"]) for entry in classes] == [("ground", 0.25), ("road", 0.75)]
 
 
-def test_all_faults_are_told_together(make_job: JobFactory) -> None:
+def test_all_errors_are_reported_together(make_job: JobFactory) -> None:
     root = make_job(train=6, validation=3)
     data = root / "input/data"
     (data / "train/train-0.jpg").write_bytes((data / "train/train-0.jpg").read_bytes()[:200])
@@ -185,7 +185,7 @@ def test_unpaired_files_of_every_channel_are_in_the_report(make_job: JobFactory)
     ]
 
 
-def test_as_many_bad_pairs_are_skipped_as_are_allowed(make_job: JobFactory) -> None:
+def test_unusable_pairs_up_to_the_limit_are_skipped(make_job: JobFactory) -> None:
     root = make_job(_max_bad_records="1")
     broken = root / "input/data/train/train-0.jpg"
     broken.write_bytes(b"GIF89a")
@@ -197,7 +197,7 @@ def test_as_many_bad_pairs_are_skipped_as_are_allowed(make_job: JobFactory) -> N
     assert refusal(root).message == "channel train has 2 pairs that cannot be read. Replace or remove them"
 
 
-def test_classes_that_train_lacks_or_hardly_has_are_named(make_job: JobFactory) -> None:
+def test_missing_and_rare_classes_are_reported(make_job: JobFactory) -> None:
     root = make_job(num_classes="5")
     label_maps(root, {"scale": 1, "names": ["ground", "square", "pole", "sign", "sky"]})
     first = root / "input/data/train_annotation/train-0.png"
@@ -226,7 +226,7 @@ def test_annotations_without_labels_are_listed(make_job: JobFactory) -> None:
     assert found["ignored channel train"]["details"] == [f"{data}/train/train-1.jpg"]
 
 
-def test_pixels_that_the_map_leaves_out_are_counted(make_job: JobFactory) -> None:
+def test_pixels_without_a_map_entry_are_counted(make_job: JobFactory) -> None:
     root = make_job(num_classes="2")
     for channel in CHANNELS:
         repaint(root, channel, lambda pixels: np.where(halves(0, 1)(pixels) > pixels, 7, pixels).astype(np.uint8))
@@ -234,7 +234,7 @@ def test_pixels_that_the_map_leaves_out_are_counted(make_job: JobFactory) -> Non
     assert "does not contain 7 (" in warnings(root)["unnamed channel train"]["message"]
 
 
-def test_a_scale_that_makes_a_class_of_255_is_pointed_out(make_job: JobFactory) -> None:
+def test_scale_that_turns_255_into_a_class_is_reported(make_job: JobFactory) -> None:
     root = make_job()
     for channel in CHANNELS:
         repaint(root, channel, halves(0, 255))
@@ -274,7 +274,7 @@ def test_photographs_with_an_orientation_are_counted(make_job: JobFactory) -> No
     assert found["turned channel train"]["details"] == [f"{data}/train/train-1.jpg"]
 
 
-def test_the_same_image_in_two_channels_is_named_whatever_its_file(make_job: JobFactory) -> None:
+def test_same_image_in_two_channels_is_reported_for_all_file_types(make_job: JobFactory) -> None:
     root = make_job(train=4, validation=4)
     data = root / "input/data"
     first = (data / "train/train-0.jpg").read_bytes()
@@ -312,7 +312,7 @@ def test_images_that_only_look_alike_from_afar_are_not_the_same(make_job: JobFac
     assert not [name for name in warnings(root) if name.startswith("repeated")]
 
 
-def test_small_images_and_a_wrong_count_are_pointed_out(make_job: JobFactory) -> None:
+def test_small_images_and_a_wrong_count_are_reported(make_job: JobFactory) -> None:
     root = make_job(crop_size="64", num_training_samples="9")
     found = warnings(root)
     assert found["small channel train"]["message"].startswith("channel train: 5 of 5 images are smaller than the crop")
@@ -383,7 +383,7 @@ def first_pass(root: Path, mode: str = "off") -> Loader:
     return Loader(samples, job, threading.Event(), audit)
 
 
-def test_without_an_audit_the_first_pass_is_judged_at_its_end(make_job: JobFactory) -> None:
+def test_first_pass_without_an_audit_reports_errors_at_its_end(make_job: JobFactory) -> None:
     root = make_job(train=5)
     repaint(root, "train", halves(0, 255))
     loader = first_pass(root)
@@ -395,7 +395,7 @@ def test_without_an_audit_the_first_pass_is_judged_at_its_end(make_job: JobFacto
     assert report(root)["channels"]["train"]["opened"] == 5  # but has been looked at
 
 
-def test_bad_pairs_of_a_first_pass_are_told_together_at_its_end(make_job: JobFactory) -> None:
+def test_unusable_pairs_of_a_first_pass_are_reported_together(make_job: JobFactory) -> None:
     root = make_job(train=6)
     for number in (1, 4):
         (root / f"input/data/train/train-{number}.jpg").write_bytes(b"RIFF....WEBP")
@@ -419,7 +419,7 @@ def test_after_a_full_audit_no_pass_is_watched(make_job: JobFactory) -> None:
     assert report(root)["channels"]["train"]["mode"] == "full"
 
 
-def test_a_pair_that_is_skipped_counts_for_nothing(make_job: JobFactory) -> None:
+def test_skipped_pair_is_not_counted(make_job: JobFactory) -> None:
     """Its second class must not hide that there is one only."""
     root = make_job(_max_bad_records="1")
     repaint(root, "train", halves(0, 0))
@@ -431,7 +431,7 @@ def test_a_pair_that_is_skipped_counts_for_nothing(make_job: JobFactory) -> None
     assert report(root)["channels"]["train"]["classes"][1]["pixels"] == 0
 
 
-def test_a_channel_without_a_usable_pair_is_refused_whatever_is_allowed(make_job: JobFactory) -> None:
+def test_channel_without_a_usable_pair_is_rejected(make_job: JobFactory) -> None:
     root = make_job(train=2, _max_bad_records="10")
     for path in (root / "input/data/train").iterdir():
         path.write_bytes(b"{}")
@@ -459,7 +459,7 @@ def test_one_map_is_suggested_for_all_channels(make_job: JobFactory) -> None:
     assert suggested == {'{"colors": {"#ff0000": 0, "#0000ff": 1}}'}
 
 
-def test_label_maps_that_contradict_each_other_are_told(make_job: JobFactory) -> None:
+def test_conflicting_label_maps_are_reported(make_job: JobFactory) -> None:
     root = make_job()
     folder = root / "input/data/label_map"
     folder.mkdir()
@@ -475,7 +475,7 @@ def test_label_maps_that_contradict_each_other_are_told(make_job: JobFactory) ->
     assert str(refusal(root)).startswith(f"Class 0 is sky in {folder}/validation_label_map.json, but road in ")
 
 
-def test_a_photograph_that_is_its_own_annotation_is_refused(make_job: JobFactory) -> None:
+def test_image_that_equals_its_annotation_is_rejected(make_job: JobFactory) -> None:
     root = make_job(train=1)
     (root / "input/data/train/train-0.jpg").unlink()
     annotation = (root / "input/data/train_annotation/train-0.png").read_bytes()
@@ -499,7 +499,7 @@ def test_equal_digests_are_compared_once_for_each_image(make_job: JobFactory, mo
     assert len(decoded) <= 16
 
 
-def test_what_the_log_was_warned_of_before_is_in_the_report_too(make_job: JobFactory) -> None:
+def test_earlier_warnings_are_in_audit_json(make_job: JobFactory) -> None:
     root = make_job()
     (root / "input/data/train/.DS_Store").write_text("")
     assert audit(root)["notes"] == [f"{root}/input/data/train/.DS_Store is not a readable image file"]
@@ -526,7 +526,7 @@ def test_an_orientation_at_the_end_of_a_png_is_found_by_the_fast_audit(make_job:
     assert audit(root)["errors"] == []
 
 
-def test_a_first_pass_over_too_many_bad_pairs_is_given_up_with_what_it_found(make_job: JobFactory) -> None:
+def test_first_pass_with_too_many_unusable_pairs_stops_with_the_errors(make_job: JobFactory) -> None:
     root = make_job(train=130)
     repaint(root, "train", halves(0, 7))
     with pytest.raises(ClientError) as caught:
@@ -539,7 +539,7 @@ def test_a_first_pass_over_too_many_bad_pairs_is_given_up_with_what_it_found(mak
     assert report(root)["channels"]["train"]["mode"] == "first pass, given up"
 
 
-def test_a_file_that_vanishes_after_the_audit_is_the_users_fault_by_name(make_job: JobFactory) -> None:
+def test_file_deleted_after_the_audit_is_a_client_error(make_job: JobFactory) -> None:
     root = make_job(train=4)
     loader = first_pass(root, "full")
     (root / "input/data/train/train-1.jpg").unlink()
@@ -552,7 +552,7 @@ def test_a_file_that_vanishes_after_the_audit_is_the_users_fault_by_name(make_jo
     )
 
 
-def test_a_channel_that_is_all_void_gets_no_map_that_changes_nothing(make_job: JobFactory) -> None:
+def test_channel_of_ignored_pixels_gets_no_suggested_map(make_job: JobFactory) -> None:
     root = make_job()
     repaint(root, "validation", halves(255, 255))
     assert str(refusal(root)) == (

@@ -31,7 +31,7 @@ def test_each_channel_has_a_map_of_its_own(tmp_path: Path) -> None:
     assert read_label_map({}, "train").content == {"scale": 1}
 
 
-def test_a_channel_without_any_expected_file_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+def test_channel_without_an_expected_file_is_rejected_with_its_files(tmp_path: Path) -> None:
     given = channel(tmp_path / "label_map", label_map="{}", other="{}")
     with pytest.raises(ClientError) as caught:
         check_label_maps(given, USED)
@@ -41,7 +41,7 @@ def test_a_channel_without_any_expected_file_is_refused_with_what_it_holds(tmp_p
     )
 
 
-def test_what_the_other_channel_is_read_by_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_default_of_a_channel_without_a_map_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = channel(tmp_path / "label_map", train_label_map='{"scale": 10}', extra="{}")
     with caplog.at_level(logging.WARNING):
         check_label_maps(given, USED)
@@ -62,7 +62,7 @@ def test_a_file_in_a_folder_is_found_and_two_are_refused(tmp_path: Path) -> None
         read_label_map(given, "train")
 
 
-def test_a_pipe_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_pipe_mode_is_rejected_with_a_fix(tmp_path: Path) -> None:
     given = {"label_map": Channel("label_map", tmp_path / "label_map", "Pipe")}
     with pytest.raises(ClientError, match=r"channel label_map is in Pipe mode, .*\. Set its TrainingInputMode to File"):
         check_label_maps(given, USED)

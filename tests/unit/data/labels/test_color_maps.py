@@ -59,7 +59,7 @@ def test_maps_that_list_their_images_classes_only_are_united() -> None:
     assert maps.merged.colors == {0: (255, 255, 255), 1: (0x2C, 0xA0, 0x2C), 2: (0x1F, 0x77, 0xB4)}
 
 
-def test_maps_that_contradict_each_other_are_named() -> None:
+def test_conflicting_color_maps_are_reported() -> None:
     maps = ColorMaps()
     maps.add(color_map(c1="car #2ca02c", c2="bus #111111"), "channel train, record 1")
     with pytest.raises(
@@ -109,7 +109,7 @@ def test_a_label_map_goes_on_from_ground_truths_ids() -> None:
 @pytest.mark.parametrize(
     "record", [b"{", b"[1]", b'{"internal-color-map": {"0": {"class-name": "a"}}}', b"[" * 100_000]
 )
-def test_unreadable_metadata_are_named(record: bytes) -> None:
+def test_unreadable_metadata_is_rejected(record: bytes) -> None:
     with pytest.raises(ClientError, match=r"^record 3: the metadata of the annotation cannot be read"):
         read_color_map(record, "record 3")
 

@@ -46,7 +46,7 @@ def test_sixteen_bit_pixels_are_mapped() -> None:
     assert read({"map": {"0": 1000, "1": 40000}}, [[1000, 40000, 3]], num_classes=2) == ([[0, 1, 255]], 1)
 
 
-def test_a_label_that_is_no_class_is_named() -> None:
+def test_invalid_label_is_reported() -> None:
     with pytest.raises(
         ClientError, match=r"^pixel value 7 is not a valid class ID .num_classes is 3.\. Increase num_classes, set"
     ):
@@ -82,7 +82,7 @@ def test_a_label_that_is_no_class_is_named() -> None:
         {"other": 1},
     ],
 )
-def test_a_map_that_makes_no_sense_is_refused_by_file(tmp_path: Path, content: dict[str, object]) -> None:
+def test_invalid_map_is_rejected_with_its_path(tmp_path: Path, content: dict[str, object]) -> None:
     path = tmp_path / "train_label_map.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ClientError, match=r"train_label_map\.json is not valid"):
@@ -101,7 +101,7 @@ def test_label_map_has_at_most_1_mb(tmp_path: Path) -> None:
         LabelMap.read(path)
 
 
-def test_a_map_that_names_255_is_followed() -> None:
+def test_map_with_255_is_used() -> None:
     assert read({"map": {"0": 0, "1": 255}}, [[0, 255, 7]], num_classes=2) == ([[0, 1, 255]], 1)
 
 
@@ -137,7 +137,7 @@ def test_grey_values_are_colors_too() -> None:
         label_map.interpret(Annotation(np.array([[0, 300]], np.int32)), 2)
 
 
-def test_more_than_255_colors_are_told_apart() -> None:
+def test_more_than_255_colors_are_distinct() -> None:
     colors = {f"#{number:06x}": number % 3 for number in range(1000)}
     picture = np.array([[[0, 0, 255], [0, 1, 0], [0, 3, 231], [0, 3, 232]]], np.uint8)  # 255, 256, 999 and 1000
     assert labels_of(LabelMap({"colors": colors}), Annotation(None, colors=picture), 3) == ([[0, 1, 0, 255]], 1)
@@ -153,7 +153,7 @@ def test_colors_without_a_map_are_listed_as_the_map_to_paste() -> None:
     assert caught.value.colors == {0x010203: 1, 0x804080: 1, 0xF423E8: 1}
 
 
-def test_a_label_that_is_no_class_is_refused_before_any_picture() -> None:
+def test_invalid_label_in_a_map_is_rejected_before_decoding() -> None:
     with pytest.raises(
         ClientError, match=r"contains labels that are not valid class IDs \(num_classes is 2\): 38, 75. The keys must"
     ):
@@ -188,7 +188,7 @@ def test_numbers_are_read_in_every_form_and_files_in_every_encoding(tmp_path: Pa
         ('{"map": {"38": 0, "40": 0}}', "pixel value 0 is mapped to two labels, 38 and 40 .the keys must be"),
     ],
 )
-def test_a_file_that_says_something_else_than_it_seems_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+def test_ambiguous_map_file_is_rejected(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "train_label_map.json"
     path.write_text(text)
     with pytest.raises(ClientError, match=f"train_label_map.json .*{reason}"):

@@ -29,7 +29,7 @@ def content(history: list[dict[str, Any]], confusion: np.ndarray = GOOD, **chang
     return Content("", 3, classes, history=history, **{"epochs": len(history), "scored": scored, **changes})
 
 
-def test_the_score_and_the_weakest_class_are_told_when_nothing_is_amiss() -> None:
+def test_assessment_without_advice_has_the_metrics_and_the_weakest_class() -> None:
     summary = assess(content(epochs([0.5, 0.7, 0.7, 0.7, 0.7, 0.7])))
     # IoU 50/55, 25/30 and 1: their mean is 0.914
     expected = "mIOU 0.914 on 24 whole validation images, best in epoch 1 of 0 to 5"

@@ -32,7 +32,7 @@ def test_classes_and_images_are_ordered_by_what_they_lose() -> None:
     assert found.chance == 1.0 and "no evidence" in found.summary
 
 
-def test_an_uneven_split_is_told_as_evidence() -> None:
+def test_uneven_split_is_evidence_of_a_difference() -> None:
     images = {str(number): (0.4, 0.6) for number in range(10)}
     scored, other = EvaluationSummary("", np.eye(2, dtype=int), 10), np.eye(2, dtype=int)
     found = compare(Content("", 2, scored=scored, baseline=Baseline("other", other, images)))

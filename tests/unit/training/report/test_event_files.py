@@ -55,7 +55,7 @@ def test_nothing_is_made_before_there_is_something_to_write(tmp_path: Path) -> N
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_a_disk_that_refuses_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_disk_error_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("no directory")
     files = EventFiles(tmp_path / "file")
     with caplog.at_level(logging.ERROR):
