@@ -96,6 +96,11 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def shorten_list(texts: Sequence[str], most: int) -> str:
+    """Join the first `most` texts, with the number of the others: `a, b and 3 more`."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if texts[most:] else "")
+
+
 def last_line(error: BaseException | str) -> str:
     """Return the line of an error text that contains the reason.
 

@@ -1,4 +1,4 @@
-"""The hyperparameters of a job, as `hyperparameters.schema.json` defines them."""
+"""The hyperparameters of a job, as defined in `hyperparameters.schema.json`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _PLATFORM_PREFIXES = (params.SAGEMAKER_PREFIX, params.TUNING_METRIC_PARAM)
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters:
-    """A validated job; each field is the schema's property of that name, without leading underscores."""
+    """Valid hyperparameters. Each field is a property of the schema, without leading underscores."""
 
     num_classes: int
-    num_training_samples: int  # 0 until the samples have been counted, where the job does not say
+    num_training_samples: int  # 0 if not set, until the samples are counted
     algorithm: str
-    backbone: str | None  # None where the algorithm has none
+    backbone: str | None  # None if the algorithm has no backbone
     use_pretrained_model: bool
     base_size: int
     crop_size: int
@@ -59,7 +59,7 @@ class Hyperparameters:
     logging_frequency: int
     kvstore: str
     ps_port: int
-    network_interface: str | None  # the platform's when None
+    network_interface: str | None  # None: the interface that SageMaker AI provides
     precision_dtype: str
     shuffle_buffer: int
     shuffle_buffer_mb: int
@@ -75,12 +75,12 @@ class Hyperparameters:
     reset_head: bool
     freeze_backbone: bool
     freeze_batchnorm: bool
-    audit: str | None  # by the input mode when None
+    audit: str | None  # None: depends on the input mode
     exif_orientation: str
     image_range: str | None
     window: int | None
     overlap: float
-    class_names: Mapping[str, str] | None  # by class id in decimal
+    class_names: Mapping[str, str] | None  # by class ID in decimal
     tensorboard: bool
     class_weights: str | list[float] | None
     loss: str
@@ -103,36 +103,36 @@ class Hyperparameters:
 
     @property
     def windows(self) -> Windows | None:
-        """The windows in which large images are computed; None when at once."""
+        """The windows in which large images are processed, or None."""
         return Windows(self.window, self.overlap) if self.window else None
 
     @property
     def scaled_range(self) -> Range | None:
-        """The samples of 16-bit images that become 0 and 255; None if samples keep their high byte."""
+        """The samples of 16-bit images that become 0 and 255, or None if samples keep their high byte."""
         return parse_range(self.image_range) if self.image_range else None
 
     @property
     def named_classes(self) -> dict[int, str]:
-        """The names that `_class_names` gives, by class id."""
+        """The names in `_class_names`, by class ID."""
         return {int(label): name for label, name in (self.class_names or {}).items()}
 
     @property
     def steps(self) -> list[int]:
-        """Epochs of `lr_scheduler_step`, ascending."""
+        """Epochs in `lr_scheduler_step`, in ascending order."""
         return sorted(int(epoch) for epoch in (self.lr_scheduler_step or "").split(",") if epoch.strip())
 
     @property
     def sets_rate(self) -> bool:
-        """Whether the learning rate has an effect: adadelta finds its own step sizes."""
+        """Whether the optimizer uses the learning rate. adadelta does not."""
         return self.optimizer != "adadelta"
 
     @property
     def counts_classes(self) -> bool:
-        """Whether loss or crops depend on how often classes occur."""
+        """Whether the loss or the crops depend on class frequencies."""
         return bool(self.rare_crops) or isinstance(self.class_weights, str)
 
     def as_dict(self) -> dict[str, Any]:
-        """Values under the schema's own names, without those that were not set."""
+        """Return the values by their names in the schema, without values that are None."""
         return {
             name: value
             for name, entry in read_schema()["properties"].items()
@@ -148,11 +148,11 @@ def as_request(values: Mapping[str, Any]) -> str:
 
 
 def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
-    """Validate hyperparameters as the platform delivers them.
+    """Validate the hyperparameters from SageMaker AI.
 
-    Values may be strings (`"240"`), JSON inside strings (`"\\"fcn\\""`) or JSON values; platform keys
-    are dropped. `streamed` says that the training samples come through a pipe: how many they are must be given then,
-    while files can be counted. Raises one ClientError that lists every fault.
+    Values can be strings (`"240"`), JSON in strings (`"\\"fcn\\""`), or JSON values. Keys of SageMaker AI are ignored.
+    With `streamed`, num_training_samples is required, because the samples of a stream cannot be counted in advance.
+    Raises one ClientError that lists all errors.
     """
     schema = read_schema()
     properties = schema["properties"]
@@ -163,58 +163,61 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
     }
     if values.get("lr_scheduler_step") == "":
         del values["lr_scheduler_step"]
-    faults = [fault for error in Draft202012Validator(schema).iter_errors(values) for fault in _describe(error, schema)]
+    errors = [
+        message for error in Draft202012Validator(schema).iter_errors(values) for message in _describe(error, schema)
+    ]
     if streamed and "num_training_samples" not in values:
-        faults.append("num_training_samples is required in Pipe mode")
-    faults += [*_misnamed(values), *_misweighted(values), *_misscaled(values), *_misranged(values)]
-    if faults:
-        faults.sort()
-        raise ClientError(f"{len(faults)} hyperparameter{'s are' if len(faults) > 1 else ' is'} not valid", faults)
-    idle = [name for name in values if properties[name].get("x-no-effect")]
-    if idle:
-        LOG.info("%s: known to the built-in algorithm, changes nothing in this one", ", ".join(idle))
+        errors.append("num_training_samples is required in Pipe mode")
+    for check in (_check_class_names, _check_class_weights, _check_augmentation, _check_image_range):
+        errors += check(values)
+    if errors:
+        errors.sort()
+        raise ClientError(f"{len(errors)} hyperparameter{'s are' if len(errors) > 1 else ' is'} not valid", errors)
+    unused = [name for name in values if properties[name].get("x-no-effect")]
+    if unused:
+        LOG.info("%s: accepted for compatibility with the built-in algorithm, without effect", ", ".join(unused))
     defaults = {name: entry.get("default") for name, entry in properties.items()}
-    settled = {**defaults, "num_training_samples": 0, **values}
+    job = {**defaults, "num_training_samples": 0, **values}
     for name, entry in properties.items():
-        if reason := reason_against(entry, settled["algorithm"]):
+        if reason := reason_against(entry, job["algorithm"]):
             if name in values:
-                LOG.warning("%s has no effect: %s %s", name, settled["algorithm"], reason)
-            settled[name] = None
-        elif settled[name] != defaults[name] and (reason := lacking(entry, settled)):
+                LOG.warning("%s has no effect: %s %s", name, job["algorithm"], reason)
+            job[name] = None
+        elif job[name] != defaults[name] and (reason := lacking(entry, job)):
             LOG.warning("%s has no effect: %s", name, reason)
-    for reason in _idle_together(values, settled):
+    for reason in _find_unused_options(values, job):
         LOG.warning("%s", reason)
     return Hyperparameters(
-        **{name.lstrip("_"): value for name, value in settled.items() if not properties[name].get("x-no-effect")}
+        **{name.lstrip("_"): value for name, value in job.items() if not properties[name].get("x-no-effect")}
     )
 
 
-def _idle_together(values: Mapping[str, Any], settled: Mapping[str, Any]) -> Iterator[str]:
-    """Say which options that were given have no effect because of what the schema has no list of."""
-    if "_overlap" in values and settled["_window"] is None:
+def _find_unused_options(values: Mapping[str, Any], job: Mapping[str, Any]) -> Iterator[str]:
+    """Yield warnings about options without effect, for rules that are not in the schema."""
+    if "_overlap" in values and job["_window"] is None:
         yield "_overlap has no effect without _window"
-    if settled["lr_scheduler"] == "step":
-        steps = sorted(int(epoch) for epoch in settled["lr_scheduler_step"].split(","))
-        if late := [epoch for epoch in steps if epoch >= settled["epochs"]]:
+    if job["lr_scheduler"] == "step":
+        steps = sorted(int(epoch) for epoch in job["lr_scheduler_step"].split(","))
+        if late := [epoch for epoch in steps if epoch >= job["epochs"]]:
             listed = ", ".join(map(str, late))
             yield (
-                f"lr_scheduler_step={settled['lr_scheduler_step']}: {listed} {'have' if late[1:] else 'has'} no effect "
-                f"with epochs={settled['epochs']}, whose last epoch is {settled['epochs'] - 1}; lower "
-                f"{'them' if late[1:] else 'it'}, or raise epochs"
+                f"lr_scheduler_step={job['lr_scheduler_step']}: {listed} {'have' if late[1:] else 'has'} no effect "
+                f"with epochs={job['epochs']}, whose last epoch is {job['epochs'] - 1}. Decrease "
+                f"{'them' if late[1:] else 'it'}, or increase epochs"
             )
             if len(late) == len(steps) and "lr_scheduler_factor" in values:
                 yield "lr_scheduler_factor has no effect: no epoch of lr_scheduler_step is reached"
-    if settled["_report_minutes"] == 0:
-        if settled["_quantize"] is True:
-            yield "_quantize=True has no effect: _report_minutes=0 disables the evaluation that an int8 graph needs"
-        if "_quantize_tolerance" in values and settled["_quantize"] is not False:
-            yield "_quantize_tolerance has no effect: there is no int8 graph with _report_minutes=0"
-    if settled["_shuffle_buffer"] == 0 and "_shuffle_buffer_mb" in values:
+    if job["_report_minutes"] == 0:
+        if job["_quantize"] is True:
+            yield "_quantize=True has no effect: _report_minutes=0 disables the evaluation that an int8 model needs"
+        if "_quantize_tolerance" in values and job["_quantize"] is not False:
+            yield "_quantize_tolerance has no effect: with _report_minutes=0, the job writes no int8 model"
+    if job["_shuffle_buffer"] == 0 and "_shuffle_buffer_mb" in values:
         yield "_shuffle_buffer_mb has no effect with _shuffle_buffer=0"
 
 
 def markdown_table(group: str) -> str:
-    """Render the hyperparameters of one `x-group` as a table, for the page on hyperparameters."""
+    """Render the hyperparameters of one `x-group` as a Markdown table."""
     rows = ["| name | type, range | default | description |", "| --- | --- | --- | --- |"]
     schema = read_schema()
     for name, entry in schema["properties"].items():
@@ -226,7 +229,7 @@ def markdown_table(group: str) -> str:
 
 
 def _describe(error: ValidationError, schema: Mapping[str, Any]) -> list[str]:
-    """Say what is wrong, by name, and what would be right."""
+    """Return the error messages, each with the name and the valid values."""
     if error.validator == "additionalProperties":
         return [_unknown(name, schema) for name in error.instance if name not in schema["properties"]]
     if error.validator == "required":
@@ -242,59 +245,59 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_parts(error: ValidationError, name: str) -> list[str]:
-    """Say which values of an object of JSON are wrong, and what would be right."""
-    found = []
+    """Return the error messages for the values of a JSON object."""
+    messages = []
     for part in error.context or ():
         if part.validator == "additionalProperties":
             known = part.schema["properties"]
-            found += [_unknown(key, part.schema, f" of {name}") for key in error.instance if key not in known]
+            messages += [_unknown(key, part.schema, f" of {name}") for key in error.instance if key not in known]
         elif part.path:
-            found.append(f"{part.path[0]} of {name} must be {describe_range(part.schema)}, not {part.instance!r}")
-    return found
+            messages.append(f"{part.path[0]} of {name} must be {describe_range(part.schema)}, not {part.instance!r}")
+    return messages
 
 
-def _misnamed(values: Mapping[str, Any]) -> list[str]:
-    """Say which ids of `_class_names` are no class."""
+def _check_class_names(values: Mapping[str, Any]) -> list[str]:
+    """Return the error if `_class_names` contains invalid class IDs."""
     names, count = values.get("_class_names"), values.get("num_classes")
     if not isinstance(names, dict) or type(count) is not int:
         return []
-    strange = sorted((label for label in names if label.isdecimal() and int(label) >= count), key=int)
-    if not strange:
+    invalid = sorted((label for label in names if label.isdecimal() and int(label) >= count), key=int)
+    if not invalid:
         return []
-    listed = ", ".join(f"{label} ({names[label]})" for label in strange[:10])
-    return [f"_class_names names classes that are not there, num_classes being {count}: {listed}"]
+    listed = ", ".join(f"{label} ({names[label]})" for label in invalid[:10])
+    return [f"_class_names contains class IDs that num_classes={count} excludes: {listed}"]
 
 
-def _misweighted(values: Mapping[str, Any]) -> list[str]:
-    """Say what is wrong with a list of `_class_weights` that the schema cannot know."""
+def _check_class_weights(values: Mapping[str, Any]) -> list[str]:
+    """Return the error of a list in `_class_weights`, for rules that the schema cannot express."""
     weights, count = values.get("_class_weights"), values.get("num_classes")
     if not isinstance(weights, list) or not all(_is_number(weight) for weight in weights):
         return []
     if type(count) is int and len(weights) != count:
-        return [f"_class_weights has {len(weights)} numbers, num_classes is {count}: give one for each class"]
+        return [f"_class_weights has {len(weights)} numbers, but num_classes is {count}. Set one number per class"]
     if any(weight != weight for weight in weights) or not any(weights):
-        return ["_class_weights must be numbers, not NaN, and one of them more than 0"]
+        return ["_class_weights must be numbers, not NaN, and at least one must be greater than 0"]
     return []
 
 
-def _misscaled(values: Mapping[str, Any]) -> list[str]:
-    """Say what is wrong with the strengths of `_augmentation` that the schema cannot know."""
-    strengths = values.get("_augmentation")
-    if not isinstance(strengths, dict):
+def _check_augmentation(values: Mapping[str, Any]) -> list[str]:
+    """Return the error of the object in `_augmentation`, for rules that the schema cannot express."""
+    augmentation = values.get("_augmentation")
+    if not isinstance(augmentation, dict):
         return []
-    scale = strengths.get("scale", [1, 1])
-    numbers = [value for value in strengths.values() if _is_number(value)]
+    scale = augmentation.get("scale", [1, 1])
+    numbers = [value for value in augmentation.values() if _is_number(value)]
     if isinstance(scale, list) and len(scale) == 2 and all(map(_is_number, scale)):
         if scale[0] > scale[1]:
             return [f"scale of _augmentation must be [smallest, largest], not {scale}"]
         numbers += scale
     if any(number != number for number in numbers):
-        return ["the strengths of _augmentation must be numbers, not NaN"]
+        return ["the values in _augmentation must be numbers, not NaN"]
     return []
 
 
-def _misranged(values: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with `_image_range` that the schema cannot check."""
+def _check_image_range(values: Mapping[str, Any]) -> list[str]:
+    """Return the error of `_image_range`, for rules that the schema cannot express."""
     text: Any = values.get("_image_range")
     if not allows(read_schema()["properties"]["_image_range"], text):
         return []

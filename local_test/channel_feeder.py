@@ -1,4 +1,4 @@
-"""One Pipe-mode channel: FIFO after FIFO, each holding one pass over the channel's records."""
+"""Feeder of one Pipe mode channel: one FIFO after another, each with one pass over the records."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from local_test.manifest import Value
 _POLL_SECONDS = 0.05
 
 
-class _Stopped(Exception):
-    """The feeder was told to end."""
+class _CancelledError(Exception):
+    """The feeder was stopped."""
 
 
 class ChannelFeeder:
-    """Feeds one channel through `<data>/<name>_0`, `<name>_1`, … in a thread of its own.
+    """Thread that feeds one channel through `<data>/<name>_0`, `<name>_1`, and so on.
 
-    `rows` holds each manifest line's values in the order of the attributes. `shuffle_seed` None keeps their order.
+    `rows` contains the values of each manifest line in the order of the attributes. If `shuffle_seed` is None, the
+    order of the rows does not change.
     """
 
     def __init__(self, data: Path, name: str, rows: list[list[Value]], shuffle_seed: int | None, gzip: bool) -> None:
@@ -37,7 +38,7 @@ class ChannelFeeder:
         self._thread = threading.Thread(target=self._run, name=f"feed-{name}")
 
     def start(self) -> None:
-        """Make the first FIFO, then feed in the background."""
+        """Create the first FIFO, and feed it in the background."""
         for left in sorted(self._stem.parent.glob(f"{self._stem.name}_*")):
             if left.is_fifo():
                 left.unlink()
@@ -45,7 +46,7 @@ class ChannelFeeder:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; what reads sees its stream end, and no FIFO is left behind."""
+        """Stop the thread. The stream of a reader ends, and all FIFOs are deleted."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -56,16 +57,16 @@ class ChannelFeeder:
             while True:
                 self._feed(number)
                 number += 1
-        except _Stopped:
+        except _CancelledError:
             pass
-        except Exception as error:  # handed over: main() ends the other channels and reports it
+        except Exception as error:  # main() stops the other channels and reports the error
             self.error = error
         finally:
             for left in (number, number + 1):
                 self._remove_fifo(left)
 
     def _feed(self, number: int) -> None:
-        """Wait for a reader of FIFO `number`, make the next one, and write one pass; the reader may leave early."""
+        """Wait for a reader of FIFO `number`, create the next FIFO, and write one pass; the reader can stop early."""
         pipe = self._open(number)
         try:
             self._make_fifo(number + 1)
@@ -82,18 +83,18 @@ class ChannelFeeder:
         self._fifo(number).unlink(missing_ok=True)
 
     def _open(self, number: int) -> int:
-        """Open the FIFO once somebody reads it; never blocks, so that `stop` is heard."""
+        """Open the FIFO when it has a reader, without blocking, so that `stop` works."""
         while True:
-            with contextlib.suppress(OSError):  # ENXIO: nobody reads it yet
+            with contextlib.suppress(OSError):  # ENXIO: there is no reader yet
                 return os.open(self._fifo(number), os.O_WRONLY | os.O_NONBLOCK)
             if self._stop.wait(_POLL_SECONDS):
-                raise _Stopped
+                raise _CancelledError
 
     def _write(self, pipe: int, buffer: bytes | memoryview) -> None:
         rest = memoryview(buffer)
         while rest:
             if self._stop.is_set():
-                raise _Stopped
+                raise _CancelledError
             if select.select([], [pipe], [], _POLL_SECONDS)[1]:
                 with contextlib.suppress(BlockingIOError):
                     rest = rest[os.write(pipe, rest) :]
@@ -105,7 +106,7 @@ class ChannelFeeder:
         os.mkfifo(self._fifo(number), 0o644)
 
     def _remove_fifo(self, number: int) -> None:
-        """Remove a FIFO; a reader that waits in open() is let through, to an empty stream."""
+        """Delete a FIFO. A reader that waits in open() gets an empty stream."""
         path = self._fifo(number)
         with contextlib.suppress(OSError):
             waiting = os.open(path, os.O_WRONLY | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""A small labeled data set that a network learns in minutes on a CPU: textured shapes on textured ground."""
+"""Small labeled data set that a model learns in minutes on a CPU: textured shapes on a textured background."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from local_test.overlay import color_mask
 CLASSES = ("background", "circle", "square", "triangle", "cross")
 CHANNELS = ("train", "train_annotation", "validation", "validation_annotation")
 
-# The demo's job. Everything it does not name has the algorithm's default.
+# Hyperparameters of the demo job. All others have their defaults.
 HYPERPARAMETERS: Mapping[str, Any] = {
     "num_classes": len(CLASSES),
     "algorithm": "fcn",
@@ -38,24 +38,24 @@ HYPERPARAMETERS: Mapping[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Ground:
-    """How one class looks: its mean color (RGB, 0…255) and its pattern, a function of two phases in radians."""
+class Appearance:
+    """Appearance of one class: mean color (RGB, 0 to 255), and pattern as a function of two phases in radians."""
 
     color: tuple[int, int, int]
     pattern: Callable[[Array, Array], Array]
 
 
-_GROUNDS = (
-    Ground((128, 124, 116), lambda u, v: np.zeros_like(u)),
-    Ground((204, 60, 52), lambda u, v: np.sin(u) * np.sin(v)),
-    Ground((52, 88, 204), lambda u, v: np.sin(u)),
-    Ground((60, 172, 64), lambda u, v: np.sign(np.sin(u) * np.sin(v))),
-    Ground((220, 184, 44), lambda u, v: np.sign(np.sin(u))),
+_APPEARANCES = (
+    Appearance((128, 124, 116), lambda u, v: np.zeros_like(u)),
+    Appearance((204, 60, 52), lambda u, v: np.sin(u) * np.sin(v)),
+    Appearance((52, 88, 204), lambda u, v: np.sin(u)),
+    Appearance((60, 172, 64), lambda u, v: np.sign(np.sin(u) * np.sin(v))),
+    Appearance((220, 184, 44), lambda u, v: np.sign(np.sin(u))),
 )
 
 
 def draw_sample(rng: np.random.Generator, width: int, height: int) -> tuple[Array, Array]:
-    """Draw one picture, uint8 RGB (H, W, 3), and its class ids, uint8 (H, W)."""
+    """Draw one image, uint8 RGB (H, W, 3), and its class IDs, uint8 (H, W)."""
     labels = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(labels)
     for label in rng.permutation(np.arange(1, len(CLASSES)))[: rng.integers(2, len(CLASSES))]:
@@ -63,31 +63,31 @@ def draw_sample(rng: np.random.Generator, width: int, height: int) -> tuple[Arra
         center = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
         draw.polygon(_outline(CLASSES[label], center, radius, rng.uniform(0, 2 * math.pi)), fill=int(label))
     ids = np.asarray(labels)
-    picture = np.zeros((height, width, 3))
-    for label, ground in enumerate(_GROUNDS):
-        picture[ids == label] = _texture(rng, ground, width, height)[ids == label]
-    picture += rng.normal(0, 8, picture.shape)
-    picture *= rng.uniform(0.85, 1.1)  # the light differs from picture to picture
-    return picture.clip(0, 255).astype(np.uint8), ids
+    image = np.zeros((height, width, 3))
+    for label, ground in enumerate(_APPEARANCES):
+        image[ids == label] = _texture(rng, ground, width, height)[ids == label]
+    image += rng.normal(0, 8, image.shape)
+    image *= rng.uniform(0.85, 1.1)  # the light differs from image to image
+    return image.clip(0, 255).astype(np.uint8), ids
 
 
 def write_samples(data: Path, channel: str, count: int, size: tuple[int, int], seed: int) -> None:
     """Write `count` pairs of JPEG and palette PNG to the directories `channel` and `channel`_annotation.
 
-    `size` is (width, height); the same seed gives the same pictures.
+    `size` is (width, height). The same seed creates the same images.
     """
     rng = np.random.default_rng([seed, CHANNELS.index(channel)])
     images, annotations = data / channel, data / f"{channel}_annotation"
     for folder in (images, annotations):
         folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        picture, ids = draw_sample(rng, *size)
-        Image.fromarray(picture).save(images / f"{channel}_{number:04}.jpg", quality=92)
+        image, ids = draw_sample(rng, *size)
+        Image.fromarray(image).save(images / f"{channel}_{number:04}.jpg", quality=92)
         color_mask(Image.fromarray(ids)).save(annotations / f"{channel}_{number:04}.png")
 
 
 def write_job(root: Path, samples: int, changes: Mapping[str, str]) -> None:
-    """Write the configuration of a job below `root` as the platform does: every hyperparameter as a string."""
+    """Write the configuration of a job to `root`, as SageMaker AI does: every hyperparameter is a string."""
     hyperparameters = {**HYPERPARAMETERS, "num_training_samples": samples, **changes}
     channel = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
     config = root / "input" / "config"
@@ -101,31 +101,37 @@ def write_job(root: Path, samples: int, changes: Mapping[str, str]) -> None:
         }
         | {"label_map": {**channel, "ContentType": "application/json"}},
     }.items():
-        (config / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    (root / "classes.json").write_text(json.dumps(CLASSES) + "\n")
+        (config / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (root / "classes.json").write_text(json.dumps(CLASSES) + "\n", encoding="utf-8")
     label_map = root / "input" / "data" / "label_map"
     label_map.mkdir(parents=True, exist_ok=True)
     for name in ("train", "validation"):
-        (label_map / f"{name}_label_map.json").write_text(json.dumps({"scale": 1, "names": CLASSES}) + "\n")
+        (label_map / f"{name}_label_map.json").write_text(json.dumps({"scale": 1, "names": CLASSES}) + "\n", "utf-8")
 
 
 def main() -> None:
-    """Write the data set and the job's configuration below one directory, laid out as /opt/ml."""
+    """Write the data set and the configuration of the job to a directory with the layout of /opt/ml."""
     parser = argparse.ArgumentParser(prog="python -m local_test.demo_data", description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="what becomes /opt/ml")
-    parser.add_argument("--train", type=int, default=120, metavar="N", help="training pictures (%(default)s)")
-    parser.add_argument("--validation", type=int, default=24, metavar="N", help="held-out pictures (%(default)s)")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="directory with the layout of /opt/ml"
+    )
+    parser.add_argument("--train", type=int, default=120, metavar="N", help="number of training images (%(default)s)")
+    parser.add_argument(
+        "--validation", type=int, default=24, metavar="N", help="number of validation images (%(default)s)"
+    )
     parser.add_argument("--size", default="160x128", metavar="WxH", help="size in pixels (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same pictures (%(default)s)")
-    parser.add_argument("hyperparameters", nargs="*", metavar="NAME=VALUE", help="changes to the demo's job")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the images (%(default)s)")
+    parser.add_argument("hyperparameters", nargs="*", metavar="NAME=VALUE", help="hyperparameters to change")
     arguments = parser.parse_args()
     width, cross, height = arguments.size.partition("x")
     if not (cross and width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 16):
-        parser.error(f"--size {arguments.size}: give width and height in pixels, at least 16 each, such as 160x128")
+        parser.error(
+            f"--size {arguments.size} is not valid. Write width and height in pixels, at least 16, such as 160x128"
+        )
     if min(arguments.train, arguments.validation) < 1:
         parser.error("--train and --validation must be at least 1")
     if wrong := [text for text in arguments.hyperparameters if not text.partition("=")[1]]:
-        parser.error(f"{wrong[0]}: write a hyperparameter as NAME=VALUE")
+        parser.error(f"{wrong[0]} is not valid. Write hyperparameters as NAME=VALUE")
     changes = dict(text.split("=", 1) for text in arguments.hyperparameters)
     for channel, count in (("train", arguments.train), ("validation", arguments.validation)):
         write_samples(arguments.output / "input" / "data", channel, count, (int(width), int(height)), arguments.seed)
@@ -133,7 +139,7 @@ def main() -> None:
 
 
 def _outline(shape: str, center: tuple[float, float], radius: float, turn: float) -> list[tuple[float, float]]:
-    """Return the corners of a shape, turned by `turn` radians; all shapes of one radius have about the same area."""
+    """Return the corners of a shape, rotated by `turn` radians. All shapes with one radius have similar areas."""
     radius *= {"circle": 0.85, "square": 1.05, "triangle": 1.3, "cross": 1.0}[shape]
     if shape == "cross":
         arm = 0.4
@@ -146,16 +152,16 @@ def _outline(shape: str, center: tuple[float, float], radius: float, turn: float
     return [(center[0] + x * cos - y * sin, center[1] + x * sin + y * cos) for x, y in corners]
 
 
-def _texture(rng: np.random.Generator, ground: Ground, width: int, height: int) -> Array:
-    """Paint a whole picture with one ground: hue, brightness, wavelength and direction vary; float (H, W, 3)."""
+def _texture(rng: np.random.Generator, appearance: Appearance, width: int, height: int) -> Array:
+    """Draw the texture of one class, float (H, W, 3). Hue, brightness, wavelength, and direction are random."""
     y, x = np.mgrid[:height, :width]
     angle, step = rng.uniform(0, math.pi), 2 * math.pi / rng.uniform(7, 12)
     u = step * (x * math.cos(angle) + y * math.sin(angle))
     v = step * (y * math.cos(angle) - x * math.sin(angle))
-    color = np.array(ground.color) * rng.uniform(0.85, 1.15) + rng.normal(0, 6, 3)
+    color = np.array(appearance.color) * rng.uniform(0.85, 1.15) + rng.normal(0, 6, 3)
     coarse = Image.fromarray(rng.uniform(-24, 24, (6, 8)).astype(np.float32))
     clouds = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-    return np.asarray(color + (28 * ground.pattern(u, v) + clouds)[:, :, None])
+    return np.asarray(color + (28 * appearance.pattern(u, v) + clouds)[:, :, None])
 
 
 if __name__ == "__main__":

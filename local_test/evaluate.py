@@ -1,4 +1,4 @@
-"""Score a model's archive on annotated images, in OpenVINO and without training; the report is that of a job."""
+"""Evaluate model artifacts on annotated images with OpenVINO, and write the report of a job."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from container.data.labels.class_names import known_classes
 from container.data.labels.color_maps import FILES
 from container.data.labels.label_maps import LabelMap
 from container.data.pairing import find_pairs
-from container.data.samples import FileSamples, decode_sample
+from container.data.sample_decoding import decode_sample
+from container.data.samples import FileSamples
 from container.engines.loading import load_engine
 from container.engines.openvino import PRECISIONS
 from container.engines.protocol import Engine
@@ -46,7 +47,7 @@ from container.training.report.page import PAGE, render_page
 
 LOG = logging.getLogger(__name__)
 
-_LIMITS = {  # what an evaluation needs of an archive, in bytes
+_LIMITS = {  # maximum size of the files that an evaluation needs, in bytes
     model_directory.HYPERPARAMETERS: model_directory.HYPERPARAMETERS_LIMIT,
     model_directory.BEST_WEIGHTS: WEIGHTS_LIMIT,
     model_directory.GRAPH: WEIGHTS_LIMIT,
@@ -58,18 +59,18 @@ _LIMITS = {  # what an evaluation needs of an archive, in bytes
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model ready to answer."""
+    """A loaded model."""
 
     name: str
     engine: Engine
     classes: dict[int, ClassEntry]
     settings: dict[str, Any]
     image_range: Range | None
-    job: Hyperparameters  # that trained it
+    job: Hyperparameters  # of the training job
 
 
 @dataclasses.dataclass(frozen=True)
-class _Choice:
+class _EngineSettings:
     """Settings of the engine."""
 
     precision: str
@@ -79,14 +80,16 @@ class _Choice:
 
 
 def main() -> None:
-    """Evaluate one model, or two side by side."""
+    """Evaluate one model, or compare two."""
     parser = argparse.ArgumentParser(prog="local_test/evaluate.sh", description=__doc__)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a model.tar.gz, or the directory it was unpacked to")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model.tar.gz, or a directory with its content")
     parser.add_argument("images", type=Path, metavar="IMAGES", help="a directory of .jpg and .png files")
     parser.add_argument("annotations", type=Path, metavar="ANNOTATIONS", help="a directory of .png files")
-    parser.add_argument("label_map", type=Path, nargs="?", metavar="LABEL_MAP", help="how pixels become labels")
+    parser.add_argument("label_map", type=Path, nargs="?", metavar="LABEL_MAP", help="label map")
     parser.add_argument("--against", type=Path, metavar="OTHER", help="another model, to compare with")
-    parser.add_argument("--output", type=Path, default=Path("evaluation"), metavar="DIR", help="where the report goes")
+    parser.add_argument(
+        "--output", type=Path, default=Path("evaluation"), metavar="DIR", help="directory for the report"
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(%(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="evaluate: %(message)s")
@@ -100,14 +103,14 @@ def main() -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> Sequence[Path]:
-    """Score and write; returns the files written. Raises ClientError when there is nothing to score."""
+    """Evaluate, and return the files of the report; raises ClientError if no image can be evaluated."""
     with contextlib.ExitStack() as stack:
         sources = [arguments.model] + ([arguments.against] if arguments.against else [])
         models = [stack.enter_context(_opened(source, arguments.precision)) for source in sources]
         counts = {model.settings["num_classes"] for model in models}
         if len(counts) > 1:
             both = " and ".join(map(str, sorted(counts)))
-            raise ClientError(f"the models have {both} classes: only models of the same classes can be compared")
+            raise ClientError(f"The models have {both} classes. To compare models, use models with the same classes")
         start = time.monotonic()
         samples = _open_samples(arguments, counts.pop())
         found = _Evaluation(models, samples, arguments.images, _audit(samples, models[0].job, arguments.output))
@@ -121,7 +124,7 @@ def evaluate(arguments: argparse.Namespace) -> Sequence[Path]:
 
 
 class _Evaluation:
-    """Scores every pair with every model."""
+    """Evaluation of every pair with every model."""
 
     def __init__(self, models: Sequence[Model], samples: FileSamples, root: Path, audit: dict[str, Any]) -> None:
         self._models = models
@@ -129,16 +132,16 @@ class _Evaluation:
         self._samples = samples
         self._num_classes: int = models[0].settings["num_classes"]
         self._confusions = [ConfusionMatrix(self._num_classes) for _ in models]
-        self._galleries = [ExampleImages(self._num_classes, root) for _ in models]
+        self._examples = [ExampleImages(self._num_classes, root) for _ in models]
         self._images = 0
         self._skipped: list[str] = []
 
     def run(self) -> None:
-        """Score; a pair that cannot be used is passed over by name."""
+        """Evaluate all pairs; pairs that cannot be used are skipped and logged."""
         audited = "".join(str(fault) for fault in self._audit["warnings"])
-        for sample in tqdm(self._samples.pairs, "scoring", leave=False, disable=None):
+        for sample in tqdm(self._samples.pairs, "evaluation", leave=False, disable=None):
             try:
-                ranges = {model.image_range for model in self._models}  # each model sees what its job showed it
+                ranges = {model.image_range for model in self._models}  # each model uses the range of its job
                 label_map, classes = self._samples.label_map, self._num_classes
                 orientation = self._models[0].job.exif_orientation
                 decode = functools.partial(decode_sample, sample, label_map, classes, orientation)
@@ -146,60 +149,60 @@ class _Evaluation:
             except ClientError as error:
                 self._skipped.append(error.message)
                 if error.message not in audited:
-                    LOG.warning("passed over: %s", printable(error.message))
+                    LOG.warning("skipped: %s", printable(error.message))
                 continue
-            for model, confusion, gallery in zip(self._models, self._confusions, self._galleries, strict=True):
+            for model, confusion, examples in zip(self._models, self._confusions, self._examples, strict=True):
                 pair = pairs[model.image_range]
                 mask = model.engine.mask(pair.image)
                 confusion.update(pair.labels, mask)
-                gallery.add(sample.name, pair.image, pair.labels, mask)
+                examples.add(sample.name, pair.image, pair.labels, mask)
             self._images += 1
         if not self._images:
-            raise ClientError("no pair could be scored; the first that was passed over", self._skipped)
+            raise ClientError("No pair could be evaluated. The skipped pairs are", self._skipped)
 
     def content(self, arguments: argparse.Namespace, seconds: float) -> Content:
-        """Return what the page shows."""
-        model, rival = self._models[0], None
+        """Return the content of the report page."""
+        model, baseline = self._models[0], None
         note = f"Pairs that could not be used and are not counted: {len(self._skipped)}." if self._skipped else ""
-        of = f"{self._images} whole images"
+        of = f"{self._images} full images"
         if len(self._models) > 1:
-            mine, other = (gallery.scores for gallery in self._galleries)
+            mine, other = (examples.scores for examples in self._examples)
             images = {name: (score, other[name]) for name, score in mine.items()}
-            rival = Baseline(self._models[1].name, self._confusions[1].counts, images)
+            baseline = Baseline(self._models[1].name, self._confusions[1].counts, images)
         tables = {
             "Inputs": {
                 "model": model.name,
-                **({"against": rival.name} if rival else {}),
+                **({"against": baseline.name} if baseline else {}),
                 "images": str(arguments.images),
                 "annotations": str(arguments.annotations),
                 "label map": json.dumps(self._samples.label_map.content),
             },
             "Configuration": {**{key: str(value) for key, value in model.settings.items()}, "engine": "OpenVINO"},
-            "Seconds": {"scoring": f"{seconds:.1f}"},
+            "Seconds": {"evaluation": f"{seconds:.1f}"},
             "Versions": versions(),
         }
         return Content(
             title=f"Evaluation of {model.name}",
             num_classes=self._num_classes,
             classes={**known_classes(self._samples, self._num_classes), **model.classes},
-            scored=self._galleries[0].scored(of, self._confusions[0].counts, self._images, note),
-            rival=rival,
+            scored=self._examples[0].scored(of, self._confusions[0].counts, self._images, note),
+            baseline=baseline,
             audit=self._audit,
-            facts=tables,
+            details=tables,
             settings=model.job.as_dict(),
         )
 
     def figures(self) -> dict[str, Any]:
-        """Return the numbers of each model."""
+        """Return the metrics of each model."""
         models = []
-        for model, confusion, gallery in zip(self._models, self._confusions, self._galleries, strict=True):
+        for model, confusion, examples in zip(self._models, self._confusions, self._examples, strict=True):
             entry = {
                 "model": model.name,
                 "mIOU": confusion.miou,
                 "pixel_accuracy": confusion.pixel_accuracy,
                 "iou": [None if np.isnan(value) else float(value) for value in confusion.iou()],
                 "confusion": confusion.counts.tolist(),
-                "image_mIOU": gallery.scores,
+                "image_mIOU": examples.scores,
             }
             models.append(entry)
         return {"images": self._images, "skipped": self._skipped, "models": models}
@@ -207,7 +210,7 @@ class _Evaluation:
 
 @contextlib.contextmanager
 def _opened(source: Path, precision: str) -> Iterator[Model]:
-    """Open an archive or a directory; one without a graph, as the built-in's, is converted in a child process."""
+    """Load model artifacts; without an ONNX model, it is exported in a child process."""
     with tempfile.TemporaryDirectory() as scratch:
         directory = source
         if not source.is_dir():
@@ -215,29 +218,28 @@ def _opened(source: Path, precision: str) -> Iterator[Model]:
             directory.mkdir()
             content = unpack(source, directory, _LIMITS, 8 * WEIGHTS_LIMIT)
             if content is None:
-                raise ClientError(f"{source} is no archive: give a training job's model.tar.gz")
+                raise ClientError(f"{source} is not an archive. Use the model.tar.gz of a training job")
             if faults := content.faults:
-                raise ClientError(f"{source} holds what no training job writes", faults)
+                raise ClientError(f"{source} contains files that a training job does not write", faults)
         settings = model_directory.read_model_settings(directory, str(source))
         try:
-            engine = load_engine(directory, _Choice(precision, cpu_count()))
-        except ClientError as error:  # which calls the model by the directory that it was unpacked to
+            engine = load_engine(directory, _EngineSettings(precision, cpu_count()))
+        except ClientError as error:  # its message contains the temporary directory
             raise ClientError(error.message.replace(str(directory), str(source)), error.details) from error
         if engine.num_classes != settings["num_classes"]:
             raise ClientError(
-                f"{source}: {model_directory.HYPERPARAMETERS} describes {settings['num_classes']} classes, its graph "
-                "has "
-                f"{engine.num_classes}: they are of different jobs"
+                f"{source}: {model_directory.HYPERPARAMETERS} has {settings['num_classes']} classes, but the ONNX "
+                f"model has {engine.num_classes}, so they belong to different jobs. Use the model.tar.gz of one job"
             )
         image_range = model_directory.read_image_range(directory, str(source))
         yield Model(str(source), engine, read_classes(directory), settings, image_range, _read_job(directory, settings))
 
 
 def _read_job(directory: Path, settings: Mapping[str, Any]) -> Hyperparameters:
-    """Return the job that trained the model, as far as its archive describes one that this container could run."""
+    """Return the hyperparameters of the training job, or only the required ones if the others are not valid."""
     log = logging.getLogger("container.hyperparameters")
     level = log.level
-    log.setLevel(logging.ERROR)  # its warnings are about options of a job that is over
+    log.setLevel(logging.ERROR)  # warnings about options of a completed job are not useful
     try:
         return load(read_object(directory / model_directory.HYPERPARAMETERS))
     except ClientError:
@@ -247,16 +249,16 @@ def _read_job(directory: Path, settings: Mapping[str, Any]) -> Hyperparameters:
 
 
 def _audit(samples: FileSamples, job: Hyperparameters, output: Path) -> dict[str, Any]:
-    """Audit the pairs as a job does; returns audit.json. Raises ClientError if there is nothing to measure.
+    """Audit the pairs as a job does, and return audit.json; raises ClientError if there are errors.
 
-    Pairs that cannot be used are only warnings as long as there are others: the evaluation skips them.
+    Unusable pairs are only warnings if there are usable pairs, because the evaluation skips them.
     """
     output.mkdir(parents=True, exist_ok=True)
     job = dataclasses.replace(job, max_bad_records=len(samples.pairs))
     try:
         Audit(job, {samples.channel: samples}, output).run("full", threading.Event())
     except ClientError as error:
-        advice = error.message.replace(FILES, "a file, and give it as LABEL_MAP")
+        advice = error.message.replace(FILES, "a file, and specify it as LABEL_MAP")
         raise ClientError(advice, error.details) from error
     return read_object(output / REPORT)
 
@@ -264,7 +266,7 @@ def _audit(samples: FileSamples, job: Hyperparameters, output: Path) -> dict[str
 def _open_samples(arguments: argparse.Namespace, num_classes: int) -> FileSamples:
     for folder in (arguments.images, arguments.annotations):
         if not folder.is_dir():
-            raise ClientError(f"there is no directory {folder}")
+            raise ClientError(f"The directory {folder} does not exist")
     label_map = LabelMap.read(arguments.label_map) if arguments.label_map else LabelMap()
     label_map.check(num_classes)
     channels = {

@@ -1,4 +1,4 @@
-"""Pictures for people: a mask in colors over the photograph it belongs to."""
+"""Visualization of masks: in colors, and as an overlay on the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEAST_WIDTH = 480
 
 
 def palette() -> list[int]:
-    """Return Pascal VOC's 256 colors as Pillow wants them: R, G, B, R, G, B, …"""
+    """Return the 256 colors of Pascal VOC as a list for Pillow: R, G, B, R, G, B, …"""
     return [
         sum(((label >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3))
         for label in range(256)
@@ -23,10 +23,10 @@ def palette() -> list[int]:
 
 
 def read_class_names(path: Path) -> list[str]:
-    """Read a model's classes.json, or a plain list of names: names by id, an empty one where there is none."""
+    """Return the class names by ID from classes.json or a list of names; unknown names are empty."""
     if not path.is_file():
         return []
-    entries = json.loads(path.read_text())
+    entries = json.loads(path.read_bytes())
     named = dict(enumerate(entries))
     if entries and isinstance(entries[0], dict):
         named = {int(entry["id"]): entry.get("name", "") for entry in entries}
@@ -34,22 +34,22 @@ def read_class_names(path: Path) -> list[str]:
 
 
 def color_mask(mask: Image.Image) -> Image.Image:
-    """Return a mask with the same class ids and a palette, so that it can be looked at; the mask's mode is L or P."""
+    """Return the mask (mode L or P) with a palette of visible colors. The class IDs do not change."""
     colored = Image.fromarray(np.asarray(mask))
     colored.putpalette(palette())
     return colored
 
 
 def draw_overlay(photo: Image.Image, mask: Image.Image, classes: Sequence[str] = ()) -> Image.Image:
-    """Blend the mask over the photograph, background (class 0) aside, above a legend of the classes it shows.
+    """Blend the mask, except for class 0, over an image of the same size, and add a legend of its classes.
 
-    Both have the same size; a small picture is enlarged. A class without a name is shown by its id.
+    A small image is enlarged. A class without a name is shown as its ID.
     """
     scale = max(1, -(-_LEAST_WIDTH // photo.width))
     size = (photo.width * scale, photo.height * scale)
     ids = np.asarray(mask.resize(size, Image.Resampling.NEAREST))
     colors = np.array(palette(), np.uint8).reshape(256, 3)[ids]
-    if photo.mode.startswith("I"):  # 16-bit gray, of which Pillow makes white
+    if photo.mode.startswith("I"):  # 16-bit gray, which Pillow would convert to white
         samples = np.asarray(photo).astype(np.float64)
         photo = Image.fromarray((255 * (samples - samples.min()) / max(1, np.ptp(samples))).astype(np.uint8))
     pixels = np.asarray(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC))
@@ -63,5 +63,5 @@ def draw_overlay(photo: Image.Image, mask: Image.Image, classes: Sequence[str] =
         draw.rectangle((4, top + 3, 18, top + _ROW - 3), fill=tuple(palette()[3 * label : 3 * label + 3]))
         name = classes[label] if label < len(classes) else ""
         share = 100 * float((ids == label).mean())
-        draw.text((26, top + 3), f"{label} {name} {share:.1f} %".replace("  ", " "), fill="black")
+        draw.text((26, top + 3), f"{label} {name} {share:.1f}%".replace("  ", " "), fill="black")
     return picture

@@ -1,4 +1,4 @@
-"""Feed Pipe-mode channels from augmented manifests, as SageMaker does: one FIFO per pass, for as long as a job reads.
+"""Feed Pipe mode channels from augmented manifests, as SageMaker AI does: one FIFO per pass, until the job ends.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/augmented-manifest.html
 """
@@ -33,13 +33,13 @@ def write_config(root: Path, streamed: Iterable[str], directories: Iterable[str]
     config = root / "input" / "config"
     config.mkdir(parents=True, exist_ok=True)
     channels = {**{name: pipe for name in streamed}, **{name: file for name in directories}}
-    (config / "inputdataconfig.json").write_text(json.dumps(channels, indent=2) + "\n")
+    (config / "inputdataconfig.json").write_text(json.dumps(channels, indent=2) + "\n", encoding="utf-8")
 
 
 def feed(feeders: list[ChannelFeeder], command: list[str]) -> int:
-    """Feed until the command ends, or without one until SIGTERM or Ctrl-C; return the exit code.
+    """Feed until the command ends, or, without a command, until SIGTERM or Ctrl-C; return the exit code.
 
-    The command gets the SIGTERM, and its end is the feeder's.
+    SIGTERM is forwarded to the command.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -50,7 +50,7 @@ def feed(feeders: list[ChannelFeeder], command: list[str]) -> int:
             feeder.start()
         if command:
             job = subprocess.Popen(command)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the job as well
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal also sends it to the job
         while not any(feeder.error for feeder in feeders):
             if job and job.poll() is not None:
                 return job.returncode if job.returncode >= 0 else 128 - job.returncode
@@ -70,20 +70,22 @@ def feed(feeders: list[ChannelFeeder], command: list[str]) -> int:
 
 
 def main() -> None:
-    """Feed the channels of one job; with a command after `--`, run it and end with it."""
+    """Feed the channels of one job; with a command after `--`, run the command, and stop when it ends."""
     parser = argparse.ArgumentParser(prog="python -m local_test.pipe_feeder", description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="what is /opt/ml to the job")
-    parser.add_argument("--channel", action="append", required=True, metavar="NAME=MANIFEST", help="repeat for more")
+    parser.add_argument(
+        "--root", type=Path, required=True, metavar="DIR", help="the directory that the job uses as /opt/ml"
+    )
+    parser.add_argument("--channel", action="append", required=True, metavar="NAME=MANIFEST", help="can be repeated")
     parser.add_argument("--attributes", default="source-ref,annotation-ref", help="AttributeNames (%(default)s)")
-    parser.add_argument("--file-channel", action="append", default=[], metavar="NAME", help="a directory of the job")
-    parser.add_argument("--map", action="append", default=[], metavar="s3://BUCKET/PREFIX=DIR", help="repeat for more")
-    parser.add_argument("--shuffle", action="store_true", help="a new order in every pass, as ShuffleConfig makes")
-    parser.add_argument("--seed", type=int, default=0, help="of the shuffling (%(default)s)")
+    parser.add_argument("--file-channel", action="append", default=[], metavar="NAME", help="a channel in File mode")
+    parser.add_argument("--map", action="append", default=[], metavar="s3://BUCKET/PREFIX=DIR", help="can be repeated")
+    parser.add_argument("--shuffle", action="store_true", help="shuffle every pass, as ShuffleConfig does")
+    parser.add_argument("--seed", type=int, default=0, help="seed of --shuffle (%(default)s)")
     parser.add_argument("--gzip", action="store_true", help="compress each pass")
     parser.add_argument("command", nargs="*", help="the job to run, after --")
     arguments = parser.parse_args()
     if wrong := [text for text in arguments.channel if not all(text.partition("="))]:
-        parser.error(f"--channel {wrong[0]}: write NAME=MANIFEST")
+        parser.error(f"--channel {wrong[0]} is not valid. Write NAME=MANIFEST")
     data = arguments.root / "input" / "data"
     data.mkdir(parents=True, exist_ok=True)
     seed = arguments.seed if arguments.shuffle else None

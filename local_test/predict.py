@@ -1,4 +1,4 @@
-"""Ask a running model for the mask of a photograph, and write it in colors and as an overlay."""
+"""Send an image to a running endpoint, and write the mask in colors and as an overlay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
 def ping(endpoint: str) -> bool:
-    """Say whether the model answers its health check."""
+    """Return whether the health check of the endpoint succeeds."""
     try:
         with _open(urllib.request.Request(f"{endpoint}/ping"), timeout=2) as answer:
             return bool(answer.status == 200)
@@ -26,25 +26,25 @@ def ping(endpoint: str) -> bool:
 
 
 def ask(endpoint: str, photo: bytes, content_type: str) -> bytes:
-    """Post a photograph and return the answer, a PNG; raises OSError with the server's reason when there is none."""
+    """Send an image and return the mask as PNG; raises OSError with the error message of the server."""
     headers = {"Content-Type": content_type, "Accept": "image/png"}
     try:
         with _open(urllib.request.Request(f"{endpoint}/invocations", photo, headers), timeout=60) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
         reason = error.read().decode(errors="replace").strip()
-        raise OSError(f"{endpoint} answered {error.code}: {reason}") from error
+        raise OSError(f"{endpoint} returned HTTP {error.code}: {reason}") from error
     except OSError as error:
-        raise OSError(f"{endpoint} does not answer ({error}): is local_test/serve_local.sh running?") from error
+        raise OSError(f"{endpoint} does not respond ({error}). Start local_test/serve_local.sh") from error
 
 
 def main() -> None:
-    """Write NAME_mask.png and NAME_overlay.png for one photograph, or only check the model's health."""
+    """Write NAME_mask.png and NAME_overlay.png for one image, or only check the health of the endpoint."""
     parser = argparse.ArgumentParser(prog="python -m local_test.predict", description=__doc__)
-    parser.add_argument("photo", type=Path, nargs="?", help="a JPEG or PNG file; without one only /ping is asked")
-    parser.add_argument("content_type", nargs="?", help="by default what the file's name says")
-    parser.add_argument("--endpoint", default="http://localhost:8080", help="address of the server (%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where the pictures go")
+    parser.add_argument("photo", type=Path, nargs="?", help="a JPEG or PNG file; default: only call /ping")
+    parser.add_argument("content_type", nargs="?", help="content type; default: from the file name")
+    parser.add_argument("--endpoint", default="http://localhost:8080", help="URL of the server (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="directory for the images")
     parser.add_argument("--classes", type=Path, metavar="JSON", help="classes.json, or a list of names")
     arguments = parser.parse_args()
     if arguments.photo is None:
@@ -70,7 +70,7 @@ def _predict(arguments: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def _open(request: urllib.request.Request, timeout: float):  # type: ignore[no-untyped-def]  # its type has no name
-    """Open without the proxies that the environment may name: the server is on this machine."""
+    """Open without a proxy, because the server is local."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout)
 
 

@@ -45,12 +45,12 @@ class Header:
         return (self.width, self.height) if turned else (self.height, self.width)
 
 
-def damaged(kind: str, why: str) -> DecodeError:
+def corrupt_error(kind: str, why: str) -> DecodeError:
     """Return the error for a JPEG or PNG with invalid data."""
     return DecodeError(f"the {kind} image is corrupt: {why}")
 
 
-def cut_off(kind: str, where: str) -> TruncatedImageError:
+def truncated_error(kind: str, where: str) -> TruncatedImageError:
     """Return the error for a JPEG or PNG that is truncated."""
     return TruncatedImageError(f"the {kind} image is corrupt: it is truncated {where}")
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from container.arrays import Array, Uint8Array
 from container.codecs import images_16_bit, jpeg, png, strict_decoding
-from container.codecs.chunks import Pieces
 from container.codecs.file_types import describe
 from container.codecs.header import (
     DecodeError,
@@ -23,7 +22,7 @@ from container.codecs.header import (
     Orientation,
     TooManyPixelsError,
     TruncatedImageError,
-    cut_off,
+    truncated_error,
 )
 from container.image_range import Range
 
@@ -35,8 +34,8 @@ __all__ = [
     "Orientation",
     "TooManyPixelsError",
     "TruncatedImageError",
+    "decode_16_bit",
     "decode_annotation",
-    "decode_deep",
     "decode_image",
     "decode_reduced",
     "describe",
@@ -105,7 +104,7 @@ def decode_image(
     """
     header = header or read_header(data, max_pixels)
     if image_range and header.bits == 16:
-        image = Image.fromarray(images_16_bit.to_rgb(decode_deep(data, header, warn=warn), image_range))
+        image = Image.fromarray(images_16_bit.to_rgb(decode_16_bit(data, header, warn=warn), image_range))
     else:
         image = _load(data, header, warn)
     if orientation == "apply" and header.orientation in _TURNS:
@@ -116,7 +115,7 @@ def decode_image(
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def decode_deep(data: bytes, header: Header, *, warn: Warn | None = None) -> Array:
+def decode_16_bit(data: bytes, header: Header, *, warn: Warn | None = None) -> Array:
     """Decode a 16-bit PNG in the order of the file: uint16 gray (H, W) or RGB (H, W, 3); raises DecodeError."""
     image = _load(data, header, warn)
     if image.mode.startswith("I"):
@@ -173,24 +172,24 @@ def read_header(data: bytes, max_pixels: int | None = None) -> Header:
 
 
 def _load(data: bytes, header: Header, warn: Warn | None, is_reduced: bool = False) -> Image.Image:
-    picture, complete = (jpeg if header.format == "JPEG" else png).picture(data)
+    buffers, complete = (jpeg if header.format == "JPEG" else png).pixel_data(data)
     is_open = header.format == "JPEG" and not complete
     image = (
-        _load_open_jpeg(picture, header, is_reduced) if is_open else strict_decoding.decode(picture, header, is_reduced)
+        _load_open_jpeg(buffers, header, is_reduced) if is_open else strict_decoding.decode(buffers, header, is_reduced)
     )
     is_uncertain = header.format == "PNG" and (png.is_interlaced(data) or strict_decoding.may_lack_rows(image))
     if is_uncertain and not png.has_all_rows(data):
-        raise cut_off("PNG", "inside the image data")
+        raise truncated_error("PNG", "inside the image data")
     if not complete and warn:
         warn(f"the {header.format} image has no end marker. All its pixels exist, and it is used")
     return image
 
 
-def _load_open_jpeg(picture: Pieces, header: Header, is_reduced: bool) -> Image.Image:
+def _load_open_jpeg(buffers: list[memoryview], header: Header, is_reduced: bool) -> Image.Image:
     """Decode a JPEG without an end marker. If its data is complete, no pixel depends on the bytes after it."""
-    image = strict_decoding.decode([*picture, memoryview(jpeg.END)], header)
+    image = strict_decoding.decode([*buffers, memoryview(jpeg.END)], header)
     for filler in jpeg.FILLERS:
-        other = strict_decoding.decode([*picture, memoryview(filler + jpeg.END)], header)
+        other = strict_decoding.decode([*buffers, memoryview(filler + jpeg.END)], header)
         if not np.array_equal(np.asarray(image), np.asarray(other)):
-            raise cut_off("JPEG", "inside the image data")
-    return strict_decoding.decode([*picture, memoryview(jpeg.END)], header, is_reduced) if is_reduced else image
+            raise truncated_error("JPEG", "inside the image data")
+    return strict_decoding.decode([*buffers, memoryview(jpeg.END)], header, is_reduced) if is_reduced else image

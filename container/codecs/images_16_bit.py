@@ -9,7 +9,7 @@ import numpy as np
 
 from container.arrays import Array, Uint8Array
 from container.codecs import png
-from container.codecs.header import damaged
+from container.codecs.header import corrupt_error
 from container.image_range import Range
 
 _BAND = 2**20  # samples per scaling operation
@@ -19,7 +19,7 @@ def decode_samples(data: bytes) -> Array:
     """Decode a valid 16-bit PNG to uint16 gray (H, W) or RGB (H, W, 3); alpha is dropped. Raises DecodeError."""
     samples = cv2.imdecode(np.frombuffer(png.repack(data), np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None:
-        raise damaged("PNG", "its 16-bit samples cannot be decoded")
+        raise corrupt_error("PNG", "its 16-bit samples cannot be decoded")
     if samples.ndim == 3:
         samples = samples[:, :, 2::-1]
     return samples

@@ -10,8 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from container.codecs.chunks import Pieces
-from container.codecs.header import DecodeError, Header, cut_off, damaged, exif_orientation
+from container.codecs.header import DecodeError, Header, corrupt_error, exif_orientation, truncated_error
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
@@ -49,9 +48,9 @@ class _Parts:
     scans: list[bytes] = dataclasses.field(default_factory=list)
     orientation: int = 1
 
-    def found(self) -> Header:
+    def complete_header(self) -> Header:
         if self.header is None:
-            raise damaged("JPEG", "the image data has no header")
+            raise corrupt_error("JPEG", "the image data has no header")
         return dataclasses.replace(self.header, orientation=self.orientation)
 
 
@@ -60,39 +59,39 @@ def read_header(data: bytes) -> Header:
     parts = _Parts()
     try:
         for marker, start, end in _segments(data):
-            _learn(parts, marker, memoryview(data)[start + 4 : end])
+            _add_segment(parts, marker, memoryview(data)[start + 4 : end])
             if marker == _SOS:
                 break
     except DecodeError:
         if parts.header is None:
             raise
-    return parts.found()
+    return parts.complete_header()
 
 
-def picture(data: bytes) -> tuple[Pieces, bool]:
+def pixel_data(data: bytes) -> tuple[list[memoryview], bool]:
     """Return the parts of the file that the pixels depend on, and whether the file has an end marker.
 
     Segments that do not affect pixels (EXIF with its thumbnail, ICC and XMP, comments) and all bytes after the image
     are excluded. Raises DecodeError for too many scans, and TruncatedImageError if data outside a scan is truncated.
     """
     view, parts = memoryview(data), _Parts()
-    pieces = [view[:2]]
+    buffers = [view[:2]]
     first = end = 0
     for marker, start, stop in _segments(data):
         if marker == _EOI:
             end = stop
             break
-        _learn(parts, marker, view[start + 4 : stop])
+        _add_segment(parts, marker, view[start + 4 : stop])
         if marker == _SOS and not first:
             first = start
         if not first and _is_needed(marker, stop - start - 4):
-            pieces.append(view[start:stop])
+            buffers.append(view[start:stop])
     if not parts.scans:
-        raise cut_off("JPEG", "before the image data")
-    parts.found()
+        raise truncated_error("JPEG", "before the image data")
+    parts.complete_header()
     if not end and not _all_is_sent(parts):
-        raise cut_off("JPEG", "between scans")
-    return [*pieces, _scans(data, first, end or _end_of_data(data))], end > 0
+        raise truncated_error("JPEG", "between scans")
+    return [*buffers, _scans(data, first, end or _end_of_data(data))], end > 0
 
 
 def _end_of_data(data: bytes) -> int:
@@ -134,7 +133,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if found is None:
             if scanning:
                 return
-            raise cut_off("JPEG", "before the image data")
+            raise truncated_error("JPEG", "before the image data")
         marker, start, position = found[1][0], found.start(), found.end()
         if marker == _EOI:
             yield marker, start, position
@@ -142,14 +141,14 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker in _ALONE or (scanning and marker not in _SEGMENTS):
             continue  # the decoder reports errors within a scan
         if marker not in _SEGMENTS:
-            raise damaged("JPEG", f"the marker FF{marker:02X} is not allowed before the image data")
+            raise corrupt_error("JPEG", f"the marker FF{marker:02X} is not allowed before the image data")
         length = struct.unpack_from(">H", data, position)[0] if position + 2 <= len(data) else 2
         position += max(length, 2)
         if position > len(data):
-            raise cut_off("JPEG", "before the image data" if not scanning else "between scans")
+            raise truncated_error("JPEG", "before the image data" if not scanning else "between scans")
         yield marker, start, position
         scanning = scanning or marker == _SOS
-    raise damaged("JPEG", f"it has more than {_MAX_MARKERS} segments")
+    raise corrupt_error("JPEG", f"it has more than {_MAX_MARKERS} segments")
 
 
 def _search(pattern: re.Pattern[bytes], data: bytes, position: int) -> re.Match[bytes] | None:
@@ -161,10 +160,10 @@ def _search(pattern: re.Pattern[bytes], data: bytes, position: int) -> re.Match[
     return None
 
 
-def _learn(parts: _Parts, marker: int, content: memoryview) -> None:
+def _add_segment(parts: _Parts, marker: int, content: memoryview) -> None:
     if marker in _FRAMES:
         if parts.header:
-            raise damaged("JPEG", "it has two headers")
+            raise corrupt_error("JPEG", "it has two headers")
         parts.header, parts.frame, parts.components = _frame(marker, content), marker, bytes(content[6::3])
     elif marker == _SOS:
         parts.scans.append(bytes(content))
@@ -176,7 +175,7 @@ def _learn(parts: _Parts, marker: int, content: memoryview) -> None:
 
 def _frame(marker: int, content: memoryview) -> Header:
     if len(content) < 6:
-        raise damaged("JPEG", "the header is too short")
+        raise corrupt_error("JPEG", "the header is too short")
     bits, height, width, components = struct.unpack_from(">BHHB", content)
     if marker not in _DECODABLE:
         raise DecodeError(
@@ -187,7 +186,7 @@ def _frame(marker: int, content: memoryview) -> Header:
     if components not in _MODES:
         raise DecodeError(f"the JPEG has {components} channels. Save it with 1, 3, or 4 channels")
     if not (width and height):
-        raise damaged("JPEG", f"the header specifies {width}×{height} pixels")
+        raise corrupt_error("JPEG", f"the header specifies {width}×{height} pixels")
     return Header("JPEG", width, height, _MODES[components], bits)
 
 

@@ -10,8 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from container.codecs.chunks import Pieces
-from container.codecs.header import DecodeError, Header, cut_off, damaged, exif_orientation
+from container.codecs.header import DecodeError, Header, corrupt_error, exif_orientation, truncated_error
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -62,11 +61,11 @@ def read_header(data: bytes) -> Header:
         if header is None:
             raise
     if header is None:
-        raise cut_off("PNG", "before the header")
+        raise truncated_error("PNG", "before the header")
     return header
 
 
-def picture(data: bytes) -> tuple[Pieces, bool]:
+def pixel_data(data: bytes) -> tuple[list[memoryview], bool]:
     """Return the parts of the file that the pixels depend on (header, palette, data), and whether it has an end marker.
 
     Raises DecodeError if a checksum of these parts is wrong, and TruncatedImageError if a part is truncated.
@@ -83,7 +82,7 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
         elif _is_ancillary(kind):
             continue
         elif kind == b"IHDR":
-            raise damaged("PNG", "it has two headers")
+            raise corrupt_error("PNG", "it has two headers")
         else:
             _check(data, kind, start, end)
         has_data = has_data or kind == b"IDAT"
@@ -96,9 +95,9 @@ def picture(data: bytes) -> tuple[Pieces, bool]:
         else:
             runs.append([start, end])
     if not has_data:
-        raise damaged("PNG", "it has no image data")
+        raise corrupt_error("PNG", "it has no image data")
     if header and header.mode == "P" and not has_palette:
-        raise damaged("PNG", "it has no palette")
+        raise corrupt_error("PNG", "it has no palette")
     return [*(view[start:end] for start, end in runs), _IEND], complete
 
 
@@ -149,7 +148,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         if position + 8 > len(data):
             if has_data:
                 return
-            raise cut_off("PNG", "before the image data")
+            raise truncated_error("PNG", "before the image data")
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
         if kind == b"IEND":
@@ -159,34 +158,34 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             if has_data and kind != b"IDAT":
                 return
             if kind.isalpha():
-                raise cut_off("PNG", f"inside the chunk {kind.decode()}")
-            raise damaged("PNG", f"no chunk starts at byte {position}")
+                raise truncated_error("PNG", f"inside the chunk {kind.decode()}")
+            raise corrupt_error("PNG", f"no chunk starts at byte {position}")
         yield kind, position, end
         position, has_data = end, has_data or kind == b"IDAT"
-    raise damaged("PNG", f"it has more than {_MAX_CHUNKS} chunks")
+    raise corrupt_error("PNG", f"it has more than {_MAX_CHUNKS} chunks")
 
 
 def _header(data: bytes, kind: bytes, start: int, end: int) -> Header:
     if kind == b"CgBI":
         raise DecodeError("the PNG uses the Apple extension for applications (CgBI). Save it as a standard PNG")
     if kind != b"IHDR" or end - start != 25:
-        raise damaged("PNG", "it does not start with a header")
+        raise corrupt_error("PNG", "it does not start with a header")
     _check(data, kind, start, end)
     width, height, bits, color = struct.unpack_from(">IIBB", data, start + 8)
     mode = _MODES.get((bits, color))
     if mode is None or not (width and height):
-        raise damaged("PNG", f"the header specifies {width}×{height} pixels of {bits} bits in color type {color}")
+        raise corrupt_error("PNG", f"the header specifies {width}×{height} pixels of {bits} bits in color type {color}")
     return Header("PNG", width, height, mode, bits)
 
 
 def _check(data: bytes, kind: bytes, start: int, end: int) -> None:
     """Raise DecodeError for a wrong checksum, or for an unknown chunk that must not be skipped."""
     if kind not in (b"IHDR", b"PLTE", b"IDAT"):
-        raise damaged("PNG", f"the chunk type {kind.decode()} does not exist in PNG files")
+        raise corrupt_error("PNG", f"the chunk type {kind.decode()} does not exist in PNG files")
     if not _is_sound(data, start, end):
-        raise damaged("PNG", f"the chunk {kind.decode()} has a wrong checksum")
+        raise corrupt_error("PNG", f"the chunk {kind.decode()} has a wrong checksum")
     if kind == b"PLTE" and ((end - start - 12) % 3 or not 0 < end - start - 12 <= _PALETTE_BYTES):
-        raise damaged("PNG", f"the palette has {end - start - 12} bytes")
+        raise corrupt_error("PNG", f"the palette has {end - start - 12} bytes")
 
 
 def _is_ancillary(kind: bytes) -> bool:

@@ -11,7 +11,7 @@ from container.artifact.classes import ClassEntry
 from container.codecs.masks import JsonEncoder, PngEncoder
 from container.codecs.probabilities import Buffer, Compression, NpyEncoder, RecordIOEncoder
 
-_PIECE = 2**20
+_CHUNK_BYTES = 2**20
 
 
 class Encoder(Protocol):
@@ -40,15 +40,15 @@ class Encoder(Protocol):
 def compress(buffers: Iterable[Buffer]) -> list[Buffer]:
     """Compress buffers with gzip at the fastest level."""
     compressor = zlib.compressobj(1, wbits=31)
-    packed = [compressor.compress(piece) for piece in pieces(buffers)]  # zlib copies each buffer that it compresses
+    packed = [compressor.compress(chunk) for chunk in pieces(buffers)]  # zlib copies each buffer that it compresses
     return [*filter(None, packed), compressor.flush()]
 
 
 def pieces(buffers: Iterable[Buffer]) -> Iterator[bytes]:
     """Yield small bytes objects, which WSGI requires, without a second copy of the complete content in memory."""
     for buffer in buffers:
-        for start in range(0, len(buffer), _PIECE):
-            yield bytes(buffer[start : start + _PIECE])
+        for start in range(0, len(buffer), _CHUNK_BYTES):
+            yield bytes(buffer[start : start + _CHUNK_BYTES])
 
 
 ENCODERS: dict[str, type[Encoder]] = {

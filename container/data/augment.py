@@ -1,7 +1,7 @@
 """Augmentation: from a decoded pair to a square crop, for training and validation.
 
-The region that becomes the crop is cut out of the decoded image first and resampled once: the work
-depends on the crop, not on the photograph.
+The region of the crop is cut out of the decoded image first, and resampled once. The processing time depends on the
+size of the crop, not on the size of the image.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from container.arrays import Array, Uint8Array
-from container.data.augmentation_config import MEAN_COLOUR, AugmentationConfig, hide, jitter, rotated_crop
+from container.data.augmentation_config import MEAN_COLOR, AugmentationConfig, jitter, mask_squares, rotated_crop
 from container.data.labels.decoding import IGNORE
 
 AS_GLUONCV = AugmentationConfig()
@@ -22,37 +22,37 @@ def random_crop(
     base_size: int,
     crop_size: int,
     rng: np.random.Generator,
-    strengths: AugmentationConfig = AS_GLUONCV,
+    config: AugmentationConfig = AS_GLUONCV,
     anchor: tuple[int, int] | None = None,
 ) -> tuple[Array, Array]:
-    """Augment as GluonCV does: mirror, scale the long side to base_size × U(0.5, 2), crop, blur half of the time.
+    """Augment as GluonCV does: mirror, scale the long side to base_size × U(0.5, 2), crop, and blur half of the crops.
 
-    Takes uint8 (H, W, 3) and (H, W), returns uint8 (crop_size, crop_size, 3) and (crop_size, crop_size). What
-    the scaled image does not cover is the mean color, labeled 255. `strengths` may do more; the crop lies about the
-    pixel `anchor` (row, column), where one is given, as nearly as the image's borders allow.
+    Takes uint8 (H, W, 3) and (H, W), returns uint8 (crop_size, crop_size, 3) and (crop_size, crop_size). Pixels outside
+    of the scaled image have the mean color and the label 255. `config` can contain further operations. The center of
+    the crop is the pixel `anchor` (row, column) if it is set, except near the borders of the image.
     """
     height, width = labels.shape
-    scale = base_size * rng.uniform(*strengths.scale) / max(height, width)
-    side = crop_size / scale  # of the crop, in the decoded image's pixels
+    scale = base_size * rng.uniform(*config.scale) / max(height, width)
+    side = crop_size / scale  # of the crop, in pixels of the decoded image
     rows = _choose_span(height, side, rng, anchor and anchor[0])
     columns = _choose_span(width, side, rng, anchor and anchor[1])
     mirrored = rng.random() < 0.5
     blur = rng.random() if rng.random() < 0.5 else 0.0
-    if strengths.rotation:
-        degrees = rng.uniform(-strengths.rotation, strengths.rotation)
+    if config.rotation:
+        degrees = rng.uniform(-config.rotation, config.rotation)
         crop, crop_labels = rotated_crop(image, labels, (rows, columns), scale, anchor, degrees, crop_size)
     else:
         crop, crop_labels = _resample(image[rows, columns], labels[rows, columns], scale, crop_size)
     if mirrored:
         crop, crop_labels = crop[:, ::-1], crop_labels[:, ::-1]
-    if strengths.vertical_flip and rng.random() < strengths.vertical_flip:
+    if config.vertical_flip and rng.random() < config.vertical_flip:
         crop, crop_labels = crop[::-1], crop_labels[::-1]
-    if strengths.colour:
-        crop = jitter(crop, strengths.colour, rng)
+    if config.color:
+        crop = jitter(crop, config.color, rng)
     if blur > 0.1:  # a smaller sigma changes no pixel
         crop = cv2.GaussianBlur(np.ascontiguousarray(crop), (0, 0), blur)
-    if strengths.dropout:
-        crop, crop_labels = hide(crop, crop_labels, strengths.dropout, rng)
+    if config.dropout:
+        crop, crop_labels = mask_squares(crop, crop_labels, config.dropout, rng)
     return crop, crop_labels
 
 
@@ -66,7 +66,7 @@ def center_crop(image: Uint8Array, labels: Uint8Array, crop_size: int) -> tuple[
 
 
 def _choose_span(length: int, side: float, rng: np.random.Generator, middle: int | None) -> slice:
-    """Choose `side` of `length` pixels, or all of them when there are no more; about `middle`, or anywhere."""
+    """Return a random span of at most `side` of `length` pixels, or the span around `middle` if it is set."""
     size = max(1, min(length, round(side)))
     if middle is None:
         start = int(rng.integers(0, length - size + 1))
@@ -76,15 +76,15 @@ def _choose_span(length: int, side: float, rng: np.random.Generator, middle: int
 
 
 def _resample(image: Uint8Array, labels: Uint8Array, scale: float, crop_size: int) -> tuple[Array, Array]:
-    """Scale a region to the crop, and pad at the bottom and the right where it is smaller."""
+    """Scale a region to the crop, with padding at the bottom and the right if it is smaller."""
     height, width = (max(1, min(crop_size, round(length * scale))) for length in labels.shape)
     if max(height, width) >= crop_size - 1:  # rounding must not leave a line of padding
         height, width = (crop_size if length == crop_size - 1 else length for length in (height, width))
-    smaller = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     crop = np.empty((crop_size, crop_size, 3), np.uint8)
     crop_labels = np.full((crop_size, crop_size), IGNORE, np.uint8)
     if (height, width) != (crop_size, crop_size):
-        crop[:] = MEAN_COLOUR
-    crop[:height, :width] = cv2.resize(image, (width, height), interpolation=smaller)
+        crop[:] = MEAN_COLOR
+    crop[:height, :width] = cv2.resize(image, (width, height), interpolation=interpolation)
     crop_labels[:height, :width] = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return crop, crop_labels

@@ -10,69 +10,69 @@ from container.errors import ClientError
 
 LOG = logging.getLogger(__name__)
 
-# What the platform knows of a channel's content decides nothing here: files and records are told by their bytes. So
-# `application/octet-stream`, which S3 and the SDKs write where nobody said more, does no harm.
+# The kind of a file or record is detected from its bytes, not from the content type of the channel. So the default of
+# S3 and the SDKs, `application/octet-stream`, is accepted.
 _ANY = ("application/octet-stream", "binary/octet-stream")
-_PICTURES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "application/x-recordio", *_ANY)
+_IMAGES = ("application/x-image", "image/jpeg", "image/jpg", "image/png", "application/x-recordio", *_ANY)
 _MODELS = ("application/x-sagemaker-model", "application/x-tar", "application/gzip", "application/x-gzip", *_ANY)
 
 _SAMPLES = ("train", "validation", "test")
-_WEIGHTS = {"model": ("an archive is", _MODELS), "pretrained": ("weights are", (*_MODELS, "application/zip"))}
-_FILES = ("label_map", *_WEIGHTS)  # channels that hold files of another kind
+_WEIGHTS = {"model": _MODELS, "pretrained": (*_MODELS, "application/zip")}
+_FILES = ("label_map", *_WEIGHTS)  # channels without samples
 
 
 def used_channels(environment: Environment) -> list[str]:
-    """Name the channels of samples that the job has."""
+    """Return the channels of the job that contain samples."""
     return [channel for channel in _SAMPLES if channel in environment.channels]
 
 
 def check_channels(environment: Environment) -> None:
-    """Raise one ClientError that lists every channel that is missing or of an unsupported kind; warn of unused ones."""
-    faults: list[str] = []
+    """Raise one ClientError that lists all missing and unsupported channels; warn of unused ones."""
+    errors: list[str] = []
     for name in _SAMPLES:
         if name != "test" or name in environment.channels:
-            faults += _find_missing(environment, name)
+            errors += _find_missing(environment, name)
     for channel in environment.channels.values():
-        faults += _find_unfit(channel)
-    if faults:
-        raise ClientError("the input channels are not complete", faults)
+        errors += _find_unsupported(channel)
+    if errors:
+        raise ClientError("The input channels are not valid", errors)
     for reason in _find_unused(environment):
         LOG.warning("%s", reason)
 
 
 def _find_missing(environment: Environment, name: str) -> Iterator[str]:
-    """Say which of the channel and its annotations is not there."""
+    """Yield errors if the channel or its annotations are missing."""
     channels = environment.channels
     is_streamed = name in channels and channels[name].input_mode == "Pipe"
     for needed in [name] if is_streamed else [name, f"{name}_annotation"]:
         if needed not in channels:
-            yield f"channel {needed} is missing (given: {', '.join(channels) or 'none'})"
+            yield f"channel {needed} is missing. The job has {', '.join(channels) or 'no channels'}"
         elif channels[needed].input_mode != "Pipe" and not channels[needed].path.is_dir():
-            if not channels[needed].sharded:  # else this host has no file of it
-                yield f"channel {needed} has no directory {channels[needed].path}"
+            if not channels[needed].sharded:  # a host can have no files of a sharded channel
+                yield f"channel {needed}: the directory {channels[needed].path} does not exist"
         elif channels[needed].input_mode == "Pipe" and not is_streamed and name in channels:
-            yield f"channel {needed} is in Pipe mode, but channel {name} is not: set its TrainingInputMode to File"
+            yield f"channel {needed} is in Pipe mode, but channel {name} is not. Set its TrainingInputMode to File"
 
 
-def _find_unfit(channel: Channel) -> Iterator[str]:
-    """Say what of the channel's kind is not supported."""
-    weights, accepted = _WEIGHTS.get(channel.name, ("", _PICTURES))
+def _find_unsupported(channel: Channel) -> Iterator[str]:
+    """Yield errors if settings of the channel are not supported."""
+    has_weights, accepted = channel.name in _WEIGHTS, _WEIGHTS.get(channel.name, _IMAGES)
     if channel.name in _FILES and channel.sharded:
         yield (
-            f"channel {channel.name} is ShardedByS3Key, but every host needs all of it: set its S3DataDistributionType "
-            "to FullyReplicated"
+            f"channel {channel.name} is ShardedByS3Key, but every host needs all of its files. Set its "
+            "S3DataDistributionType to FullyReplicated"
         )
-    if weights and channel.input_mode == "Pipe":
-        yield f"channel {channel.name} is in Pipe mode, but {weights} a file: set its TrainingInputMode to File"
-    elif weights and not channel.path.is_dir():
-        yield f"channel {channel.name} has no directory {channel.path}"
+    if has_weights and channel.input_mode == "Pipe":
+        yield f"channel {channel.name} is in Pipe mode, but its weights are files. Set its TrainingInputMode to File"
+    elif has_weights and not channel.path.is_dir():
+        yield f"channel {channel.name}: the directory {channel.path} does not exist"
     content_type = (channel.content_type or "").split(";")[0].strip().lower()
     if content_type and channel.name != "label_map" and content_type not in accepted:
-        yield f"channel {channel.name} has ContentType {channel.content_type}; use {' or '.join(accepted)}"
+        yield f"channel {channel.name} has ContentType {channel.content_type}. Use {' or '.join(accepted)}"
 
 
 def _find_unused(environment: Environment) -> Iterator[str]:
-    """Say which channels are passed over, and why."""
+    """Yield warnings about channels that the job does not use."""
     channels = environment.channels
     for name in channels:
         sampled = name.removesuffix("_annotation")
@@ -80,11 +80,11 @@ def _find_unused(environment: Environment) -> Iterator[str]:
             continue
         if sampled not in _SAMPLES:
             known = ", ".join([*_SAMPLES, *(f"{each}_annotation" for each in _SAMPLES), *_FILES])
-            yield f"channel {name} is none of this algorithm's ({known}) and is passed over"
+            yield f"channel {name} is ignored. The channels of this algorithm are {known}"
         elif sampled not in channels:
-            yield f"channel {name} is passed over: there is no channel {sampled}"
+            yield f"channel {name} is ignored, because the job has no channel {sampled}"
         elif channels[sampled].input_mode == "Pipe":
             yield (
-                f"channel {name} is passed over: channel {sampled} is in Pipe mode, where its own stream holds the "
+                f"channel {name} is ignored, because channel {sampled} is in Pipe mode, and its stream contains the "
                 "annotations"
             )

@@ -12,22 +12,23 @@ import time
 from pathlib import Path
 from typing import BinaryIO, cast
 
-_SLICE_SECONDS = 0.2  # how soon a wait notices that it is no longer wanted
+_POLL_SECONDS = 0.2  # interval at which a wait checks `stopped`
 _BUFFER_BYTES = 2**20
 
 
 class StreamTimeoutError(Exception):
-    """Nothing came for as long as was allowed."""
+    """No data arrived before the timeout."""
 
 
 class StreamCancelledError(Exception):
-    """The reader was told to stop."""
+    """Reading was cancelled."""
 
 
 def open_fifo(path: Path, seconds: float, stopped: threading.Event) -> BinaryIO:
-    """Wait until the FIFO is there and open it for buffered reading.
+    """Wait until the FIFO exists, and open it for buffered reading.
 
-    Opening and every read raise Silent when nothing happens for `seconds`, and Unwanted once `stopped` is set.
+    Opening and reading raise StreamTimeoutError after `seconds` without data, and StreamCancelledError if `stopped` is
+    set.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -37,17 +38,17 @@ def open_fifo(path: Path, seconds: float, stopped: threading.Event) -> BinaryIO:
         except FileNotFoundError:
             if time.monotonic() > deadline:
                 raise StreamTimeoutError from None
-        if stopped.wait(_SLICE_SECONDS):
+        if stopped.wait(_POLL_SECONDS):
             raise StreamCancelledError
 
 
 class _Fifo(io.RawIOBase):
-    """The reading end. Not blocking, because a blocking open or read cannot be given up."""
+    """Read end of a FIFO, without blocking, because a blocking open or read cannot be cancelled."""
 
     def __init__(self, descriptor: int, seconds: float, stopped: threading.Event) -> None:
         self._descriptor = descriptor
-        with contextlib.suppress(OSError):  # more than the user may have: then it stays at 64 KB
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _BUFFER_BYTES)  # writer and reader wait for each other less
+        with contextlib.suppress(OSError):  # the limit of the user can be lower, then the size stays at 64 KB
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _BUFFER_BYTES)  # fewer waits
         self._seconds = seconds
         self._stopped = stopped
         self._poll = select.poll()
@@ -57,9 +58,9 @@ class _Fifo(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Read what is there; 0 only when a writer had opened the FIFO and has closed it."""
+        """Read the available data; 0 if a writer opened the FIFO and closed it."""
         deadline = time.monotonic() + self._seconds
-        while not self._poll.poll(_SLICE_SECONDS * 1000):  # neither data nor, before the first writer, a hang-up
+        while not self._poll.poll(_POLL_SECONDS * 1000):  # neither data nor, before the first writer, a hang-up
             if self._stopped.is_set():
                 raise StreamCancelledError
             if time.monotonic() > deadline:

@@ -16,7 +16,7 @@ from container.data.samples import Sample
 from container.errors import JobCancelledError, JobError
 from container.geometry.tiles import padded_pixels
 
-_SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
+_POLL_SECONDS = 0.1  # interval at which a wait checks `until`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +30,14 @@ class LabeledImage:
 
 @dataclasses.dataclass(frozen=True)
 class SkippedImage:
-    """A picture that was passed over."""
+    """An image that was skipped."""
 
     name: str
     reason: str
-    too_large: bool = False  # it may be sound
+    too_large: bool = False  # or if there was not enough memory; the file can be valid
 
     def __str__(self) -> str:
-        """Name the picture and the reason; most reasons name it themselves."""
+        """Return the reason, with the name of the image if the reason does not contain it."""
         return self.reason if self.name in self.reason else f"{self.name}: {self.reason}"
 
 
@@ -49,16 +49,16 @@ def pictures(
     workers: int,
     until: Event,
 ) -> Iterator[LabeledImage | SkippedImage]:
-    """Give the samples' pictures in their order; `workers` threads decode `ahead` of them before they are asked for.
+    """Yield the images of the samples in their order; `workers` threads decode up to `ahead` images in advance.
 
-    `admit` says why an image of so many pixels, partial cells of the network output in full, cannot be used, before
-    anything of it is decoded. A stream that breaks is raised after what has been read of it. Raises Cancelled once
-    `until` is set.
+    Before an image is decoded, `admit` is called with its number of pixels (partial cells of the model output in full).
+    It returns the reason if the image cannot be used, or None. The error of a stream is raised after the images before
+    it. Raises JobCancelledError if `until` is set.
     """
 
     def load(sample: Sample) -> LabeledImage | SkippedImage:
         try:
-            read = _Read(sample.name, sample.color_map, sample.read())
+            read = _ReadSample(sample.name, sample.color_map, sample.read())
             header = read_header(read.encoded[0])
             if reason := admit(padded_pixels(header.height, header.width)):
                 return SkippedImage(sample.name, f"{header.width}×{header.height} pixels {reason}", too_large=True)
@@ -70,7 +70,7 @@ def pictures(
                 sample.name, f"{error.filename or sample.name} cannot be read: {error.strerror or error}"
             )
         except MemoryError:
-            return SkippedImage(sample.name, "memory ran out while it was decoded", too_large=True)
+            return SkippedImage(sample.name, "there was not enough memory to decode the image", too_large=True)
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     waiting: deque[Future[LabeledImage | SkippedImage]] = deque()
@@ -92,8 +92,8 @@ def pictures(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Read:
-    """A sample whose bytes are here."""
+class _ReadSample:
+    """A sample that was read."""
 
     name: str
     color_map: ColorMap | None
@@ -105,6 +105,6 @@ class _Read:
 
 def _result(future: Future[LabeledImage | SkippedImage], until: Event) -> LabeledImage | SkippedImage:
     while not until.is_set():
-        if concurrent.futures.wait([future], _SLICE_SECONDS).done:
+        if concurrent.futures.wait([future], _POLL_SECONDS).done:
             return future.result()
     raise JobCancelledError

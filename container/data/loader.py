@@ -16,7 +16,7 @@ import numpy as np
 
 from container.artifact.classes import ClassEntry
 from container.data.audit.audit import Audit
-from container.data.audit.statistics import BadSample
+from container.data.audit.statistics import UnusablePairError
 from container.data.augment import center_crop, random_crop
 from container.data.augmentation_config import parse_augmentation
 from container.data.batches import Batch, Pair, Rollover, batches, groups
@@ -24,7 +24,8 @@ from container.data.full_images import LabeledImage, SkippedImage, pictures
 from container.data.labels.class_counts import ClassCounts, rare_pixel
 from container.data.labels.class_names import known_classes
 from container.data.rollover import names_of, pack, unpack
-from container.data.samples import Decoded, Sample, Samples, decode_sample
+from container.data.sample_decoding import Decoded, decode_sample
+from container.data.samples import Sample, Samples
 from container.data.sharding import ALL, Shard
 from container.environment import cpu_count
 from container.errors import ClientError
@@ -186,7 +187,7 @@ class Loader:
         def decode(sample: Sample) -> Pair:
             try:
                 decoded = self._decode(sample, digest=audit is not None)
-            except BadSample as error:
+            except UnusablePairError as error:
                 if audit:
                     audit.watch_bad(channel, error)
                 raise
@@ -202,7 +203,7 @@ class Loader:
             audit.end(channel)
 
     def _decode(self, sample: Sample, digest: bool) -> Decoded:
-        """Decode a sample with the settings of the job; `digest` as in `decode_sample`. Raises BadSample."""
+        """Decode a sample with the settings of the job; `digest` as in `decode_sample`. Raises UnusablePairError."""
         job = self._hyperparameters
         return decode_sample(
             sample,
@@ -231,7 +232,7 @@ class Loader:
             audit = watching if number >= carried else None
             try:
                 decoded = self._decode(sample, digest=audit is not None)
-            except BadSample as error:
+            except UnusablePairError as error:
                 if not audit:
                     bad.skip(error)
                 elif not audit.watch_bad(channel, error):

@@ -25,7 +25,7 @@ _GZIP = b"\x1f\x8b"
 
 @dataclasses.dataclass(frozen=True)
 class PipeSample:
-    """A pair of records; `name` says which."""
+    """A pair of records. `name` contains the channel and the number of the first record."""
 
     name: str
     image: bytes
@@ -39,14 +39,14 @@ class PipeSample:
 
 @dataclasses.dataclass(frozen=True)
 class ShuffleBuffer:
-    """How much of a stream may be held back to be shuffled."""
+    """Maximum size of the shuffle buffer."""
 
     samples: int
     size: int  # bytes
 
 
 class PipeSamples:
-    """The passes over one channel; each opens the next FIFO, whose number counts opens."""
+    """The passes over one channel. Each pass opens the next FIFO."""
 
     def __init__(
         self,
@@ -55,12 +55,12 @@ class PipeSamples:
         buffer: ShuffleBuffer,
         timeout: float,
         color_maps: ColorMaps | None = None,
-        num_classes: int = 64,  # as many as a stream is likely to have, if unknown
+        num_classes: int = 64,  # used if the number is not known
     ) -> None:
         if channel.record_wrapper.lower() != "recordio":
             raise ClientError(
-                f"channel {channel.name} is in Pipe mode with RecordWrapperType {channel.record_wrapper}: its stream "
-                "cannot be cut into records; set RecordWrapperType to RecordIO (record_wrapping='RecordIO' in the SDK)"
+                f"channel {channel.name} is in Pipe mode with RecordWrapperType {channel.record_wrapper}, which "
+                "does not separate the records. Set RecordWrapperType to RecordIO (SDK: record_wrapping='RecordIO')"
             )
         self.channel = channel.name
         self.label_map = label_map
@@ -74,20 +74,20 @@ class PipeSamples:
 
     @property
     def color_map(self) -> ColorMap | None:
-        """The classes that the metadata has named so far."""
-        united = self._color_maps.united
-        return united if united.names else None
+        """The class names and colors in the metadata so far."""
+        merged = self._color_maps.merged
+        return merged if merged.names else None
 
     def listed(self) -> None:
-        """Return None: a stream is known when it has gone by."""
+        """Return None, because the samples of a stream are not known in advance."""
 
     def epoch(self, rng: np.random.Generator | None, stopped: threading.Event) -> Iterator[PipeSample]:
-        """Make one pass in the stream's order, or shuffled within the buffer when `rng` is given."""
+        """Yield the samples of one pass in the order of the stream, or shuffled within the buffer if `rng` is set."""
         samples = self._samples(stopped)
         return samples if rng is None else shuffle(samples, self._buffer, rng)
 
     def _samples(self, stopped: threading.Event) -> Iterator[PipeSample]:
-        """Cut the stream into samples; raises JobError that names channel and record."""
+        """Split the stream into samples; raises JobError that contains the channel and the record."""
         path = self._path.with_name(f"{self._path.name}_{self._opens}")
         self._opens += 1
         number = 0
@@ -101,25 +101,27 @@ class PipeSamples:
                     number += layout.period
                     yield self._sample(sample, number - layout.period + 1, layout.metadata)
             if not number:
-                raise ClientError(f"channel {self.channel}: {path} held no record: is the manifest empty?")
+                raise ClientError(
+                    f"channel {self.channel}: {path} contains no records. Make sure that the manifest is not empty"
+                )
         except StreamCancelledError:
             return
         except StreamTimeoutError as error:
             raise PlatformError(
-                f"channel {self.channel}: nothing came through {path} for {self._timeout:.0f} s after record {number}; "
-                "the writer is gone or stuck (PIPE_TIMEOUT_SECONDS is the deadline)"
+                f"channel {self.channel}: {path} had no data for {self._timeout:.0f} s after record {number}. The "
+                "process that writes it exited or does not respond. PIPE_TIMEOUT_SECONDS sets this timeout"
             ) from error
         except (RecordIOError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise PlatformError(
-                f"channel {self.channel}, after record {number}: {error}; the writer was cut off, or the channel is "
-                "not RecordIO (RecordWrapperType)"
+                f"channel {self.channel}, after record {number}: {error}. The stream was truncated, or the channel "
+                "does not use RecordIO (RecordWrapperType)"
             ) from error
 
     def _sample(self, records: list[bytes], number: int, metadata: int | None) -> PipeSample:
-        """Make the sample whose first record is `number`, counted from 1."""
+        """Return the sample whose first record is `number`, counted from 1."""
         name = f"channel {self.channel}, record {number}"
         if None in records:
-            raise ClientError(f"{name}: the stream ends within a sample; {REMEDY}")
+            raise ClientError(f"{name}: the stream ends within a sample. To correct the order of the records, {REMEDY}")
         color_map = None
         if metadata is not None:
             own = read_color_map(records[metadata], name)
@@ -129,28 +131,28 @@ class PipeSamples:
 
 
 def shuffle(samples: Iterator[PipeSample], buffer: ShuffleBuffer, rng: np.random.Generator) -> Iterator[PipeSample]:
-    """Yield the samples in random order, holding back no more than the buffer allows and one sample."""
-    held: list[PipeSample] = []
+    """Yield the samples in random order, with at most one sample more than the buffer allows in memory."""
+    buffered: list[PipeSample] = []
     size = 0
     for sample in samples:
-        held.append(sample)
+        buffered.append(sample)
         size += len(sample.image) + len(sample.annotation)
-        while len(held) > buffer.samples or (size > buffer.size and held):
-            chosen = _take(held, rng)
+        while len(buffered) > buffer.samples or (size > buffer.size and buffered):
+            chosen = _pop_random(buffered, rng)
             size -= len(chosen.image) + len(chosen.annotation)
             yield chosen
-    while held:
-        yield _take(held, rng)
+    while buffered:
+        yield _pop_random(buffered, rng)
 
 
-def _take(held: list[PipeSample], rng: np.random.Generator) -> PipeSample:
-    index = int(rng.integers(len(held)))
-    held[index], held[-1] = held[-1], held[index]
-    return held.pop()
+def _pop_random(buffered: list[PipeSample], rng: np.random.Generator) -> PipeSample:
+    index = int(rng.integers(len(buffered)))
+    buffered[index], buffered[-1] = buffered[-1], buffered[index]
+    return buffered.pop()
 
 
 def _decompress(stream: BinaryIO) -> BinaryIO:
-    """Undo gzip where the stream begins with its mark."""
+    """Decompress the stream if it starts with the gzip signature."""
     if stream.peek(2)[:2] == _GZIP:  # type: ignore[attr-defined]
         return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
     return stream
@@ -181,5 +183,5 @@ def _read_ahead(records: Iterator[bytes], count: int) -> tuple[list[bytes], Iter
 
 
 def _grouped(records: Iterator[bytes], period: int) -> Iterator[list[bytes]]:
-    """Group records into samples; what the last one lacks is None."""
+    """Group records into samples. Missing records of the last sample are None."""
     return (list(group) for group in itertools.zip_longest(*[records] * period))

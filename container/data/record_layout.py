@@ -30,7 +30,7 @@ _ATTRIBUTES = (
     'attribute, as in ["source-ref", "<label>-ref", "<label>-ref-metadata"]'
 )
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_IM2REC_HEADER = 24  # bytes: flag, label, and two ids, before that many more labels as flag says
+_IM2REC_HEADER = 24  # bytes: flag, label, and two ids, before plus the number of labels that flag specifies
 
 _MAX_PIXELS = 2**26  # larger images are not decoded here
 _SAMPLED = 2**18  # pixels of one image that are compared
@@ -53,7 +53,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class _Content:
-    """What is kept of a PNG: whether it looks like a photograph, its share of explained pixels, its distinct values.
+    """Properties of a PNG: whether it looks like a photograph, its share of explained pixels, and its distinct values.
 
     `steps` is the mean number of pixels in a row that differ from their neighbor.
     """
@@ -191,7 +191,7 @@ def _check_contents(
     if fits:
         LOG.warning(
             "channel %s: the first images have only the pixel values %s, which the label map names, too. If they are "
-            "annotations, the stream holds no images. %s",
+            "annotations, the stream contains no images. %s",
             channel,
             shown,
             _MANIFEST,
@@ -205,7 +205,7 @@ def _list_values(content: _Content, values: frozenset[int]) -> str:
 def _are_annotations(
     images: Sequence[_Content], annotations: Sequence[_Content], values: frozenset[int], fits: bool
 ) -> bool:
-    """Tell whether images cannot be photographs or scans.
+    """Return whether images cannot be photographs or scans.
 
     Their `values` are few. Either the label map explains all of them, or they are also those of the annotations.
     """

@@ -18,7 +18,8 @@ _KINDS = (
     (
         r"out of memory|_ALLOC_FAILED",
         ClientError,
-        "The GPU memory ran out. Decrease mini_batch_size or crop_size, or choose an instance with larger GPUs",
+        "The GPU memory ran out. Decrease mini_batch_size (if it is larger than 1) or crop_size, or choose an instance "
+        "with larger GPUs",
     ),
     (
         r"driver version is insufficient|unsupported display driver|forward compatibility|driver shutting down"

@@ -90,7 +90,8 @@ def _classify(error: BaseException) -> JobError:
     if fault := explain_gpu_error(text):
         return fault
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "bad_alloc" in text:
-        return ClientError(f"memory ran out: lower mini_batch_size or crop_size, or take a larger instance. {text}")
+        remedy = "decrease mini_batch_size (if it is larger than 1) or crop_size, or choose a larger instance"
+        return ClientError(f"memory ran out: {remedy}. {text}")
     if isinstance(error, FileNotFoundError) and "/input/data/" in str(error.filename):
         return PlatformError(
             f"a file of a channel is gone since the job began: leave the data as they are while it runs. {text}"

@@ -67,9 +67,9 @@ def explain_schedule(job: Hyperparameters, iterations: int) -> None:
         }
         names = " or ".join(name for name, value in lower.items() if value > 1)
         LOG.warning(
-            "early_stopping has no effect: there are %d scores before the last epoch, and it takes %d to see that they "
+            "early_stopping has no effect: %s before the last epoch, and it takes %d to see that they "
             "no longer improve; raise epochs%s",
-            scores,
+            f"there are {scores} scores" if scores != 1 else "there is 1 score",
             needed,
             f", or lower {names}" if names else "",
         )

@@ -172,7 +172,7 @@ def test_a_hosts_failure_is_named_on_all(tmp_path: Path) -> None:
     Image.new("L", (48, 40), 9).save(roots[1] / "input/data/train_annotation/train-2.png")
     started = [cluster.start(root) for root in roots]
     assert [each.wait(PATIENCE) for each in started] == [1, 1], cluster.log(roots[0])
-    reason = f"annotation of {roots[1]}/input/data/train/train-2.jpg: pixel value 9 is no class"
+    reason = f"annotation of {roots[1]}/input/data/train/train-2.jpg: pixel value 9 is not a valid class ID"
     assert cluster.failure(roots[1]).startswith(f"ClientError: {reason}")
     assert cluster.failure(roots[0]).startswith(f"ClientError: host 127.0.0.2 failed, so the job failed: {reason}")
 

@@ -23,7 +23,8 @@ from container.data.labels.color_maps import ColorMaps
 from container.data.labels.label_maps import LabelMap
 from container.data.loader import Loader
 from container.data.pipe import PipeSample, PipeSamples, ShuffleBuffer, shuffle
-from container.data.samples import decode_sample, open_samples
+from container.data.sample_decoding import decode_sample
+from container.data.samples import open_samples
 from container.environment import Channel, Environment
 from container.errors import ClientError, PlatformError
 from container.hyperparameters import load
@@ -117,7 +118,7 @@ def test_a_writer_killed_within_a_record_is_named(tmp_path: Path) -> None:
 
 
 def test_a_silent_writer_and_a_missing_fifo_end_at_the_deadline(tmp_path: Path) -> None:
-    with pytest.raises(PlatformError, match=r"channel train: nothing came through .*/train_0 for 1 s after record 0"):
+    with pytest.raises(PlatformError, match=r"channel train: .*/train_0 had no data for 1 s after record 0"):
         a_pass(samples_of(tmp_path, timeout=1))
     stream = stream_of(PAIRS[:6], tmp_path / "stream")
     os.mkfifo(tmp_path / "train_0")
@@ -125,7 +126,7 @@ def test_a_silent_writer_and_a_missing_fifo_end_at_the_deadline(tmp_path: Path) 
         ["sh", "-c", 'exec > "$1"; cat "$0"; exec sleep 600', str(stream), str(tmp_path / "train_0")]
     )
     try:
-        with pytest.raises(PlatformError, match="for 1 s after record 6; the writer is gone or stuck"):
+        with pytest.raises(PlatformError, match=r"for 1 s after record 6\. The process that writes it"):
             a_pass(samples_of(tmp_path, timeout=1))
     finally:
         silent.kill()
@@ -135,10 +136,10 @@ def test_a_silent_writer_and_a_missing_fifo_end_at_the_deadline(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("records", "reason"),
     [
-        ([], r"channel train: .*/train_0 held no record: is the manifest empty\?"),
+        ([], r"channel train: .*/train_0 contains no records\. Make sure that the manifest is not empty"),
         (
             PAIRS[:-1],
-            r"channel train, record 9: the stream ends within a sample; list image and annotation in AttributeNames",
+            r"channel train, record 9: the stream ends within a sample\. .* list image and annotation in Attr",
         ),
         (
             [image(1), image(2)],
@@ -148,12 +149,12 @@ def test_a_silent_writer_and_a_missing_fifo_end_at_the_deadline(tmp_path: Path) 
             [annotation(1), image(2)],
             r"record 2, is a JPEG\. The image and the annotation are exchanged: list image and",
         ),
-        ([image(1), METADATA], r"channel train, record 1: the stream ends within a sample; list image and annotation"),
+        ([image(1), METADATA], r"channel train, record 1: the stream ends within a sample\. .* list image and"),
         ([image(1), METADATA] * 2, r"has 2 records: record 1 is a JPEG image, record 2 is JSON\. In AttributeNames"),
         ([image(1), annotation(1), b"0.5"] * 4, r"has 3 records: .*, record 3 is text \('0\.5'\)\. In AttributeNames"),
         (
             [image(1), annotation(1), b'{"internal-color-map": 3}'],
-            r"channel train, record 1: the label's metadata is not",
+            r"channel train, record 1: the metadata of the annotation cannot be read",
         ),
     ],
 )
@@ -221,7 +222,7 @@ def test_channels_whose_metadata_contradict_each_other_are_named(tmp_path: Path)
     ]
     a_pass(samples[0])
     reason = (
-        "^channel validation, record 1 says class 1 is circle, channel train, record 1 says it is square: train on "
+        "^Class 1 is circle in channel validation, record 1, but square in channel train, record 1. Use images that "
     )
     with pytest.raises(ClientError, match=reason):
         a_pass(samples[1])
@@ -231,7 +232,7 @@ def test_without_a_record_wrapper_the_remedy_is_named(tmp_path: Path) -> None:
     channel = Channel("train", tmp_path / "train", "Pipe", record_wrapper="None")
     with pytest.raises(
         ClientError,
-        match=r"channel train is in Pipe mode with RecordWrapperType None.*set RecordWrapperType to RecordIO",
+        match=r"channel train is in Pipe mode with RecordWrapperType None.*Set RecordWrapperType to RecordIO",
     ):
         PipeSamples(channel, LabelMap(), ShuffleBuffer(1, 1), 1)
 
@@ -335,7 +336,7 @@ def test_a_stream_of_binary_masks_ends_after_its_first_pass_with_nothing_written
     feeding = feed(root)
     assert feeding.returncode == 1
     failure = (root / "output/failure").read_text()
-    assert failure.startswith("ClientError: all labeled pixels of channel train_annotation are of one class, 0: ")
+    assert failure.startswith("ClientError: All labeled pixels of channel train_annotation have one class, 0, so ")
     assert "train loss" not in feeding.stdout
     assert "validation mIOU" not in feeding.stdout
     assert not list((root / "model").glob("model*"))

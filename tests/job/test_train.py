@@ -258,8 +258,8 @@ def test_a_wrong_pixel_is_named_with_its_file(make_job: JobFactory) -> None:
     root = make_job()
     Image.new("L", (48, 40), 9).save(root / "input/data/train_annotation/train-2.png")
     assert failure(root).startswith(
-        f"ClientError: annotation of {root}/input/data/train/train-2.jpg: pixel value 9 is no class: num_classes is 2; "
-        "raise num_classes"
+        f"ClientError: annotation of {root}/input/data/train/train-2.jpg: pixel value 9 is not a valid class ID "
+        "(num_classes is 2). Increase num_classes"
     )
 
 

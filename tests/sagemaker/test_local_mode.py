@@ -186,8 +186,9 @@ def test_prefix_without_slash_uses_only_files_of_the_channel(job: Job, tmp_path:
         estimator.fit({channel: f"s3://bucket/{channel}" for channel in CHANNELS}, job_name="prefixes")
     for channel, count in (("train", 4), ("validation", 2)):
         assert (
-            f"channel {channel}: {count} files in {channel}/_annotation are another channel's and are passed over: an "
-            f"S3 prefix without a final slash matches them too; end the channel's S3Uri with one (s3://…/{channel}/)"
+            f"channel {channel}: {count} files in {channel}/_annotation belong to another channel and are skipped. An "
+            "S3 prefix without a slash at its end also matches these files. Add a slash to the S3Uri of the channel "
+            f"(s3://…/{channel}/)"
         ) in log.getvalue()
     assert (tmp_path / "model.tar.gz").is_file()
 

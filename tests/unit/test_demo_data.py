@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +142,15 @@ def test_names_for_pictures_come_from_a_list_or_from_a_models_classes(tmp_path: 
     assert read_class_names(path) == ["road", "car"]
     path.write_text('[{"id": 2, "name": "car", "color": "#010203"}, {"id": 0, "color": "#010203"}]')
     assert read_class_names(path) == ["", "", "car"]
+
+
+def test_class_names_are_utf_8_in_every_locale(tmp_path: Path) -> None:
+    path = tmp_path / "classes.json"
+    path.write_text('["Straße"]', encoding="utf-8")
+    code = (
+        "import pathlib, sys; from local_test.overlay import read_class_names; "
+        "print(ascii(read_class_names(pathlib.Path(sys.argv[1]))))"
+    )
+    command = [sys.executable, "-X", "utf8=0", "-c", code, str(path)]
+    locale = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    assert subprocess.run(command, env=locale, capture_output=True, text=True).stdout == "['Stra\\xdfe']\n"

@@ -75,7 +75,7 @@ def test_a_good_model_is_reported_with_its_names(run: Run, tmp_path: Path) -> No
     (model,) = figures["models"]
     assert figures["images"] == 6 and figures["skipped"] == []
     assert model["mIOU"] > 0.9 and len(model["image_mIOU"]) == 6  # a threshold is all these pictures need
-    assert f"mIOU {model['mIOU']:.3f} on 6 whole images" in page
+    assert f"mIOU {model['mIOU']:.3f} on 6 full images" in page
     assert "square</th>" in page and "Against" not in page and "Curves" not in page
 
 
@@ -109,10 +109,10 @@ def test_what_cannot_be_evaluated_is_one_line(run: Run, tmp_path: Path) -> None:
     label_map.write_text('{"map": {"7": 1}}')
     for arguments, reason in (
         ((broken,), "broken.tar.gz cannot be extracted"),
-        ((strange,), "notes.txt is no archive"),
+        ((strange,), "notes.txt is not an archive"),
         ((tmp_path / "lost.tar.gz",), "lost.tar.gz: No such file or directory"),
-        ((three,), "describes 3 classes, its graph has 2"),
-        ((model, str(label_map)), "map.json holds labels that are no class"),
+        ((three,), "has 3 classes, but the ONNX model has 2"),
+        ((model, str(label_map)), "map.json contains labels that are not valid class IDs"),
     ):
         with pytest.raises(SystemExit, match=f"^evaluate: .*{reason}"):
             run(*arguments)
@@ -126,10 +126,10 @@ def test_masks_of_0_and_255_need_a_label_map(run: Run, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         run(model)
     assert str(caught.value).startswith(
-        "evaluate: all labeled pixels of channel images_annotation are of one class, 0, and the other pixel values "
-        "are ignored: nothing could be measured; the pixel values are 0 ("
+        "evaluate: All labeled pixels of channel images_annotation have one class, 0, and the other pixel values "
+        "are ignored, so an evaluation is not possible. The pixel values are 0 ("
     )
-    told = 'put {"map": {"0": 0, "1": 255}} into a file, and give it as LABEL_MAP'
+    told = 'put {"map": {"0": 0, "1": 255}} into a file, and specify it as LABEL_MAP'
     assert told in str(caught.value)
     label_map = tmp_path / "map.json"
     label_map.write_text('{"map": {"0": 0, "1": 255}}')

@@ -65,14 +65,14 @@ def test_class_names_come_as_a_list_or_by_id(given: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ('{"21": "x", "3": "y", "300": "z"}', r"no.* there, num_classes being 21: 21 \(x\), 300 \(z\)$"),
+        ('{"21": "x", "3": "y", "300": "z"}', r"class IDs that num_classes=21 excludes: 21 \(x\), 300 \(z\)$"),
         ("sky, road", "_class_names must be a JSON list of names, or an object with IDs and names, not 'sky, road'"),
         ("[1]", "_class_names must be a JSON list of names, or an object with IDs and names, not 1"),
         ('[""]', "_class_names must be a JSON list of names, or an object with IDs and names, not ''"),
         ('{"sky": "0"}', "_class_names must be a JSON list of names, or an object with IDs and names, not 'sky'"),
     ],
 )
-def test_class_names_that_are_none_are_refused(given: str, reason: str) -> None:
+def test_invalid_class_names_are_rejected(given: str, reason: str) -> None:
     with pytest.raises(ClientError, match=reason):
         load({**REQUIRED, "_class_names": given})
 
@@ -91,7 +91,7 @@ def test_defaults_are_the_built_ins() -> None:
 
 
 WEIGHTS = "_class_weights must be balanced, enet, or a JSON list of num_classes numbers from 0 to 1000000"
-NOT_WEIGHTS = "_class_weights must be numbers, not NaN, and one of them more than 0"
+NOT_WEIGHTS = "_class_weights must be numbers, not NaN, and at least one must be greater than 0"
 STRENGTHS = (
     "_augmentation must be default, strong, or a JSON object of colour, rotation, vertical_flip, scale and dropout"
 )
@@ -133,7 +133,7 @@ STRENGTHS = (
         ("epochs", True, "epochs must be 1 ≤ integer, not True"),
         ("_audit", "none", "_audit must be full, fast or off, not 'none'"),
         ("_exif_orientation", "rotate", "_exif_orientation must be auto, apply or ignore, not 'rotate'"),
-        ("_class_weights", "[1, 2]", "_class_weights has 2 numbers, num_classes is 21: give one for each class"),
+        ("_class_weights", "[1, 2]", "_class_weights has 2 numbers, but num_classes is 21. Set one number per class"),
         ("_class_weights", [0] * 21, NOT_WEIGHTS),
         ("_class_weights", f"[{'NaN, ' * 20}1]", NOT_WEIGHTS),
         ("_class_weights", "heavy", f"{WEIGHTS}, not 'heavy'"),
@@ -146,15 +146,15 @@ STRENGTHS = (
         ("_augmentation", '{"scale": [1]}', "scale of _augmentation must be [smallest, largest], not [1]"),
         ("_augmentation", {"scale": [1, 11]}, "scale of _augmentation must be 0.1 ≤ number ≤ 10, not 11"),
         ("_augmentation", '{"scale": [2, 1]}', "scale of _augmentation must be [smallest, largest], not [2, 1]"),
-        ("_augmentation", '{"colour": NaN}', "the strengths of _augmentation must be numbers, not NaN"),
-        ("_augmentation", '{"scale": [NaN, 1]}', "the strengths of _augmentation must be numbers, not NaN"),
+        ("_augmentation", '{"colour": NaN}', "the values in _augmentation must be numbers, not NaN"),
+        ("_augmentation", '{"scale": [NaN, 1]}', "the values in _augmentation must be numbers, not NaN"),
         ("_ema", "1", "_ema must be 0 ≤ number < 1, not 1.0"),
         ("_loss", "dice", "_loss must be ce, ce+dice, ce+lovasz, focal or ohem, not 'dice'"),
         ("num_clases", "2", "num_clases is unknown (did you mean num_classes?)"),
         ("zzz", "2", "zzz is unknown"),
     ],
 )
-def test_each_fault_is_named_with_its_remedy(name: str, value: Any, reason: str) -> None:
+def test_each_error_has_a_fix(name: str, value: Any, reason: str) -> None:
     with pytest.raises(ClientError) as caught:
         load({**REQUIRED, name: value})
     assert str(caught.value) == f"1 hyperparameter is not valid: {reason}"
@@ -194,7 +194,7 @@ def test_written_hyperparameters_load_again() -> None:
 
 
 @pytest.mark.parametrize("value", ["", " ", "[]", [], '""', ","])
-def test_an_empty_list_of_steps_is_none(value: Any) -> None:
+def test_empty_list_of_steps_is_not_set(value: Any) -> None:
     assert load({**REQUIRED, "lr_scheduler_step": value}) == load(REQUIRED)
     with pytest.raises(ClientError, match=r": lr_scheduler_step is required with lr_scheduler=step$"):
         load({**REQUIRED, "lr_scheduler": "step", "lr_scheduler_step": value})
@@ -206,7 +206,7 @@ def test_files_can_be_counted_but_a_stream_cannot() -> None:
         load({"num_classes": 2}, streamed=True)
 
 
-def test_a_backbone_has_no_effect_where_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
+def test_backbone_has_no_effect_if_the_algorithm_has_none(caplog: pytest.LogCaptureFixture) -> None:
     job = load({**REQUIRED, "algorithm": "fastscnn"})
     assert job.backbone is None and "backbone" not in job.as_dict() and not caplog.messages
     assert load({**REQUIRED, "algorithm": "fastscnn", "backbone": "resnet-101"}) == job
@@ -215,13 +215,13 @@ def test_a_backbone_has_no_effect_where_there_is_none(caplog: pytest.LogCaptureF
         load({**REQUIRED, "algorithm": "fastscnn", "backbone": "vgg"})
 
 
-def test_what_has_no_effect_is_accepted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_option_without_an_effect_is_accepted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         # the built-in's defaults, as published logs show them
         job = load({**REQUIRED, "_num_kv_servers": "auto", "_augmentation_type": "default"})
     assert job == load(REQUIRED)
     assert caplog.messages == [
-        "_num_kv_servers, _augmentation_type: known to the built-in algorithm, changes nothing in this one"
+        "_num_kv_servers, _augmentation_type: accepted for compatibility with the built-in algorithm, without effect"
     ]
     assert load({**REQUIRED, "_num_kv_servers": 2}) == load(REQUIRED)
     assert not {"_num_kv_servers", "_augmentation_type"} & job.as_dict().keys()

@@ -127,7 +127,7 @@ def test_a_truncated_16_bit_image_is_an_error_with_a_range_too() -> None:
         ("auto", "_image_range must be two integers"),
     ],
 )
-def test_a_range_that_is_none_is_refused(make_job: JobFactory, value: str, reason: str) -> None:
+def test_invalid_image_range_is_rejected(make_job: JobFactory, value: str, reason: str) -> None:
     raw = Environment.read(make_job(_image_range=value)).hyperparameters
     with pytest.raises(ClientError) as caught:
         load(raw)
@@ -208,6 +208,35 @@ def test_pixels_without_data_and_hot_pixels_do_not_decide(make_job: JobFactory) 
             path.write_bytes(deep(values))
     low, high = (int(part) for part in warning(root).split("_image_range=")[1].split(" ")[0].split(","))
     assert 29_000 <= low < 29_010 and 30_990 < high <= 31_000
+
+
+def test_images_with_12_and_16_bit_samples_in_one_channel_are_reported(make_job: JobFactory) -> None:
+    root = make_job(train=6, validation=2)
+    for number, path in enumerate(sorted((root / "input/data").glob("*/*.jpg"))):
+        largest = 4095 if path.parent.name == "train" and number % 2 else 65_534
+        values = RNG.integers(0, largest + 1, (HEIGHT, WIDTH))
+        values[0, 0], values[0, 1] = largest, 65_535  # 65535 can mean that a pixel has no data
+        path.with_suffix(".png").write_bytes(deep(values))
+        path.unlink()
+    assert warning(root) == (
+        "channel train: 3 of the 16-bit images seem to have 12-bit samples (at most 4095), and 3 seem to have 16-bit "
+        "samples (at most 65535). The model sees the same objects at two brightness levels. Scale the images of all "
+        "channels to one range."
+    )
+
+
+@pytest.mark.parametrize(
+    "largest", [(4000, 7000, 16_000, 65_000), (30_000, 65_000), (200, 40_000), (4000, 65_000, 65_000)]
+)
+def test_images_of_various_brightness_are_not_reported(make_job: JobFactory, largest: tuple[int, ...]) -> None:
+    root = make_job(train=len(largest) + (len(largest) == 2) * 2, validation=1)
+    for number, path in enumerate(sorted((root / "input/data").glob("*/*.jpg"))):
+        limit = largest[number % len(largest)] if path.parent.name == "train" else 65_534
+        values = RNG.integers(0, limit + 1, (HEIGHT, WIDTH))
+        values[0, 0] = limit
+        path.with_suffix(".png").write_bytes(deep(values))
+        path.unlink()
+    assert "seem to have" not in warning(root)
 
 
 def test_a_range_that_clips_or_has_no_effect_is_reported(make_job: JobFactory) -> None:

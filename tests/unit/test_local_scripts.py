@@ -226,9 +226,9 @@ def test_score_is_held_against_the_bound(tmp_path: Path, least: str, code: int) 
 @pytest.mark.parametrize(
     ("report", "said"),
     [
-        ({"validation": {"mIOU": None, "reason": "the time was up"}}, "has no full-size score: the time was up"),
-        ({"failed": {"validation": "the job was stopped first"}}, "has no full-size score: the job was stopped first"),
-        ({"failed": {}}, "has no full-size score: _report_minutes is 0"),
+        ({"validation": {"mIOU": None, "reason": "the time was up"}}, "has no metrics of full images: the time was up"),
+        ({"failed": {"validation": "the job was stopped first"}}, "has no metrics of full images: the job was stop"),
+        ({"failed": {}}, "has no metrics of full images: _report_minutes is 0"),
     ],
 )
 def test_a_report_without_a_score_says_why(tmp_path: Path, report: dict[str, object], said: str) -> None:

@@ -289,12 +289,13 @@ def test_file_that_goes_away_while_feeding_ends_the_job_by_name(job: Job) -> Non
 @pytest.mark.parametrize(
     ("second_line", "complaint"),
     [
-        ('{"caption": "a"}', "line 2, source-ref: there is no such key (there are: caption)"),
-        ("{", "line 2: this is no JSON"),
-        ("[1]", "line 2: this is no JSON object"),
+        ('{"caption": "a"}', "line 2, source-ref: the key does not exist. The keys are caption"),
+        ("{", "line 2 is not valid JSON"),
+        ("[" + " " * 2**20, "line 2 has more than 1048576 bytes"),
+        ("[1]", "line 2 is not a JSON object"),
         ('{"source-ref": 5, "annotation-ref": "b"}', "line 2, source-ref: a reference must be a string, not 5"),
-        ('{"source-ref": "/none.jpg", "annotation-ref": "b"}', "line 2, source-ref: there is no file /none.jpg"),
-        ('{"source-ref": "s3://b/x", "annotation-ref": "b"}', "line 2, source-ref: no --map leads s3://b/x to"),
+        ('{"source-ref": "/none.jpg", "annotation-ref": "b"}', "line 2, source-ref: the file /none.jpg does not exist"),
+        ('{"source-ref": "s3://b/x", "annotation-ref": "b"}', "line 2, source-ref: no --map contains a prefix of s3://b/x"),
     ],
 )
 def test_manifest_errors_name_line_and_key(job: Job, second_line: str, complaint: str) -> None:
@@ -313,4 +314,4 @@ def test_empty_and_absent_manifests_are_named(job: Job) -> None:
     assert code == 1 and "train.manifest" in errors and "Traceback" not in errors
     (job.root / "train.manifest").write_text("\n")
     code, errors = end(job.feed())
-    assert code == 1 and "train.manifest has no lines" in errors
+    assert code == 1 and "train.manifest is empty" in errors

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.data.samples import decode_sample, open_samples
+from container.data.sample_decoding import decode_sample
+from container.data.samples import open_samples
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import load
@@ -125,7 +126,7 @@ def test_the_colors_of_pascal_voc_get_its_ids(make_job: JobFactory) -> None:
     assert all(np.array_equal(found, stripes(*ids)) for found, ids in zip(labels_of(root), PASCAL, strict=True))
 
 
-def test_the_border_of_pascal_voc_is_ignored_whatever_the_number_of_classes(make_job: JobFactory) -> None:
+def test_border_color_of_pascal_voc_is_ignored_for_any_num_classes(make_job: JobFactory) -> None:
     root = job(make_job, lambda number: voc(stripes(0, 15, 255, 255, 255)), 2)
     assert suggestion(refusal(root)) == {"colors": {"#000000": 0, "#c08080": 1, "#e0e0c0": 255}}
 
@@ -172,7 +173,7 @@ def test_a_transparent_background_is_a_class_where_one_is_missing(make_job: JobF
     assert np.array_equal(labels_of(root)[0], stripes(0, 1, 1, 2))
 
 
-def test_transparent_pixels_that_count_by_color_are_pointed_out(make_job: JobFactory) -> None:
+def test_transparent_pixels_with_a_color_are_reported(make_job: JobFactory) -> None:
     root = job(make_job, lambda number: transparent(stripes(1, 0, 2), "LA"), 3)
     label_maps(root, {"colors": {"#000000": 0, "#010101": 1, "#020202": 2}})
     assert '"transparent": 255' in warnings(root)["notes channel train"]["details"][0]
@@ -230,7 +231,7 @@ def test_exchanged_red_and_blue_is_an_error_whose_map_works(make_job: JobFactory
     error = refusal(root)
     assert error.message.startswith(
         "channel train: red and blue are exchanged in 4 annotations. They have #000080, but "
-        f"{root}/input/data/label_map/train_label_map.json names #800000."
+        f"{root}/input/data/label_map/train_label_map.json contains #800000."
     )
     assert report(root)["channels"]["train"]["pixel_values"]["#000080"] == 4 * 40 * 6
     content = suggestion(error)
@@ -256,15 +257,15 @@ def test_a_color_that_others_show_to_be_another_class_is_not_an_exchange(make_jo
     label_maps(root, {"colors": {"#000000": 0, "#800000": 1}})
     found = warnings(root)
     assert not [name for name in found if name.startswith("exchanged")]
-    assert "does not name #000080 (" in found["unnamed channel train"]["message"]
+    assert "does not contain #000080 (" in found["unnamed channel train"]["message"]
 
 
 def test_zero_as_no_data_is_among_the_fixes(make_job: JobFactory) -> None:
     ids = (1, 0, 2, 3, 4, 5, 7)
     root = job(make_job, lambda number: Image.fromarray(stripes(*ids)), 7)
     error = refusal(root)
-    assert 'if 0 means "no data"' in error.message
-    assert "if 0 is a class, set num_classes to 8" in error.message
+    assert 'If 0 means "no data"' in error.message
+    assert "If 0 is a class, set num_classes to 8" in error.message
     label_maps(root, suggestion(error))
     assert audit(root)["errors"] == []
     painted_ids = stripes(*ids).astype(int)
@@ -274,7 +275,7 @@ def test_zero_as_no_data_is_among_the_fixes(make_job: JobFactory) -> None:
 def test_ids_that_begin_at_one_keep_their_order_though_some_are_missing(make_job: JobFactory) -> None:
     root = job(make_job, lambda number: Image.fromarray(stripes(1, 2, 7)), 7)
     error = refusal(root)
-    assert "if class IDs begin at 1" in error.message
+    assert "If class IDs start at 1" in error.message
     label_maps(root, suggestion(error))
     assert np.array_equal(labels_of(root)[0], stripes(0, 1, 6))
 
@@ -305,7 +306,7 @@ def test_sixteen_bit_ids_of_class_and_instance_are_divided(
     places = stripes(*range(len(values)))
     root = job(make_job, lambda number: Image.fromarray(np.array(values, np.uint16)[places]), num_classes)
     error = refusal(root)
-    assert "these values look like class × " in error.message
+    assert "These values look like class × " in error.message
     label_maps(root, suggestion(error))
     assert audit(root)["errors"] == []
     assert np.array_equal(labels_of(root)[0], np.array(classes)[places])
@@ -383,7 +384,7 @@ def test_unknown_colors_are_listed_by_value_in_log_and_report(
         "#800000": 4 * 40 * 6,
         "#008000": 4 * 40 * 6,
     }
-    assert "does not name #800000 (12.5 %, ignored)" in caplog.text
+    assert "does not contain #800000 (12.5%, ignored)" in caplog.text
 
 
 def test_the_repaint_of_one_channel_alone_keeps_the_suggestion_for_all(make_job: JobFactory) -> None:
@@ -401,7 +402,7 @@ def test_one_value_for_no_data_can_be_ignored(make_job: JobFactory, value: int) 
 
     root = job(make_job, paint, 2)
     error = refusal(root)
-    assert f"; to ignore {value}, put" in error.message
+    assert f". To ignore {value}, put" in error.message
     label_maps(root, suggestion(error))
     audit(root)
     expected = np.where(stripes(0, 1, 2) == 2, 255, stripes(0, 1, 2))

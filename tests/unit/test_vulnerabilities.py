@@ -33,10 +33,10 @@ def audit(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     ("packages", "status", "told"),
     [
         ([SOUND], 0, "requirements/gpu.txt: 0 of 1 audited packages have known vulnerabilities"),
-        ([SOUND, WEAK], 1, "requirements/cpu.txt: numpy 1.23.5: CVE-1, mended in 1.24"),
-        ([SOUND, WEAK], 1, "requirements/cpu.txt: numpy 1.23.5: CVE-2, mended in no version"),
+        ([SOUND, WEAK], 1, "requirements/cpu.txt: numpy 1.23.5: CVE-1, fixed in 1.24"),
+        ([SOUND, WEAK], 1, "requirements/cpu.txt: numpy 1.23.5: CVE-2, fixed in no version"),
         ([SOUND, SKIPPED], 0, "requirements/cpu.txt: mxnet was not audited: it is not on the index"),
-        ([SKIPPED], 2, "requirements/cpu.txt: nothing was audited, as the package index tells no vulnerabilities"),
+        ([SKIPPED], 2, "requirements/cpu.txt was not audited, because the package index provides no"),
     ],
 )
 def test_what_is_known_is_told(tmp_path: Path, packages: list[dict[str, Any]], status: int, told: str) -> None:
@@ -49,5 +49,6 @@ def test_without_a_network_nothing_is_known(tmp_path: Path) -> None:
     done = audit(tmp_path, "echo 'Traceback…' >&2; echo 'ConnectionError: unreachable' >&2; exit 1")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "audit: requirements/cpu.txt could not be audited (is there a network?): ConnectionError: unreachable"
+        "audit: requirements/cpu.txt could not be audited. Make sure that the network is available: "
+        "ConnectionError: unreachable"
     ]

@@ -17,9 +17,9 @@ _CITYSCAPES_IDS = range(34)
 
 
 def advise_known_values(values: Collection[int], num_classes: int) -> str:
-    """Write what to do about values of a known kind: a text that follows "or specify a label map"; empty if unknown.
+    """Return the fix for values of a known kind, as text that starts with a period; empty for other values.
 
-    `values` are the pixel values of all annotations.
+    `values` contains the pixel values of all annotations.
     """
     ids = sorted(value for value in values if value != _IGNORE)
     if not ids or max(ids) < num_classes:
@@ -28,7 +28,7 @@ def advise_known_values(values: Collection[int], num_classes: int) -> str:
 
 
 def _instances(ids: list[int], num_classes: int) -> str:
-    """Recognize 16-bit values that are a class and an instance."""
+    """Recognize 16-bit values that contain a class and an instance."""
     large = {divisor: [value for value in ids if value >= divisor] for divisor in _DIVISORS if ids[-1] >= divisor}
     if not large:
         return ""
@@ -38,33 +38,33 @@ def _instances(ids: list[int], num_classes: int) -> str:
         classes.setdefault(value // divisor if value >= divisor else value, []).append(value)
     if max(classes) > _IGNORE or len(classes) == len(ids) or len(large[divisor]) == 1:
         return ""
-    kind = f"; these values look like class × {divisor} + instance"
+    kind = f". These values look like class × {divisor} + instance"
     if max(classes) >= num_classes:
-        return f"{kind}, with class IDs up to {max(classes)}: set num_classes to at least {max(classes) + 1}"
+        return f"{kind}, with class IDs up to {max(classes)}. Set num_classes to at least {max(classes) + 1}"
     if all(value == 0 or value >= divisor for value in ids):
-        return f'{kind}: put {{"scale": {divisor}}} into {FILES}'
+        return f'{kind}. Put {{"scale": {divisor}}} into {FILES}'
     if len(ids) <= _LISTED:
-        entries = {str(label): found if found[1:] else found[0] for label, found in sorted(classes.items())}
-        return f"{kind}: put {json.dumps({'map': entries})} into {FILES}"
-    return f"{kind}: save value // {divisor} for each value of {divisor} or more"
+        entries = {str(label): each if each[1:] else each[0] for label, each in sorted(classes.items())}
+        return f"{kind}. Put {json.dumps({'map': entries})} into {FILES}"
+    return f"{kind}. Save value // {divisor} for each value of {divisor} or more"
 
 
 def _cityscapes(ids: list[int], num_classes: int) -> str:
-    """Recognize the label IDs of Cityscapes where a job has its 19 training classes."""
+    """Recognize the label IDs of Cityscapes if the job has its 19 training classes."""
     if num_classes != len(_CITYSCAPES) or ids[-1] not in _CITYSCAPES_IDS or len(set(ids) & set(_CITYSCAPES)) < 3:
         return ""
     entries = {str(label): value for label, value in enumerate(_CITYSCAPES)}
-    return f"; for the label IDs of Cityscapes, put {json.dumps({'map': entries})} into {FILES}"
+    return f". For the label IDs of Cityscapes, put {json.dumps({'map': entries})} into {FILES}"
 
 
 def _no_data(ids: list[int], num_classes: int) -> str:
-    """Recognize class IDs that begin at 1, with 0 for pixels without data, or without 0."""
+    """Recognize class IDs that start at 1, with 0 for pixels without data, or without 0."""
     if ids[0] > 1 or ids[-1] != num_classes:
         return ""
     entries = {str(value - 1): value for value in range(1, num_classes + 1)}
     if ids[0] == 1:
-        return f"; if class IDs begin at 1, put {json.dumps({'map': entries})} into {FILES}"
+        return f". If class IDs start at 1, put {json.dumps({'map': entries})} into {FILES}"
     return (
-        f'; if 0 means "no data" or "not labeled", put {json.dumps({"map": entries})} into {FILES}, which ignores 0; '
-        f"if 0 is a class, set num_classes to {num_classes + 1}"
+        f'. If 0 means "no data" or "not labeled", put {json.dumps({"map": entries})} into {FILES}, which ignores 0. '
+        f"If 0 is a class, set num_classes to {num_classes + 1}"
     )

@@ -13,33 +13,34 @@ import numpy as np
 from container.arrays import Array
 from container.codecs.images import DecodeError, decode_image
 
-Kind = Literal[b"J", b"R"]  # of an eighth of a JPEG's gray, of a whole RGB image
-Digests = Mapping[bytes, list[str]]  # names (paths) of images by digest
+Kind = Literal[b"J", b"R"]  # digest of a JPEG in gray at an eighth of its size, or of a full RGB image
+Digests = Mapping[bytes, list[str]]  # paths of images by digest
 
-_STEP = 8  # every so many rows and columns enter the second half of a digest
+_STEP = 8  # interval of the rows and columns in the second checksum
 
 
 def digest_pixels(kind: Kind, size: tuple[int, int], pixels: Array) -> bytes:
-    """Return bytes that are equal for equal uint8 pixels of an image of that size (height, width).
+    """Return a digest of uint8 pixels, and of the size (height, width) of their image.
 
-    For others they are hardly ever equal (64 bits), but that an eighth of a JPEG leaves out much of it.
+    Different pixels have different digests, except for one of 2**64. The digest of a reduced JPEG does not contain all
+    of its details.
     """
     sparse = np.ascontiguousarray(pixels[::_STEP, ::_STEP])
     checks = zlib.crc32(np.ascontiguousarray(pixels).data), zlib.adler32(sparse.data)
     return kind + b"".join(number.to_bytes(4, "little") for number in (*size, *checks))
 
 
-def find_duplicates(ours: Digests, theirs: Digests, stop: threading.Event) -> list[tuple[str, str]]:
-    """Pair the images of two channels that have the same pixels, each with the first of the others by name.
+def find_duplicates(first: Digests, second: Digests, stop: threading.Event) -> list[tuple[str, str]]:
+    """Return the images with the same pixels in two channels: each with the first one, by name, of the other channel.
 
-    Only what may be equal is decoded whole, and once. Ends early once `stop` is set.
+    Only images that can be equal are decoded completely, once. Stops early if `stop` is set.
     """
-    mine, others = _exact(ours, theirs, stop), _exact(theirs, ours, stop)
-    return sorted((name, others[digest][0]) for digest in mine.keys() & others.keys() for name in mine[digest])
+    names, others = _full_digests(first, second, stop), _full_digests(second, first, stop)
+    return sorted((name, others[digest][0]) for digest in names.keys() & others.keys() for name in names[digest])
 
 
-def _exact(digests: Digests, against: Digests, stop: threading.Event) -> dict[bytes, list[str]]:
-    """Return names by digests of the whole images, of those that may be in the other channel."""
+def _full_digests(digests: Digests, against: Digests, stop: threading.Event) -> dict[bytes, list[str]]:
+    """Return the names by digest of the full image, for images that can be in the other channel."""
     sizes = {digest[1:9] for digest in against if digest[:1] == b"R"}
     found: dict[bytes, list[str]] = {}
     for digest, names in digests.items():
@@ -55,7 +56,7 @@ def _exact(digests: Digests, against: Digests, stop: threading.Event) -> dict[by
 def _read_digest(name: str) -> bytes | None:
     try:
         image = decode_image(Path(name).read_bytes())
-    except (OSError, DecodeError):  # gone since, or a JPEG of which an eighth could be decoded
+    except (OSError, DecodeError):  # a deleted file, or a JPEG that can be decoded only at an eighth of its size
         return None
     height, width = image.shape[:2]
     return digest_pixels(b"R", (height, width), image)

@@ -15,61 +15,61 @@ from container.data.augmentation_config import parse_augmentation
 from container.hyperparameters import Hyperparameters
 from container.schema import read_schema
 
-SCALE = "scale"  # the kind of the warning, which the report shows first
+SCALE = "scale"  # kind of the warning that the report shows first
 
-_TOLERANCE = 1.25  # a factor that networks bear outside of the scales that they were trained on
+_TOLERANCE = 1.25  # factor outside of the training scales at which models still work
 _LEAST_SHARE = 0.1  # of the images or of the pixels
 _PADDED = 0.5  # of a training crop
 _LEAST_COVERED = 0.05  # of an image by a crop
-_STEPS = 64  # random factors over which the padding is averaged
-_CROP_STEP, _LEAST_CROP = 8, 24  # pixels: crop sides are multiples of the first, from the second on
+_STEPS = 64  # half the number of scale factors for the mean padding
+_CROP_STEP, _LEAST_CROP = 8, 24  # pixels; crop sides are multiples of 8
 _LISTED = 10  # sizes in the details
 
 Sizes = Mapping[tuple[int, int], int]  # images by (height, width)
 Range = tuple[float, float]
 
 
-def find_scale(findings: ChannelStatistics, job: Hyperparameters) -> Iterator[Issue]:
-    """Warn if training does not show the images at their own size, or if most of a crop is padding."""
-    sizes = findings.sizes
+def find_scale(statistics: ChannelStatistics, job: Hyperparameters) -> Iterator[Issue]:
+    """Warn if training does not use the images at about their own size, or if most of a crop is padding."""
+    sizes = statistics.sizes
     if not sizes:
         return
     factors = parse_augmentation(job.augmentation).scale
     outside = _outside(sizes, job.base_size, factors)
     images, pixels = _count(outside) / _count(sizes), _pixels(outside) / _pixels(sizes)
     if max(images, pixels) >= _LEAST_SHARE:
-        yield _warn_of_scale(findings.channel, sizes, outside, job, factors)
+        yield _warn_of_scale(statistics.channel, sizes, outside, job, factors)
         return
     padding, crop = padding_share(sizes, job.base_size, job.crop, factors), _fitting_crop(sizes, job.base_size)
-    if padding > _PADDED and crop < job.crop and not findings.small:
+    if padding > _PADDED and crop < job.crop and not statistics.small:
         sides = [round(job.base_size * factor) for factor in factors]
         yield Issue(
             "padding",
-            f"channel {findings.channel}: {percent(padding)} of a training crop is padding, because base_size="
+            f"channel {statistics.channel}: {percent(padding)} of a training crop is padding, because base_size="
             f"{job.base_size} scales the long side of an image to {sides[0]} to {sides[1]} pixels, and crop_size is "
             f"{job.crop_size}. Train with crop_size={crop}",
         )
 
 
-def find_small(findings: ChannelStatistics, job: Hyperparameters) -> Iterator[Issue]:
+def find_small(statistics: ChannelStatistics, job: Hyperparameters) -> Iterator[Issue]:
     """Warn of images that are smaller than the crop."""
-    if not findings.small:
+    if not statistics.small:
         return
     padded = ""
-    if findings.channel == "train":
-        padding = padding_share(findings.sizes, job.base_size, job.crop, parse_augmentation(job.augmentation).scale)
+    if statistics.channel == "train":
+        padding = padding_share(statistics.sizes, job.base_size, job.crop, parse_augmentation(job.augmentation).scale)
         padded = f" ({percent(padding)} of a training crop is padding)"
-    remedy = "; a lower crop_size can fit better" if job.crop > _LEAST_CROP else ""
+    remedy = ". A smaller crop_size can be better" if job.crop > _LEAST_CROP else ""
     yield Issue(
         "small",
-        f"channel {findings.channel}: {len(findings.small)} of {findings.opened} photographs are smaller than the crop "
-        f"of {findings.crop} pixels and are scaled up or padded{padded}{remedy}",
-        tuple(findings.small),
+        f"channel {statistics.channel}: {len(statistics.small)} of {statistics.opened} images are smaller than the "
+        f"crop of {statistics.crop} pixels and are scaled up or padded{padded}{remedy}",
+        tuple(statistics.small),
     )
 
 
 def padding_share(sizes: Sizes, base_size: int, crop: int, factors: Range) -> float:
-    """Return the mean share of a training crop that no image covers, 0 to 1."""
+    """Return the mean share of padding in a training crop, 0 to 1."""
     steps = np.linspace(*factors, 2 * _STEPS + 1)[1::2]
     covered = 0.0
     for (height, width), count in sizes.items():
@@ -101,7 +101,7 @@ def _warn_of_scale(channel: str, sizes: Sizes, outside: Sizes, job: Hyperparamet
 
 
 def _remedy(sizes: Sizes, outside: Sizes, job: Hyperparameters, factors: Range) -> str:
-    """Say what to set, and what to do with images that no setting fits."""
+    """Return which values to set, and what to do with images that do not fit any value."""
     best = _best_base(sizes, factors)
     left = _outside(sizes, best, factors)
     if _count(left) >= _count(outside):
@@ -132,7 +132,7 @@ def _such_images(outside: Sizes, base_size: int) -> str:
 
 
 def _outside(sizes: Sizes, base_size: int, factors: Range) -> Sizes:
-    """Return the sizes that training does not show at about their own scale."""
+    """Return the sizes of images that training never uses at about their own size."""
 
     def is_outside(side: int) -> bool:
         low, high = (factor * base_size / side for factor in factors)
@@ -142,7 +142,7 @@ def _outside(sizes: Sizes, base_size: int, factors: Range) -> Sizes:
 
 
 def _best_base(sizes: Sizes, factors: Range) -> int:
-    """Return the `base_size` that fits the most images; of several, the one nearest to the median of the long sides."""
+    """Return the `base_size` for the most images; of equal ones, the nearest to the median of the long sides."""
     sides: Counter[int] = Counter()
     for size, count in sizes.items():
         sides[max(size)] += count
@@ -155,7 +155,7 @@ def _best_base(sizes: Sizes, factors: Range) -> int:
 
 
 def _fitting_crop(sizes: Sizes, base_size: int) -> int:
-    """Return the crop side that an image scaled to `base_size` fills, a multiple of 8."""
+    """Return the crop side that the median image fills at `base_size`, a multiple of 8."""
     shorter: Counter[int] = Counter()
     for size, count in sizes.items():
         shorter[max(1, base_size * min(size) // max(size))] += count
@@ -163,7 +163,7 @@ def _fitting_crop(sizes: Sizes, base_size: int) -> int:
 
 
 def _median(counts: Iterable[tuple[int, int]]) -> int:
-    """Return the weighted median of (value, weight)."""
+    """Return the weighted median of pairs of value and weight."""
     values, weights = zip(*sorted(counts), strict=True)
     half = sum(weights) / 2
     return int(next(value for value, total in zip(values, accumulate(weights), strict=True) if total >= half))

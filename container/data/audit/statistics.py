@@ -18,36 +18,36 @@ from container.data.labels.color_schemes import exchange, find_exchanged
 from container.data.labels.decoding import IGNORE, DecodedLabels, UnmappedColorsError
 from container.data.labels.depths import Depth
 from container.data.labels.label_maps import LabelMap
-from container.errors import ClientError
+from container.errors import ClientError, shorten_list
 
 Kind = Literal["unreadable", "same", "size", "colour", "label"]
 
-_MOSTLY = 0.5  # of an annotation's pixels ignored
-_SHOWN = 5  # colors of one annotation in its message
-_VALUES = 2**17  # distinct pixel values or colors that are told apart: all of 16 bits
+_MOSTLY = 0.5  # ignored share of the pixels of an annotation
+_SHOWN = 5  # colors of one annotation in its error message
+_VALUES = 2**17  # distinct pixel values or colors that are counted; all 16-bit values fit
 
 
 @dataclasses.dataclass(frozen=True)
 class PairInfo:
-    """What one decoded pair tells: its size in pixels, what its annotation says, and what was done to read it."""
+    """Information about one decoded pair: its size in pixels, its labels, and how it was decoded."""
 
     name: str
     height: int
     width: int
     reading: DecodedLabels
     palette: Uint8Array | None = None
-    is_turned: bool = False  # as the photograph's EXIF orientation says
-    is_ambiguous: bool = False  # it was not, though its size would be right either way
+    is_rotated: bool = False  # whether the image was rotated by its EXIF orientation
+    is_ambiguous: bool = False  # whether it was not rotated, but has the right size with and without the rotation
     notes: tuple[str, ...] = ()
     digest: bytes | None = None
-    sample_counts: Array | None = None  # of a 16-bit image: how often each sample occurs, (65536,)
+    sample_counts: Array | None = None  # number of samples per value, of a 16-bit image, (65536,)
 
 
-class BadSample(ClientError):
-    """One pair that cannot be used.
+class UnusablePairError(ClientError):
+    """A pair cannot be used.
 
-    Of an annotation that could be read, `values` counts the pixels by value, `wrong` those of values that are no class;
-    `colors` counts them by 0xrrggbb where nothing says what colors mean.
+    If the annotation can be decoded, `values` contains the pixel counts of all values, and `wrong` those of invalid
+    class IDs. `colors` contains the pixel counts by 0xrrggbb if the meaning of the colors is not known.
     """
 
     def __init__(
@@ -62,65 +62,65 @@ class BadSample(ClientError):
         self.values = reading.count_values() if reading else {}
         self.bits = reading.bits if reading else None
         self.wrong = reading.count_values(reading.wrong) if reading else {}
-        self.wrong_colors: dict[int, int] = {}  # of a palette all of whose entries occur, by wrong index
+        self.wrong_colors: dict[int, int] = {}  # colors by wrong index, if all entries of the palette occur
         self.colors = colors or {}
 
 
 @dataclasses.dataclass(frozen=True)
 class UnusablePair:
-    """What is kept of a pair that cannot be used: not the error, whose traceback holds all of the pair."""
+    """Kind and message of an unusable pair, without the error, whose traceback refers to the complete pair."""
 
     kind: Kind
     message: str
 
 
 class ChannelStatistics:
-    """The findings on one channel."""
+    """Statistics of one channel."""
 
     def __init__(self, channel: str, label_map: LabelMap, num_classes: int, crop: int) -> None:
         self.channel = channel
         self.label_map = label_map
         self.num_classes = num_classes
         self.crop = crop
-        self.pairs = 0  # in the channel, as far as is known
+        self.pairs = 0  # in the channel; 0 if not known
         self.opened = 0
         self.bad: list[UnusablePair] = []
-        self.values: Counter[int] = Counter()  # pixels by id, or by color as 0xrrggbb
-        self.ignored: set[int] = set()  # of those, what is ignored
-        self.unnamed: Counter[int] = Counter()  # what the label map does not name
-        self.bad_values: Counter[int] = Counter()  # pixels of unusable pairs by their values
-        self.wrong: Counter[int] = Counter()  # and of those, the values that are no class
-        self.wrong_colors: dict[int, int] = {}  # which a palette without unused entries shows for wrong values
-        self.bad_colors: Counter[int] = Counter()  # pixels of unusable pairs by colors that nothing explains
-        self.bad_color_images: Counter[int] = Counter()  # and the number of such pairs by color
-        self.exchanged: dict[str, set[int]] = {}  # the unknown colors of pairs with red and blue exchanged, by name
-        self.straight: Counter[int] = Counter()  # the unknown colors of the other pairs that have a color of the map
+        self.values: Counter[int] = Counter()  # pixels by value, or by color as 0xrrggbb
+        self.ignored: set[int] = set()  # ignored keys of `values`
+        self.unnamed: Counter[int] = Counter()  # pixels by value that is not in the label map
+        self.unusable_values: Counter[int] = Counter()  # pixels of unusable pairs by value
+        self.wrong: Counter[int] = Counter()  # those of invalid class IDs
+        self.wrong_colors: dict[int, int] = {}  # colors of wrong values in palettes without unused entries
+        self.unusable_colors: Counter[int] = Counter()  # pixels of unusable pairs by color without a meaning
+        self.unusable_color_images: Counter[int] = Counter()  # number of such pairs by color
+        self.exchanged: dict[str, set[int]] = {}  # unknown colors of pairs with red and blue exchanged, by name
+        self.straight: Counter[int] = Counter()  # unknown colors of other pairs that have a color of the label map
         self.is_color = False
         self.is_stream = False
         self.labels = np.zeros(256, np.int64)  # pixels by label
         self.images = np.zeros(256, np.int64)  # images by label
-        self.within = np.zeros(256, np.int64)  # by label, pixels labeled with a class in the images that have it
+        self.within = np.zeros(256, np.int64)  # by label: labeled pixels of all images with this label
         self.unlabeled: list[str] = []
         self.mostly_ignored: list[str] = []
-        self.turned: list[str] = []
-        self.unturned: list[str] = []
+        self.rotated: list[str] = []
+        self.ambiguous: list[str] = []
         self.small: list[str] = []
         self.notes: list[str] = []
         self.heights: list[int] = []  # smallest and largest
         self.widths: list[int] = []
         self._sizes: Counter[tuple[int, int]] = Counter()  # images by (height, width)
         self.digests: dict[bytes, list[str]] = {}
-        self.repaired: list[str] = []  # whose ids contradicted Ground Truth's colors
-        self.palettes: dict[int, dict[int, list[str]]] = {}  # names by palette index and the color shown for it
-        self.packed: set[str] = set()  # names of annotations all of whose palette entries occur
+        self.repaired: list[str] = []  # names of annotations whose values conflict with the Ground Truth colors
+        self.palettes: dict[int, dict[int, list[str]]] = {}  # names by palette index and color
+        self.packed: set[str] = set()  # names of annotations without unused palette entries
         self.shared_colors: set[int] = set()  # colors that a palette has at two indices
         self.depths: dict[int, Depth] = {}  # gray annotations by bits
-        self.deep: list[str] = []  # images of 16 bits
-        self.sample_counts: Array = np.zeros(0, np.int64)  # how often each of their samples occurs, (65536,)
+        self.deep: dict[str, int] = {}  # largest sample of each 16-bit image, except for 65535
+        self.sample_counts: Array = np.zeros(0, np.int64)  # number of samples per value in these images, (65536,)
         self._lock = threading.Lock()
 
     def add(self, seen: PairInfo) -> None:
-        """Count a pair."""
+        """Add a usable pair."""
         present = np.flatnonzero(seen.reading.counts)
         labels = seen.reading.label_counts
         others = seen.reading.count_others()
@@ -137,25 +137,25 @@ class ChannelStatistics:
             if (bits := seen.reading.bits) is not None:
                 self.depths.setdefault(bits, Depth()).add(seen.name, seen.reading, _VALUES)
             if seen.sample_counts is not None:
-                self.deep.append(seen.name)
+                self.deep[seen.name] = int(np.flatnonzero(seen.sample_counts[:-1]).max(initial=0))
                 self.sample_counts = seen.sample_counts + (self.sample_counts if len(self.deep) > 1 else 0)
             self.notes += [f"{seen.name}: {note}" for note in seen.notes]
             if seen.digest:
                 self.digests.setdefault(seen.digest, []).append(seen.name)
 
-    def add_bad(self, error: BadSample) -> int:
-        """Count a pair that cannot be used; returns how many there are now."""
+    def add_unusable(self, error: UnusablePairError) -> int:
+        """Add an unusable pair; returns the number of unusable pairs."""
         with self._lock:
             self.opened += 1
             self.bad.append(UnusablePair(error.kind, error.message))
             if error.bits is not None:
                 self.depths.setdefault(error.bits, Depth()).values.update(error.values)
-            self.bad_color_images.update(error.colors.keys())
+            self.unusable_color_images.update(error.colors.keys())
             self.wrong_colors.update(error.wrong_colors)
             for counter, found in (
-                (self.bad_values, error.values),
+                (self.unusable_values, error.values),
                 (self.wrong, error.wrong),
-                (self.bad_colors, error.colors),
+                (self.unusable_colors, error.colors),
             ):
                 if len(counter) < _VALUES:
                     counter.update(found)
@@ -163,14 +163,15 @@ class ChannelStatistics:
 
     @property
     def usable(self) -> int:
-        """Pairs that were opened and can be used."""
+        """Number of opened pairs that can be used."""
         return self.opened - len(self.bad)
 
     def sort(self) -> None:
-        """Put names in order, which come as the threads are done."""
-        for names in (self.unlabeled, self.mostly_ignored, self.turned, self.unturned, self.small, self.notes):
+        """Sort the names, which threads added in random order."""
+        for names in (self.unlabeled, self.mostly_ignored, self.rotated, self.ambiguous, self.small, self.notes):
             names.sort()
-        for names in (self.deep, self.repaired, *self.digests.values()):
+        self.deep = dict(sorted(self.deep.items()))
+        for names in (self.repaired, *self.digests.values()):
             names.sort()
         for colors in self.palettes.values():
             for names in colors.values():
@@ -182,33 +183,33 @@ class ChannelStatistics:
 
     @property
     def sizes(self) -> dict[tuple[int, int], int]:
-        """Count the images by (height, width) in pixels."""
+        """Number of images by (height, width) in pixels."""
         with self._lock:
             return dict(self._sizes)
 
     @property
     def labeled(self) -> int:
-        """Pixels that are labeled with a class."""
+        """Number of pixels with a valid class ID."""
         return int(self.labels[: self.num_classes].sum())
 
     @property
     def class_counts(self) -> ClassCounts:
-        """How often each class occurs."""
+        """Frequencies of the classes."""
         return ClassCounts(self.labels[: self.num_classes].tolist(), self.within[: self.num_classes].tolist())
 
     @property
     def classes(self) -> list[int]:
-        """Classes that have pixels."""
+        """Classes that occur."""
         return [int(label) for label in np.flatnonzero(self.labels[: self.num_classes])]
 
     def labels_under(self, label_map: LabelMap) -> set[int]:
-        """Return the labels that another label map would give the annotations seen; raises ClientError if it cannot."""
+        """Return the labels of the annotations with another label map; raises ClientError if it is not suitable."""
         found: set[int] = set()
         for bits, depth in self.depths.items():
             stored = np.array([sorted(depth.values)], np.int32 if bits == 16 else np.uint8)
             reading = label_map.interpret(Annotation(stored, levels=2 ** min(bits, 8)), self.num_classes)
             found.update(np.flatnonzero(reading.label_counts).tolist())
-        others = {*self.values, *self.bad_values} if not self.depths else self.bad_values
+        others = {*self.values, *self.unusable_values} if not self.depths else self.unusable_values
         if label_map.colors is None and not self.is_color:
             found.update(label_map.label_of(value, self.num_classes) for value in others)
         return found
@@ -218,7 +219,7 @@ class ChannelStatistics:
         return float(pixels) / max(1, int(self.labels.sum()))
 
     def as_dict(self, names: Mapping[int, str]) -> dict[str, Any]:
-        """Describe the channel for audit.json."""
+        """Return the content for audit.json."""
         return {
             "pairs": self.pairs,
             "opened": self.opened,
@@ -243,7 +244,7 @@ class ChannelStatistics:
         }
 
     def show(self, value: int) -> str:
-        """Write a pixel value, or a color."""
+        """Format a pixel value, or a color."""
         if not self.is_color:
             return str(value)
         return color_name(value) if value >= 0 else "other colors"
@@ -264,7 +265,7 @@ class ChannelStatistics:
                 self.ignored.add(value)
 
     def _count_others(self, others: Mapping[int, int], pixels: int) -> None:
-        """Count the colors that the map does not name, and what is left of their `pixels` as −1."""
+        """Count the colors that are not in the map. The pixels that are not in `others` count as −1."""
         kept = {code: count for code, count in others.items() if code in self.values or len(self.values) < _VALUES}
         rest = pixels - sum(kept.values())
         found = {**kept, -1: rest} if rest else kept
@@ -273,7 +274,7 @@ class ChannelStatistics:
         self.ignored.update(found)
 
     def _note_exchange(self, seen: PairInfo, present: Array, others: Mapping[int, int]) -> None:
-        """Note whether the colors of a pair fit the label map with red and blue exchanged."""
+        """Check whether the colors of a pair match the label map only with red and blue exchanged."""
         named = self.label_map.colors
         if named is None:
             return
@@ -293,10 +294,10 @@ class ChannelStatistics:
             self._sizes[seen.height, seen.width] += 1
         if min(seen.height, seen.width) < self.crop:
             self.small.append(seen.name)
-        if seen.is_turned:
-            self.turned.append(seen.name)
+        if seen.is_rotated:
+            self.rotated.append(seen.name)
         elif seen.is_ambiguous:
-            self.unturned.append(seen.name)
+            self.ambiguous.append(seen.name)
 
     def _note_labels(self, seen: PairInfo, ignored: int) -> None:
         pixels = seen.height * seen.width
@@ -309,7 +310,7 @@ class ChannelStatistics:
         if seen.reading.repaired is not None and seen.reading.repaired[present].any():
             self.repaired.append(seen.name)
         if seen.palette is None or seen.reading.is_color or seen.reading.repaired is not None:
-            return  # the colors decide
+            return  # the colors are used, not the indices
         codes = color_codes(seen.palette)
         unique, counts = np.unique(codes, return_counts=True)
         self.shared_colors.update(unique[counts > 1].tolist())
@@ -319,11 +320,18 @@ class ChannelStatistics:
             self.palettes.setdefault(index, {}).setdefault(int(codes[index]), []).append(seen.name)
 
 
-def bad_annotation(error: Exception, name: str, kind: Kind, reading: DecodedLabels | None = None) -> BadSample:
-    """Make the error of a pair from what was found wrong with its annotation."""
+def with_same_map(one: ChannelStatistics, channels: Mapping[str, ChannelStatistics]) -> list[ChannelStatistics]:
+    """Return the statistics of all channels that have the same label map as one channel."""
+    return [each for each in channels.values() if each.label_map.content == one.label_map.content]
+
+
+def unusable_annotation(
+    error: Exception, name: str, kind: Kind, reading: DecodedLabels | None = None
+) -> UnusablePairError:
+    """Return the error of a pair for an error of its annotation."""
     if not isinstance(error, UnmappedColorsError):
-        return BadSample(f"annotation of {name}: {error}", kind, reading)
+        return UnusablePairError(f"annotation of {name}: {error}", kind, reading)
     listed = sorted((code for code in error.colors if code < ALPHA), key=lambda code: -error.colors[code])
-    shown = ", ".join(map(color_name, listed[:_SHOWN])) + (f" and {len(listed) - _SHOWN} more" * (len(listed) > _SHOWN))
+    shown = shorten_list([*map(color_name, listed)], _SHOWN)
     message = f"annotation of {name}: it is in colors, not class IDs" + (f" ({shown})" if shown else "")
-    return BadSample(message, kind, reading, error.colors)
+    return UnusablePairError(message, kind, reading, error.colors)

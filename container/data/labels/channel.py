@@ -1,4 +1,4 @@
-"""The `label_map` channel: which file belongs to which channel."""
+"""The `label_map` channel: the label map of each channel."""
 
 from __future__ import annotations
 
@@ -16,35 +16,34 @@ CHANNEL = "label_map"
 
 
 def check_label_maps(channels: Mapping[str, Channel], used: list[str]) -> None:
-    """Raise ClientError when the channel `label_map` holds nothing for the channels `used`; warn of what it lacks."""
+    """Raise ClientError if the `label_map` channel has no file for the channels `used`; warn of missing files."""
     if CHANNEL not in channels:
         return
     channel = channels[CHANNEL]
-    found = {name: _find(channel, name) for name in used}
-    given = sorted(path for path in channel.path.rglob("*") if path.is_file() and not path.name.startswith("."))
+    paths = {name: _find(channel, name) for name in used}
+    files = sorted(path for path in channel.path.rglob("*") if path.is_file() and not path.name.startswith("."))
     expected = [_file_name(name) for name in used]
-    if not any(found.values()):
+    if not any(paths.values()):
         raise ClientError(
-            f"channel label_map holds no {' and no '.join(expected)}: name its files so, or leave it out; it holds",
-            [path.relative_to(channel.path).as_posix() for path in given] or ["nothing"],
+            f"channel label_map does not contain {' or '.join(expected)}. Rename its files, or remove the channel. It "
+            "contains",
+            [path.relative_to(channel.path).as_posix() for path in files] or ["no files"],
         )
-    for name, path in found.items():
+    for name, path in paths.items():
         if path is None:
             LOG.warning(
-                "channel label_map holds no %s: the annotations of channel %s are read by %s",
+                "channel label_map does not contain %s. The job uses %s for the annotations of channel %s.",
                 _file_name(name),
-                name,
                 LabelMap().content,
+                name,
             )
-    for path in given:
-        if path not in found.values():
-            LOG.warning(
-                "%s is no label map of this job (%s) and is passed over", printable(str(path)), ", ".join(expected)
-            )
+    for path in files:
+        if path not in paths.values():
+            LOG.warning("%s is skipped. The label maps of this job are %s.", printable(str(path)), ", ".join(expected))
 
 
 def read_label_map(channels: Mapping[str, Channel], name: str) -> LabelMap:
-    """Read the label map of channel `name`; without one, pixels are labels. Raises ClientError that names the file."""
+    """Return the label map of channel `name`, or the default; raises ClientError that contains the path."""
     path = _find(channels[CHANNEL], name) if CHANNEL in channels else None
     return LabelMap.read(path) if path else LabelMap()
 
@@ -54,13 +53,15 @@ def _file_name(channel: str) -> str:
 
 
 def _find(channel: Channel, name: str) -> Path | None:
-    """Find the file wherever it lies below the channel: a prefix without its final slash puts it into a folder."""
+    """Find the file in any directory of the channel, because an S3 prefix without a slash at its end adds one."""
     if channel.input_mode == "Pipe":
         raise ClientError(
-            "channel label_map is in Pipe mode, whose stream does not say which file is which: give this channel "
-            "input_mode='File' (TrainingInputMode File), the others may stay as they are"
+            "channel label_map is in Pipe mode, in which files have no names. Set its TrainingInputMode to File "
+            "(input_mode='File'). The other channels can use Pipe mode"
         )
-    found = sorted(path for path in channel.path.rglob(_file_name(name)) if path.is_file())
-    if len(found) > 1:
-        raise ClientError(f"channel {CHANNEL} holds several {_file_name(name)}: keep one", list(map(str, found)))
-    return found[0] if found else None
+    paths = sorted(path for path in channel.path.rglob(_file_name(name)) if path.is_file())
+    if len(paths) > 1:
+        raise ClientError(
+            f"channel {CHANNEL} contains {len(paths)} files {_file_name(name)}. Keep one", list(map(str, paths))
+        )
+    return paths[0] if paths else None

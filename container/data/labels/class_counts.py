@@ -15,17 +15,19 @@ _ENET = 1.02  # c in 1 / ln(c + p) of https://arxiv.org/abs/1606.02147, section 
 
 @dataclasses.dataclass(frozen=True)
 class ClassCounts:
-    """Labeled pixels of each class, and labeled pixels of all images in which it occurs."""
+    """Labeled pixels of each class, and labeled pixels of all images that contain the class."""
 
     pixels: Sequence[int]
     within: Sequence[int]
 
     def weights(self, kind: str) -> list[float]:
-        """Return each class's weight in the loss.
+        """Return the weight of each class in the loss.
 
-        balanced: the median of the classes' frequencies over the class's own, a frequency being the share of a class in
-        the images that have it (https://arxiv.org/abs/1411.4734, section 6.3.2); enet: 1 / ln(1.02 + its share of all
-        pixels). A class that does not occur has the largest weight of those that do.
+        - balanced: the median frequency of all classes divided by the frequency of the class. The frequency is the
+          share of the class in the images that contain it (https://arxiv.org/abs/1411.4734, section 6.3.2).
+        - enet: 1 / ln(1.02 + the share of the class in all pixels).
+
+        A class that does not occur has the largest weight of the other classes.
         """
         pixels, within = np.array(self.pixels, np.float64), np.array(self.within, np.float64)
         present = pixels > 0
@@ -41,16 +43,17 @@ class ClassCounts:
         return [float(weight) for weight in weights]
 
     def as_dict(self) -> dict[str, Any]:
-        """Describe it for a checkpoint."""
+        """Return the content for a checkpoint."""
         return {"pixels": list(self.pixels), "within": list(self.within)}
 
 
 def rare_pixel(
     labels: Uint8Array, num_classes: int, counts: ClassCounts | None, rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """Draw a class of the image by its inverse frequency, then one of its pixels: row and column; None without labels.
+    """Sample a class of the image by its inverse frequency, and return the row and column of one of its pixels.
 
-    The frequency is that among all training pixels, or that within the image while `counts` are not known.
+    The frequency refers to all training pixels, or to the pixels of the image if `counts` is None. Returns None if the
+    image has no labels.
     """
     here = np.bincount(labels.reshape(-1), minlength=num_classes)[:num_classes]
     present = np.flatnonzero(here)

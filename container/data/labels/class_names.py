@@ -10,11 +10,11 @@ from container.data.samples import Samples
 
 
 def known_classes(samples: Samples, num_classes: int, chosen: Mapping[int, str] | None = None) -> dict[int, ClassEntry]:
-    """Describe the classes of a channel, ascending by id.
+    """Return the names and colors of the classes of a channel, sorted by class ID.
 
-    They are called as `chosen` says (the hyperparameter _class_names), else as the channel's label map does, else as
-    Ground Truth's metadata does; colors come from the latter two.
-    Ground Truth's ids are pixel values, which the label map may turn into other labels.
+    The first source with a name is used: `chosen` (the hyperparameter `_class_names`), the label map of the channel, or
+    the Ground Truth metadata. Colors come from the label map or the metadata. The IDs in the metadata are pixel values,
+    which the label map can map to other labels.
     """
     label_map = samples.label_map
     names, colors = {**label_map.names, **(chosen or {})}, dict(label_map.class_colors)

@@ -1,4 +1,4 @@
-"""Color maps: look-up, suggestions, and Ground Truth metadata.
+"""Color codes, and the color maps of Ground Truth metadata.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/sms-data-output.html (semantic segmentation job output)
 """
@@ -23,28 +23,29 @@ Color = tuple[int, int, int]
 
 FILES = "label_map/<channel>_label_map.json for each of the channels train, validation (and test)"
 
-TRANSPARENT = 1 << 24  # the code of pixels whose alpha is 0, where a label map names them
-ALPHA = 2 << 24  # plus alpha: the code of pixels in an annotation that has values in its alpha channel alone
+TRANSPARENT = 1 << 24  # code of pixels with alpha 0, if the label map contains `transparent`
+ALPHA = 2 << 24  # plus alpha: code of pixels in an annotation that has class IDs in its alpha channel
 
-_COUNTED = 1024  # colors of one picture
-_ONE_LABELLING = "train on images that were labeled with the same classes in the same order"
+_MAX_BYTES = 2**20  # of a metadata record
+_COUNTED = 1024  # colors of one image
+_SAME_CLASSES = "Use images that were labeled with the same classes in the same order"
 
 
 def parse_color(text: str) -> Color:
     """Parse `#804080`, with or without `#`; raises ValueError."""
     if not re.fullmatch("#?[0-9a-fA-F]{6}", text.strip()):
-        raise ValueError(f"{text!r} is no color: write #rrggbb, or transparent")
+        raise ValueError(f"{text!r} is not a color. Write #rrggbb, or transparent")
     red, green, blue = bytes.fromhex(text.strip().lstrip("#"))
     return red, green, blue
 
 
 def color_key(text: str) -> int:
-    """Parse a color of a label map, or `transparent`, to its code; raises ValueError."""
+    """Return the code of a color in a label map, or of `transparent`; raises ValueError."""
     return TRANSPARENT if text.strip().lower() == "transparent" else color_code(parse_color(text))
 
 
 def color_name(code: int) -> str:
-    """Write a code as `#rrggbb`, or `transparent`."""
+    """Format a code as `#rrggbb`, or `transparent`."""
     return "transparent" if code == TRANSPARENT else f"#{code:06x}"
 
 
@@ -66,21 +67,21 @@ def color_codes(colors: Uint8Array) -> Array:
 
 
 def color_places(codes: Array, known: tuple[int, ...]) -> Array:
-    """Return the place of each code in `known`, and len(known) for what is not there; the shape is that of `codes`."""
+    """Return the index of each code in `known`, or len(known) for other codes, in the shape of `codes`."""
     places: Array = _places(known)[codes]
     return places
 
 
 @functools.lru_cache(maxsize=4)
 def _places(known: tuple[int, ...]) -> Array:
-    """One entry for every color there is (16 MB): a look-up per pixel, however many colors are known."""
+    """Return a table with an entry for each possible color (16 MB), for one lookup per pixel."""
     table = np.full(TRANSPARENT + 1, len(known), np.uint8 if len(known) < 256 else np.uint16)
     table[list(known)] = np.arange(len(known))
     return table
 
 
 def count_colors(codes: Array) -> dict[int, int]:
-    """Count the pixels of each color, the commonest only where a picture has more than a mask could."""
+    """Return the pixel counts of the most common colors, of which an annotation has few."""
     values, counts = np.unique(codes, return_counts=True)
     most = np.argsort(-counts, kind="stable")[:_COUNTED]
     return dict(zip(values[most].tolist(), counts[most].tolist(), strict=True))
@@ -88,24 +89,26 @@ def count_colors(codes: Array) -> dict[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class ColorMap:
-    """The classes of an `internal-color-map`: names and colors by class id."""
+    """The classes of an `internal-color-map`: names and colors by class ID."""
 
     names: Mapping[int, str]
     colors: Mapping[int, Color]
 
     def as_arrays(self) -> tuple[Array, Array]:
-        """Return the colors (0xrrggbb) and their class ids, int64 each; raises ClientError when two share a color."""
+        """Return the colors (0xrrggbb) and their class IDs, int64 each; raises ClientError if two share a color."""
         owners = self._owners()
         if shared := next((ids for ids in owners.values() if len(ids) > 1), None):
             names = " and ".join(f"{self.names[index]} ({index})" for index in shared)
-            raise ClientError(f"an RGB mask cannot tell {names} apart, which have one color: give masks of class ids")
+            raise ClientError(
+                f"The classes {names} have the same color, so an RGB mask cannot contain both. Use masks with class IDs"
+            )
         return np.array(list(owners), np.int64), np.array([ids[0] for ids in owners.values()], np.int64)
 
     def repair(self, palette: Uint8Array) -> Array:
-        """Return the class of each palette index, int64 (256,), by its color where that contradicts the index.
+        """Return the class of each palette index, int64 (256,): by color if the color and the index conflict.
 
-        `palette` is uint8 RGB (n, 3). Masks made between June and September 2020 have the right colors under wrong
-        indices. Colors that belong to no class, or to several, keep their index.
+        `palette` is uint8 RGB (n, 3). Ground Truth masks from June to September 2020 have correct colors, but wrong
+        indices. Indices whose color belongs to no class or to several classes do not change.
         """
         owners = self._owners()
         table = np.arange(256)
@@ -124,51 +127,54 @@ class ColorMap:
 
 
 class ColorMaps:
-    """What the metadata of all records says together; each may list the classes of its own image only."""
+    """Color maps of all records, merged, because the map of a record can contain only the classes of its image."""
 
     def __init__(self) -> None:
-        self._names: dict[int, tuple[str, str]] = {}  # class id: its name, and the record that said so
+        self._names: dict[int, tuple[str, str]] = {}  # name by class ID, and the record that contains it
         self._colors: dict[int, Color] = {}
-        self._told = False
+        self._logged = False
 
     def add(self, own: ColorMap, record: str) -> ColorMap:
-        """Take in a record's map; returns it with the classes known from others.
+        """Add the map of a record; returns it with the classes of other records.
 
-        Raises ClientError that names both records and classes where one contradicts another.
+        Raises ClientError that contains both records and classes if they conflict.
         """
         ids = {name: index for index, (name, _) in self._names.items()}
         for index, name in own.names.items():
             known, source = self._names.get(index, (name, record))
             if known != name:
-                raise ClientError(
-                    f"{record} says class {index} is {name}, {source} says it is {known}: {_ONE_LABELLING}"
-                )
+                raise ClientError(f"Class {index} is {name} in {record}, but {known} in {source}. {_SAME_CLASSES}")
             other = ids.get(name, index)
             if other != index and other not in own.names:
                 raise ClientError(
-                    f"{record} says {name} is class {index}, {self._names[other][1]} says it is class {other}: "
-                    f"{_ONE_LABELLING}"
+                    f"{name} is class {index} in {record}, but class {other} in {self._names[other][1]}. "
+                    f"{_SAME_CLASSES}"
                 )
         for index, name in own.names.items():
             _, source = self._names.setdefault(index, (name, record))
-            if self._colors.setdefault(index, own.colors[index]) != own.colors[index] and not self._told:
-                self._told = True
+            if self._colors.setdefault(index, own.colors[index]) != own.colors[index] and not self._logged:
+                self._logged = True
                 LOG.warning(
-                    "%s shows class %s in another color than %s does: each mask is read by its own colors",
+                    "%s has another color for class %s than %s. The job uses the colors of each annotation.",
                     record,
                     name,
                     source,
                 )
-        return ColorMap({**self.united.names, **own.names}, {**self._colors, **own.colors})
+        return ColorMap({**self.merged.names, **own.names}, {**self._colors, **own.colors})
 
     @property
-    def united(self) -> ColorMap:
-        """All classes that any record has named, each in the first color given."""
+    def merged(self) -> ColorMap:
+        """All classes of all records, each with its first color."""
         return ColorMap({index: name for index, (name, _) in self._names.items()}, dict(self._colors))
 
 
 def read_color_map(record: bytes, name: str) -> ColorMap | None:
-    """Read a metadata record's `internal-color-map`; None when it has none. Raises ClientError naming the record."""
+    """Read the `internal-color-map` of a metadata record, or None; raises ClientError that contains `name`."""
+    if len(record) > _MAX_BYTES:
+        raise ClientError(
+            f"{name}: the metadata has {len(record)} bytes. The limit is {_MAX_BYTES} bytes, and a line of a Ground "
+            "Truth manifest has at most 100,000 characters. Make sure that the record is the metadata of the annotation"
+        )
     try:
         entries = json.loads(record).get("internal-color-map")
         if not entries:
@@ -178,4 +184,6 @@ def read_color_map(record: bytes, name: str) -> ColorMap | None:
             colors={int(index): parse_color(entry["hex-color"]) for index, entry in entries.items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ClientError(f"{name}: the label's metadata is not readable: {type(error).__name__}: {error}") from error
+        raise ClientError(
+            f"{name}: the metadata of the annotation cannot be read: {type(error).__name__}: {error}"
+        ) from error

@@ -11,11 +11,11 @@ from container.codecs.masks import voc_palette
 from container.data.labels.color_maps import ALPHA, FILES, TRANSPARENT, Color, color_code, color_name, split_code
 
 _SPARE = 16  # colors beyond the classes that a suggestion lists as ignored
-_SMOOTH = 4  # colors per class, beyond which edges are smoothed
+_SMOOTH = 4  # colors per class; with more, edges are probably smoothed
 _VOC_CLASSES, VOC_BORDER = 21, 0xE0E0C0
-_COMMON = {0x000000, 0xFFFFFF, VOC_BORDER}  # colors that masks of instances share
-_FEW = 6  # colors that do not show yet whether they are instances
-_REGION_PIXELS = 16  # fewer are the noise of an edge
+_COMMON = {0x000000, 0xFFFFFF, VOC_BORDER}  # colors that occur in many instance masks
+_FEW = 6  # colors; fewer do not show whether they are instances
+_REGION_PIXELS = 16  # smaller regions are noise at an edge
 _MOST_SEGMENTS = 256  # of one annotation
 _CHANNELS = ("red", "green", "blue")
 _ADE_STEP, _ADE_LIMIT = 10, 130  # the red channel of ADE20K has multiples of 10, for 3,688 classes
@@ -24,10 +24,10 @@ _ADE_STEP, _ADE_LIMIT = 10, 130  # the red channel of ADE20K has multiples of 10
 def suggest_color_map(
     colors: Mapping[int, int], num_classes: int, images: Mapping[int, int] | None = None, count: int = 1
 ) -> str:
-    """Write what to do about `count` annotations in colors that no label map explains: whole sentences.
+    """Return the fix for `count` annotations in colors without a label map, as sentences.
 
-    `colors` counts the pixels by color code, `images` the annotations that have the color. Of each annotation, the most
-    frequent colors are enough.
+    `colors` contains the pixel counts by color code, and `images` the number of annotations with the color. The most
+    frequent colors of each annotation are sufficient.
     """
     opaque = {code: pixels for code, pixels in colors.items() if code < TRANSPARENT}
     if any(code >= ALPHA for code in colors):
@@ -49,7 +49,7 @@ def suggest_color_map(
 
 
 def _find_instances(colors: Mapping[int, int], num_classes: int, images: Mapping[int, int], count: int) -> str:
-    """Recognize colors that tell instances apart: no list of colors can say their classes."""
+    """Recognize the colors of instances, which a label map cannot map to classes."""
     codes = [code for code in colors if code not in _COMMON]
     parts = [split_code(code) for code in codes]
     if len(codes) < min(_FEW, num_classes + 1):
@@ -68,7 +68,7 @@ def _find_instances(colors: Mapping[int, int], num_classes: int, images: Mapping
         is_class = len(ids) > 1 and 2 * len(ids) <= len(codes) and max(ids - {255}, default=0) <= num_classes
         if is_class and are_regions and _are_ids(ids, num_classes):
             return (
-                f"The {name} channel contains class IDs and the other channels tell instances apart. Save the {name} "
+                f"The {name} channel contains class IDs and the other channels contain instance IDs. Save the {name} "
                 f'channel as a grayscale PNG: Image.open(path).getchannel("{name[0].upper()}").save(path) in Python '
                 f"with Pillow{_raise_classes(ids, num_classes)}"
             )
@@ -88,7 +88,7 @@ def _find_instances(colors: Mapping[int, int], num_classes: int, images: Mapping
 
 
 def _find_ids(colors: Mapping[int, int], num_classes: int, has_transparent: bool) -> str:
-    """Recognize class IDs that were saved in one channel, in all three, or in the colors of Pascal VOC."""
+    """Recognize class IDs in one channel, in all three, or in the colors of Pascal VOC."""
     parts = [split_code(code) for code in colors]
     constant = [{part[channel] for part in parts} == {0} for channel in range(3)]
     is_gray = all(len(set(part)) == 1 for part in parts)
@@ -112,7 +112,7 @@ def _find_ids(colors: Mapping[int, int], num_classes: int, has_transparent: bool
 
 
 def _find_smooth_edges(colors: Mapping[int, int], num_classes: int) -> str:
-    """Recognize more colors than a mask can have, because of smoothed edges or of JPEG."""
+    """Recognize smoothed edges or JPEG artifacts, which have more colors than a mask."""
     if len(colors) <= _SMOOTH * num_classes + _SPARE:
         return ""
     frequent = _by_frequency(colors)[:num_classes]
@@ -127,7 +127,7 @@ def _find_smooth_edges(colors: Mapping[int, int], num_classes: int) -> str:
 
 
 def _number_colors(colors: Mapping[int, int], num_classes: int, has_transparent: bool) -> str:
-    """Number the colors by their pixels."""
+    """Suggest class IDs in the order of the frequency of the colors."""
     frequent = _by_frequency(colors)
     if has_transparent and (len(frequent) == 1 or len(frequent) == num_classes - 1):  # transparent pixels are a class
         entries = {TRANSPARENT: 0, **{code: label for label, code in enumerate(frequent, 1)}}
@@ -142,10 +142,10 @@ def _number_colors(colors: Mapping[int, int], num_classes: int, has_transparent:
 
 
 def find_exchanged(unknown: Mapping[int, int], known: Mapping[int, int], named: Mapping[int, int]) -> bool:
-    """Tell whether an annotation's colors fit a label map better when red and blue are exchanged.
+    """Return whether the colors of an annotation fit a label map better with red and blue exchanged.
 
-    `unknown` and `known` count the pixels of the colors that the map does not name and of those it does; `named` holds
-    the labels of the map by color.
+    `unknown` contains the pixel counts of colors that are not in the map, and `known` those of colors in the map.
+    `named` contains the labels of the map by color.
     """
     unknown = {code: pixels for code, pixels in unknown.items() if exchange(code) != code}
     fitting = sum(pixels for code, pixels in unknown.items() if exchange(code) in named)
@@ -159,7 +159,7 @@ def exchange(code: int) -> int:
 
 
 def write_colors(entries: Mapping[int, int]) -> str:
-    """Write a label map of labels by color code."""
+    """Return the JSON of a label map for labels by color code."""
     return json.dumps({"colors": {color_name(code): label for code, label in entries.items()}})
 
 
@@ -174,7 +174,7 @@ def _by_frequency(colors: Mapping[int, int]) -> list[int]:
 
 
 def _are_ids(values: set[int], num_classes: int) -> bool:
-    """Tell whether the values of a channel can be class IDs: small numbers without a common step, 255 aside."""
+    """Return whether the values of a channel can be class IDs: small, without a common step, except for 255."""
     ids = values - {0, 255}
     limit = num_classes + _SPARE
     return bool(ids) and len(values) > 1 and max(ids) < limit and (max(ids) < 32 or math.gcd(*ids) == 1)

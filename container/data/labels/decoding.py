@@ -1,4 +1,4 @@
-"""Reading of one annotation through its label map."""
+"""The result of applying a label map to one annotation."""
 
 from __future__ import annotations
 
@@ -16,29 +16,35 @@ from container.data.labels.color_schemes import suggest_color_map
 from container.errors import ClientError
 
 IGNORE = 255
+INVALID_VALUE_FIX = "Increase num_classes, set such pixels to 255 (ignore), or add a label map"
 
-_EXACT = 2**24  # what OpenCV counts in float32 without an error
+_EXACT = 2**24  # pixels that OpenCV counts in float32 without an error
 
 
 class UnmappedColorsError(ClientError):
-    """An annotation is in colors, and nothing says what they mean; `colors` counts the pixels of the commonest."""
+    """An annotation has colors without a known meaning. `colors` contains pixel counts of the most common colors."""
 
     def __init__(self, colors: Mapping[int, int], num_classes: int) -> None:
         super().__init__(f"the annotation is in colors, not class IDs. {suggest_color_map(colors, num_classes)}")
         self.colors = colors
 
 
-Meaning = tuple[Array, Array, Array]  # labels, unnamed and wrong, of as many values
+Meaning = tuple[Array, Array, Array]  # labels, unnamed, and wrong, each with one entry per value
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodedLabels:
-    """One annotation as a label map reads it: what each of its values means, and where the values are.
+    """Labels of one annotation, by its values.
 
-    `places`, integer (H, W), are indices into the other arrays, (n,): `values`, the ids or colors (0xrrggbb, −1: any
-    other) that pixels can have; `labels`, uint8, 255 = ignore; `unnamed`: the map says nothing of the value; `wrong`:
-    its label is no class. `bits` is the depth of a gray annotation, `how` says which of its meanings was chosen, see
-    `container.data.labels.depths`, and `numbers` are what is stored for `values`, if that differs.
+    `places`, integer (H, W), contains indices into the other arrays, which have shape (n,):
+
+    - `values`: the class IDs or colors (0xrrggbb, or −1 for all other colors) that pixels can have.
+    - `labels`, uint8: 255 = ignore.
+    - `unnamed`: whether the label map does not contain the value.
+    - `wrong`: whether the label is not a valid class ID.
+
+    `bits` is the bit depth of a gray annotation, and `how` the interpretation of its values, see
+    `container.data.labels.depths`. `numbers` contains the stored values if `values` differ from them.
     """
 
     places: Array
@@ -47,14 +53,14 @@ class DecodedLabels:
     unnamed: Array
     wrong: Array
     is_color: bool = False
-    repaired: Array | None = None  # bool (n,): Ground Truth's colors give another id than the pixel's
+    repaired: Array | None = None  # bool (n,): whether the Ground Truth colors correct the pixel value
     bits: int | None = None
     how: Literal["alike", "numbers", "shades", "either"] = "alike"
     numbers: Array | None = None
 
     @property
     def stored(self) -> Array:
-        """The numbers in the file, int64 (n,)."""
+        """The values that are stored in the file, int64 (n,)."""
         return self.values if self.numbers is None else self.numbers
 
     others: Array | None = None  # the colors (0xrrggbb) of the pixels whose value is −1
@@ -74,24 +80,23 @@ class DecodedLabels:
 
     @property
     def ignored(self) -> int:
-        """How many pixels are ignored because the map does not name their value."""
+        """Number of pixels that are ignored because the label map does not contain their value."""
         return int(self.counts[self.unnamed].sum()) if self.unnamed.any() else 0
 
     def count_values(self, which: Array | None = None) -> dict[int, int]:
-        """Count the pixels of each value that is there, or of those that `which`, bool (n,), names."""
+        """Return the number of pixels per value, of all values that occur or of those in `which`, bool (n,)."""
         present = np.flatnonzero(self.counts if which is None else self.counts * which)
         return dict(zip(self.values[present].tolist(), self.counts[present].tolist(), strict=True))
 
     def count_others(self) -> dict[int, int]:
-        """Count the pixels of the most frequent colors that are none of `values`."""
+        """Return the pixel counts of the most frequent colors that are not in `values`."""
         return {} if self.others is None else count_colors(self.others)
 
     def check(self, num_classes: int) -> None:
-        """Raise ClientError with the first value that is there and whose label is no class."""
+        """Raise ClientError with the lowest value whose label is not a valid class ID, if there is one."""
         if self.wrong.any() and (wrong := self.count_values(self.wrong)):
             raise ClientError(
-                f"pixel value {min(wrong)} is no class: num_classes is {num_classes}; raise num_classes, mark such "
-                "pixels 255 (ignore), or give a label map"
+                f"pixel value {min(wrong)} is not a valid class ID (num_classes is {num_classes}). {INVALID_VALUE_FIX}"
             )
 
     def image(self) -> Array:
@@ -103,7 +108,7 @@ class DecodedLabels:
 
 
 def read_colors(codes: Array, known: Array, labels: Array, unnamed: Array, wrong: Array) -> DecodedLabels:
-    """Look colors up among the known ones; what is none of them is unnamed."""
+    """Find the label of each color; colors that are not in `known` are unnamed."""
     places = color_places(codes, tuple(known.tolist()))
     is_other = places == len(known)
     return DecodedLabels(
@@ -117,7 +122,7 @@ def read_colors(codes: Array, known: Array, labels: Array, unnamed: Array, wrong
     )
 
 
-def settle(labels: Array, unnamed: Array, num_classes: int) -> Meaning:
-    """Tell which labels (int64) are no class, and make 255 of them."""
+def validate_labels(labels: Array, unnamed: Array, num_classes: int) -> Meaning:
+    """Replace invalid labels (int64) by 255, and return which ones are invalid."""
     wrong = (labels >= num_classes) & (labels != IGNORE)
     return np.where(wrong, IGNORE, labels).astype(np.uint8), unnamed, wrong

@@ -1,7 +1,7 @@
-"""Bit depths of gray annotations: numbers or shades, and contradictions.
+"""Bit depths of gray annotations: whether values are numbers or shades, and conflicts between annotations.
 
 PNG optimizers, Pillow and scikit-image store a mask of 0 and 255 in 1 bit, as 0 and 1. Other programs store class IDs
-in few bits. Both files look the same: only the label map, or the other annotations, can decide.
+in few bits. Both files have the same content. Only the label map, or the other annotations, show the meaning.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from container.arrays import Array
 from container.data.labels.color_maps import FILES
 from container.data.labels.decoding import IGNORE, DecodedLabels
+from container.errors import shorten_list
 
 # How an annotation was read: numbers and shades have the same labels (alike), or only one of them fits the label map,
 # or both fit, and the annotation was read by its numbers (either).
@@ -25,8 +26,8 @@ DEPTHS = (1, 2, 4, 8, 16)
 
 _BY_NUMBERS: tuple[How, ...] = ("either", "numbers")
 _WIDE = 257  # from 8 bits to 16: white is 65,535
-_LISTED = 3  # names within the message
-_ENTRIES = 24  # of a map in the message, of which FailureReason shows 1,024 characters
+_LISTED = 3  # names in the message
+_ENTRIES = 24  # entries of a map in the message, because FailureReason has 1,024 characters
 RESAVE = (
     "Save these annotations with 8 bits and the pixel value that white means, for example 255 with Pillow: "
     "Image.open(path).convert('L').save(path)"
@@ -41,8 +42,8 @@ def shades_of(numbers: Array, bits: int) -> Array | None:
     return shades
 
 
-def choose(numbers: DecodedLabels, shades: DecodedLabels | None, scale: float | None) -> DecodedLabels:
-    """Return the reading that fits the label map, whose scale this is if it has one; by numbers if both do."""
+def choose_interpretation(numbers: DecodedLabels, shades: DecodedLabels | None, scale: float | None) -> DecodedLabels:
+    """Return the interpretation that fits the label map with this scale, or by numbers if both fit."""
     present = (numbers.counts > 0) & (numbers.values != 0)
     if shades is None or not present.any():
         return dataclasses.replace(numbers, how="numbers" if shades is None else "alike")
@@ -58,20 +59,20 @@ def choose(numbers: DecodedLabels, shades: DecodedLabels | None, scale: float | 
 
 
 def _fits(reading: DecodedLabels, present: Array, scale: float | None) -> bool:
-    """Return whether no value is an invalid class ID, and the label map means at least one of the values."""
+    """Return whether all values are valid class IDs, and the label map contains at least one of them."""
     meant = ~reading.unnamed & (reading.values >= (scale or 0))
     return not reading.wrong[present].any() and bool(meant[present].any())
 
 
 @dataclasses.dataclass
 class Depth:
-    """The gray annotations of one bit depth in a channel that are not all black: names by how each was read."""
+    """Gray annotations of one bit depth in a channel, except for black ones: names by interpretation."""
 
     names: dict[How, list[str]] = dataclasses.field(default_factory=dict)
     values: set[int] = dataclasses.field(default_factory=set)  # as stored
 
     def add(self, name: str, reading: DecodedLabels, limit: int) -> None:
-        """Count an annotation, unless it is all black; keep at most about `limit` values."""
+        """Add an annotation, unless it is black; about `limit` values are stored."""
         present = reading.counts > 0
         stored = reading.stored[present]
         if stored.any():
@@ -83,13 +84,13 @@ class Depth:
 Depths = Mapping[int, Depth]
 
 
-def find_mixed(
+def find_conflict(
     ours: Depths, theirs: Depths, is_all: bool, with_bad: bool = False
 ) -> tuple[int, list[str], list[int]] | None:
-    """Return a depth that can mean two things, its unclear annotations, and the depths that contradict it.
+    """Return an ambiguous depth, its ambiguous annotations, and the depths that conflict with it, or None.
 
-    `theirs` are those of the same channel, or of another one that the same label map reads. `is_all`: all annotations
-    have been read. `with_bad`: annotations that cannot be used count, too, because the job fails anyway.
+    `theirs` contains the depths of the same channel, or of another one with the same label map. `is_all` specifies
+    whether all annotations were read. With `with_bad`, unusable annotations count, too, because the job fails anyway.
     """
     for bits, depth in sorted(ours.items()):
         for how in _BY_NUMBERS:
@@ -106,11 +107,12 @@ def find_mixed(
 def _contradicts(
     how: How, bits: int, other: int, each: Depth, is_same_channel: bool, is_all: bool, with_bad: bool
 ) -> bool:
-    """Return whether annotations of another depth (or of this one) show that some may not be read by numbers.
+    """Return whether annotations of another depth (or of this one) show that some values are not numbers.
 
-    Two depths of class IDs in one channel are an error if both readings fit: each white may be the white of the other.
-    In another channel, only the same shade is. What fits by numbers alone is contradicted by less than 8 bits that are
-    read by shades, and by 8 bits of nothing but its shades.
+    - If both interpretations fit, two depths in one channel conflict, because white can be the same class in both. In
+      different channels, they conflict only if the same shade occurs.
+    - If only numbers fit, annotations of less than 8 bits that were interpreted as shades conflict, and annotations of
+      8 bits that contain only shades of this depth.
     """
     if "shades" in each.names and (max(bits, other) < 8 or bits == other):
         return True
@@ -126,13 +128,13 @@ def _contradicts(
 
 
 def summarize(depths: Depths) -> list[int]:
-    """Return two numbers per bit depth, 0 or 1: whether an annotation is unclear, and whether there is one."""
+    """Return two numbers per bit depth, 0 or 1: whether an annotation is ambiguous, and whether there is one."""
     found = [depths[bits].names if bits in depths else {} for bits in DEPTHS]
     return [int(flag) for names in found for flag in ("either" in names, bool(names))]
 
 
 def find_mixed_hosts(rows: Iterable[list[int]]) -> tuple[int, list[int]] | None:
-    """Return what `find_mixed` does, without names, from what `summarize` returned on each host."""
+    """Return the result of `find_conflict` without names, from the results of `summarize` on all hosts."""
     unclear, others = (
         [bits for place, bits in enumerate(DEPTHS) if any(row[2 * place + which] for row in rows)] for which in (0, 1)
     )
@@ -151,9 +153,9 @@ def _shades(depths: Depths) -> Iterator[int]:
 def describe(
     mixed: tuple[int, list[str], list[int]], where: str, suggestion: str | None
 ) -> tuple[str, tuple[str, ...]]:
-    """Write the message and the details of such a contradiction; `where` has the annotations."""
+    """Return the message and the details of a conflict; `where` is a channel or two."""
     bits, names, others = mixed
-    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if names[_LISTED:] else "")
+    listed = shorten_list(names, _LISTED)
     message = f"{explain(where, bits, others)}. The annotations of these images have {list_bits({bits})}: {listed}. "
     if not suggestion:
         return f"{message}{RESAVE}", tuple(names)
@@ -163,20 +165,20 @@ def describe(
 
 
 def explain(where: str, bits: int, others: Iterable[int]) -> str:
-    """Write what is wrong with annotations of `bits`, if there are other depths."""
+    """Return the problem with annotations of `bits` and of other depths."""
     white = f"white in {list_bits({bits})} can mean pixel value {2**bits - 1} or 255"
     return f"{where} gray annotations of {list_bits({bits, *others})}, and {white}"
 
 
 def list_bits(depths: Iterable[int]) -> str:
-    """Write `1 bit and 8 bits`."""
+    """Format depths, for example `1 bit and 8 bits`."""
     return " and ".join(f"{bits} bit{'s' if bits > 1 else ''}" for bits in sorted(depths))
 
 
 def suggest_shades(depths: Iterable[Depths], classes: Mapping[int, int], num_classes: int) -> str | None:
-    """Write a label map that reads every depth by its shades; `classes` are the labels of 8-bit pixel values today.
+    """Return a label map by shades for all depths, or None; `classes` contains the labels of 8-bit pixel values.
 
-    That is a map of colors if several classes occur, else one that makes a class of each shade.
+    If several classes occur, the map contains their colors. Otherwise, it contains a class per shade.
     """
     seen = sorted({shade for each in depths for shade in _shades(each)})
     if len({classes[shade] for shade in seen if shade in classes}) > 1:

@@ -22,24 +22,36 @@ from container.data.labels.color_maps import (
     count_colors,
     split_code,
 )
-from container.data.labels.decoding import IGNORE, DecodedLabels, Meaning, UnmappedColorsError, read_colors, settle
-from container.data.labels.depths import choose, shades_of
-from container.errors import ClientError
+from container.data.labels.decoding import (
+    IGNORE,
+    DecodedLabels,
+    Meaning,
+    UnmappedColorsError,
+    read_colors,
+    validate_labels,
+)
+from container.data.labels.depths import choose_interpretation, shades_of
+from container.errors import ClientError, shorten_list
 
+INVERTED = "The keys must be class IDs, and the values must be pixel values. The inverted map is {}"
+
+_MAX_BYTES = 2**20  # a map with all 16-bit pixel values has half of this
 _FORM = (
-    'write {"scale": 10}, {"map": {"<label>": <pixel value>}} or {"colors": {"#804080": <label>}}, '
-    'each with {"names": {"<label>": "road"}} if you like'
+    'Write {"scale": 10}, {"map": {"<label>": <pixel value>}} or {"colors": {"#804080": <label>}}, '
+    'optionally with {"names": {"<label>": "road"}}'
 )
 
 
 class LabelMap:
-    """Maps what stands in an annotation's pixels to training labels.
+    """Mapping from pixel values or colors of annotations to labels.
 
-    `{"scale": s}`: label = floor(pixel / s). `{"map": {"<label>": pixel}}`: the key is the training label, the value is
-    the pixel, or a list of them. `{"colors": {"#rrggbb": label}}`: by color, for annotations in RGB, RGBA or gray, or
-    with a palette; the key `transparent` is for the pixels of RGBA and LA whose alpha is 0. What the map does not name
-    is ignored. Pixel 255 is ignored unless the map names it, or the scale makes a class of it. `names` of the labels
-    may stand beside each. Numbers may be strings.
+    - `{"scale": s}`: label = floor(pixel value / s).
+    - `{"map": {"<label>": value}}`: each key is a label, and each value is a pixel value or a list of pixel values.
+    - `{"colors": {"#rrggbb": label}}`: labels by color, for annotations in RGB, RGBA, gray, or with a palette. The key
+      `transparent` is for pixels of RGBA and LA whose alpha is 0.
+
+    Pixels whose value is not in the map are ignored. The value 255 is ignored unless the map contains it, or the scale
+    turns it into a class ID. All three can also contain the `names` of the labels. Numbers can be strings.
     https://docs.aws.amazon.com/sagemaker/latest/dg/semantic-segmentation.html
     """
 
@@ -54,37 +66,47 @@ class LabelMap:
         try:
             self._read(dict(self.content))
         except (TypeError, ValueError, AttributeError) as error:
-            raise ClientError(f"{source} is not valid: {error}; {_FORM}") from error
+            raise ClientError(f"{source} is not valid: {error}. {_FORM}") from error
 
     @classmethod
     def read(cls, path: Path) -> LabelMap:
-        """Read a label map's JSON file, in any of Unicode's encodings; raises ClientError that names the file."""
+        """Read the JSON file of a label map, in any Unicode encoding; raises ClientError that contains the path."""
         try:
-            content = json.loads(path.read_bytes(), object_pairs_hook=_without_repetition)
+            with path.open("rb") as file:
+                data = file.read(_MAX_BYTES + 1)
+            if len(data) > _MAX_BYTES:
+                raise ClientError(
+                    f"The label map {path} is larger than {_MAX_BYTES // 2**20} MB. Make sure that the file is a label "
+                    "map, and remove the entries that the annotations do not need."
+                )
+            content = json.loads(data, object_pairs_hook=_reject_duplicate_keys)
         except (OSError, ValueError, RecursionError) as error:
             raise ClientError(f"{path} is not readable JSON: {error}") from error
         if not isinstance(content, dict):
-            raise ClientError(f"{path} must hold a JSON object; {_FORM}")
+            raise ClientError(f"{path} must contain a JSON object. {_FORM}")
         return cls(content, str(path))
 
     def check(self, num_classes: int) -> None:
-        """Raise ClientError that names the file, and a remedy, when a label is neither a class nor 255."""
-        remedy = "raise num_classes, or write 255 to ignore such pixels"
-        if turned := self.turned_round(num_classes):
-            remedy = f"keys are labels and values are pixels: turned round it would be {json.dumps(turned)}"
-        self._refuse((self.labels if self.colors is None else self.colors).values(), num_classes, "labels", remedy)
-        self._refuse(self.names, num_classes, "names of labels", "raise num_classes, or leave them out")
+        """Raise ClientError with the file and a fix if a label is neither a valid class ID nor 255."""
+        remedy = "Increase num_classes, or use the label 255 to ignore such pixels"
+        if inverted := self.inverted(num_classes):
+            remedy = INVERTED.format(json.dumps(inverted))
+        self._check_labels(
+            (self.labels if self.colors is None else self.colors).values(), num_classes, "labels", remedy
+        )
+        self._check_labels(self.names, num_classes, "names of labels", "Increase num_classes, or remove these names")
 
-    def _refuse(self, labels: Iterable[int], num_classes: int, what: str, remedy: str) -> None:
+    def _check_labels(self, labels: Iterable[int], num_classes: int, what: str, remedy: str) -> None:
         wrong = sorted({label for label in labels if label >= num_classes and label != IGNORE})
         if wrong:
-            listed = ", ".join(map(str, wrong[:10])) + (f" and {len(wrong) - 10} more" if wrong[10:] else "")
+            listed = shorten_list(list(map(str, wrong)), 10)
             raise ClientError(
-                f"{self.source} holds {what} that are no class (num_classes is {num_classes}): {listed}; {remedy}"
+                f"{self.source} contains {what} that are not valid class IDs (num_classes is {num_classes}): {listed}. "
+                f"{remedy}"
             )
 
-    def turned_round(self, num_classes: int) -> dict[str, dict[str, object]] | None:
-        """Return the map with labels and pixels exchanged, where that makes one; None where not."""
+    def inverted(self, num_classes: int) -> dict[str, dict[str, object]] | None:
+        """Return the map with labels and pixel values exchanged, or None if the result is not a valid map."""
         if not self.labels or len(set(self.labels.values())) < len(self.labels):
             return None
         if not all(value < num_classes or value == IGNORE for value in self.labels):
@@ -95,13 +117,13 @@ class LabelMap:
         return turned | ({"names": {str(label): name for label, name in self.names.items()}} if self.names else {})
 
     @property
-    def names_transparent(self) -> bool:
-        """Whether the map gives transparent pixels a label."""
+    def maps_transparent(self) -> bool:
+        """Whether the map contains transparent pixels."""
         return self.colors is not None and TRANSPARENT in self.colors
 
     @property
     def class_colors(self) -> dict[int, Color]:
-        """Color of each label that has one: the first that is mapped to it."""
+        """Color of each label: the first color that is mapped to it."""
         found: dict[int, Color] = {}
         for code, label in (self.colors or {}).items():
             if code != TRANSPARENT:
@@ -109,9 +131,9 @@ class LabelMap:
         return found
 
     def interpret(self, annotation: Annotation, num_classes: int, color_map: ColorMap | None = None) -> DecodedLabels:
-        """Say what each value of a decoded annotation means; `color_map` is what Ground Truth says of its colors.
+        """Return the labels of a decoded annotation; `color_map` contains the class colors of Ground Truth.
 
-        Raises UnmappedColors when the annotation is in colors and neither this map nor `color_map` names any.
+        Raises UnmappedColorsError if the annotation is in colors, and neither this map nor `color_map` has colors.
         """
         if self.colors is not None:
             return self._by_color(annotation, num_classes)
@@ -123,7 +145,7 @@ class LabelMap:
             labels, unnamed, wrong = self._labels_of(ids, num_classes)
             return read_colors(codes, known, labels, unnamed, wrong)
         pixels = annotation.pixels
-        assert pixels is not None  # an annotation has one or the other
+        assert pixels is not None  # an annotation has either pixels or colors
         if annotation.palette is None and annotation.bits != 8:
             return self._by_gray(annotation, num_classes)
         values = np.arange(256)
@@ -134,7 +156,7 @@ class LabelMap:
         return DecodedLabels(pixels, values, *self._table(num_classes, values, 8), bits=bits)
 
     def _by_gray(self, annotation: Annotation, num_classes: int) -> DecodedLabels:
-        """Read gray of 1, 2, 4 or 16 bits: by its numbers, or by its shades if only those fit this map."""
+        """Decode gray of 1, 2, 4, or 16 bits: by its numbers, or by its shades if only the shades fit this map."""
         bits, places = annotation.bits, annotation.pixels
         assert places is not None
         if bits == 16:
@@ -148,62 +170,64 @@ class LabelMap:
             meaning = self._table(num_classes, values, 8)
         by_numbers = DecodedLabels(places, values, *meaning, bits=bits)
         if shades is None:
-            return choose(by_numbers, None, self.scale)
+            return choose_interpretation(by_numbers, None, self.scale)
         meaning = self._labels_of(shades, num_classes) if bits == 16 else self._table(num_classes, shades, bits)
         by_shades = DecodedLabels(places, shades, *meaning, bits=bits, numbers=values)
-        return choose(by_numbers, by_shades, self.scale)
+        return choose_interpretation(by_numbers, by_shades, self.scale)
 
     def _table(self, num_classes: int, shades: Array, bits: int) -> Meaning:
-        """Return what each shade means that `bits` can store."""
+        """Return the labels of all shades of gray with this bit depth."""
         if (num_classes, bits) not in self._tables:
             self._tables[num_classes, bits] = self._labels_of(shades, num_classes)
         return self._tables[num_classes, bits]
 
     def _read(self, content: dict[str, Any]) -> None:
-        self.names = _read_names(content.pop("names", {}))
+        self.names = _parse_names(content.pop("names", {}))
         if set(content) == {"scale"}:
             self.scale = float(str(content["scale"]))
             if not 0 < self.scale < float("inf"):
                 raise ValueError("scale must be a number above 0")
         elif set(content) == {"map"} and isinstance(content["map"], Mapping):
-            self._read_map(content["map"])
+            self._parse_map(content["map"])
         elif set(content) == {"colors"} and isinstance(content["colors"], Mapping):
-            self._read_colors(content["colors"])
+            self._parse_colors(content["colors"])
         elif content or not self.names:
-            raise ValueError('it must be an object with one of the keys "scale", "map" and "colors"')
+            raise ValueError('it must be an object with one of the keys "scale", "map", and "colors"')
         else:
             self.scale = 1.0
 
-    def _read_map(self, entries: Mapping[str, Any]) -> None:
+    def _parse_map(self, entries: Mapping[str, Any]) -> None:
         for key, entry in entries.items():
-            label = _label(key)
+            label = _parse_label(key)
             for pixel in entry if isinstance(entry, list) else [entry]:
-                value = _whole(pixel)
+                value = _parse_integer(pixel)
                 if value < 0:
                     raise ValueError(f"pixel value {value} is negative")
                 if self.labels.setdefault(value, label) != label:
-                    turned = " (is the map turned round? its keys are labels, its values pixels)"
-                    raise ValueError(f"pixel {value} is mapped to two labels, {self.labels[value]} and {label}{turned}")
+                    raise ValueError(
+                        f"pixel value {value} is mapped to two labels, {self.labels[value]} and {label} (the keys must "
+                        "be labels, and the values must be pixel values)"
+                    )
         if not self.labels:
             raise ValueError("the map is empty")
 
-    def _read_colors(self, entries: Mapping[str, Any]) -> None:
+    def _parse_colors(self, entries: Mapping[str, Any]) -> None:
         self.colors = {}
         for text, entry in entries.items():
-            code, label = color_key(text), _label(entry)
+            code, label = color_key(text), _parse_label(entry)
             if self.colors.setdefault(code, label) != label:
                 raise ValueError(f"color {text} is mapped to two labels, {self.colors[code]} and {label}")
         if not self.colors:
-            raise ValueError("there is no color in it")
+            raise ValueError("it contains no color")
 
     def _by_color(self, annotation: Annotation, num_classes: int) -> DecodedLabels:
         assert self.colors is not None
         known = np.array(list(self.colors), np.int64)
         labels = np.array(list(self.colors.values()), np.int64)
-        meaning = settle(labels, np.zeros(len(labels), bool), num_classes)
+        meaning = validate_labels(labels, np.zeros(len(labels), bool), num_classes)
         if annotation.colors is not None:
             codes = color_codes(annotation.colors)
-            if annotation.alpha is not None and self.names_transparent:
+            if annotation.alpha is not None and self.maps_transparent:
                 codes[annotation.alpha == 0] = TRANSPARENT
             return read_colors(codes, known, *meaning)
         assert annotation.pixels is not None
@@ -230,7 +254,7 @@ class LabelMap:
         )
 
     def _labels_of(self, values: Array, num_classes: int) -> Meaning:
-        """Return labels (uint8), unnamed and wrong of ids."""
+        """Return the labels (uint8) of values, and which of them are unnamed or wrong."""
         if self.scale is not None:
             labels = np.floor(values / self.scale).astype(np.int64)
             labels[(values == IGNORE) & (labels >= num_classes)] = IGNORE
@@ -238,15 +262,15 @@ class LabelMap:
         else:
             labels = np.array([self.labels.get(int(value), IGNORE) for value in values], np.int64)
             unnamed = np.array([int(value) not in self.labels and value != IGNORE for value in values], bool)
-        return settle(labels, unnamed, num_classes)
+        return validate_labels(labels, unnamed, num_classes)
 
     def label_of(self, value: int, num_classes: int) -> int:
-        """Return the label of one id, 255 when it is ignored or no class."""
+        """Return the label of one value: 255 if it is ignored or not valid."""
         return int(self._labels_of(np.array([value]), num_classes)[0][0])
 
 
 def _count_unmapped(codes: Array, alpha: Array | None) -> dict[int, int]:
-    """Count the pixels by color, those whose alpha is 0 as TRANSPARENT; by alpha if only alpha can be class IDs."""
+    """Return the pixel counts by color, with TRANSPARENT for alpha 0, or by alpha if only alpha can be class IDs."""
     if alpha is None:
         return count_colors(codes)
     values = np.unique(alpha)
@@ -257,39 +281,39 @@ def _count_unmapped(codes: Array, alpha: Array | None) -> dict[int, int]:
     return count_colors(np.where(alpha == 0, TRANSPARENT, codes))
 
 
-def _whole(value: object) -> int:
-    """Read a whole number, which may be a string, and end in `.0`; raises ValueError."""
+def _parse_integer(value: object) -> int:
+    """Parse an integer, which can be a string and can end in `.0`; raises ValueError."""
     number = float(str(value))
     if not number.is_integer() or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not an integer")
     return int(number)
 
 
-def _read_names(names: object) -> dict[int, str]:
+def _parse_names(names: object) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
         raise ValueError('names must be a list of names, or an object such as {"0": "road"}')
-    return {_label(label): name for label, name in names.items()}
+    return {_parse_label(label): name for label, name in names.items()}
 
 
-def _label(value: object) -> int:
-    label = _whole(value)
+def _parse_label(value: object) -> int:
+    label = _parse_integer(value)
     if not 0 <= label <= IGNORE:
-        raise ValueError(f"label {label} does not lie between 0 and 255")
+        raise ValueError(f"label {label} is not between 0 and 255")
     return label
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that gives a key twice: JSON would keep the last without a word."""
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raise ValueError if an object contains a key twice, because the JSON parser keeps only the last value."""
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         repeated = next(key for key in keys if keys.count(key) > 1)
         remedy = (
-            '; several pixel values of one label are a list: {"map": {"0": [38, 40]}}'
+            '; for several pixel values of one label, use a list: {"map": {"0": [38, 40]}}'
             if re.fullmatch(r"\s*\d+\s*", repeated)
             else ""
         )
-        raise ValueError(f"the key {repeated!r} stands in it twice{remedy}")
+        raise ValueError(f"the key {repeated!r} occurs twice{remedy}")
     return content

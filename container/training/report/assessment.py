@@ -60,7 +60,7 @@ def _epochs(content: Content) -> str:
 def _other_scale(content: Content) -> Iterator[str]:
     """Return the warning of the audit about the scale of images, which has precedence over other advice."""
     warnings = (content.audit or {}).get("warnings", ())
-    if scale := next((fault["message"] for fault in warnings if fault.get("kind") == SCALE), ""):
+    if scale := next((issue["message"] for issue in warnings if issue.get("kind") == SCALE), ""):
         lost = _lost_by_full_images(content)
         yield f"{lost}. The most likely cause is the scale of the images: {scale}" if lost else scale
 

@@ -48,9 +48,9 @@ def class_metrics(confusion: Int64Array) -> list[ClassMetrics]:
     ]
 
 
-def worst_first(figures: list[ClassMetrics]) -> list[ClassMetrics]:
+def worst_first(metrics: list[ClassMetrics]) -> list[ClassMetrics]:
     """Sort classes by IoU in ascending order. Classes without annotated pixels come last."""
-    return sorted(figures, key=lambda row: (row.truth == 0, 1.0 if row.iou is None else row.iou, row.label))
+    return sorted(metrics, key=lambda row: (row.truth == 0, 1.0 if row.iou is None else row.iou, row.label))
 
 
 def costliest_confusions(confusion: Int64Array, most: int) -> list[Confusion]:
@@ -58,12 +58,12 @@ def costliest_confusions(confusion: Int64Array, most: int) -> list[Confusion]:
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    total, mistakes = max(1, int(confusion.sum())), []
+    total, confusions = max(1, int(confusion.sum())), []
     for truth, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if count := int(wrong[truth, predicted]):
             of_class = count / int(confusion[truth].sum())
-            mistakes.append(Confusion(int(truth), int(predicted), count / total, of_class))
-    return mistakes
+            confusions.append(Confusion(int(truth), int(predicted), count / total, of_class))
+    return confusions
 
 
 def row_shares(confusion: Int64Array) -> Array:

@@ -38,7 +38,7 @@ class Comparison:
     lost: list[tuple[str, float, float]]
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The result in plain text."""
         split = f"{self.better} images are better, {self.worse} are worse, and {self.tied} are equal"
         text = f"{split}. The probability of this or a larger difference between equal models is {self.chance:.2g}"
@@ -50,14 +50,14 @@ class Comparison:
 
 def compare(content: Content) -> Comparison | None:
     """Compare the model with its baseline; None if there is no baseline."""
-    scored, rival = content.scored, content.rival
-    if scored is None or rival is None:
+    scored, baseline = content.scored, content.baseline
+    if scored is None or baseline is None:
         return None
-    pairs = zip(class_metrics(scored.confusion), class_metrics(rival.confusion), strict=True)
+    pairs = zip(class_metrics(scored.confusion), class_metrics(baseline.confusion), strict=True)
     classes = [ClassChange(mine.label, mine.iou, other.iou) for mine, other in pairs]
     classes.sort(key=lambda change: (change.gain is None, change.gain or 0.0, change.label))
     images = sorted(
-        ((name, mine, other) for name, (mine, other) in rival.images.items()), key=lambda row: row[2] - row[1]
+        ((name, mine, other) for name, (mine, other) in baseline.images.items()), key=lambda row: row[2] - row[1]
     )
     gained = [row for row in images if row[1] - row[2] > _CLOSEST]
     lost = [row for row in reversed(images) if row[2] - row[1] > _CLOSEST]

@@ -73,8 +73,8 @@ class Baseline:
 class Content:
     """Values for the report page of a job or an evaluation.
 
-    `history` contains the epochs as in report.json. `audit` is the content of audit.json. `facts` maps titles to tables
-    of names and values. `failed` contains the reasons for missing results.
+    `history` contains the epochs as in report.json. `audit` is the content of audit.json. `details` maps titles to
+    tables of names and values. `failed` contains the reasons for missing results.
     """
 
     title: str
@@ -85,9 +85,9 @@ class Content:
     epochs: int = 0  # planned
     early: bool = False  # whether training stopped early
     scored: EvaluationSummary | None = None
-    rival: Baseline | None = None
+    baseline: Baseline | None = None
     audit: Mapping[str, Any] | None = None
-    facts: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    details: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # hyperparameters; empty if not known
 

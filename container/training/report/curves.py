@@ -25,10 +25,10 @@ _CURVES = {  # metrics of an epoch by their key in report.json
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Curve of one metric over the epochs; `told` is its alternative text."""
+    """Curve of one metric over the epochs; `description` is its alternative text."""
 
     title: str
-    told: str
+    description: str
     svg: Markup
 
 
@@ -42,12 +42,12 @@ def draw_curves(history: Sequence[Mapping[str, Any]], best: int | None) -> list[
             if entry.get(key) is not None and math.isfinite(entry[key])
         ]
         if points:
-            told = _tell(title, points, best)
-            curves.append(Curve(title, told, _draw(_thin(points, best), best, told)))
+            description = _describe(title, points, best)
+            curves.append(Curve(title, description, _draw(_thin(points, best), best, description)))
     return curves
 
 
-def _tell(title: str, points: list[tuple[int, float]], best: int | None) -> str:
+def _describe(title: str, points: list[tuple[int, float]], best: int | None) -> str:
     (first, start), (last, end) = points[0], points[-1]
     low, high = (pick(points, key=lambda point: point[1]) for pick in (min, max))
     text = f"{title}: {start:.4g} in epoch {first}"
@@ -64,7 +64,7 @@ def _thin(points: list[tuple[int, float]], best: int | None) -> list[tuple[int, 
     return [point for i, point in enumerate(points) if i % step == 0 or i == len(points) - 1 or point[0] == best]
 
 
-def _draw(points: list[tuple[int, float]], best: int | None, told: str) -> Markup:
+def _draw(points: list[tuple[int, float]], best: int | None, description: str) -> Markup:
     chart = leather.Chart()
     values = [value for _, value in points]
     low, high = min(values), max(values)
@@ -74,16 +74,16 @@ def _draw(points: list[tuple[int, float]], best: int | None, told: str) -> Marku
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
     chart.add_x_scale(first, last)
     if last - first < _LEAST_TICKS:  # no ticks at fractions of an epoch
-        chart.set_x_scale(_Whole(first, last))
+        chart.set_x_scale(_IntegerScale(first, last))
     chart.add_series(leather.Series(points), _MarkedLine(best))
     svg = ElementTree.Element(
-        "svg", {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "role": "img", "aria-label": told, "class": "curve"}
+        "svg", {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "role": "img", "aria-label": description, "class": "curve"}
     )
     svg.append(chart.to_svg_group(_WIDTH, _HEIGHT))
     return Markup(ElementTree.tostring(svg, encoding="unicode"))
 
 
-class _Whole(leather.Linear):
+class _IntegerScale(leather.Linear):
     """Scale with ticks at the integers of its domain."""
 
     def ticks(self) -> list[int]:

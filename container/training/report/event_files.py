@@ -28,11 +28,11 @@ class EventFiles:
         self._writer: Any = None
         self._failed = False
 
-    def write_figures(self, step: int, figures: Mapping[str, float | None]) -> None:
+    def write_metrics(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Write values by tag; values that are None are skipped."""
         from tensorboardX import summary
 
-        self._write(step, [summary.scalar(tag, value) for tag, value in figures.items() if value is not None])
+        self._write(step, [summary.scalar(tag, value) for tag, value in metrics.items() if value is not None])
 
     def write_examples(
         self, step: int, tag: str, examples: Sequence[ExampleImage], classes: Mapping[int, ClassEntry]

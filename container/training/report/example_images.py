@@ -19,7 +19,7 @@ _SIDE = 360  # pixels of the longer side of an example
 _WORST, _MEDIAN, _BEST = 6, 3, 3
 _SAMPLE = 32  # images sampled at random, to select images near the median
 
-RIGHT, WRONG_NEAR, WRONG_INSIDE, UNLABELLED = range(4)
+RIGHT, WRONG_NEAR, WRONG_INSIDE, UNLABELED = range(4)
 
 
 class ExampleImages:
@@ -84,7 +84,7 @@ def find_errors(labels: Uint8Array, prediction: Uint8Array, num_classes: int) ->
     near = cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
     labeled, wrong = labels < num_classes, labels != prediction
     errors = np.where(wrong, np.where(near, WRONG_NEAR, WRONG_INSIDE), RIGHT).astype(np.uint8)
-    errors[~labeled] = UNLABELLED
+    errors[~labeled] = UNLABELED
     counts = np.bincount(errors.ravel(), minlength=4)
     at_border, total = int((near & labeled).sum()), int(labeled.sum())
     return errors, Borders(at_border, int(counts[WRONG_NEAR]), total - at_border, int(counts[WRONG_INSIDE]))

@@ -16,8 +16,8 @@ from container.codecs.masks import voc_palette
 from container.training.report.content import ExampleImage
 
 _QUALITY = 78  # of JPEG images
-_ERROR_COLOURS = ((236, 236, 236), (240, 160, 32), (200, 30, 45), (150, 150, 150))  # by value in ExampleImage.errors
-_LEFT_OUT = (255, 255, 255)  # 255 in a mask
+_ERROR_COLORS = ((236, 236, 236), (240, 160, 32), (200, 30, 45), (150, 150, 150))  # by value in ExampleImage.errors
+_IGNORED_COLOR = (255, 255, 255)  # 255 in a mask
 
 
 def class_palette(classes: Mapping[int, ClassEntry]) -> Array:
@@ -26,7 +26,7 @@ def class_palette(classes: Mapping[int, ClassEntry]) -> Array:
     for label, entry in classes.items():
         if entry.color is not None and 0 <= label < 255:
             palette[label] = entry.color
-    palette[255] = _LEFT_OUT
+    palette[255] = _IGNORED_COLOR
     return palette
 
 
@@ -36,12 +36,12 @@ def draw_example(example: ExampleImage, palette: Uint8Array, side: int) -> tuple
     image = _fit(example.image, side, cv2.INTER_AREA)
     labels, prediction, errors = (_fit(each, side, cv2.INTER_NEAREST) for each in maps)
     drawn = _draw_map(labels, palette), _draw_map(prediction, palette)
-    return (_draw_photograph(image), *drawn, _draw_map(errors, np.array(_ERROR_COLOURS, np.uint8)))
+    return (_draw_photograph(image), *drawn, _draw_map(errors, np.array(_ERROR_COLORS, np.uint8)))
 
 
 def draw_strip(example: ExampleImage, palette: Uint8Array) -> Array:
     """Draw image, annotation, prediction, and errors next to each other, uint8 RGB (H, 4 W, 3)."""
-    errors = np.array(_ERROR_COLOURS, np.uint8)[example.errors]
+    errors = np.array(_ERROR_COLORS, np.uint8)[example.errors]
     return np.concatenate([example.image, palette[example.labels], palette[example.prediction], errors], axis=1)
 
 

@@ -33,7 +33,7 @@ _SIDES = (320, 240, 180, 130, 90, 60)  # pixels of the images; the largest size 
 _IMAGE_BYTES = 1_100_000  # for all images; the page has at most 2 MB
 _MOST_CELLS = 24  # classes; with more, the confusion matrix is an image instead of a table
 _MOST_EPOCHS = 40  # rows of the table of epochs
-_MOST_FAULTS, _MOST_DETAILS = 20, 5  # of the audit
+_MOST_ISSUES, _MOST_DETAILS = 20, 5  # of the audit
 _MOST_CLASSES = 4  # classes in an alternative text
 _NAME, _TEXT = 60, 1000  # characters of a name, and of a message
 
@@ -71,7 +71,7 @@ def _values(content: Content) -> dict[str, Any]:
     rows = worst_first(class_metrics(scored.confusion)) if scored else []
     return {
         "content": content,
-        "verdict": assess(content),
+        "assessment": assess(content),
         "best": best,
         "scored": scored,
         "rows": [row for row in rows if row.iou is not None],
@@ -80,12 +80,12 @@ def _values(content: Content) -> dict[str, Any]:
         "curves": draw_curves(content.history, best["epoch"] if best else None),
         "epochs": _shown_epochs(content),
         "columns": COLUMNS,
-        "mistakes": costliest_confusions(scored.confusion, 5) if scored else [],
+        "confusions": costliest_confusions(scored.confusion, 5) if scored else [],
         "confusion": _confusion(content, scored) if scored else None,
         "groups": _draw_groups(content, scored, palette) if scored else [],
         "comparison": compare(content),
-        "faults": _faults(content.audit or {}),
-        "most_faults": _MOST_FAULTS,
+        "issues": _issues(content.audit or {}),
+        "most_issues": _MOST_ISSUES,
     }
 
 
@@ -107,7 +107,7 @@ def _confusion(content: Content, scored: EvaluationSummary) -> dict[str, Any]:
     return {
         "labels": occurring,
         "rows": shares.tolist() if is_table else [],
-        "picture": None if is_table or not occurring else draw_heat_map(shares),
+        "image": None if is_table or not occurring else draw_heat_map(shares),
     }
 
 
@@ -116,7 +116,7 @@ def _draw_groups(content: Content, scored: EvaluationSummary, palette: Uint8Arra
     named = (("Worst", scored.worst), ("Median", scored.median), ("Best", scored.best))
     for side in _SIDES:
         groups = [
-            (title, [(each, draw_example(each, palette, side), _tell(content, each)) for each in examples])
+            (title, [(each, draw_example(each, palette, side), _alternative_texts(content, each)) for each in examples])
             for title, examples in named
             if examples
         ]
@@ -125,34 +125,34 @@ def _draw_groups(content: Content, scored: EvaluationSummary, palette: Uint8Arra
     return groups
 
 
-def _tell(content: Content, example: ExampleImage) -> _Four:
+def _alternative_texts(content: Content, example: ExampleImage) -> _Four:
     """Return the alternative texts of the four images of an example."""
     return (
         _name(example.name),
-        _tell_classes(content, example.labels),
-        _tell_classes(content, example.prediction),
+        _describe_classes(content, example.labels),
+        _describe_classes(content, example.prediction),
         f"{percent(example.wrong)} of the labeled pixels are wrong",
     )
 
 
-def _tell_classes(content: Content, labels: Uint8Array) -> str:
+def _describe_classes(content: Content, labels: Uint8Array) -> str:
     """Return the largest classes of a mask with their shares of its labeled pixels."""
     counts = np.bincount(labels.ravel(), minlength=256)[: content.num_classes]
     largest = [label for label in np.argsort(-counts, kind="stable")[:_MOST_CLASSES].tolist() if counts[label]]
     return ", ".join(f"{_name(content.called(label))} {percent(counts[label] / counts.sum())}" for label in largest)
 
 
-def _faults(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _issues(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """List the errors and warnings of the audit, each with its first details and the number of the other details."""
     return [
         {
             "kind": kind,
-            "message": fault.get("message", ""),
-            "details": fault.get("details", [])[:_MOST_DETAILS],
-            "more": max(0, len(fault.get("details", [])) - _MOST_DETAILS),
+            "message": issue.get("message", ""),
+            "details": issue.get("details", [])[:_MOST_DETAILS],
+            "more": max(0, len(issue.get("details", [])) - _MOST_DETAILS),
         }
         for kind in ("errors", "warnings")
-        for fault in audit.get(kind, [])
+        for issue in audit.get(kind, [])
     ]
 
 

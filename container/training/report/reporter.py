@@ -44,7 +44,7 @@ class Reporter:
         folder = environment.root / "output" / "tensorboard"
         self._events = EventFiles(folder) if job.tensorboard or folder.is_dir() else None
         self.seconds: dict[str, float] = {}  # by phase
-        self._facts = {
+        self._details = {
             "Configuration": configuration(job),
             "Inputs": sources(environment, loaders),
             "Devices": {"devices": devices},
@@ -53,7 +53,7 @@ class Reporter:
         self._settings = job.as_dict()
         self._title = environment.job_name or "Training job"
         self.images_root = environment.root / "input" / "data"
-        self._gallery = ExampleImages(job.num_classes, self.images_root)
+        self._example_images = ExampleImages(job.num_classes, self.images_root)
         self._scored: EvaluationSummary | None = None
         self._best = -1.0
         self._history: list[dict[str, Any]] = []
@@ -62,18 +62,18 @@ class Reporter:
         self._thread = threading.Thread(target=self._work, name="report", daemon=True)
         self._thread.start()
 
-    def iteration(self, step: int, figures: Mapping[str, float]) -> None:
+    def iteration(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show values of an iteration, only in TensorBoard; `step` is counted from the start of the job."""
         if events := self._events:
-            named = {f"iteration/{name}": value for name, value in figures.items()}
-            self._do(lambda: events.write_figures(step, named))
+            named = {f"iteration/{name}": value for name, value in metrics.items()}
+            self._do(lambda: events.write_metrics(step, named))
 
     def watch(self, names: Sequence[str], images: Uint8Array, labels: Uint8Array, predictions: Uint8Array) -> None:
         """Add validation crops and their predictions, arrays of (N, H, W), to the example images."""
 
         def look() -> None:
             for each in zip(names, images, labels, predictions, strict=True):
-                self._gallery.add(*each)
+                self._example_images.add(*each)
 
         self._do(look)
 
@@ -90,7 +90,7 @@ class Reporter:
 
         def show() -> None:
             self._scored = scored
-            self._write(f"evaluation is complete: {self._told()}")
+            self._write(f"evaluation is complete: {self._progress()}")
             if self._events:
                 self._events.write_examples(len(self._history), "worst/whole", scored.worst, self._classes())
 
@@ -109,7 +109,7 @@ class Reporter:
 
         def show() -> None:
             self._history = entries
-            self._write(f"{state}: {self._told()}")
+            self._write(f"{state}: {self._progress()}")
             if self._events:
                 self._events.close()
 
@@ -120,26 +120,27 @@ class Reporter:
     def _show_epoch(self, history: list[dict[str, Any]], confusion: Int64Array | None, images: int) -> None:
         entry = history[-1]
         self._history = history
-        seen = None if confusion is None else self._take_gallery(confusion, images, entry)
+        seen = None if confusion is None else self._summarize_epoch(confusion, images, entry)
         Report(self._folder, history)
-        self._write(f"training: {self._told()}")
+        self._write(f"training: {self._progress()}")
         if self._events:
-            figures = {f"epoch/{name}": value for name, value in entry.items() if name != "epoch"}
-            self._events.write_figures(entry["epoch"], figures)
+            metrics = {f"epoch/{name}": value for name, value in entry.items() if name != "epoch"}
+            self._events.write_metrics(entry["epoch"], metrics)
             if seen:
                 self._events.write_examples(entry["epoch"], "worst", seen.worst, self._classes())
 
-    def _take_gallery(self, confusion: Int64Array, images: int, entry: Mapping[str, Any]) -> EvaluationSummary:
+    def _summarize_epoch(self, confusion: Int64Array, images: int, entry: Mapping[str, Any]) -> EvaluationSummary:
         """Return the summary of the validation of an epoch. The page shows the summary of the best epoch."""
-        gallery, self._gallery = self._gallery, ExampleImages(self._job.num_classes, self.images_root)
+        example_images = self._example_images
+        self._example_images = ExampleImages(self._job.num_classes, self.images_root)
         kind = "full validation images" if self._job.validation == "full" else "validation crops"
         size = "" if self._job.validation == "full" else f" of {self._job.crop}×{self._job.crop}"
-        seen = gallery.scored(f"{images} {kind}{size} in epoch {entry['epoch']}", confusion, images)
+        seen = example_images.scored(f"{images} {kind}{size} in epoch {entry['epoch']}", confusion, images)
         if self._scored is None or entry["mIOU"] > self._best:
             self._scored, self._best = seen, entry["mIOU"]
         return seen
 
-    def _told(self) -> str:
+    def _progress(self) -> str:
         return f"{len(self._history)} of {self._job.epochs} epochs are complete"
 
     def _classes(self) -> Any:
@@ -158,7 +159,7 @@ class Reporter:
             epochs=self._job.epochs,
             scored=self._scored,
             audit=_read(self._folder / _AUDIT),
-            facts={**self._facts, "Seconds": shown},
+            details={**self._details, "Seconds": shown},
             failed=(_read(self._folder / "report.json") or {}).get("failed", {}),
             settings=self._settings,
         )

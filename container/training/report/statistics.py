@@ -40,10 +40,10 @@ def multiclass_metrics(confusion: ConfusionMatrix) -> dict[str, Any]:
 
 
 def _weighted(counts: Int64Array) -> dict[str, float]:
-    figures = class_metrics(counts)
-    weights = np.array([row.truth for row in figures])
-    recall = np.array([row.recall or 0.0 for row in figures])
-    precision = np.array([row.precision or 0.0 for row in figures])
+    metrics = class_metrics(counts)
+    weights = np.array([row.truth for row in metrics])
+    recall = np.array([row.recall or 0.0 for row in metrics])
+    precision = np.array([row.precision or 0.0 for row in metrics])
     found = {"weighted_recall": recall, "weighted_precision": precision}
     for name, beta in _BETAS.items():
         below = beta**2 * precision + recall

@@ -136,7 +136,7 @@ def frame(marker: int = 0xC0, bits: int = 8, height: int = 32, width: int = 40, 
         (PLAIN[:2] + frame() + PLAIN[2:], "the JPEG image is corrupt: it has two headers"),
     ],
 )
-def test_a_refused_jpeg_is_told_the_true_reason(data: bytes, text: str) -> None:
+def test_rejected_jpeg_has_the_right_reason(data: bytes, text: str) -> None:
     with pytest.raises(DecodeError, match=f"^{text}"):
         decode_image(data)
 
@@ -150,6 +150,6 @@ def test_a_header_is_read_from_the_first_bytes() -> None:
         read_header(data[: 2**15])
 
 
-def test_grey_and_cmyk_are_told_apart_by_the_header() -> None:
+def test_header_distinguishes_gray_and_cmyk() -> None:
     for mode in ("L", "CMYK"):
         assert read_header(save(Image.new(mode, (8, 8)), "JPEG")).mode == mode

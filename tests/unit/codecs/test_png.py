@@ -164,6 +164,6 @@ def test_more_rows_than_announced_are_left_packed() -> None:
         (around(b"\x7f\0\0\0tEXt"), "the PNG image is corrupt: it is truncated inside the chunk tEXt"),
     ],
 )
-def test_a_refused_png_is_told_the_true_reason(data: bytes, text: str) -> None:
+def test_rejected_png_has_the_right_reason(data: bytes, text: str) -> None:
     with pytest.raises(DecodeError, match=f"^{text}"):
         decode_image(data)

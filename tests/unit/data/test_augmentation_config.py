@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from container.data.augment import random_crop
-from container.data.augmentation_config import STRONG, AugmentationConfig, hide, jitter, parse_augmentation
+from container.data.augmentation_config import STRONG, AugmentationConfig, jitter, mask_squares, parse_augmentation
 from tests.unit.data.test_augment import coordinates
 
 
@@ -43,7 +43,7 @@ def test_colours_change_as_worked_out_by_hand() -> None:
 
     crop = np.array([[[100, 50, 0], [200, 200, 200]]], np.uint8)
     # brighter: (120, 60, 0) and (240, 240, 240), whose greys are 71.1 and 240, 155.55 on average;
-    # half the contrast: (137.775, 107.775, 77.775), grey 113.325, and 197.775 thrice; half as much colour again:
+    # half the contrast: (137.775, 107.775, 77.775), gray 113.325, and 197.775 thrice; half as much colour again:
     assert jitter(crop, 0.5, Drawn()).tolist() == [[[150, 105, 60], [198, 198, 198]]]  # type: ignore[arg-type]
 
 
@@ -52,7 +52,7 @@ def test_holes_are_mean_colour_and_ignored_and_no_more_than_their_share(share: f
     crop, labels = np.full((64, 64, 3), 9, np.uint8), np.ones((64, 64), np.uint8)
     shares = []
     for seed in range(60):
-        holed, ignored = hide(crop, labels, share, np.random.default_rng(seed))
+        holed, ignored = mask_squares(crop, labels, share, np.random.default_rng(seed))
         assert np.array_equal(ignored == 255, (holed == (124, 116, 104)).all(axis=2))
         assert set(np.unique(holed[ignored != 255])) <= {9}
         shares.append(float((ignored == 255).mean()))
@@ -117,10 +117,10 @@ def test_the_angle_is_as_large_as_it_may_be_and_lies_in_both_directions(rotation
     "strengths", [AugmentationConfig(), STRONG, AugmentationConfig(rotation=180)], ids=["default", "strong", "any"]
 )
 @pytest.mark.parametrize("place", [(0, 0), (59, 79), (30, 5), (3, 40), (31, 41)])
-def test_the_pixel_that_a_crop_lies_about_is_in_it(strengths: AugmentationConfig, place: tuple[int, int]) -> None:
+def test_crop_contains_its_anchor(strengths: AugmentationConfig, place: tuple[int, int]) -> None:
     image, labels = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8)
     cv2.circle(labels, place[::-1], 2, 1, -1)
-    strengths = AugmentationConfig(strengths.colour, strengths.rotation, strengths.vertical_flip, strengths.scale)
+    strengths = AugmentationConfig(strengths.color, strengths.rotation, strengths.vertical_flip, strengths.scale)
     for seed in range(30):
         crop_labels = random_crop(image, labels, 160, 32, np.random.default_rng(seed), strengths, place)[1]
         assert (crop_labels == 1).any()

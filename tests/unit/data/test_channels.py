@@ -23,8 +23,8 @@ def test_missing_channels_are_all_named(make_job: JobFactory) -> None:
         check_channels(Environment.read(root))
     given = "annotations, train, valid, validation_annotation"
     assert str(caught.value) == (
-        f"the input channels are not complete: channel train_annotation is missing (given: {given}); "
-        f"channel validation is missing (given: {given})"
+        f"The input channels are not valid: channel train_annotation is missing. The job has {given}; "
+        f"channel validation is missing. The job has {given}"
     )
 
 
@@ -62,17 +62,21 @@ def test_another_channels_content_type_is_refused(make_job: JobFactory, channel:
     given = ("train", "train_annotation", "validation", "validation_annotation", channel)
     config = {name: {"ContentType": content_type if name == channel else None} for name in given}
     (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
-    with pytest.raises(ClientError, match=rf"channel {channel} has ContentType {re.escape(content_type)}; use "):
+    with pytest.raises(ClientError, match=rf"channel {channel} has ContentType {re.escape(content_type)}\. Use "):
         check_channels(Environment.read(root))
 
 
 @pytest.mark.parametrize(
     ("channel", "mode", "said"),
     [
-        ("model", "Pipe", "channel model is in Pipe mode, but an archive is a file: set its TrainingInputMode to File"),
-        ("model", "File", "channel model has no directory "),
-        ("pretrained", "Pipe", "channel pretrained is in Pipe mode, but weights are a file: set its TrainingInput"),
-        ("pretrained", "File", "channel pretrained has no directory "),
+        (
+            "model",
+            "Pipe",
+            "channel model is in Pipe mode, but its weights are files. Set its TrainingInputMode to File",
+        ),
+        ("model", "File", "channel model: the directory "),
+        ("pretrained", "Pipe", "channel pretrained is in Pipe mode, but its weights are files. Set its TrainingInput"),
+        ("pretrained", "File", "channel pretrained: the directory "),
     ],
 )
 def test_a_channel_of_weights_that_is_no_directory_is_named(
@@ -82,7 +86,7 @@ def test_a_channel_of_weights_that_is_no_directory_is_named(
     given = ("train", "train_annotation", "validation", "validation_annotation", channel)
     config = {name: {"TrainingInputMode": mode if name == channel else "File"} for name in given}
     (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
-    with pytest.raises(ClientError, match=f"^the input channels are not complete: {said}"):
+    with pytest.raises(ClientError, match=f"^The input channels are not valid: {said}"):
         check_channels(Environment.read(root))
 
 
@@ -94,7 +98,7 @@ def test_an_unsupported_content_type_is_named(make_job: JobFactory) -> None:
     }
     (root / "input/config/inputdataconfig.json").write_text(json.dumps(config))
     with pytest.raises(
-        ClientError, match="channel train has ContentType text/csv; use application/x-image or image/jpeg"
+        ClientError, match=r"channel train has ContentType text/csv\. Use application/x-image or image/jpeg"
     ):
         check_channels(Environment.read(root))
 
@@ -120,11 +124,11 @@ def test_channels_that_are_not_used_are_named(make_job: JobFactory, caplog: pyte
     with caplog.at_level(logging.WARNING):
         check_channels(environment)
     assert [record.getMessage() for record in caplog.records] == [
-        "channel test_annotation is passed over: there is no channel test",
-        "channel train_annotation is passed over: channel train is in Pipe mode, where its own stream holds the "
+        "channel test_annotation is ignored, because the job has no channel test",
+        "channel train_annotation is ignored, because channel train is in Pipe mode, and its stream contains the "
         "annotations",
-        "channel weights is none of this algorithm's (train, validation, test, train_annotation, "
-        "validation_annotation, test_annotation, label_map, model, pretrained) and is passed over",
+        "channel weights is ignored. The channels of this algorithm are train, validation, test, train_annotation, "
+        "validation_annotation, test_annotation, label_map, model, pretrained",
     ]
 
 
@@ -133,6 +137,6 @@ def test_streamed_annotations_of_files_are_refused(make_job: JobFactory) -> None
         make_job(), train="File", train_annotation="Pipe", validation="File", validation_annotation="File"
     )
     with pytest.raises(
-        ClientError, match="channel train_annotation is in Pipe mode, but channel train is not: set its"
+        ClientError, match=r"channel train_annotation is in Pipe mode, but channel train is not\. Set its"
     ):
         check_channels(environment)

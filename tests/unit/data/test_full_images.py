@@ -14,7 +14,8 @@ from PIL import Image
 
 from container.data.full_images import LabeledImage, SkippedImage, pictures
 from container.data.labels.label_maps import LabelMap
-from container.data.samples import Sample, decode_sample
+from container.data.sample_decoding import decode_sample
+from container.data.samples import Sample
 from container.errors import JobCancelledError, PlatformError
 
 
@@ -48,7 +49,7 @@ def admit_all(pixels: int) -> str | None:
     return None
 
 
-def test_what_cannot_be_used_is_named_and_the_others_come_in_order() -> None:
+def test_unusable_images_are_skipped_and_the_others_keep_their_order() -> None:
     samples = [
         Fake("first"),
         Fake("lost", error=PlatformError("/data/lost.jpg could not be read: Input/output error")),
@@ -71,7 +72,7 @@ def test_what_cannot_be_used_is_named_and_the_others_come_in_order() -> None:
     assert reasons[0] == "/data/lost.jpg could not be read: Input/output error"
     assert reasons[1].startswith("damaged: the PNG image is corrupt")
     assert reasons[2].startswith("this is neither a JPEG nor a PNG image, but text ('no image')")
-    assert reasons[3].startswith("annotation of other size: the image is 8×6 but its annotation is 9×6")
+    assert reasons[3].startswith("annotation of other size: the image has 8×6 pixels, but the annotation has 9×6")
     assert all(sample.reads == 1 for sample in samples)
     assert isinstance(found[0], LabeledImage)
     assert found[0].image.shape == (6, 8, 3) and (found[0].image == 9).all() and (found[0].labels == 1).all()

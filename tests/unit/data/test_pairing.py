@@ -39,7 +39,7 @@ def refusal(given: dict[str, Channel]) -> ClientError:
 
 
 @pytest.mark.parametrize("folder", ["train_annotation", "_annotation", "masks"])
-def test_the_masks_that_a_prefix_without_its_slash_brings_along_are_passed_over(
+def test_masks_that_a_prefix_without_a_slash_also_matches_are_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, folder: str
 ) -> None:
     given = channels(tmp_path, "train/a.png", "train/b.jpg", "train_annotation/a.png", "train_annotation/b.png")
@@ -50,8 +50,8 @@ def test_the_masks_that_a_prefix_without_its_slash_brings_along_are_passed_over(
         found = pairs(given)
     assert found == [("train/a.png", "train_annotation/a.png"), ("train/b.jpg", "train_annotation/b.png")]
     assert [record.getMessage() for record in caplog.records] == [
-        f"channel train: 2 files in train/{folder} are another channel's and are passed over: an S3 prefix without a "
-        "final slash matches them too; end the channel's S3Uri with one (s3://…/train/)"
+        f"channel train: 2 files in train/{folder} belong to another channel and are skipped. An S3 prefix without "
+        "a slash at its end also matches these files. Add a slash to the S3Uri of the channel (s3://…/train/)"
     ]
 
 
@@ -63,9 +63,7 @@ def test_a_bucket_given_as_prefix_brings_every_channel_along(tmp_path: Path) -> 
     assert pairs(given) == [(f"train/train/{n}.png", f"train_annotation/train_annotation/{n}.png") for n in "ab"]
 
 
-def test_a_folder_of_ones_own_is_kept_whatever_another_channel_is_called(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_directory_with_the_name_of_another_channel_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = channels(
         tmp_path,
         *(f"{c}/{folder}/a.png" for c in ("train", "train_annotation") for folder in ("test", "day")),
@@ -115,14 +113,14 @@ def test_a_folder_around_one_of_the_trees_does_not_count(tmp_path: Path) -> None
     ]
 
 
-def test_names_alone_decide_where_folders_have_nothing_in_common(tmp_path: Path) -> None:
+def test_files_match_by_name_without_common_directories(tmp_path: Path) -> None:
     given = channels(
         tmp_path, "train/city/a.jpg", "train/land/b.jpg", "train/c.jpg", *(f"train_annotation/{s}.png" for s in "abc")
     )
     assert [image for image, _ in pairs(given)] == ["train/city/a.jpg", "train/land/b.jpg", "train/c.jpg"]
     channels(tmp_path, "train/land/a.jpg")
     error = refusal(given)
-    assert error.message.startswith("channel train has two files of one name in different folders")
+    assert error.message.startswith("channel train contains two files with the same name in different directories")
     assert error.details == (f"{tmp_path}/train/city/a.jpg", f"{tmp_path}/train/land/a.jpg")
 
 
@@ -141,7 +139,7 @@ def test_a_name_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
     assert "train/stra\\xdfe.jpg has no annotation" in str(refusal(given))
 
 
-def test_the_remedy_comes_before_the_names_and_all_names_are_there(tmp_path: Path) -> None:
+def test_mismatch_error_has_the_fix_before_the_names(tmp_path: Path) -> None:
     given = channels(
         tmp_path,
         *(f"train/aachen/aachen_{n:06}_000019_leftImg8bit.png" for n in range(30)),
@@ -149,29 +147,29 @@ def test_the_remedy_comes_before_the_names_and_all_names_are_there(tmp_path: Pat
     )
     error = refusal(given)
     assert str(error).startswith(
-        "channel train and its annotations do not match (30 of 30 images and 30 of 30 annotations are without the "
-        "other): the names of the images end in _leftImg8bit and the names of the annotations end in "
-        "_gtFine_labelIds: rename them without it: "
+        "channel train and its annotations do not match. 30 of 30 images and 30 of 30 annotations have no partner. "
+        "The names of the images end in _leftImg8bit and the names of the annotations end in _gtFine_labelIds. Rename "
+        "the files without these endings: "
     )
     assert len(error.details) == 60
     assert len(error.reason) <= 1024
     assert " more" in error.reason[-12:]
 
 
-def test_what_is_missing_is_named_without_a_guess_where_there_is_none(tmp_path: Path) -> None:
+def test_mismatch_error_lists_the_missing_files(tmp_path: Path) -> None:
     given = channels(tmp_path, "train/a.jpg", "train/b.jpg", "train_annotation/a.png", "train_annotation/c.png")
     assert str(refusal(given)) == (
-        "channel train and its annotations do not match (1 of 2 images and 1 of 2 annotations are without the other): "
-        "each image needs a .png annotation of the same name, whatever its suffix; add or remove files: "
+        "channel train and its annotations do not match. 1 of 2 images and 1 of 2 annotations have no partner. "
+        "Each image needs a .png annotation with the same name (extensions can differ). Add or remove files: "
         f"{tmp_path}/train/b.jpg has no annotation; {tmp_path}/train_annotation/c.png has no image"
     )
 
 
-def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
+def test_two_files_with_one_name_are_rejected(tmp_path: Path) -> None:
     given = channels(tmp_path, "train/a.jpg", "train/a.png", "train_annotation/a.png")
     assert str(refusal(given)) == (
-        "channel train: rename or remove one of two files of the same name; photographs and masks belong into two "
-        "folders: "
+        "channel train contains two files with the same name. Rename or remove one of them. Images and annotations "
+        "need separate directories: "
         f"{tmp_path}/train/a.png; {tmp_path}/train/a.jpg"
     )
 
@@ -179,23 +177,21 @@ def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        (["train_annotation/a.png"], "channel train holds no image: put .jpg, .jpeg or .png files there"),
+        (["train_annotation/a.png"], "channel train contains no images. Add .jpg, .jpeg, or .png files"),
         (
             ["train/a.jpg"],
-            "channel train_annotation holds no annotation: put .png files there, named like their images",
+            "channel train_annotation contains no annotations. Add .png files with the names of their images",
         ),
     ],
 )
-def test_an_empty_channel_is_named(tmp_path: Path, files: list[str], reason: str) -> None:
+def test_empty_channel_is_rejected(tmp_path: Path, files: list[str], reason: str) -> None:
     given = channels(tmp_path, *files)
     for channel in ("train", "train_annotation"):
         (tmp_path / channel).mkdir(exist_ok=True)
     assert str(refusal(given)) == reason
 
 
-def test_strays_get_the_built_ins_warning_and_no_more_than_a_person_reads(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_files_are_logged_up_to_a_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = channels(tmp_path, "train/a.jpg", "train_annotation/a.png")
     for stray in (".DS_Store", "._a.jpg", *(f"{number:03}.txt" for number in range(40))):
         (tmp_path / "train" / stray).write_text("stray")
@@ -205,7 +201,7 @@ def test_strays_get_the_built_ins_warning_and_no_more_than_a_person_reads(
     told = [record.getMessage() for record in caplog.records]
     assert told[0] == f"{tmp_path}/train/.DS_Store is not a readable image file"
     assert len(told) == 21
-    assert told[-1] == f"and 23 more files are none, in {tmp_path}/train"
+    assert told[-1] == f"23 more files in {tmp_path}/train are not readable image files"
 
 
 def test_links_to_folders_are_followed_and_circles_left(tmp_path: Path) -> None:
@@ -252,7 +248,7 @@ def test_a_channel_of_skipped_files_names_them(tmp_path: Path) -> None:
     (tmp_path / "train/a.bmp").write_bytes(b"BM")
     (tmp_path / "train/.DS_Store").write_bytes(b"")
     error = refusal(given)
-    assert error.message.startswith("channel train holds no image")
+    assert error.message.startswith("channel train contains no images")
     assert error.details == (f"{tmp_path}/train/a.bmp is skipped: it is not a .jpg, .jpeg, .jpe, .jfif, .png file",)
 
 
@@ -268,14 +264,20 @@ def test_a_broken_link_is_named_when_all_other_files_match(tmp_path: Path, caplo
 
 def test_backslashes_in_names_are_explained(tmp_path: Path) -> None:
     given = channels(tmp_path, "train/images\\0001.jpg", "train_annotation/masks\\0001.png")
-    assert "file names contain backslashes (images\\0001.jpg), because a program on Windows packed them" in str(
+    assert "File names contain backslashes (images\\0001.jpg), because a program on Windows created the archive" in str(
         refusal(given)
     )
 
 
 @pytest.mark.parametrize(
     ("images", "annotations"),
-    [("sequence_03", "sequence_04"), ("images/seq3", "masks/seq4"), ("part_1", "part_2"), ("run01/left", "run02/left")],
+    [
+        ("sequence_03", "sequence_04"),
+        ("images/seq3", "masks/seq4"),
+        ("part_1", "part_2"),
+        ("run01/left", "run02/left"),
+        ("conv1", "conv2"),
+    ],
 )
 def test_another_part_of_one_series_is_rejected(tmp_path: Path, images: str, annotations: str) -> None:
     given = channels(tmp_path, f"train/{images}/a.jpg", f"train_annotation/{annotations}/a.png")
@@ -288,7 +290,15 @@ def test_another_part_of_one_series_is_rejected(tmp_path: Path, images: str, ann
 
 
 @pytest.mark.parametrize(
-    ("images", "annotations"), [("1", "2"), ("v1", "v2"), ("export_2024-01-05", "export_2024-01-06")]
+    ("images", "annotations"),
+    [
+        ("1", "2"),
+        ("v1", "v2"),
+        ("data_v1", "data_v2"),
+        ("masks-v1.0", "masks-v1.1"),
+        ("data_version_1", "data_version_2"),
+        ("export_2024-01-05", "export_2024-01-06"),
+    ],
 )
 def test_numbers_dates_and_versions_can_differ_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, images: str, annotations: str

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.data.samples import Decoded, decode_sample, open_samples
+from container.data.sample_decoding import Decoded, decode_sample
+from container.data.samples import open_samples
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import load
@@ -38,23 +39,23 @@ def decode(root: Path, exif_orientation: str = "auto") -> Decoded:
     return decode_sample(next(iter(samples.epoch(None, threading.Event()))), samples.label_map, 2, exif_orientation)
 
 
-def test_a_pair_of_two_sizes_names_both(make_job: JobFactory) -> None:
+def test_pair_with_two_sizes_is_rejected_with_both(make_job: JobFactory) -> None:
     root = make_job(train=1)
     Image.new("L", (20, 10)).save(root / "input/data/train_annotation/train-0.png")
-    with pytest.raises(ClientError, match=r"train-0\.jpg: the image is 48×40 but its annotation is 20×10"):
+    with pytest.raises(ClientError, match=r"train-0\.jpg: the image has 48×40 pixels, but the annotation has 20×10"):
         decode(root)
 
 
-def test_a_damaged_image_is_named(make_job: JobFactory) -> None:
+def test_corrupt_image_is_rejected_with_its_name(make_job: JobFactory) -> None:
     root = make_job(train=1)
     path = root / "input/data/train/train-0.jpg"
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(ClientError, match=r"train-0\.jpg: .*; replace or remove it"):
+    with pytest.raises(ClientError, match=r"train-0\.jpg: .*\. Replace or remove it"):
         decode(root)
 
 
 def photograph(path: Path, orientation: int, size: tuple[int, int] = (48, 32)) -> np.ndarray:
-    """Write a PNG that says it is to be turned; returns its pixels as stored."""
+    """Write a PNG that says it is to be rotated; returns its pixels as stored."""
     pixels = np.random.default_rng(1).integers(0, 255, (*size[::-1], 3), np.uint8)
     exif = Image.Exif()
     exif[0x112] = orientation
@@ -73,21 +74,21 @@ def pair_with_orientation(
     return root, pixels
 
 
-def test_a_photograph_is_turned_where_only_then_it_fits(make_job: JobFactory) -> None:
+def test_image_is_rotated_if_only_then_it_fits(make_job: JobFactory) -> None:
     root, stored = pair_with_orientation(make_job, 6, (32, 48))
     found = decode(root)
-    np.testing.assert_array_equal(found.image, np.rot90(stored, -1))  # EXIF 6: to be turned clockwise
-    assert (found.seen.is_turned, found.seen.is_ambiguous) == (True, False)
-    with pytest.raises(ClientError, match="the image is 48×32 but its annotation is 32×48"):
+    np.testing.assert_array_equal(found.image, np.rot90(stored, -1))  # EXIF 6: to be rotated clockwise
+    assert (found.seen.is_rotated, found.seen.is_ambiguous) == (True, False)
+    with pytest.raises(ClientError, match="the image has 48×32 pixels, but the annotation has 32×48"):
         decode(root, "ignore")
 
 
-def test_a_photograph_that_fits_as_stored_is_left_so(make_job: JobFactory) -> None:
+def test_image_that_fits_as_stored_is_not_rotated(make_job: JobFactory) -> None:
     root, stored = pair_with_orientation(make_job, 6, (48, 32))
     found = decode(root)
     np.testing.assert_array_equal(found.image, stored)
-    assert (found.seen.is_turned, found.seen.is_ambiguous) == (False, False)
-    with pytest.raises(ClientError, match="the image is 32×48 but its annotation is 48×32"):
+    assert (found.seen.is_rotated, found.seen.is_ambiguous) == (False, False)
+    with pytest.raises(ClientError, match="the image has 32×48 pixels, but the annotation has 48×32"):
         decode(root, "apply")
 
 
@@ -95,8 +96,8 @@ def test_a_photograph_that_fits_either_way_is_turned_on_request(make_job: JobFac
     root, stored = pair_with_orientation(make_job, 3, (48, 32))
     found = decode(root)
     np.testing.assert_array_equal(found.image, stored)
-    assert (found.seen.is_turned, found.seen.is_ambiguous) == (False, True)
+    assert (found.seen.is_rotated, found.seen.is_ambiguous) == (False, True)
     found = decode(root, "apply")
     np.testing.assert_array_equal(found.image, stored[::-1, ::-1])  # EXIF 3: upside down
-    assert (found.seen.is_turned, found.seen.is_ambiguous) == (True, False)
+    assert (found.seen.is_rotated, found.seen.is_ambiguous) == (True, False)
     assert decode(root, "ignore").seen.is_ambiguous is False

@@ -17,7 +17,7 @@ CHECK = "MXNetError: CUDA: Check failed: e == cudaSuccess || e == cudaErrorCudar
         ("no kernel image is available for execution on the device", ClientError, "excludes P2 (3.7), and Hopper"),
         ("device kernel image is invalid", ClientError, "compute capability 5.0 to 8.9"),
         ("the provided PTX was compiled with an unsupported toolchain.", ClientError, "compute capability"),
-        ("out of memory", ClientError, "Decrease mini_batch_size or crop_size"),
+        ("out of memory", ClientError, "Decrease mini_batch_size (if it is larger"),
         ("CUDA driver version is insufficient for CUDA runtime version", PlatformError, "update the driver"),
         ("initialization error", PlatformError, "driver"),
         ("unknown error", PlatformError, "The GPU or its driver is defective"),

@@ -56,7 +56,7 @@ def content(
         "history": [epoch(number) for number in range(epochs)],
         "epochs": epochs,
         "scored": gallery.scored(f"{images} whole validation images", confusion, images),
-        "facts": {"Configuration": {"crop_size": "240"}},
+        "details": {"Configuration": {"crop_size": "240"}},
     }
     return Content(**{**values, **changes})
 
@@ -114,7 +114,7 @@ def test_the_page_says_everything_in_its_order() -> None:
 
 @pytest.mark.parametrize("classes", [3, 40])
 def test_nothing_comes_from_elsewhere_and_nothing_runs(classes: int) -> None:
-    rendered = render_page(content(classes, rival=None))
+    rendered = render_page(content(classes, baseline=None))
     page = Page(rendered)
     assert {name for name, _ in page.elements} & {"script", "iframe", "object", "embed", "form", "base"} == set()
     assert [attributes["href"] for attributes in page.all("link")] == ["data:,"]
@@ -142,12 +142,12 @@ def test_hostile_names_are_text() -> None:
         state=HOSTILE,
         audit=audit,
         failed={HOSTILE: HOSTILE},
-        facts={HOSTILE: {HOSTILE: HOSTILE}},
+        details={HOSTILE: {HOSTILE: HOSTILE}},
     )
     scored = dataclasses.replace(whole.scored, of=HOSTILE, note=HOSTILE)
-    rival = Baseline(HOSTILE, np.eye(3, dtype=np.int64), {HOSTILE: (0.1, 0.9), HOSTILE + "2": (0.9, 0.1)})
+    baseline = Baseline(HOSTILE, np.eye(3, dtype=np.int64), {HOSTILE: (0.1, 0.9), HOSTILE + "2": (0.9, 0.1)})
     names = dict.fromkeys(range(3), ClassEntry(HOSTILE))
-    page = Page(render_page(dataclasses.replace(whole, scored=scored, rival=rival, classes=names)))
+    page = Page(render_page(dataclasses.replace(whole, scored=scored, baseline=baseline, classes=names)))
     assert not page.all("script")
     assert not [each for each in page.all("img") if not (each["src"] or "").startswith("data:image/")]
     assert "\u202e" not in page.text and "<script>alert(1)</script>" in page.text and "{{ 7*7 }}" in page.text
@@ -156,9 +156,9 @@ def test_hostile_names_are_text() -> None:
 def test_the_page_stays_below_two_megabytes_whatever_the_job() -> None:
     fault = {"kind": "size", "message": "m" * 5000, "details": ["d" * 5000] * 1000}
     names = {label: ClassEntry("long name " * 20) for label in range(254)}
-    facts = {"Configuration": {f"key {number}": "v" * 5000 for number in range(60)}}
+    details = {"Configuration": {f"key {number}": "v" * 5000 for number in range(60)}}
     audit = {"errors": [fault] * 100, "warnings": [fault] * 100}
-    large = content(254, 18, 3000, (200, 280), "n" * 500, audit=audit, facts=facts)
+    large = content(254, 18, 3000, (200, 280), "n" * 500, audit=audit, details=details)
     rendered = render_page(dataclasses.replace(large, classes=names))
     assert len(rendered.encode()) < LIMIT
     assert len(Page(rendered).all("img")) == 12 * 4 + 1  # 12 examples, and the confusion matrix as a picture
@@ -170,8 +170,8 @@ def test_pictures_say_in_words_what_they_show() -> None:
     assert len(alts) == 4
     assert alts[0] == "Image: image 0"
     # 32 pixels, seed 0: half of them are predicted as class 0 in any case
-    assert re.fullmatch(r"Annotation: (road|class 1) \d+\.\d %, (road|class 1) \d+\.\d %", alts[1])
-    assert re.fullmatch(r"Errors: \d+\.\d % of the labeled pixels are wrong", alts[3])
+    assert re.fullmatch(r"Annotation: (road|class 1) \d+\.\d%, (road|class 1) \d+\.\d%", alts[1])
+    assert re.fullmatch(r"Errors: \d+\.\d% of the labeled pixels are wrong", alts[3])
     curves = [each["aria-label"] or "" for each in page.all("svg")]
     told = "training loss: 2 in epoch 0, 0.5 in epoch 3. Lowest 0.5 (epoch 3), highest 2 (epoch 0)"
     assert curves[0].startswith(told)

@@ -98,8 +98,8 @@ MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNet
             "PlatformError: a file of a channel is gone since the job began: leave the data",
         ),
         (FileNotFoundError(errno.ENOENT, "No such file", "x"), "AlgorithmError: FileNotFoundError: [Errno 2] No such"),
-        (MemoryError(), "ClientError: memory ran out: lower mini_batch_size or crop_size"),
-        (MemoryError("std::bad_alloc"), "ClientError: memory ran out: lower mini_batch_size or crop_size"),
+        (MemoryError(), "ClientError: memory ran out: decrease mini_batch_size (if it is larger than 1) or crop_size"),
+        (MemoryError("std::bad_alloc"), "ClientError: memory ran out: decrease mini_batch_size (if it is larger than"),
         (RuntimeError("cudaMalloc failed: out of memory"), "ClientError: The GPU memory ran out. Decrease"),
         (RuntimeError(MXNET + "CUDA: uncorrectable ECC error encountered"), "PlatformError: The GPU or its driver is"),
         (KeyError("surprise"), "AlgorithmError: KeyError: 'surprise'"),
@@ -219,7 +219,7 @@ def test_the_remedy_comes_before_names_and_the_log_has_every_name(
     assert job.main(threading.Event()) == 1
     written = (root / "output/failure").read_bytes().decode()
     assert len(written.encode()) <= 1024 and written.startswith("ClientError: ")
-    assert 0 < written.index("rename") < written.index("_leftImg8bit.jpg")
+    assert 0 < written.index("Rename") < written.index("_leftImg8bit.jpg")
     assert re.search(r"; and \d+ more$", written)
     log = capsys.readouterr().out
     assert all(log.count(f"train/aachen_{number:06d}_000019_leftImg8bit.jpg") for number in range(25))

@@ -79,6 +79,7 @@ def test_the_rate_rises_linearly_during_the_warm_up() -> None:
         ({"_warmup_iterations": 920}, "_warmup_iterations=920 is more than the 910 iterations of all 10 epochs"),
         ({"_accumulate": 92}, "_accumulate=92 is more than the 91 iterations of an epoch"),
         ({"early_stopping": True, "_validation_interval": 3}, "early_stopping has no effect: there are 3 scores"),
+        ({"early_stopping": True, "_validation_interval": 8}, "early_stopping has no effect: there is 1 score before"),
         ({"early_stopping": True, "early_stopping_min_epochs": 10}, "early_stopping has no effect: the last score"),
         ({"early_stopping": True, "early_stopping_min_epochs": 9}, ""),
         ({"early_stopping_min_epochs": 10}, ""),

@@ -26,7 +26,7 @@ IDLE: dict[str, tuple[dict[str, Any], str]] = {
     "lr_scheduler_factor": ({"lr_scheduler_factor": 0.5}, "lr_scheduler_factor has no effect: it belongs to"),
     "lr_scheduler_step": (
         {"lr_scheduler": "step", "lr_scheduler_step": "5,10,20"},
-        "lr_scheduler_step=5,10,20: 10, 20 have no effect with epochs=10, whose last epoch is 9; lower them, or raise",
+        "lr_scheduler_step=5,10,20: 10, 20 have no effect with epochs=10, whose last epoch is 9. Decrease them, or in",
     ),
     "momentum": ({"optimizer": "adam", "momentum": 0.5}, "momentum has no effect: it belongs to optimizer=sgd or nag"),
     "weight_decay": ({"optimizer": "adam", "weight_decay": 0.1}, "weight_decay has no effect: it belongs to"),
@@ -63,8 +63,8 @@ IDLE: dict[str, tuple[dict[str, Any], str]] = {
         {"_on_divergence": "retry", "optimizer": "adadelta"},
         "_on_divergence has no effect: it belongs",
     ),
-    "_num_kv_servers": ({"_num_kv_servers": "2"}, "_num_kv_servers: known to the built-in algorithm, changes nothing"),
-    "_augmentation_type": ({"_augmentation_type": "x"}, "_augmentation_type: known to the built-in algorithm, changes"),
+    "_num_kv_servers": ({"_num_kv_servers": "2"}, "_num_kv_servers: accepted for compatibility with the built"),
+    "_augmentation_type": ({"_augmentation_type": "x"}, "_augmentation_type: accepted for compatibility with the"),
 }
 ELSEWHERE = {  # where the devices, the weights or the stream decide, and which test looks at it
     "learning_rate": "explain_optimizer: adadelta has no learning rate",
@@ -130,7 +130,7 @@ def test_an_audit_of_streams_alone_has_no_effect(tmp_path: Path, caplog: pytest.
 def test_a_factor_of_steps_that_are_never_reached_has_no_effect(caplog: pytest.LogCaptureFixture) -> None:
     load({**REQUIRED, "lr_scheduler": "step", "lr_scheduler_step": "10", "lr_scheduler_factor": 0.5})
     assert caplog.messages == [
-        "lr_scheduler_step=10: 10 has no effect with epochs=10, whose last epoch is 9; lower it, or raise epochs",
+        "lr_scheduler_step=10: 10 has no effect with epochs=10, whose last epoch is 9. Decrease it, or increase epochs",
         "lr_scheduler_factor has no effect: no epoch of lr_scheduler_step is reached",
     ]
 

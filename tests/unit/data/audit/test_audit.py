@@ -87,13 +87,13 @@ def warnings(root: Path) -> dict[str, dict[str, Any]]:
     return {f"{fault['kind']} {fault['message'].split(':')[0]}": fault for fault in found["warnings"]}
 
 
-def test_binary_masks_are_refused_with_the_map_that_gives_them_two_classes(make_job: JobFactory) -> None:
+def test_binary_masks_are_rejected_with_a_suggested_map(make_job: JobFactory) -> None:
     root = make_job()
     for channel in CHANNELS:
         repaint(root, channel, halves(0, 255))
     assert str(refusal(root)) == (
-        "all labeled pixels of channel train_annotation are of one class, 0: there is nothing to learn, and the score "
-        "would be perfect; the pixel values are 255 (75.0 %, ignored), 0 (25.0 %); if each of them is a class, put "
+        "All labeled pixels of channel train_annotation have one class, 0, so the model cannot learn anything. "
+        "The pixel values are 255 (75.0%, ignored), 0 (25.0%). If each of them is a class, put "
         '{"map": {"0": 0, "1": 255}} into label_map/<channel>_label_map.json for each of the channels train, '
         "validation (and test)"
     )
@@ -105,36 +105,35 @@ def test_binary_masks_are_refused_with_the_map_that_gives_them_two_classes(make_
     ]
 
 
-def test_a_map_none_of_whose_values_occurs_is_refused(make_job: JobFactory) -> None:
+def test_label_map_without_a_value_that_occurs_is_rejected(make_job: JobFactory) -> None:
     root = make_job(num_classes="80")
     for channel in CHANNELS:
         repaint(root, channel, halves(38, 75))
     label_maps(root, {"map": {"38": 0, "75": 1}})
     error = refusal(root)
     assert (
-        "train_label_map.json names no pixel value that occurs in the annotations of channel train: all would"
+        "train_label_map.json contains no pixel value that occurs in the annotations of channel train, so all"
         in str(error)
     )
-    assert (
-        "there are 75 (75.0 %, ignored), 38 (25.0 %, ignored); keys are labels and values are pixels: turned round it"
-        in (str(error))
-    )
-    assert '{"map": {"0": 38, "1": 75}} (1 more fault below and in output/data/audit.json)' in error.message
+    assert "The annotations contain 75 (75.0%, ignored), 38 (25.0%, ignored). The keys must be class IDs" in str(error)
+    assert '{"map": {"0": 38, "1": 75}} (1 more error below and in output/data/audit.json)' in error.message
     assert [fault["kind"] for fault in report(root)["errors"]] == ["label map", "label map"]
 
 
-def test_values_that_are_no_class_are_counted_and_a_map_suggested(make_job: JobFactory) -> None:
+def test_invalid_class_ids_are_counted_with_a_suggested_map(make_job: JobFactory) -> None:
     root = make_job(train=2, validation=1)
     for channel in CHANNELS:
         repaint(root, channel, halves(0, 128))
     error = refusal(root)
     assert error.message.startswith(
-        "channel train has 2 annotations with pixel values that are no class (num_classes is 2): 128 (75.0 %); raise "
-        'num_classes, mark such pixels 255 (ignore), or give a label map such as {"map": {"0": 0, "1": 128}}'
+        "channel train has 2 annotations with pixel values that are not valid class IDs (num_classes is 2): 128 "
+        "(75.0%). Increase num_classes, set such pixels to 255 (ignore), or add a label map such as "
+        '{"map": {"0": 0, "1": 128}}'
     )
     assert error.details[0] == (
-        f"annotation of {root}/input/data/validation/validation-0.jpg: pixel value 128 is no class: num_classes is 2; "
-        'raise num_classes, mark such pixels 255 (ignore), or give a label map such as {"map": {"0": 0, "1": 128}}'
+        f"annotation of {root}/input/data/validation/validation-0.jpg: pixel value 128 is not a valid class ID "
+        "(num_classes is 2). Increase num_classes, set such pixels to 255 (ignore), or add a label map such as "
+        '{"map": {"0": 0, "1": 128}}'
     )
 
 
@@ -151,7 +150,7 @@ def test_color_masks_are_refused_with_the_map_to_paste(make_job: JobFactory) -> 
     assert [(entry["name"], entry["share"]) for entry in classes] == [("ground", 0.25), ("road", 0.75)]
 
 
-def test_all_faults_are_told_together(make_job: JobFactory) -> None:
+def test_all_errors_are_reported_together(make_job: JobFactory) -> None:
     root = make_job(train=6, validation=3)
     data = root / "input/data"
     (data / "train/train-0.jpg").write_bytes((data / "train/train-0.jpg").read_bytes()[:200])
@@ -161,14 +160,14 @@ def test_all_faults_are_told_together(make_job: JobFactory) -> None:
     repaint(root, "validation", halves(255, 255))
     error = refusal(root)
     assert error.message == (
-        "channel train has 2 pairs that cannot be read: replace or remove them (3 more faults below and in "
+        "channel train has 2 pairs that cannot be read. Replace or remove them (3 more errors below and in "
         "output/data/audit.json)"
     )
     assert [detail.split(":")[0] for detail in error.details[:3]] == [
         f"annotation of {data}/train/train-2.jpg",
         f"annotation of {data}/train/train-3.jpg",
-        "no pixel of channel validation_annotation is labeled, so nothing could be scored; the pixel values are 255 "
-        "(100.0 %, ignored)",
+        "No pixel of channel validation_annotation is labeled, so an evaluation is not possible. The pixel values are "
+        "255 (100.0%, ignored)",
     ]
     told = "\n".join(error.details)
     assert "train-0.jpg: the JPEG image is corrupt" in told
@@ -186,19 +185,19 @@ def test_unpaired_files_of_every_channel_are_in_the_report(make_job: JobFactory)
     ]
 
 
-def test_as_many_bad_pairs_are_skipped_as_are_allowed(make_job: JobFactory) -> None:
+def test_unusable_pairs_up_to_the_limit_are_skipped(make_job: JobFactory) -> None:
     root = make_job(_max_bad_records="1")
     broken = root / "input/data/train/train-0.jpg"
     broken.write_bytes(b"GIF89a")
     (fault,) = (fault for name, fault in warnings(root).items() if name.startswith("unreadable"))
     assert fault["message"].startswith(f"{broken}: ")
-    assert fault["message"].endswith("replace or remove it (1 is skipped, _max_bad_records=1)")
+    assert fault["message"].endswith("Replace or remove it. 1 pair is skipped (_max_bad_records=1)")
     assert report(root)["channels"]["train"]["unusable"] == 1
     (root / "input/data/train/train-1.jpg").write_bytes(b"GIF89a")
-    assert refusal(root).message == "channel train has 2 pairs that cannot be read: replace or remove them"
+    assert refusal(root).message == "channel train has 2 pairs that cannot be read. Replace or remove them"
 
 
-def test_classes_that_train_lacks_or_hardly_has_are_named(make_job: JobFactory) -> None:
+def test_missing_and_rare_classes_are_reported(make_job: JobFactory) -> None:
     root = make_job(num_classes="5")
     label_maps(root, {"scale": 1, "names": ["ground", "square", "pole", "sign", "sky"]})
     first = root / "input/data/train_annotation/train-0.png"
@@ -208,13 +207,13 @@ def test_classes_that_train_lacks_or_hardly_has_are_named(make_job: JobFactory) 
     repaint(root, "validation", halves(2, 0))
     told = [fault["message"] for fault in warnings(root).values()]
     assert any(
-        message.startswith("class 3 (sign) has 0.01 % of the labeled pixels of channel train, in 1 of 5 images")
+        message.startswith("class 3 (sign) has 0.01% of the labeled pixels of channel train, in 1 of 5 images")
         for message in told
     )
     assert any(
-        message.startswith("channel train has no pixel of class 2 (pole), which the validation") for message in told
+        message.startswith("channel train has no pixels of class 2 (pole), which the validation") for message in told
     )
-    assert "no annotation has a pixel of class 4 (sky): is num_classes right?" in told
+    assert "no annotation has pixels of class 4 (sky). Make sure that num_classes is correct" in told
 
 
 def test_annotations_without_labels_are_listed(make_job: JobFactory) -> None:
@@ -227,20 +226,20 @@ def test_annotations_without_labels_are_listed(make_job: JobFactory) -> None:
     assert found["ignored channel train"]["details"] == [f"{data}/train/train-1.jpg"]
 
 
-def test_pixels_that_the_map_leaves_out_are_counted(make_job: JobFactory) -> None:
+def test_pixels_without_a_map_entry_are_counted(make_job: JobFactory) -> None:
     root = make_job(num_classes="2")
     for channel in CHANNELS:
         repaint(root, channel, lambda pixels: np.where(halves(0, 1)(pixels) > pixels, 7, pixels).astype(np.uint8))
     label_maps(root, {"map": {"0": 0, "1": 1}})
-    assert "does not name 7 (" in warnings(root)["unnamed channel train"]["message"]
+    assert "does not contain 7 (" in warnings(root)["unnamed channel train"]["message"]
 
 
-def test_a_scale_that_makes_a_class_of_255_is_pointed_out(make_job: JobFactory) -> None:
+def test_scale_that_turns_255_into_a_class_is_reported(make_job: JobFactory) -> None:
     root = make_job()
     for channel in CHANNELS:
         repaint(root, channel, halves(0, 255))
     label_maps(root, {"scale": 255})
-    assert "makes a class of pixel value 255" in warnings(root)["void channel train"]["message"]
+    assert "turns pixel value 255 into a class ID" in warnings(root)["void channel train"]["message"]
 
 
 def test_palettes_that_contradict_each_other_are_named(make_job: JobFactory) -> None:
@@ -275,7 +274,7 @@ def test_photographs_with_an_orientation_are_counted(make_job: JobFactory) -> No
     assert found["turned channel train"]["details"] == [f"{data}/train/train-1.jpg"]
 
 
-def test_the_same_image_in_two_channels_is_named_whatever_its_file(make_job: JobFactory) -> None:
+def test_same_image_in_two_channels_is_reported_for_all_file_types(make_job: JobFactory) -> None:
     root = make_job(train=4, validation=4)
     data = root / "input/data"
     first = (data / "train/train-0.jpg").read_bytes()
@@ -286,7 +285,7 @@ def test_the_same_image_in_two_channels_is_named_whatever_its_file(make_job: Job
     Image.open(data / "train/train-0.jpg").save(data / "validation/validation-2.png")  # as another format
     (data / "validation/validation-2.jpg").unlink()
     fault = next(fault for name, fault in warnings(root).items() if name.startswith("repeated"))
-    assert fault["message"].startswith("3 images of channel validation are in channel train too, pixel for pixel")
+    assert fault["message"].startswith("3 images of channel validation have the same pixels as images of channel train")
     assert fault["details"] == [
         f"{data}/validation/validation-{name} is {data}/train/train-0.jpg" for name in ("0.jpg", "1.jpg", "2.png")
     ]
@@ -313,12 +312,10 @@ def test_images_that_only_look_alike_from_afar_are_not_the_same(make_job: JobFac
     assert not [name for name in warnings(root) if name.startswith("repeated")]
 
 
-def test_small_images_and_a_wrong_count_are_pointed_out(make_job: JobFactory) -> None:
+def test_small_images_and_a_wrong_count_are_reported(make_job: JobFactory) -> None:
     root = make_job(crop_size="64", num_training_samples="9")
     found = warnings(root)
-    assert found["small channel train"]["message"].startswith(
-        "channel train: 5 of 5 photographs are smaller than the crop"
-    )
+    assert found["small channel train"]["message"].startswith("channel train: 5 of 5 images are smaller than the crop")
     assert any("num_training_samples is 9, but channel train has 5 pairs" in name for name in found)
 
 
@@ -343,9 +340,9 @@ def test_the_log_shows_a_table(make_job: JobFactory, caplog: pytest.LogCaptureFi
         "                    train  validation",
         "  pairs                 5           3",
         "  width × height  48 × 40     48 × 40",
-        "  class 0          25.0 %      25.0 %",
-        "  class 1          75.0 %      75.0 %",
-        "  ignored pixels    0.0 %       0.0 %",
+        "  class 0           25.0%       25.0%",
+        "  class 1           75.0%       75.0%",
+        "  ignored pixels     0.0%        0.0%",
     ]
 
 
@@ -358,7 +355,7 @@ def test_a_fast_audit_reads_headers_and_leaves_the_rest_to_the_first_pass(make_j
     assert found["channels"]["train"]["mode"] == "fast"
     assert found["channels"]["train"]["opened"] == 2
     Image.new("L", (9, 9)).save(root / "input/data/train_annotation/train-5.png")
-    assert "the image is 48×40 but its annotation is 9×9" in str(refusal(root))
+    assert "the image has 48×40 pixels, but the annotation has 9×9" in str(refusal(root))
 
 
 def test_fastfile_is_audited_fast_unless_the_job_says_otherwise(make_job: JobFactory) -> None:
@@ -386,19 +383,19 @@ def first_pass(root: Path, mode: str = "off") -> Loader:
     return Loader(samples, job, threading.Event(), audit)
 
 
-def test_without_an_audit_the_first_pass_is_judged_at_its_end(make_job: JobFactory) -> None:
+def test_first_pass_without_an_audit_reports_errors_at_its_end(make_job: JobFactory) -> None:
     root = make_job(train=5)
     repaint(root, "train", halves(0, 255))
     loader = first_pass(root)
     seen = 0
-    with pytest.raises(ClientError, match=r"^all labeled pixels of channel train_annotation are of one class, 0"):
+    with pytest.raises(ClientError, match=r"^All labeled pixels of channel train_annotation have one class, 0"):
         for batch in loader.training_epoch(0):
             seen += len(batch)
     assert seen == 4  # of five, one is left for the next pass
     assert report(root)["channels"]["train"]["opened"] == 5  # but has been looked at
 
 
-def test_bad_pairs_of_a_first_pass_are_told_together_at_its_end(make_job: JobFactory) -> None:
+def test_unusable_pairs_of_a_first_pass_are_reported_together(make_job: JobFactory) -> None:
     root = make_job(train=6)
     for number in (1, 4):
         (root / f"input/data/train/train-{number}.jpg").write_bytes(b"RIFF....WEBP")
@@ -422,7 +419,7 @@ def test_after_a_full_audit_no_pass_is_watched(make_job: JobFactory) -> None:
     assert report(root)["channels"]["train"]["mode"] == "full"
 
 
-def test_a_pair_that_is_skipped_counts_for_nothing(make_job: JobFactory) -> None:
+def test_skipped_pair_is_not_counted(make_job: JobFactory) -> None:
     """Its second class must not hide that there is one only."""
     root = make_job(_max_bad_records="1")
     repaint(root, "train", halves(0, 0))
@@ -430,16 +427,17 @@ def test_a_pair_that_is_skipped_counts_for_nothing(make_job: JobFactory) -> None
     pixels = halves(0, 1)(np.zeros((40, 48)))
     pixels[0, 0] = 7
     Image.fromarray(pixels).save(path)
-    assert "all labeled pixels of channel train_annotation are of one class, 0" in str(refusal(root))
+    assert "All labeled pixels of channel train_annotation have one class, 0" in str(refusal(root))
     assert report(root)["channels"]["train"]["classes"][1]["pixels"] == 0
 
 
-def test_a_channel_without_a_usable_pair_is_refused_whatever_is_allowed(make_job: JobFactory) -> None:
+def test_channel_without_a_usable_pair_is_rejected(make_job: JobFactory) -> None:
     root = make_job(train=2, _max_bad_records="10")
     for path in (root / "input/data/train").iterdir():
         path.write_bytes(b"{}")
     assert refusal(root).message == (
-        "channel train has 2 pairs that cannot be read: replace or remove them (2 are skipped, _max_bad_records=10)"
+        "channel train has 2 pairs that cannot be read. Replace or remove them. 2 pairs are skipped "
+        "(_max_bad_records=10)"
     )
 
 
@@ -461,7 +459,7 @@ def test_one_map_is_suggested_for_all_channels(make_job: JobFactory) -> None:
     assert suggested == {'{"colors": {"#ff0000": 0, "#0000ff": 1}}'}
 
 
-def test_label_maps_that_contradict_each_other_are_told(make_job: JobFactory) -> None:
+def test_conflicting_label_maps_are_reported(make_job: JobFactory) -> None:
     root = make_job()
     folder = root / "input/data/label_map"
     folder.mkdir()
@@ -474,15 +472,15 @@ def test_label_maps_that_contradict_each_other_are_told(make_job: JobFactory) ->
     )
     for channel, names in (("train", ["road", "sky"]), ("validation", ["sky", "road"])):
         (folder / f"{channel}_label_map.json").write_text(json.dumps({"scale": 1, "names": names}))
-    assert "validation_label_map.json calls class 0 sky, " in str(refusal(root))
+    assert str(refusal(root)).startswith(f"Class 0 is sky in {folder}/validation_label_map.json, but road in ")
 
 
-def test_a_photograph_that_is_its_own_annotation_is_refused(make_job: JobFactory) -> None:
+def test_image_that_equals_its_annotation_is_rejected(make_job: JobFactory) -> None:
     root = make_job(train=1)
     (root / "input/data/train/train-0.jpg").unlink()
     annotation = (root / "input/data/train_annotation/train-0.png").read_bytes()
     (root / "input/data/train/train-0.png").write_bytes(annotation)
-    assert "train-0.png and its annotation are the same file: put the photograph there" in str(refusal(root))
+    assert "train-0.png and its annotation are the same file. Replace it with the input image" in str(refusal(root))
 
 
 def test_equal_digests_are_compared_once_for_each_image(make_job: JobFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,12 +499,12 @@ def test_equal_digests_are_compared_once_for_each_image(make_job: JobFactory, mo
     assert len(decoded) <= 16
 
 
-def test_what_the_log_was_warned_of_before_is_in_the_report_too(make_job: JobFactory) -> None:
+def test_earlier_warnings_are_in_audit_json(make_job: JobFactory) -> None:
     root = make_job()
     (root / "input/data/train/.DS_Store").write_text("")
     assert audit(root)["notes"] == [f"{root}/input/data/train/.DS_Store is not a readable image file"]
     (root / "input/data/validation_annotation").rename(root / "input/data/valid_annotation")
-    assert refusal(root).message == "the input channels are not complete"
+    assert refusal(root).message == "The input channels are not valid"
 
 
 def test_an_orientation_at_the_end_of_a_png_is_found_by_the_fast_audit(make_job: JobFactory) -> None:
@@ -528,18 +526,20 @@ def test_an_orientation_at_the_end_of_a_png_is_found_by_the_fast_audit(make_job:
     assert audit(root)["errors"] == []
 
 
-def test_a_first_pass_over_too_many_bad_pairs_is_given_up_with_what_it_found(make_job: JobFactory) -> None:
+def test_first_pass_with_too_many_unusable_pairs_stops_with_the_errors(make_job: JobFactory) -> None:
     root = make_job(train=130)
     repaint(root, "train", halves(0, 7))
     with pytest.raises(ClientError) as caught:
         for _ in first_pass(root).training_epoch(0):
             pass
     assert caught.value.reason.startswith("ClientError: channel train has 1")
-    assert "annotations with pixel values that are no class (num_classes is 2): 7 (75.0 %)" in str(caught.value)
+    assert "annotations with pixel values that are not valid class IDs (num_classes is 2): 7 (75.0%)" in str(
+        caught.value
+    )
     assert report(root)["channels"]["train"]["mode"] == "first pass, given up"
 
 
-def test_a_file_that_vanishes_after_the_audit_is_the_users_fault_by_name(make_job: JobFactory) -> None:
+def test_file_deleted_after_the_audit_is_a_client_error(make_job: JobFactory) -> None:
     root = make_job(train=4)
     loader = first_pass(root, "full")
     (root / "input/data/train/train-1.jpg").unlink()
@@ -547,17 +547,17 @@ def test_a_file_that_vanishes_after_the_audit_is_the_users_fault_by_name(make_jo
         for _ in loader.training_epoch(0):
             pass
     assert caught.value.reason == (
-        f"ClientError: {root}/input/data/train/train-1.jpg cannot be read: No such file or directory; leave the data "
-        "as they are while the job runs"
+        f"ClientError: {root}/input/data/train/train-1.jpg cannot be read: No such file or directory. Do not "
+        "change the data while the job runs"
     )
 
 
-def test_a_channel_that_is_all_void_gets_no_map_that_changes_nothing(make_job: JobFactory) -> None:
+def test_channel_of_ignored_pixels_gets_no_suggested_map(make_job: JobFactory) -> None:
     root = make_job()
     repaint(root, "validation", halves(255, 255))
     assert str(refusal(root)) == (
-        "no pixel of channel validation_annotation is labeled, so nothing could be scored; the pixel values are "
-        "255 (100.0 %, ignored)"
+        "No pixel of channel validation_annotation is labeled, so an evaluation is not possible. The pixel values are "
+        "255 (100.0%, ignored)"
     )
 
 

@@ -160,11 +160,11 @@ def test_palettes_may_differ_where_colors_decide(make_job: JobFactory) -> None:
 @pytest.mark.parametrize(
     ("annotation", "num_classes", "fix"),
     [
-        (condensed(GRAYS, 0, 1, 255), "2", "index 2 is the gray 255\\), save the annotations without a palette"),
-        (condensed(VOC, 0, 15, 255), "2", 'index 2 is #e0e0c0, the border in Pascal VOC, .* by {"colors": …}'),
+        (condensed(GRAYS, 0, 1, 255), "2", "index 2 has the gray value 255\\), save the annotations without a palette"),
+        (condensed(VOC, 0, 15, 255), "2", 'Index 2 is #e0e0c0, the border color of Pascal VOC, .* with {"colors": …}'),
     ],
 )
-def test_a_renumbered_ignore_value_is_named_if_it_is_no_class(
+def test_renumbered_ignore_value_is_reported_if_it_is_not_a_class(
     make_job: JobFactory, annotation: Image.Image, num_classes: str, fix: str
 ) -> None:
     root = job(make_job, [annotation] * 2, num_classes=num_classes)

@@ -58,7 +58,7 @@ def test_images_far_larger_than_base_size_are_reported(scale: Callable[..., list
     assert message.startswith(
         "channel train: training scales the images (long side 640 pixels) by 0.05 to 0.2, because"
     )
-    assert "Train with base_size=640 (a crop then covers 1.3 % of an image" in message  # 64 × 64 of 640 × 480
+    assert "Train with base_size=640 (a crop then covers 1.3% of an image" in message  # 64 × 64 of 640 × 480
     assert "or scale these images to a long side of about 64 pixels for training and inference" in message
 
 
@@ -66,7 +66,7 @@ def test_tiles_far_smaller_than_base_size_are_reported_with_a_crop_that_fits(sca
     (message,) = scale([(64, 64)] * 2, base_size="520", crop_size="64")
     # 520 × 0.5 / 64 = 4.06, 520 × 2 / 64 = 16.25
     assert "(long side 64 pixels) by 4.1 to 16, because base_size is 520" in message
-    assert message.endswith("0.0 % of a training crop is padding. Train with base_size=64")
+    assert message.endswith("0.0% of a training crop is padding. Train with base_size=64")
     train, validation = scale([(64, 64)] * 2, base_size="520", crop_size="240")
     assert validation.endswith("Train with base_size=64 and crop_size=64") and train.startswith("channel validation: 2")
 
@@ -79,7 +79,7 @@ def test_portrait_images_have_their_height_scaled(scale: Callable[..., list[str]
 def test_one_giant_among_small_images_is_named(scale: Callable[..., list[str]]) -> None:
     (message,) = scale([(100, 120)] * 5 + [(1000, 1200)], base_size="120", crop_size="48")
     # 1,200,000 of 1,260,000 pixels
-    assert "training scales 1 of 6 images (long side 1200 pixels, 95.2 % of all pixels) by 0.05 to 0.2" in message
+    assert "training scales 1 of 6 images (long side 1200 pixels, 95.2% of all pixels) by 0.05 to 0.2" in message
     remedy = "Scale these images to a long side of about 120 pixels for training and inference, or cut them into tiles"
     assert remedy in message and "Train with" not in message  # base_size fits the other five
 
@@ -118,7 +118,7 @@ def test_crops_that_are_mostly_padding_are_reported(scale: Callable[..., list[st
     # 1 less the mean of (u / 2)² from 0.5 to 2, which is (8 − 0.125) / 3 / 1.5 / 4 = 0.4375
     assert message.startswith("channel train: 56.")
     assert message.endswith(
-        " % of a training crop is padding, because base_size=40 scales the long side of an image to 20 to 80 pixels, "
+        "% of a training crop is padding, because base_size=40 scales the long side of an image to 20 to 80 pixels, "
         "and crop_size is 80. Train with crop_size=40"
     )
 

@@ -31,25 +31,25 @@ def test_each_channel_has_a_map_of_its_own(tmp_path: Path) -> None:
     assert read_label_map({}, "train").content == {"scale": 1}
 
 
-def test_a_channel_without_any_expected_file_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+def test_channel_without_an_expected_file_is_rejected_with_its_files(tmp_path: Path) -> None:
     given = channel(tmp_path / "label_map", label_map="{}", other="{}")
     with pytest.raises(ClientError) as caught:
         check_label_maps(given, USED)
     assert str(caught.value) == (
-        "channel label_map holds no train_label_map.json and no validation_label_map.json: name its files so, or leave "
-        "it out; it holds: label_map.json; other.json"
+        "channel label_map does not contain train_label_map.json or validation_label_map.json. Rename its files, or "
+        "remove the channel. It contains: label_map.json; other.json"
     )
 
 
-def test_what_the_other_channel_is_read_by_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_default_of_a_channel_without_a_map_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = channel(tmp_path / "label_map", train_label_map='{"scale": 10}', extra="{}")
     with caplog.at_level(logging.WARNING):
         check_label_maps(given, USED)
     assert [record.getMessage() for record in caplog.records] == [
-        "channel label_map holds no validation_label_map.json: the annotations of channel validation are read by "
-        "{'scale': 1}",
-        f"{tmp_path}/label_map/extra.json is no label map of this job (train_label_map.json, "
-        "validation_label_map.json) and is passed over",
+        "channel label_map does not contain validation_label_map.json. The job uses {'scale': 1} for the annotations "
+        "of channel validation.",
+        f"{tmp_path}/label_map/extra.json is skipped. The label maps of this job are train_label_map.json, "
+        "validation_label_map.json.",
     ]
 
 
@@ -58,13 +58,11 @@ def test_a_file_in_a_folder_is_found_and_two_are_refused(tmp_path: Path) -> None
     given = {"label_map": Channel("label_map", tmp_path / "label_map")}
     assert read_label_map(given, "train").content == {"scale": 7}
     (tmp_path / "label_map/train_label_map.json").write_text('{"scale": 8}')
-    with pytest.raises(ClientError, match=r"channel label_map holds several train_label_map\.json: keep one: "):
+    with pytest.raises(ClientError, match=r"channel label_map contains 2 files train_label_map\.json. Keep one: "):
         read_label_map(given, "train")
 
 
-def test_a_pipe_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_pipe_mode_is_rejected_with_a_fix(tmp_path: Path) -> None:
     given = {"label_map": Channel("label_map", tmp_path / "label_map", "Pipe")}
-    with pytest.raises(
-        ClientError, match=r"channel label_map is in Pipe mode, .*: give this channel input_mode='File'"
-    ):
+    with pytest.raises(ClientError, match=r"channel label_map is in Pipe mode, .*\. Set its TrainingInputMode to File"):
         check_label_maps(given, USED)

@@ -55,23 +55,23 @@ def test_maps_that_list_their_images_classes_only_are_united() -> None:
     maps = ColorMaps()
     maps.add(color_map(c0="ground #ffffff", c1="car #2ca02c"), "record 1")
     maps.add(color_map(c0="ground #ffffff", c2="person #1f77b4"), "record 4")
-    assert maps.united.names == {0: "ground", 1: "car", 2: "person"}
-    assert maps.united.colors == {0: (255, 255, 255), 1: (0x2C, 0xA0, 0x2C), 2: (0x1F, 0x77, 0xB4)}
+    assert maps.merged.names == {0: "ground", 1: "car", 2: "person"}
+    assert maps.merged.colors == {0: (255, 255, 255), 1: (0x2C, 0xA0, 0x2C), 2: (0x1F, 0x77, 0xB4)}
 
 
-def test_maps_that_contradict_each_other_are_named() -> None:
+def test_conflicting_color_maps_are_reported() -> None:
     maps = ColorMaps()
     maps.add(color_map(c1="car #2ca02c", c2="bus #111111"), "channel train, record 1")
     with pytest.raises(
-        ClientError, match=r"^channel train, record 4 says class 1 is person, channel train, record 1 says"
+        ClientError, match=r"^Class 1 is person in channel train, record 4, but car in channel train, record 1\."
     ):
         maps.add(color_map(c1="person #2ca02c"), "channel train, record 4")
     with pytest.raises(
-        ClientError, match=r"^channel train, record 7 says bus is class 3, channel train, record 1 says it is"
+        ClientError, match=r"^bus is class 3 in channel train, record 7, but class 2 in channel train, record 1\."
     ):
         maps.add(color_map(c3="bus #222222"), "channel train, record 7")
     maps.add(color_map(c1="car #999999"), "channel train, record 9")  # another shade, but the same class
-    assert maps.united.colors[1] == (0x2C, 0xA0, 0x2C)
+    assert maps.merged.colors[1] == (0x2C, 0xA0, 0x2C)
 
 
 PALETTE = np.array([[255, 255, 255], [1, 1, 1], [2, 2, 2]], np.uint8)
@@ -95,7 +95,7 @@ def test_rgb_masks_follow_ground_truths_colors() -> None:
     )
     assert (reading.image().tolist(), reading.ignored) == ([[0, 1, 255]], 1)
     shared = color_map(c0="ground #ffffff", c1="car #020202", c2="van #020202")
-    with pytest.raises(ClientError, match=r"an RGB mask cannot tell car \(1\) and van \(2\) apart"):
+    with pytest.raises(ClientError, match=r"The classes car \(1\) and van \(2\) have the same color"):
         LabelMap().interpret(Annotation(None, colors=picture), 3, shared)
 
 
@@ -109,9 +109,16 @@ def test_a_label_map_goes_on_from_ground_truths_ids() -> None:
 @pytest.mark.parametrize(
     "record", [b"{", b"[1]", b'{"internal-color-map": {"0": {"class-name": "a"}}}', b"[" * 100_000]
 )
-def test_unreadable_metadata_are_named(record: bytes) -> None:
-    with pytest.raises(ClientError, match=r"^record 3: the label's metadata is not readable"):
+def test_unreadable_metadata_is_rejected(record: bytes) -> None:
+    with pytest.raises(ClientError, match=r"^record 3: the metadata of the annotation cannot be read"):
         read_color_map(record, "record 3")
+
+
+def test_metadata_record_has_at_most_1_mb() -> None:
+    record = b'{"internal-color-map": {"0": {"class-name": "a", "hex-color": "#ffffff"}}}'
+    assert read_color_map(record.ljust(2**20), "record 3") == read_color_map(record, "record 3") is not None
+    with pytest.raises(ClientError, match=r"^record 3: the metadata has 1048577 bytes\. The limit is 1048576 bytes"):
+        read_color_map(record.ljust(2**20 + 1), "record 3")
 
 
 def test_annotations_that_are_all_transparent_get_no_map_that_ignores_all_pixels() -> None:

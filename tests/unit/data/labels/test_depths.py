@@ -268,7 +268,7 @@ def test_a_suggested_map_names_the_label_of_white_and_reads_each_depth(make_job:
 def test_mixed_depths_and_wrong_values_are_reported_together(make_job: JobFactory, wrong: list[bytes]) -> None:
     error = refusal(job(make_job, gray(1, 0, 1), *wrong, gray(1, 0, 1), num_classes="3"))
     assert error.message.startswith("channel train has gray annotations of 1 bit and 8 bits")
-    assert any("pixel value 7 is no class" in detail for detail in error.details)
+    assert any("pixel value 7 is not a valid class ID" in detail for detail in error.details)
     assert '{"colors"' not in error.message  # a map of the classes would ignore the value 7
 
 

@@ -46,10 +46,14 @@ def test_sixteen_bit_pixels_are_mapped() -> None:
     assert read({"map": {"0": 1000, "1": 40000}}, [[1000, 40000, 3]], num_classes=2) == ([[0, 1, 255]], 1)
 
 
-def test_a_label_that_is_no_class_is_named() -> None:
-    with pytest.raises(ClientError, match=r"^pixel value 7 is no class: num_classes is 3; raise num_classes, mark"):
+def test_invalid_label_is_reported() -> None:
+    with pytest.raises(
+        ClientError, match=r"^pixel value 7 is not a valid class ID .num_classes is 3.\. Increase num_classes, set"
+    ):
         labels_of(LabelMap(), Annotation(np.array([[0, 7]], np.uint8)), num_classes=3)
-    with pytest.raises(ClientError, match=r"^pixel value 300 is no class: num_classes is 3; raise num_classes, mark"):
+    with pytest.raises(
+        ClientError, match=r"^pixel value 300 is not a valid class ID .num_classes is 3.\. Increase num_classes, set"
+    ):
         labels_of(LabelMap(), Annotation(np.array([[0, 300]], np.int32)), num_classes=3)
 
 
@@ -78,14 +82,26 @@ def test_a_label_that_is_no_class_is_named() -> None:
         {"other": 1},
     ],
 )
-def test_a_map_that_makes_no_sense_is_refused_by_file(tmp_path: Path, content: dict[str, object]) -> None:
+def test_invalid_map_is_rejected_with_its_path(tmp_path: Path, content: dict[str, object]) -> None:
     path = tmp_path / "train_label_map.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ClientError, match=r"train_label_map\.json is not valid"):
         LabelMap.read(path)
 
 
-def test_a_map_that_names_255_is_followed() -> None:
+def test_label_map_has_at_most_1_mb(tmp_path: Path) -> None:
+    path = tmp_path / "train_label_map.json"
+    values = {"map": {"0": list(range(32_768)), "1": list(range(32_768, 65_536))}}
+    path.write_text(json.dumps(values))  # all values of 16 bits
+    assert LabelMap.read(path).labels[65_535] == 1
+    path.write_text('{"scale": 1}'.ljust(2**20))
+    assert LabelMap.read(path).scale == 1
+    path.write_text('{"scale": 1}'.ljust(2**20 + 1))
+    with pytest.raises(ClientError, match=r"^The label map .*train_label_map\.json is larger than 1 MB\. Make sure"):
+        LabelMap.read(path)
+
+
+def test_map_with_255_is_used() -> None:
     assert read({"map": {"0": 0, "1": 255}}, [[0, 255, 7]], num_classes=2) == ([[0, 1, 255]], 1)
 
 
@@ -121,7 +137,7 @@ def test_grey_values_are_colors_too() -> None:
         label_map.interpret(Annotation(np.array([[0, 300]], np.int32)), 2)
 
 
-def test_more_than_255_colors_are_told_apart() -> None:
+def test_more_than_255_colors_are_distinct() -> None:
     colors = {f"#{number:06x}": number % 3 for number in range(1000)}
     picture = np.array([[[0, 0, 255], [0, 1, 0], [0, 3, 231], [0, 3, 232]]], np.uint8)  # 255, 256, 999 and 1000
     assert labels_of(LabelMap({"colors": colors}), Annotation(None, colors=picture), 3) == ([[0, 1, 0, 255]], 1)
@@ -137,17 +153,17 @@ def test_colors_without_a_map_are_listed_as_the_map_to_paste() -> None:
     assert caught.value.colors == {0x010203: 1, 0x804080: 1, 0xF423E8: 1}
 
 
-def test_a_label_that_is_no_class_is_refused_before_any_picture() -> None:
+def test_invalid_label_in_a_map_is_rejected_before_decoding() -> None:
     with pytest.raises(
-        ClientError, match=r"holds labels that are no class \(num_classes is 2\): 38, 75; keys are labels"
+        ClientError, match=r"contains labels that are not valid class IDs \(num_classes is 2\): 38, 75. The keys must"
     ):
         LabelMap({"map": {"38": 0, "75": 1}}).check(2)
-    with pytest.raises(ClientError, match=r'turned round it would be {"map": {"0": 38, "1": 75}}$'):
+    with pytest.raises(ClientError, match=r'The inverted map is {"map": {"0": 38, "1": 75}}$'):
         LabelMap({"map": {"38": 0, "75": 1}}).check(2)
-    with pytest.raises(ClientError, match=r"\): 7; raise num_classes, or write 255 to ignore such pixels$"):
+    with pytest.raises(ClientError, match=r"\): 7. Increase num_classes, or use the label 255 to ignore such pixels$"):
         LabelMap({"colors": {"#000000": 0, "#ffffff": 7}}).check(2)
     with pytest.raises(
-        ClientError, match=r"holds names of labels that are no class .*: 2; raise num_classes, or leave"
+        ClientError, match=r"contains names of labels that are not valid class IDs .*: 2. Increase num_classes"
     ):
         LabelMap({"scale": 1, "names": ["a", "b", "c"]}).check(2)
     LabelMap({"map": {"0": 0, "1": 1, "255": 9}, "names": {"0": "a", "255": "void"}}).check(2)
@@ -165,14 +181,14 @@ def test_numbers_are_read_in_every_form_and_files_in_every_encoding(tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"map": {"0": 1, "0": 2}}', "the key '0' stands in it twice; several pixel values of one label are a list"),
-        ("[1]", "must hold a JSON object; write"),
+        ('{"map": {"0": 1, "0": 2}}', "the key '0' occurs twice; for several pixel values of one label, use a list"),
+        ("[1]", "must contain a JSON object. Write"),
         ("{", "is not readable JSON"),
         ('{"map": ' + "[" * 100_000, "is not readable JSON"),
-        ('{"map": {"38": 0, "40": 0}}', "pixel 0 is mapped to two labels, 38 and 40 .is the map turned round"),
+        ('{"map": {"38": 0, "40": 0}}', "pixel value 0 is mapped to two labels, 38 and 40 .the keys must be"),
     ],
 )
-def test_a_file_that_says_something_else_than_it_seems_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+def test_ambiguous_map_file_is_rejected(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "train_label_map.json"
     path.write_text(text)
     with pytest.raises(ClientError, match=f"train_label_map.json .*{reason}"):
@@ -184,9 +200,9 @@ def test_a_file_that_says_something_else_than_it_seems_is_refused(tmp_path: Path
     [{"map": {"0": [0, 1], "1": 2}}, {"map": {"0": 0, "0.0": 1}}, {"map": {"5": [0, 1], "0": 2}}, {"map": {"0": 300}}],
 )
 def test_a_map_that_turned_round_would_be_none_is_not_suggested(content: dict[str, object]) -> None:
-    assert LabelMap(content).turned_round(3) is None
+    assert LabelMap(content).inverted(3) is None
 
 
 def test_a_map_turned_round_keeps_its_names() -> None:
-    turned = LabelMap({"map": {"38": 0, "75": 1}, "names": ["a", "b"]}).turned_round(2)
+    turned = LabelMap({"map": {"38": 0, "75": 1}, "names": ["a", "b"]}).inverted(2)
     assert turned == {"map": {"0": 38, "1": 75}, "names": {"0": "a", "1": "b"}}

@@ -29,12 +29,12 @@ def content(history: list[dict[str, Any]], confusion: np.ndarray = GOOD, **chang
     return Content("", 3, classes, history=history, **{"epochs": len(history), "scored": scored, **changes})
 
 
-def test_the_score_and_the_weakest_class_are_told_when_nothing_is_amiss() -> None:
-    told = assess(content(epochs([0.5, 0.7, 0.7, 0.7, 0.7, 0.7])))
+def test_assessment_without_advice_has_the_metrics_and_the_weakest_class() -> None:
+    summary = assess(content(epochs([0.5, 0.7, 0.7, 0.7, 0.7, 0.7])))
     # IoU 50/55, 25/30 and 1: their mean is 0.914
     expected = "mIOU 0.914 on 24 whole validation images, best in epoch 1 of 0 to 5"
-    assert told.sentence == f"{expected}. The weakest class is kerb (IoU 0.833). Add more examples of it"
-    assert told.further == ()
+    assert summary.sentence == f"{expected}. The weakest class is kerb (IoU 0.833). Add more examples of it"
+    assert summary.further == ()
 
 
 def test_a_score_that_still_rises_asks_for_more_epochs() -> None:
@@ -51,31 +51,31 @@ def test_epochs_between_validations_have_no_say() -> None:
             del entry["mIOU"]
         return figures
 
-    told = assess(content(every_other(0.5, 0.7, 0.7, 0.7)))
-    assert "best in epoch 3 of 0 to 7. The weakest class is kerb" in told.sentence
+    summary = assess(content(every_other(0.5, 0.7, 0.7, 0.7)))
+    assert "best in epoch 3 of 0 to 7. The weakest class is kerb" in summary.sentence
     assert "more epochs" in assess(content(every_other(0.1, 0.3, 0.5, 0.65))).sentence
     assert assess(content(every_other(0.5)[:1], scored=None)).sentence.startswith("No epoch is complete")
 
 
 def test_a_class_that_is_never_predicted_is_named_first() -> None:
     missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])
-    told = assess(content(epochs([0.1, 0.2, 0.3]), missed))
-    assert "The model never predicts kerb (30.0 % of the labeled pixels), class 2 (20.0 %)" in told.sentence
-    assert any("more epochs" in advice for advice in told.further)
+    summary = assess(content(epochs([0.1, 0.2, 0.3]), missed))
+    assert "The model never predicts kerb (30.0% of the labeled pixels), class 2 (20.0%)" in summary.sentence
+    assert any("more epochs" in advice for advice in summary.further)
 
 
 def test_a_loss_that_falls_while_the_score_falls_is_learning_by_heart() -> None:
-    told = assess(content(epochs([0.4, 0.6, 0.5, 0.5], [1.0, 0.5, 0.3, 0.2])))
+    summary = assess(content(epochs([0.4, 0.6, 0.5, 0.5], [1.0, 0.5, 0.3, 0.2])))
     assert (
         "After epoch 1, the training loss continued to decrease while the validation mIOU decreased by 0.100"
-        in told.sentence
+        in summary.sentence
     )
 
 
 def test_data_that_are_mostly_ignored_are_named() -> None:
     audit = {"channels": {"train": {"ignored_share": 0.62}, "validation": {"ignored_share": 0.1}}}
-    told = assess(content(epochs([0.5, 0.5, 0.5]), audit=audit))
-    assert "62.0 % of the pixels of channel train are ignored" in told.sentence
+    summary = assess(content(epochs([0.5, 0.5, 0.5]), audit=audit))
+    assert "62.0% of the pixels of channel train are ignored" in summary.sentence
 
 
 def test_a_job_without_an_epoch_has_no_score() -> None:
@@ -87,8 +87,8 @@ def test_an_evaluation_has_no_epochs() -> None:
 
 
 def test_before_the_first_full_score_the_epochs_are_judged() -> None:
-    told = assess(content(epochs([0.2, 0.5, 0.5, 0.5]), scored=None))
-    assert told.sentence.startswith("mIOU 0.500 in validation, best in epoch 1 of 0 to 3. ")
+    summary = assess(content(epochs([0.2, 0.5, 0.5, 0.5]), scored=None))
+    assert summary.sentence.startswith("mIOU 0.500 in validation, best in epoch 1 of 0 to 3. ")
 
 
 SCALE = {
@@ -99,20 +99,20 @@ SCALE = {
 
 def test_another_scale_is_named_before_any_other_cause() -> None:
     missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])  # IoU 0.5, 0 and 0: their mean is 0.167
-    told = assess(content(epochs([0.2, 0.6, 0.88]), missed, audit={"warnings": [SCALE]}))
-    assert told.sentence == (
+    summary = assess(content(epochs([0.2, 0.6, 0.88]), missed, audit={"warnings": [SCALE]}))
+    assert summary.sentence == (
         "mIOU 0.167 on 24 whole validation images, best in epoch 2 of 0 to 2. The mIOU of full images is 0.713 lower "
         f"than the validation mIOU in epoch 2. The most likely cause is the scale of the images: {SCALE['message']}"
     )
-    assert "never predicts" in told.further[0]
+    assert "never predicts" in summary.further[0]
     early = assess(content(epochs([0.2]), scored=None, audit={"warnings": [SCALE]}))
     assert early.sentence.endswith(f". {SCALE['message']}")
 
 
 def test_full_images_that_do_much_worse_are_reported_without_a_known_cause() -> None:
-    told = assess(content(epochs([0.98, 0.97, 0.99]), np.array([[50, 10, 0], [15, 25, 0], [0, 0, 20]])))
-    assert "The mIOU of full images is 0.268 lower than the validation mIOU in epoch 2. Center" in told.sentence
-    assert "_validation=full" in told.sentence  # IoU 50/75, 25/50 and 1: their mean is 0.722
+    summary = assess(content(epochs([0.98, 0.97, 0.99]), np.array([[50, 10, 0], [15, 25, 0], [0, 0, 20]])))
+    assert "The mIOU of full images is 0.268 lower than the validation mIOU in epoch 2. Center" in summary.sentence
+    assert "_validation=full" in summary.sentence  # IoU 50/75, 25/50 and 1: their mean is 0.722
 
 
 # What each recommendation of the report needs, by the optimizers' and losses' own definitions
@@ -144,8 +144,9 @@ def test_every_recommended_option_has_an_effect_and_is_not_set_already(options: 
     settings = job.as_dict()
     missed = np.array([[50, 0, 0], [30, 0, 0], [20, 0, 0]])
     histories = [epochs([0.1, 0.2, 0.9]), epochs([0.4, 0.9, 0.5, 0.5], [1.0, 0.5, 0.3, 0.2]), epochs([0.9])]
-    told = [assess(content(history, matrix, settings=settings)) for history in histories for matrix in (GOOD, missed)]
-    text = " ".join(sentence for each in told for sentence in (each.sentence, *each.further))
+    both = GOOD, missed
+    assessments = [assess(content(history, matrix, settings=settings)) for history in histories for matrix in both]
+    text = " ".join(sentence for each in assessments for sentence in (each.sentence, *each.further))
     named = {name for name in read_schema()["properties"] if re.search(rf"(?<![a-z_]){name}\b", text)} - {"epochs"}
     named -= {"crop_size"}  # what the scale of center crops follows from
     assert named <= NEEDS.keys()

@@ -25,9 +25,9 @@ def test_the_worst_class_stands_first_and_what_is_not_in_the_truth_last() -> Non
 
 
 def test_mistakes_are_ordered_by_their_pixels() -> None:
-    mistakes = costliest_confusions(CONFUSION, 3)
-    assert [(each.truth, each.predicted) for each in mistakes] == [(2, 0), (0, 1), (2, 1)]
-    assert (mistakes[0].share, mistakes[0].of_class) == pytest.approx((0.12, 0.6))
+    confusions = costliest_confusions(CONFUSION, 3)
+    assert [(each.truth, each.predicted) for each in confusions] == [(2, 0), (0, 1), (2, 1)]
+    assert (confusions[0].share, confusions[0].of_class) == pytest.approx((0.12, 0.6))
     assert len(costliest_confusions(CONFUSION, 50)) == 5  # and none that nobody made
 
 

@@ -24,7 +24,7 @@ def read(folder: Path) -> EventAccumulator:
 def test_figures_come_back_by_tag_and_step(tmp_path: Path) -> None:
     files = EventFiles(tmp_path / "new" / "tensorboard")
     for step in range(3):
-        files.write_figures(step, {"epoch/mIOU": 0.25 * step, "epoch/train_loss": None})
+        files.write_metrics(step, {"epoch/mIOU": 0.25 * step, "epoch/train_loss": None})
     found = read(tmp_path / "new" / "tensorboard")  # while the job runs
     assert found.Tags()["scalars"] == ["epoch/mIOU"]
     assert [(event.step, event.value) for event in found.Scalars("epoch/mIOU")] == [(0, 0.0), (1, 0.25), (2, 0.5)]
@@ -50,16 +50,16 @@ def test_examples_come_back_as_strips(tmp_path: Path) -> None:
 
 def test_nothing_is_made_before_there_is_something_to_write(tmp_path: Path) -> None:
     files = EventFiles(tmp_path / "tensorboard")
-    files.write_figures(0, {"epoch/mIOU": None})
+    files.write_metrics(0, {"epoch/mIOU": None})
     files.close()
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_a_disk_that_refuses_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_disk_error_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("no directory")
     files = EventFiles(tmp_path / "file")
     with caplog.at_level(logging.ERROR):
         for step in range(3):
-            files.write_figures(step, {"epoch/mIOU": 0.5})
+            files.write_metrics(step, {"epoch/mIOU": 0.5})
         files.close()
     assert len(caplog.records) == 1 and "cannot be written. It has no more events" in caplog.text

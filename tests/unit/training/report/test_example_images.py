@@ -27,7 +27,7 @@ def add(gallery: ExampleImages, name: str, wrong_rows: int) -> None:
     gallery.add(name, PHOTOGRAPH, labels, prediction)
 
 
-def test_errors_are_told_apart_by_their_distance_from_a_border() -> None:
+def test_errors_are_grouped_by_distance_from_a_border() -> None:
     labels = halves()
     labels[0, 0] = 255
     prediction = labels.copy()
@@ -79,14 +79,14 @@ def test_images_of_one_score_and_of_one_name_are_no_fault() -> None:
     assert len(gallery.scored("", np.zeros((2, 2)), 50).worst) == 6
 
 
-def test_names_are_told_without_the_machines_directory() -> None:
+def test_names_do_not_contain_the_root_directory() -> None:
     gallery = ExampleImages(2, Path("/opt/ml/input/data"))
     add(gallery, "/opt/ml/input/data/validation/a/b.jpg", 1)
     add(gallery, "channel validation, record 7", 1)
     assert list(gallery.scores) == ["validation/a/b.jpg", "channel validation, record 7"]
 
 
-def test_memory_is_bounded_whatever_comes() -> None:
+def test_memory_of_example_images_is_bounded() -> None:
     gallery = ExampleImages(2)
     labels = np.zeros((1200, 900), np.uint8)
     photograph = np.zeros((1200, 900, 3), np.uint8)

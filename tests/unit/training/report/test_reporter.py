@@ -131,7 +131,7 @@ def test_tensorboard_sees_iterations_epochs_and_the_worst_images(make_job: JobFa
     assert found.Tags()["images"] == [f"worst/{number}" for number in range(1, 7)]
 
 
-def test_a_report_that_fails_is_told_of_once_and_harms_nothing(
+def test_failed_report_is_logged_once_and_the_job_continues(
     make_job: JobFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(content: object) -> str:
