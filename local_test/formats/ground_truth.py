@@ -53,4 +53,4 @@ def read_ground_truth(
             except (OSError, ClientError, ValueError) as error:
                 raise FormatError(f"{mask} is not readable: {error}") from error
 
-    return dict(color_maps.united.names), read()
+    return dict(color_maps.merged.names), read()
