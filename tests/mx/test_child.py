@@ -116,5 +116,7 @@ def test_largest_image_depends_on_the_memory(model_dir: Path) -> None:
 
 def test_error_of_an_invalid_onnx_model_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(AlgorithmError, match=r"the inference process failed: .*model\.onnx is not a graph that train"):
+    with pytest.raises(
+        AlgorithmError, match=r"the inference process failed: .*model\.onnx is not an ONNX model of a train"
+    ):
         SubprocessEngine(tmp_path / "model.onnx", threads=1, memory=MEMORY, stop=threading.Event())

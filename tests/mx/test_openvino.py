@@ -214,7 +214,9 @@ def test_precision_depends_on_the_processor(graph: Path) -> None:
     native = "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert OpenVinoEngine(graph, threads=1).precision == ("bfloat16" if native else "float32")
     if not native:
-        with pytest.raises(ClientError, match=r"SERVE_PRECISION=bfloat16: this processor .* use auto or float32"):
+        with pytest.raises(
+            ClientError, match=r"SERVE_PRECISION=bfloat16 is not supported by this processor. Use auto or float32"
+        ):
             OpenVinoEngine(graph, "bfloat16", threads=1)
     with pytest.raises(ClientError, match="SERVE_PRECISION must be one of auto, float32, bfloat16, int8, not 'half'"):
         OpenVinoEngine(graph, "half", threads=1)
@@ -352,7 +354,7 @@ def _layer(info: dict) -> str:
 
 
 def test_quantization_needs_an_image(graph: Path, tmp_path: Path) -> None:
-    with pytest.raises(ClientError, match="no image to take int8 ranges from"):
+    with pytest.raises(ClientError, match="no images for the int8 calibration"):
         quantize_onnx(graph, tmp_path / "model.int8.onnx", [])
     assert list(tmp_path.iterdir()) == []
 
