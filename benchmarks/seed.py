@@ -27,7 +27,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.peers.job_tree import lay_out
-from local_test.convert import CHANNELS, ConvertError, pair_voc, place_pairs
+from container.errors import ClientError
+from local_test.convert import CHANNELS, pair_voc, place_pairs
 from local_test.demo_data import draw_sample
 from local_test.overlay import color_mask
 
@@ -204,7 +205,7 @@ def _write_channels(devkit: Path, data: Path) -> None:
     try:
         for channel in CHANNELS:
             place_pairs(pair_voc(devkit, channel), data, channel)
-    except ConvertError as error:
+    except ClientError as error:
         sys.exit(str(error))
 
 

@@ -1,4 +1,4 @@
-"""Turn a labeled data set into channels and augmented manifests: File-mode directories, or a Pascal VOC VOCdevkit."""
+"""Create channels and augmented manifests from a labeled data set: channel directories, or a Pascal VOC VOCdevkit."""
 
 from __future__ import annotations
 
@@ -10,44 +10,41 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from container.codecs.images import IMAGE_SUFFIXES
+from container.data.pairing import find_pairs
+from container.environment import Channel
+from container.errors import ClientError
 
 CHANNELS = ("train", "validation")
 _VOC_LISTS = {"train": "train", "validation": "val"}
-_LISTED = 20
-
-
-class ConvertError(ValueError):
-    """The data set is not complete; the text names what is missing."""
 
 
 def pair_directories(data: Path, channel: str) -> list[tuple[Path, Path]]:
-    """Match the images of `channel` with the PNGs of `channel`_annotation by stem; raises ConvertError."""
-    images = _list(data / channel, IMAGE_SUFFIXES)
-    annotations = _list(data / f"{channel}_annotation", (".png",))
-    unpaired = sorted(images.keys() ^ annotations.keys())
-    if unpaired or not images:
-        listed = ", ".join(unpaired[:_LISTED]) or "there is no image"
-        raise ConvertError(f"{data / channel} and {data / channel}_annotation do not match by stem: {listed}")
-    return [(images[stem], annotations[stem]) for stem in sorted(images)]
+    """Match the images of `channel` with the annotations of `channel`_annotation as a job does; raises ClientError."""
+    channels = {name: Channel(name, data / name) for each in CHANNELS for name in (each, f"{each}_annotation")}
+    for name in (channel, f"{channel}_annotation"):
+        if not channels[name].path.is_dir():
+            raise ClientError(f"The directory {channels[name].path} does not exist. Specify the directory above it.")
+    return [(sample.image, sample.annotation) for sample in find_pairs(channels, channel)]
 
 
 def pair_voc(devkit: Path, channel: str) -> list[tuple[Path, Path]]:
-    """List the pairs of one of VOC's segmentation sets; `devkit` is VOCdevkit or one year's folder below it."""
+    """List the pairs of a VOC segmentation set, in `devkit` (VOCdevkit or one year below it); raises ClientError."""
     years = sorted(devkit.glob("VOC*/ImageSets"))
     year = years[-1].parent if years else devkit
     names = year / "ImageSets" / "Segmentation" / f"{_VOC_LISTS[channel]}.txt"
     if not names.is_file():
-        raise ConvertError(f"there is no {names}: give the folder that holds JPEGImages and SegmentationClass")
+        raise ClientError(
+            f"{names} does not exist. Specify the directory that contains JPEGImages and SegmentationClass."
+        )
     stems = names.read_text().split()
     pairs = [(year / "JPEGImages" / f"{stem}.jpg", year / "SegmentationClass" / f"{stem}.png") for stem in stems]
     if missing := [str(path) for pair in pairs for path in pair if not path.is_file()]:
-        raise ConvertError(f"{names} lists what is not there: {', '.join(missing[:_LISTED])}")
+        raise ClientError(f"{names} lists files that do not exist. Extract the archive again.", missing)
     return pairs
 
 
 def place_pairs(pairs: Iterable[tuple[Path, Path]], data: Path, channel: str) -> list[tuple[Path, Path]]:
-    """Put the pairs into the channel's two directories below `data`, as hard links where the disk allows it."""
+    """Create the two directories of a channel below `data`, with hard links, or copies on another file system."""
     placed = []
     for image, annotation in pairs:
         targets = data / channel / image.name, data / f"{channel}_annotation" / annotation.name
@@ -63,7 +60,7 @@ def place_pairs(pairs: Iterable[tuple[Path, Path]], data: Path, channel: str) ->
 
 
 def write_manifest(path: Path, pairs: Iterable[tuple[Path, Path]], data: Path, s3_prefix: str | None) -> None:
-    """Write one JSON line per pair, with absolute paths or with `s3_prefix` in place of `data`."""
+    """Write one JSON line per pair, with absolute paths, or with `s3_prefix` instead of `data`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps({"source-ref": _refer(image, data, s3_prefix), "annotation-ref": _refer(label, data, s3_prefix)})
@@ -76,19 +73,21 @@ def main() -> None:
     """Convert one data set."""
     parser = argparse.ArgumentParser(prog="python -m local_test.convert", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="directories | voc")
-    directories = kinds.add_parser("directories", help="write manifests for channels that exist already")
-    directories.add_argument("data", type=Path, help="holds train, train_annotation, validation, validation_annotation")
-    voc = kinds.add_parser("voc", help="fill the channels from VOC's segmentation sets, and write manifests")
-    voc.add_argument("devkit", type=Path, help="VOCdevkit, or VOC2012 below it")
-    voc.add_argument("data", type=Path, help="where the channels go, such as local_test/test_dir/input/data")
+    directories = kinds.add_parser("directories", help="write manifests of existing channel directories")
+    directories.add_argument(
+        "data", type=Path, help="contains train, train_annotation, validation, validation_annotation"
+    )
+    voc = kinds.add_parser("voc", help="create channels from the VOC segmentation sets, and write manifests")
+    voc.add_argument("devkit", type=Path, help="VOCdevkit, or the VOC2012 directory in it")
+    voc.add_argument("data", type=Path, help="directory of the channels, for example DIR/input/data")
     for kind in (directories, voc):
-        kind.add_argument("--manifests", type=Path, metavar="DIR", help="where the manifests go (DATA's parent)")
-        kind.add_argument("--s3-prefix", metavar="s3://BUCKET/PREFIX", help="where DATA is going to be uploaded to")
+        kind.add_argument("--manifests", type=Path, metavar="DIR", help="directory of the manifests (parent of DATA)")
+        kind.add_argument("--s3-prefix", metavar="s3://BUCKET/PREFIX", help="location to which you upload DATA")
     arguments = parser.parse_args()
     manifests = arguments.manifests or arguments.data.parent
     try:
         pairs = _read_pairs(arguments)
-    except ConvertError as error:
+    except ClientError as error:
         sys.exit(f"convert: {error}")
     for channel in CHANNELS:
         path = manifests / f"{channel}.manifest"
@@ -101,21 +100,6 @@ def _read_pairs(arguments: argparse.Namespace) -> Mapping[str, list[tuple[Path, 
         return {channel: pair_directories(arguments.data, channel) for channel in CHANNELS}
     pairs = {channel: pair_voc(arguments.devkit, channel) for channel in CHANNELS}
     return {channel: place_pairs(pairs[channel], arguments.data, channel) for channel in CHANNELS}
-
-
-def _list(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """List the files with one of `suffixes` by stem, hidden ones aside."""
-    if not folder.is_dir():
-        raise ConvertError(f"there is no directory {folder}")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in files:
-            raise ConvertError(f"{path} and {files[path.stem]} have the same stem: rename one")
-        files[path.stem] = path
-    return files
 
 
 def _refer(path: Path, data: Path, s3_prefix: str | None) -> str:
