@@ -7,7 +7,7 @@ IMAGE ?= $(NAME):cpu
 export IMAGE PRETRAINED PRETRAINED_MIRROR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs audit bench fuzz soak lock clean image-cpu image test-container test-demo test-sagemaker \
+.PHONY: help setup demo test lint docs audit bench seed fuzz soak lock clean image-cpu image test-container test-demo test-sagemaker \
 	test-sagemaker2 test-sagemaker3 test-gpu
 
 help: ## list the commands
@@ -73,8 +73,11 @@ docs: setup ## render the tables in the pages again
 audit: setup .venv-audit/installed ## check the packages in the images for known vulnerabilities (needs internet access)
 	.venv/bin/python -m local_test.vulnerabilities
 
-bench: setup ## run every benchmark
-	set -e; for script in benchmarks/*.py; do echo "$$script"; .venv/bin/python -m "benchmarks.$$(basename "$$script" .py)"; done
+bench: setup ## run every benchmark except make seed
+	set -e; for script in $(filter-out benchmarks/seed.py,$(wildcard benchmarks/*.py)); do echo "$$script"; .venv/bin/python -m "benchmarks.$$(basename "$$script" .py)"; done
+
+seed: setup ## train the jobs whose results AWS published (VOC=VOCdevkit on a GPU instance, or VOC=--tiny)
+	.venv/bin/python -m benchmarks.seed $(VOC) $(ARGS)
 
 lock: setup ## resolve requirements/*.in again
 	.venv/bin/python -m pip install --quiet $(UV)

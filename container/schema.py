@@ -114,11 +114,21 @@ def reason_against(entry: Mapping[str, Any], algorithm: str) -> str:
 
 
 def lacking(entry: Mapping[str, Any], settled: Mapping[str, Any]) -> str:
-    """Return which other hyperparameter value disables this hyperparameter; an empty string if there is none."""
-    for name, values in entry.get("x-only-with", {}).items():
-        if settled[name] not in values:
-            return f"it belongs to {name}={_one_of(values)}, and {name} is {settled[name]}"
-    return ""
+    """Return which other hyperparameter value disables this hyperparameter; an empty string if there is none.
+
+    `x-only-with` contains the required values of other hyperparameters. A list contains alternatives. If the job meets
+    none of them, the reason comes from the last alternative whose first condition is met, or else from the first one.
+    """
+    reason = ""
+    alternatives = entry.get("x-only-with", {})
+    for conditions in alternatives if isinstance(alternatives, list) else [alternatives]:
+        missing = [name for name, values in conditions.items() if settled[name] not in values]
+        if not missing:
+            return ""
+        if not reason or missing[0] != next(iter(conditions)):
+            name = missing[0]
+            reason = f"it belongs to {name}={_one_of(conditions[name])}, and {name} is {settled[name]}"
+    return reason
 
 
 def _one_of(values: Sequence[Any]) -> str:

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from container.codecs.images import IMAGE_SUFFIXES
+from container.data.pairing import find_pairs
+from container.environment import Channel
+from container.errors import ClientError
 from local_test.formats.channels import link, place_labels, place_pairs, write_label_map
 from local_test.formats.coco import read_coco
 from local_test.formats.cvat import read_cvat
@@ -28,18 +30,15 @@ _READERS: dict[str, Callable[..., Dataset]] = {
     "cvat": read_cvat,
     "labelstudio": read_label_studio,
 }
-_LISTED = 20
 
 
 def pair_directories(data: Path, channel: str) -> list[tuple[Path, Path]]:
-    """Match the images of `channel` with the PNGs of `channel`_annotation by stem; raises FormatError."""
-    images = _list(data / channel, IMAGE_SUFFIXES)
-    annotations = _list(data / f"{channel}_annotation", (".png",))
-    unpaired = sorted(images.keys() ^ annotations.keys())
-    if unpaired or not images:
-        listed = ", ".join(unpaired[:_LISTED]) or "there is no image"
-        raise FormatError(f"{data / channel} and {data / channel}_annotation do not match by stem: {listed}")
-    return [(images[stem], annotations[stem]) for stem in sorted(images)]
+    """Match the images of `channel` with the annotations of `channel`_annotation as a job does; raises ClientError."""
+    channels = {name: Channel(name, data / name) for each in CHANNELS for name in (each, f"{each}_annotation")}
+    for name in (channel, f"{channel}_annotation"):
+        if not channels[name].path.is_dir():
+            raise ClientError(f"The directory {channels[name].path} does not exist. Specify the directory above it.")
+    return [(sample.image, sample.annotation) for sample in find_pairs(channels, channel)]
 
 
 def write_manifest(path: Path, pairs: Iterable[tuple[Path, Path]], data: Path, s3_prefix: str | None) -> None:
@@ -115,7 +114,7 @@ def main() -> None:
     arguments = _parse()
     try:
         _convert(arguments)
-    except (FormatError, ManifestError) as error:
+    except (ClientError, FormatError, ManifestError) as error:
         sys.exit(f"convert: {error}")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         problem = f"{type(error).__name__}: {error}"
@@ -205,21 +204,6 @@ def _name(image: Path, images: Path) -> str:
     """Return the name of an image without its suffix, with the directories below `images`."""
     is_below = image.is_relative_to(images) and ".." not in image.parts
     return image.relative_to(images).with_suffix("").as_posix() if is_below else image.stem
-
-
-def _list(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """List the files with one of `suffixes` by stem, hidden ones aside."""
-    if not folder.is_dir():
-        raise FormatError(f"there is no directory {folder}")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in files:
-            raise FormatError(f"{path} and {files[path.stem]} have the same stem: rename one")
-        files[path.stem] = path
-    return files
 
 
 def _refer(path: Path, data: Path, s3_prefix: str | None) -> str:

@@ -19,10 +19,15 @@ from PIL import Image
 
 PROGRAM = Path(__file__).parent.parent
 sys.path.insert(0, str(PROGRAM))
-os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 
 JobFactory = Callable[..., Path]
 SmallDisk = Callable[..., contextlib.AbstractContextManager[Path]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the CPUs among the workers of pytest-xdist: with more OpenMP threads than CPUs, threads wait for others."""
+    workers = getattr(config.option, "numprocesses", None) or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, told: Callable[[], str] = str) -> None:

@@ -15,7 +15,7 @@ from container.data.batches import Batch
 from container.errors import AlgorithmError
 from container.hyperparameters import load
 from container.mx.networks.segmentation import SegmentationNetwork, initialize_weights
-from container.mx.optimization.optimizer import explain_optimizer
+from container.mx.optimization.optimizer import create_optimizer, explain_optimizer
 from container.mx.replicas import TrainingDivergedError
 from container.mx.trainer import Trainer
 from tests.mx import tiny
@@ -185,6 +185,27 @@ def test_rmsprop_is_plain_unless_it_is_to_be_centered() -> None:
     # plain: rate × g / √(0.1 g²); centered: rate × g / √(0.1 g² − 0.01 g²), all of it new to the momentum
     assert first[False] == pytest.approx(0.001 / np.sqrt(0.1), rel=0.02)
     assert first[True] == pytest.approx(0.001 / np.sqrt(0.09), rel=0.02)
+
+
+def test_centered_rmsprop_uses_gamma2_as_momentum_and_weight_decay() -> None:
+    """The weights follow equations 38 to 45 of Graves (2013), with the decay in the gradient."""
+    momentum, decay, rate = 0.5, 0.3, 0.01
+    settings = {"optimizer": "rmsprop", "_rmsprop_centered": True, "gamma2": momentum, "weight_decay": decay}
+    parameter = mx.gluon.Parameter("weight", shape=(2,))
+    parameter.initialize(mx.init.One(), ctx=ONE)
+    trainer = create_optimizer({"weight": parameter}, tiny.tiny_job(**settings, learning_rate=rate), ONE)
+    weight, squares, means, step = np.ones(2), np.zeros(2), np.zeros(2), np.zeros(2)
+    for slope in ([0.5, -2.0], [0.25, 1.0], [-1.0, 3.0]):
+        with mx.autograd.record():
+            loss = (parameter.data() * mx.nd.array(slope)).sum()
+        loss.backward()
+        trainer.step(1)
+        gradient = np.array(slope) + decay * weight
+        squares = 0.9 * squares + 0.1 * gradient**2
+        means = 0.9 * means + 0.1 * gradient
+        step = momentum * step - rate * gradient / np.sqrt(squares - means**2 + 1e-8)
+        weight = weight + step
+        np.testing.assert_allclose(parameter.data().asnumpy(), weight, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,7 @@ STEPPED = "optimizer=sgd, adam, rmsprop, nag, adagrad or adamw"
         ({"_ohem_share": 1}, "_loss=ohem", "_loss is ce"),
         ({"momentum": 0.5, "optimizer": "adam"}, "optimizer=sgd or nag", "optimizer is adam"),
         ({"weight_decay": 0.1, "optimizer": "nag"}, "optimizer=sgd or adamw", "optimizer is nag"),
+        ({"weight_decay": 0.1, "optimizer": "rmsprop"}, "_rmsprop_centered=True", "_rmsprop_centered is False"),
         ({"gamma1": 0.5}, "optimizer=rmsprop", "optimizer is sgd"),
         ({"lr_scheduler_step": "3"}, "lr_scheduler=step", "lr_scheduler is poly"),
         ({"early_stopping_patience": 2}, "early_stopping=True", "early_stopping is False"),

@@ -39,12 +39,16 @@ def create_optimizer(
 
 
 def _settings(hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """Return MXNet's settings of the optimizer; as in the built-in, only sgd of its own decays weights."""
+    """Return the MXNet settings of the optimizer.
+
+    As in the built-in algorithm, only sgd uses weight decay. The centered form of rmsprop, which the built-in algorithm
+    does not document, uses it too.
+    """
     name = hyperparameters.optimizer
     settings: dict[str, Any] = {"learning_rate": hyperparameters.learning_rate, "wd": 0.0}
     if name in ("sgd", "nag"):
         settings["momentum"] = hyperparameters.momentum
-    if name == "sgd":
+    if name == "sgd" or (name == "rmsprop" and hyperparameters.rmsprop_centered):
         settings["wd"] = hyperparameters.weight_decay
     if name == "rmsprop":
         settings |= {"gamma1": hyperparameters.gamma1, "gamma2": hyperparameters.gamma2}
@@ -62,7 +66,12 @@ def explain_optimizer(job: Hyperparameters, devices: int) -> None:
     if not job.sets_rate:
         LOG.warning("adadelta sets its own step sizes: learning_rate and lr_scheduler have no effect on it")
     if job.optimizer == "rmsprop" and job.rmsprop_centered:
-        LOG.info("rmsprop in its centered form: gamma1=%s, and gamma2=%s as momentum", job.gamma1, job.gamma2)
+        LOG.info(
+            "rmsprop in its centered form: gamma1=%s, and gamma2=%s as momentum; weight_decay=%s",
+            job.gamma1,
+            job.gamma2,
+            job.weight_decay,
+        )
     elif job.optimizer == "rmsprop":
         LOG.info(
             "rmsprop in its plain form: gamma1=%s; gamma2=%s has no effect, it is the momentum of the centered form "

@@ -117,7 +117,9 @@ def test_full_images_that_do_much_worse_are_reported_without_a_known_cause() -> 
 
 # What each recommendation of the report needs, by the optimizers' and losses' own definitions
 NEEDS = {
-    "weight_decay": lambda job: job.optimizer in ("sgd", "adamw"),
+    "weight_decay": lambda job: (
+        job.optimizer in ("sgd", "adamw") or (job.optimizer == "rmsprop" and job.rmsprop_centered)
+    ),
     "_augmentation": lambda job: job.augmentation == "default",
     "_rare_crops": lambda job: not job.rare_crops,
     "_class_weights": lambda job: job.class_weights is None,
@@ -127,6 +129,7 @@ NEEDS = {
 OPTIONS = [
     {},
     *({"optimizer": name} for name in ("adam", "rmsprop", "nag", "adagrad", "adadelta", "adamw")),
+    {"optimizer": "rmsprop", "_rmsprop_centered": True},
     {"_augmentation": "strong"},
     {"_augmentation": {"rotation": 5}, "optimizer": "adam"},
     {"_rare_crops": 0.5},

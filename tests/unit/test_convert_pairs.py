@@ -1,3 +1,5 @@
+"""Pairs and manifests of channel directories and of Pascal VOC."""
+
 from __future__ import annotations
 
 import json
@@ -46,7 +48,7 @@ def devkit(tmp_path: Path) -> Path:
     return tmp_path / "VOCdevkit"
 
 
-def test_directories_become_manifests_of_local_paths(data: Path) -> None:
+def test_directories_become_manifests_with_local_paths(data: Path) -> None:
     answer = convert("directories", data)
     assert answer.returncode == 0, answer.stderr
     assert lines(data.parent / "train.manifest") == [
@@ -56,7 +58,7 @@ def test_directories_become_manifests_of_local_paths(data: Path) -> None:
     assert len(lines(data.parent / "validation.manifest")) == 1
 
 
-def test_directories_become_manifests_of_objects_in_s3(data: Path, tmp_path: Path) -> None:
+def test_directories_become_manifests_with_s3_uris(data: Path, tmp_path: Path) -> None:
     answer = convert("directories", data, "--s3-prefix", "s3://bucket/set/", "--manifests", tmp_path / "out")
     assert answer.returncode == 0, answer.stderr
     assert lines(tmp_path / "out" / "validation.manifest") == [
@@ -67,25 +69,48 @@ def test_directories_become_manifests_of_objects_in_s3(data: Path, tmp_path: Pat
     ]
 
 
-def test_unpaired_stems_are_named(data: Path) -> None:
+def test_directories_are_paired_as_a_job_pairs_them(data: Path) -> None:
+    """Files of one name in two directories match by path, and the masks of a prefix without a slash are skipped."""
+    for channel in ("train", "train_annotation"):
+        for city in ("bonn", "ulm"):
+            put(data / channel / city / "1.png", f"{channel} {city}")
+        for path in data.glob(f"{channel}/?.*"):
+            path.unlink()
+    put(data / "train" / "train_annotation" / "bonn" / "1.png", "train_annotation bonn")
+    answer = convert("directories", data)
+    assert answer.returncode == 0, answer.stderr
+    assert lines(data.parent / "train.manifest") == [
+        {
+            "source-ref": str(data / "train" / city / "1.png"),
+            "annotation-ref": str(data / "train_annotation" / city / "1.png"),
+        }
+        for city in ("bonn", "ulm")
+    ]
+    assert "1 files in train/train_annotation belong to another channel" in answer.stderr
+
+
+def test_images_without_annotations_are_listed(data: Path) -> None:
     (data / "train_annotation" / "b.png").unlink()
     answer = convert("directories", data)
     assert answer.returncode == 1
-    assert answer.stderr.startswith("convert: ") and answer.stderr.rstrip().endswith("match by stem: b")
+    assert answer.stderr.splitlines()[-1].startswith(
+        "convert: channel train and its annotations do not match. 1 of 2 images"
+    )
+    assert answer.stderr.rstrip().endswith(f"{data / 'train' / 'b.JPG'} has no annotation")
 
 
-def test_missing_directory_is_named(data: Path, tmp_path: Path) -> None:
+def test_missing_directory_is_an_error(data: Path, tmp_path: Path) -> None:
     answer = convert("directories", tmp_path / "nowhere")
     assert answer.returncode == 1
-    assert f"there is no directory {tmp_path / 'nowhere' / 'train'}" in answer.stderr
+    assert f"{tmp_path / 'nowhere' / 'train'} does not exist" in answer.stderr
 
 
 @pytest.mark.parametrize("below", ["", "VOC2012"])
-def test_voc_fills_the_channels_by_its_lists(devkit: Path, tmp_path: Path, below: str) -> None:
+def test_voc_lists_select_the_files_of_the_channels(devkit: Path, tmp_path: Path, below: str) -> None:
     data = tmp_path / "job" / "data"
     answer = convert("voc", devkit / below, data)
     assert answer.returncode == 0, answer.stderr
-    files = {str(path.relative_to(data)): path.read_text() for path in data.rglob("*") if path.is_file()}
+    files = {str(path.relative_to(data)): path.read_text() for path in data.glob("[tv]*/*")}
     assert files == {
         "train/2007_000032.jpg": "2007_000032.jpg",
         "train/2007_000039.jpg": "2007_000039.jpg",
@@ -106,7 +131,7 @@ def test_voc_can_be_converted_twice(devkit: Path, tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-def test_file_that_voc_lists_but_lacks_is_named(devkit: Path, tmp_path: Path) -> None:
+def test_missing_file_of_a_voc_list_is_an_error(devkit: Path, tmp_path: Path) -> None:
     missing = devkit / "VOC2012" / "SegmentationClass" / "2007_000039.png"
     missing.unlink()
     answer = convert("voc", devkit, tmp_path / "data")
@@ -114,7 +139,7 @@ def test_file_that_voc_lists_but_lacks_is_named(devkit: Path, tmp_path: Path) ->
     assert not (tmp_path / "data").exists()
 
 
-def test_folder_that_is_no_devkit_is_refused(tmp_path: Path) -> None:
+def test_directory_without_voc_lists_is_an_error(tmp_path: Path) -> None:
     answer = convert("voc", tmp_path, tmp_path / "data")
     assert answer.returncode == 1
     assert "ImageSets/Segmentation/train.txt" in answer.stderr and "JPEGImages" in answer.stderr
