@@ -7,7 +7,7 @@ import logging
 from tqdm import tqdm
 
 from container import metrics
-from container.data.hosts import Hosts
+from container.cluster.hosts import Hosts
 
 LOG = logging.getLogger(__name__)
 

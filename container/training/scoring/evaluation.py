@@ -144,7 +144,7 @@ def score(
     """
     count = loader.count
     if divided and count is not None:
-        count = loader.division.share_size(count)
+        count = loader.shard.share_size(count)
     found = EvaluationResult([ConfusionMatrix(num_classes) for _ in range(scorer.models)], count)
     group: list[LabeledImage] = []
 

@@ -150,7 +150,7 @@ class FinalSteps:
             found = score(self._loaders[channel], scorer, self._job.num_classes, until, watch)
             name = scorer.name
         self._settle(found)
-        if self._loaders[channel].division.sharded and not found.reason:
+        if self._loaders[channel].shard.sharded and not found.reason:
             found.reason = "the channel is ShardedByS3Key, and these images are the first host's share"
         if channel == "validation":
             self._validation_images = found.total or self._loaders[channel].count or len(found.scored)

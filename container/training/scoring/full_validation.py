@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from container.arrays import Uint8Array
+from container.cluster.hosts import Hosts
 from container.data.full_images import LabeledImage
-from container.data.hosts import Hosts
 from container.data.loader import Loader
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
@@ -36,16 +36,17 @@ def validate_full_images(
     """
     with trainer.answering(), without_autotuning():
         most = largest_at_the_end(trainer.network)
-        scorer = MXNetEvaluator(trainer.network, trainer.devices, hosts.asked, most)
-        found = score(loader, scorer, job.num_classes, hosts.asked, watch, divided=True)
+        scorer = MXNetEvaluator(trainer.network, trainer.devices, hosts.stop_requested, most)
+        found = score(loader, scorer, job.num_classes, hosts.stop_requested, watch, divided=True)
     if not found.cancelled:
         if found.failure:
             raise found.failure
         _judge_bad(found, job.max_bad_records)
-    if hosts.agree():
+    if hosts.agree_to_stop():
         return None
     confusion = found.confusions[0]
-    scored, skipped, *counts = hosts.total(len(found.scored), len(found.skipped), *map(int, confusion.counts.flat))
+    numbers = len(found.scored), len(found.skipped), *map(int, confusion.counts.flat)
+    scored, skipped, *counts = hosts.sum_integers(*numbers)
     confusion.counts[:] = np.reshape(counts, confusion.counts.shape)
     if not scored:
         reason = f": {found.skipped[0]}" if found.skipped else ""

@@ -7,9 +7,9 @@ import time
 
 from container import metrics
 from container.arrays import Uint8Array
+from container.cluster.hosts import Hosts
 from container.data.batches import Batch
 from container.data.full_images import LabeledImage
-from container.data.hosts import Hosts
 from container.data.loader import Loader
 from container.hyperparameters import Hyperparameters
 from container.metrics import ConfusionMatrix
@@ -53,7 +53,7 @@ class Validation:
             )
         else:
             found = self._trainer.evaluate(
-                self._hosts.in_step(validation.validation_epoch(), self._job.crop),
+                self._hosts.synchronize_batches(validation.validation_epoch(), self._job.crop),
                 self._job.num_classes,
                 self._watch if self._reporter else None,
             )
