@@ -23,10 +23,10 @@ import mxnet as mx
 from container.arrays import Float32Array
 from container.cluster.all_reduce import AllReduce
 from container.cluster.child_process import ChildProcess
+from container.cluster.hosts import Hosts
 from container.cluster.parameter_server import is_silent
 from container.cluster.rendezvous import Rendezvous, gone
 from container.data.batches import Batch
-from container.data.hosts import Hosts
 from container.environment import Environment
 from container.errors import AlgorithmError, ClientError, JobCancelledError, JobError, PlatformError, last_line
 from container.hyperparameters import Hyperparameters
@@ -58,7 +58,7 @@ class Cluster(Hosts):
     ) -> None:
         super().__init__(threading.Event(), environment.hosts, environment.current_host)
         self._job = job
-        self.asked = requested
+        self.stop_requested = requested
         self._fail = fail
         self._environment = environment
         self._nodes: list[ChildProcess] = []
@@ -79,31 +79,33 @@ class Cluster(Hosts):
             self._abandon(error)
             raise
 
-    def total(self, *numbers: int) -> list[int]:
+    def sum_integers(self, *numbers: int) -> list[int]:
         """Sum each of `numbers` over all hosts."""
         return self._sums.of_integers(numbers)
 
-    def send(self, data: Callable[[], bytes]) -> bytes:
+    def broadcast(self, data: Callable[[], bytes]) -> bytes:
         """Return the `data` of the first host."""
         content = data() if self.first else b""
-        (size,) = self.total(len(content))
+        (size,) = self.sum_integers(len(content))
         return self._sums.of_bytes(content, size)
 
-    def agree(self) -> bool:
+    def agree_to_stop(self) -> bool:
         """Return whether any host must stop."""
-        (asked,) = self.total(self.asked.is_set())
+        (asked,) = self.sum_integers(self.stop_requested.is_set())
         if asked:
             self.stop.set()
         return bool(asked)
 
-    def in_step(self, batches: Iterator[Batch], crop: int) -> Iterator[Batch]:
+    def synchronize_batches(self, batches: Iterator[Batch], crop: int) -> Iterator[Batch]:
         """Yield as many batches as every other host, until no host has a batch or a host must stop."""
         group = -1
         while True:
             batch = next(batches, None)
             own = batch or Batch.empty(crop, group + 1)
             group = own.group
-            asked, going, images, labeled = self.total(self.asked.is_set(), batch is not None, len(own), own.labeled)
+            asked, going, images, labeled = self.sum_integers(
+                self.stop_requested.is_set(), batch is not None, len(own), own.labeled
+            )
             if asked:
                 self.stop.set()
             if asked or not going:
@@ -111,18 +113,18 @@ class Cluster(Hosts):
             if images:  # 0 if no host could use a sample of this group
                 yield dataclasses.replace(own, whole=(images, labeled))
 
-    def sum(self, values: Float32Array) -> Float32Array:
+    def sum_array(self, values: Float32Array) -> Float32Array:
         """Sum an array over all hosts."""
         return self._sums.of_array(values)
 
-    def add(self, arrays: list[Any]) -> list[Any]:
+    def sum_losses(self, arrays: list[Any]) -> list[Any]:
         """Sum arrays with one number over devices and hosts."""
         return [self._sums.of_devices(arrays)]
 
     def _join(self) -> None:
         """Start the processes of this host, and wait until the processes of all hosts are connected."""
         began = time.monotonic()
-        meeting = Rendezvous(self.names, self.name, self._job, self._environment, self.asked)
+        meeting = Rendezvous(self.names, self.name, self._job, self._environment, self.stop_requested)
         self._nodes = meeting.nodes
         meeting.prepare()
         created = self._sums.make_store(_store_name(self._job.kvstore))
@@ -131,14 +133,14 @@ class Cluster(Hosts):
         if self.first:
             self._nodes[0].order("watch")
         self._watcher.start()
-        self._hosts_by_rank = [rank for (rank,) in self.collect(self.store.rank)]
+        self._hosts_by_rank = [rank for (rank,) in self.gather(self.store.rank)]
         LOG.info("All hosts are connected: hosts=%d seconds=%.1f", self.count, time.monotonic() - began)
 
     def _watch(self) -> None:
         """Notify the other hosts if this host must stop, and exit if one of them has failed or disappeared."""
         is_sent = False
         while not self._quiet.wait(_SLICE_SECONDS):
-            if self.asked.is_set() and not is_sent:
+            if self.stop_requested.is_set() and not is_sent:
                 is_sent = True
                 self._tell({"host": self.name, "kind": "stop", "reason": ""})
             for node in self._nodes:
@@ -164,7 +166,7 @@ class Cluster(Hosts):
         if host not in self.names or host == self.name:
             return
         if what == "stop":
-            self.asked.set()
+            self.stop_requested.set()
         elif what in _KINDS:
             self._give_up(_KINDS[what](f"host {host} failed, so the job failed: {reason}"))
 
@@ -202,7 +204,7 @@ class Cluster(Hosts):
 
     def _part(self) -> None:
         """Leave the cluster at the same time as the other hosts: stop monitoring, then close the stores."""
-        self.total(0)  # all hosts have finished their work
+        self.sum_integers(0)  # all hosts have finished their work
         self._quiet.set()
         self._watcher.join()
         finished = threading.Event()

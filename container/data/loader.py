@@ -56,7 +56,7 @@ class Loader:
     """Reads one channel's samples as the hyperparameters say; passes end early once `stop` is set.
 
     The first pass over a channel that `audit` has not seen whole is watched by it, and ends in its verdict. Of several
-    hosts each makes its own part of every batch, as `division` says, empty where it has nothing for it.
+    hosts each makes its own part of every batch, as `shard` says, empty where it has nothing for it.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Loader:
         hyperparameters: Hyperparameters,
         stop: threading.Event,
         audit: Audit | None = None,
-        division: Shard = ALL,
+        shard: Shard = ALL,
     ) -> None:
-        self.division = division
+        self.shard = shard
         self._samples = samples
         self._audit = audit
         self.label_map = samples.label_map
@@ -75,7 +75,7 @@ class Loader:
         self._stop = stop
         self._workers = min(hyperparameters.workers, cpu_count())
         self._seed = secrets.randbits(32) if hyperparameters.seed is None else hyperparameters.seed
-        self._rollover = Rollover(max(1, division.size(hyperparameters.mini_batch_size)))
+        self._rollover = Rollover(max(1, shard.size(hyperparameters.mini_batch_size)))
         self._opening: list[Sample] = []
         self._strengths = parse_augmentation(hyperparameters.augmentation)
         self._class_counts: ClassCounts | None = None  # of an earlier start, or of all hosts
@@ -131,13 +131,13 @@ class Loader:
         names = (os.path.basename(sample.name) for sample in self._samples.listed() or ())
         return sum(int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big") for name in names) % 2**48
 
-    def keep_carried(self, path: Path, under_way: bool) -> list[dict[str, Any]]:
+    def save_rollover(self, path: Path, under_way: bool) -> list[dict[str, Any]]:
         """Describe the samples that open the pass under way, or else the next one; `path` takes a stream's records."""
         return pack(self._opening if under_way else self._rollover.kept, self._samples.listed(), path)
 
-    def restore_carried(self, carried: list[dict[str, Any]], path: Path) -> None:
-        """Let the next pass open with the samples that `keep_carried` described."""
-        if self.division.sharded and self.division.index:
+    def restore_rollover(self, carried: list[dict[str, Any]], path: Path) -> None:
+        """Let the next pass open with the samples that `save_rollover` described."""
+        if self.shard.sharded and self.shard.index:
             return  # they are the first host's
         self._rollover.kept = unpack(carried, self._samples.listed(), path)
 
@@ -157,8 +157,8 @@ class Loader:
 
         def read(stopped: threading.Event) -> Iterator[list[Sample]]:
             listed, seed = self._samples.listed(), self._seed if job.shuffle_buffer else None
-            if self.division.sharded and listed is not None:
-                return self.division.shard_groups(listed, job.mini_batch_size, epoch, seed)
+            if self.shard.sharded and listed is not None:
+                return self.shard.shard_groups(listed, job.mini_batch_size, epoch, seed)
             return self._rollover.groups(self._samples.epoch(order, stopped))
 
         return self._batches(read, crop, job.mini_batch_size, skip)
@@ -168,7 +168,7 @@ class Loader:
         job = self._hyperparameters
         size = job.validation_mini_batch_size
         return self._batches(
-            lambda stopped: groups(self._samples.epoch(None, stopped), max(1, self.division.size(size))),
+            lambda stopped: groups(self._samples.epoch(None, stopped), max(1, self.shard.size(size))),
             lambda pair, number: center_crop(*pair, job.crop),
             size,
         )
@@ -197,7 +197,7 @@ class Loader:
 
         samples = self._samples.epoch(order, until)
         if divided:
-            samples = self.division.share(samples)
+            samples = self.shard.share(samples)
         yield from pictures(samples, decode, admit, ahead, self._workers, until)
         if audit and not until.is_set():
             audit.end(channel)
@@ -243,8 +243,8 @@ class Loader:
             return crop((decoded.image, decoded.labels), number)
 
         try:
-            part = functools.partial(self.division.part, batch_size)
-            side = None if self.division.alone else job.crop
+            part = functools.partial(self.shard.part, batch_size)
+            side = None if self.shard.alone else job.crop
             yield from batches(read, transform, self._workers, self._stop, skip, part, side)
         except ClientError as error:
             if watching:

@@ -104,7 +104,7 @@ def _restore_gradients(
         if found.keys() != places.keys():
             raise ValueError("it contains accumulated gradients of another model")
         gradients |= {(places[name], device): array for name, array in found.items()}
-    if trainer.is_first:
+    if trainer.hosts.first:
         gathered.restore(numbers, gradients)
     else:  # the checkpoint contains one sum for all hosts, which the first host restores
         gathered.restore({"made": numbers["made"], "masses": []}, {})

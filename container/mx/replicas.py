@@ -5,7 +5,7 @@ from __future__ import annotations
 import mxnet as mx
 import numpy as np
 
-from container.data.hosts import Hosts
+from container.cluster.hosts import Hosts
 from container.errors import AlgorithmError
 from container.mx.networks.segmentation import SegmentationNetwork
 
@@ -25,7 +25,7 @@ def check_replicas(network: SegmentationNetwork, devices: list[mx.Context], host
     first, *others = devices
     parameters = network._collect_params_with_prefix()
     sizes = {name: float(each.data(first).abs().sum().asscalar()) for name, each in parameters.items()}
-    means = hosts.sum(np.array(list(sizes.values()), np.float32)) / hosts.count
+    means = hosts.sum_array(np.array(list(sizes.values()), np.float32)) / hosts.count
     for (name, parameter), size, mean in zip(parameters.items(), sizes.values(), means, strict=True):
         if not (np.isfinite(size) and np.isfinite(mean)):
             raise TrainingDivergedError(f"the parameter {name} is not finite")
@@ -61,7 +61,7 @@ def average_over_hosts(statistics: list[list[mx.nd.NDArray]], hosts: Hosts, here
     if hosts.count == 1 or not images:
         return
     values = [copies[0].asnumpy() for copies in statistics]
-    means = hosts.sum(np.concatenate(values) * np.float32(here / images))
+    means = hosts.sum_array(np.concatenate(values) * np.float32(here / images))
     ends = np.cumsum([len(each) for each in values])
     for copies, mean in zip(statistics, np.split(means, ends[:-1]), strict=True):
         for copy in copies:

@@ -16,8 +16,8 @@ from mxnet.contrib.amp.loss_scaler import LossScaler
 
 from container.arrays import Array, Uint8Array
 from container.artifact import model_directory
+from container.cluster.hosts import Hosts
 from container.data.batches import Batch
-from container.data.hosts import Hosts
 from container.data.labels.decoding import IGNORE
 from container.errors import JobCancelledError
 from container.hyperparameters import Hyperparameters
@@ -44,7 +44,7 @@ class Trainer:
         devices: list[mx.Context],
         hosts: Hosts | None = None,
     ) -> None:
-        self._hosts = hosts or Hosts(threading.Event())
+        self.hosts = hosts or Hosts(threading.Event())
         self._images = 0  # trained on here since the hosts last shared their statistics
         self.network = network
         self.devices = devices
@@ -62,11 +62,12 @@ class Trainer:
         static = hyperparameters.hybrid
         self._loss.hybridize(static_alloc=static, static_shape=static)
         trained = _trained(network, aux_weight > 0)
-        self.optimizer = create_optimizer(trained, hyperparameters, devices, self._hosts.store)
+        self.optimizer = create_optimizer(trained, hyperparameters, devices, self.hosts.store)
         self._begin_as_one()
         self._mixed = hyperparameters.precision_dtype == "float16"
         if self._mixed:
             amp.init_trainer(self.optimizer)
+        self._accumulate_steps = hyperparameters.accumulate
         self._largest_norm = hyperparameters.clip_norm
         self.averages = WeightAverages(network, hyperparameters.ema, static) if hyperparameters.ema else None
         self.accumulation = self._accumulate(hyperparameters)
@@ -103,12 +104,7 @@ class Trainer:
         self.optimizer._init_kvstore()
         self.optimizer._init_params()
         mx.nd.waitall()
-        self._hosts.total(0)
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the first host's."""
-        return self._hosts.first
+        self.hosts.sum_integers(0)
 
     @property
     def updates(self) -> int:
@@ -122,7 +118,7 @@ class Trainer:
 
     def seed(self, seed: int, epoch: int, iteration: int) -> None:
         """Let the random numbers of the next step (dropout) follow from its place in the job."""
-        place = (seed, epoch, iteration) + ((self._hosts.index,) if self._hosts.index else ())
+        place = (seed, epoch, iteration) + ((self.hosts.index,) if self.hosts.index else ())
         mx.random.seed(int(np.random.SeedSequence(place).generate_state(1)[0] >> 1))
 
     def step(self, batch: Batch, learning_rate: float) -> list[mx.nd.NDArray]:
@@ -158,7 +154,7 @@ class Trainer:
             self.accumulation.add(masses)
             if self.accumulation.full:
                 self.flush(learning_rate)
-        return self._hosts.add(parts)
+        return self.hosts.sum_losses(parts)
 
     def flush(self, learning_rate: float) -> None:
         """Make the update that the steps since the last one are still owed, if any."""
@@ -171,13 +167,20 @@ class Trainer:
             self._update(self._batch_size * gathered.made if self._as_gluoncv else 1, learning_rate)
             gathered.clear()
 
+    def can_checkpoint(self, iteration: int) -> bool:
+        """Return whether a checkpoint after this number of iterations of an epoch contains the complete state.
+
+        A checkpoint contains the accumulated gradients of one host. With several hosts, there must be none.
+        """
+        return self.hosts.count == 1 or iteration % self._accumulate_steps == 0
+
     def drop_gathered(self) -> None:
         """Forget the gradients since the last update."""
         if self.accumulation:
             self.accumulation.clear()
 
-    def forget(self) -> None:
-        """Let the optimizer begin anew, as for weights that it has not seen."""
+    def reset_optimizer(self) -> None:
+        """Reset the optimizer to its initial state."""
         self._images = 0
         for updater in self.optimizer._updaters:
             updater.states.clear()
@@ -234,7 +237,7 @@ class Trainer:
 
     def _on_all_hosts(self, mass: float) -> float:
         """Sum a mass over all hosts; every host calls it at the same point."""
-        return mass if self._hosts.count == 1 else float(self._hosts.sum(np.array([mass], np.float32))[0])
+        return mass if self.hosts.count == 1 else float(self.hosts.sum_array(np.array([mass], np.float32))[0])
 
     def answering(self) -> contextlib.AbstractContextManager[None]:
         """Let the network answer as it is kept and served: by the averages of its weights, where there are some."""
@@ -247,16 +250,16 @@ class Trainer:
         host calls it at the same point.
         """
         self.share_statistics()
-        check_replicas(self.network, self.devices, self._hosts)
+        check_replicas(self.network, self.devices, self.hosts)
 
     def share_statistics(self) -> None:
         """Give all devices the mean of their running statistics, a host counting by the images that it trained on.
 
         Every host calls it at the same point.
         """
-        (images,) = self._hosts.total(self._images)
+        (images,) = self.hosts.sum_integers(self._images)
         share_statistics(self.network, self.devices)
-        parts = self._hosts, self._images, images
+        parts = self.hosts, self._images, images
         average_over_hosts([each.list_data() for name, each in self._statistics], *parts)
         if self.averages:
             average_over_hosts([[self.averages.arrays[name]] for name, _ in self._statistics], *parts)
@@ -279,7 +282,7 @@ class Trainer:
                 images, _ = self._share(batch)
                 start, is_long = time.monotonic(), on_host and seconds > _LONG_SECONDS
                 try:
-                    with interruptible(self.network, self._hosts.asked, is_long):
+                    with interruptible(self.network, self.hosts.stop_requested, is_long):
                         predictions = [self.network(part).argmax(axis=1) for part in self._load(images)]
                 except JobCancelledError:
                     continue  # on several hosts, the next batch is where all of them end
@@ -289,7 +292,7 @@ class Trainer:
                 count += len(batch)
                 if watch:
                     watch(batch, classes[: len(batch)].astype(np.uint8))
-        count, *counts = self._hosts.total(count, *map(int, confusion.counts.flat))
+        count, *counts = self.hosts.sum_integers(count, *map(int, confusion.counts.flat))
         confusion.counts[:] = np.reshape(counts, confusion.counts.shape)
         return confusion, count
 

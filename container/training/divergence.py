@@ -19,45 +19,47 @@ RETRY_FACTOR = 0.1  # of the learning rate after training has diverged
 
 
 class DivergenceHandler:
-    """The second try that `_on_divergence=retry` gives a job, once."""
+    """Retry with a lower learning rate, once, if the job sets `_on_divergence=retry`."""
 
-    def __init__(self, trainer: Trainer, job: Hyperparameters, keeper: CheckpointManager, progress: Progress) -> None:
+    def __init__(
+        self, trainer: Trainer, job: Hyperparameters, checkpoints: CheckpointManager, progress: Progress
+    ) -> None:
         self._trainer = trainer
         self._job = job
-        self._keeper = keeper
+        self._checkpoints = checkpoints
         self._progress = progress
-        self._return: dict[str, Any] | None = None  # the weights to go on from when there are no best ones yet
+        self._initial_weights: dict[str, Any] | None = None  # to return to while there are no best weights
 
     @property
     def factor(self) -> float:
-        """What the learning rate is multiplied with."""
+        """Factor of the learning rate."""
         return RETRY_FACTOR if self._progress.lowered else 1.0
 
     @property
-    def _wanted(self) -> bool:
+    def _can_retry(self) -> bool:
         job = self._job
         return job.on_divergence == "retry" and job.sets_rate and not self._progress.lowered
 
     def prepare(self) -> None:
-        """Remember, before an epoch, the weights that it begins with, where the job may have to return to them."""
-        if self._wanted:
-            self._return = None if self._progress.best else self._trainer.copy_weights()
+        """Copy the weights before an epoch, if the job can have to return to them."""
+        if self._can_retry:
+            self._initial_weights = None if self._progress.best else self._trainer.copy_weights()
 
-    def begin(self, error: TrainingDivergedError, train: Loader) -> None:
-        """Go back to the best weights, once, with a lower learning rate; raises the error where that is not wanted."""
+    def retry(self, error: TrainingDivergedError, train: Loader) -> None:
+        """Return to the best weights with a lower learning rate; raises `error` if the job must not retry."""
         progress = self._progress
-        if not self._wanted:
+        if not self._can_retry:
             raise error
         epoch = progress.epoch
         if best := progress.best:
             source = f"the best weights, those of epoch {best['epoch']}"
-            self._keeper.return_to_best()
+            self._checkpoints.return_to_best()
         else:
             source = "the weights that the epoch or this start began with: none are best yet"
-            assert self._return is not None
-            self._trainer.set_weights(self._return)
-            self._keeper.restart()
-        self._return = None
+            assert self._initial_weights is not None
+            self._trainer.set_weights(self._initial_weights)
+            self._checkpoints.restart()
+        self._initial_weights = None
         train.rewind()
         progress.begin_again()
         LOG.error(
@@ -71,15 +73,17 @@ class DivergenceHandler:
             self._job.learning_rate,
         )
 
-    def end(self, error: TrainingDivergedError) -> None:
-        """Keep the best model of a job that diverged late; raises ClientError when there is none."""
+    def finish(self, error: TrainingDivergedError) -> None:
+        """Use the best model so far as the result of the job; raises ClientError if there is none."""
         epoch, best = self._progress.epoch, self._progress.best
         rate = f"{self._job.learning_rate}" + (f" times {RETRY_FACTOR}" if self._progress.lowered else "")
         remedy = f"lower learning_rate, which is {rate}"
         if not self._job.sets_rate:
             remedy = "take another optimizer than adadelta, which has no learning rate to lower"
-        told = f"training diverged in epoch {epoch} ({error}): {remedy}"
+        message = f"training diverged in epoch {epoch} ({error}): {remedy}"
         if best is None:
-            raise ClientError(told) from error
-        LOG.error("%s. THE JOB ENDS HERE, with the best weights, those of epoch %d, as its model", told, best["epoch"])
-        self._keeper.last_is_best()
+            raise ClientError(message) from error
+        LOG.error(
+            "%s. THE JOB ENDS HERE, with the best weights, those of epoch %d, as its model", message, best["epoch"]
+        )
+        self._checkpoints.copy_best_to_last()

@@ -32,17 +32,17 @@ def main(stop: threading.Event) -> int:
     """
     _log_to_stdout()
     root = base_dir()
-    leaving = Shutdown(stop)
-    leaving.watch()
+    shutdown = Shutdown(stop)
+    shutdown.watch()
     try:
-        run(Environment.read(root), stop, functools.partial(_fail, root), leaving)
-        leaving.code = 0
+        run(Environment.read(root), stop, functools.partial(_fail, root), shutdown)
+        shutdown.code = 0
     except BaseException as error:
-        leaving.code = 1
+        shutdown.code = 1
         _fail(root, error)
     if stop.is_set():
-        exit_at_once(leaving.code)
-    return leaving.code
+        exit_at_once(shutdown.code)
+    return shutdown.code
 
 
 def _fail(root: Path, error: BaseException) -> None:

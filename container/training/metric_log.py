@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from tqdm import tqdm
 
 from container import hyperparameters, metrics
+from container.cluster.hosts import Hosts
 from container.data.batches import Batch
-from container.data.hosts import Hosts
 from container.environment import Environment
 from container.hyperparameters import Hyperparameters
 from container.schema import SCHEMA_PATH, read_schema

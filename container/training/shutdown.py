@@ -10,26 +10,26 @@ from collections.abc import Callable
 
 LOG = logging.getLogger(__name__)
 
-_GRACE_SECONDS = 20  # in which a stopped job ends by itself: nothing interrupts MXNet within an operation
-_WRITING_SECONDS = 60  # that a file which is being written has besides; the platform kills after 120
+_GRACE_SECONDS = 20  # for a stopped job to exit normally: an MXNet operation cannot be interrupted
+_WRITING_SECONDS = 60  # more to write a file; SageMaker AI kills the container after 120 s
 
 
 class Shutdown:
-    """Ends the process with exit code 0, after `conclude`, when it still runs 20 s after `stop` was set.
+    """Timer that exits the process with code 0, after `complete_model`, if it still runs 20 s after `stop` was set.
 
-    `conclude` makes a whole model of what is on the disk, and waits for no device. Whoever writes files that belong
-    together holds `writing` meanwhile. Nothing happens before `watch`.
+    `complete_model` completes the model from the files on the disk, and does not wait for devices. A thread that writes
+    files that belong together holds `writing` during the write. Nothing happens before `watch` is called.
     """
 
     def __init__(self, stop: threading.Event, seconds: float = _GRACE_SECONDS) -> None:
         self.writing = threading.RLock()
-        self.conclude: Callable[[], None] = lambda: None
-        self.code: int | None = None  # the job's exit code, once it is over
+        self.complete_model: Callable[[], None] = lambda: None
+        self.code: int | None = None  # exit code of the job after it has finished
         self._stop = stop
         self._seconds = seconds
 
     def watch(self) -> None:
-        """Begin to watch, until the process ends."""
+        """Start the timer when `stop` is set."""
         threading.Thread(target=self._watch, name="leave in time", daemon=True).start()
 
     def _watch(self) -> None:
@@ -42,15 +42,15 @@ class Shutdown:
         )
         if self.writing.acquire(timeout=_WRITING_SECONDS) and self.code is None:
             try:
-                self.conclude()
+                self.complete_model()
             except Exception:
-                LOG.exception("the model could not be concluded")
+                LOG.exception("the model could not be completed")
                 self.code = 1
         exit_at_once(self.code or 0)
 
 
 def exit_at_once(code: int) -> None:
-    """End the process without waiting for MXNet or for threads."""
+    """Exit the process without waiting for MXNet or threads."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

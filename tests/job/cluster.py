@@ -65,7 +65,7 @@ import os
 from container.mx.trainer import Trainer
 step, steps, spoilt = Trainer.step, iter(range(2**30)), os.environ.get("SPOILT_STEPS", "").split()
 def spoil(self, batch, rate):
-    if str(next(steps)) in spoilt and self._hosts.index == self._hosts.count - 1:
+    if str(next(steps)) in spoilt and self.hosts.index == self.hosts.count - 1:
         for name, parameter in self.network._collect_params_with_prefix().items():
             if name.endswith("weight"):
                 parameter.list_data()[-1][:] = float("nan")

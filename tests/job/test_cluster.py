@@ -200,7 +200,7 @@ def test_shards_make_equal_steps_and_a_host_without_data_takes_part(tmp_path: Pa
     cluster.run(roots)
     report = json.loads((roots[0] / "output/data/report.json").read_text())
     log = cluster.log(roots[0])
-    assert "num_training_samples is not given: 7 training samples were counted" in log
+    assert "num_training_samples is not set: counted 7 training samples" in log
     assert "LRScheduler setup: iters per epoch: 5, num_epochs 2" in log  # one of the five, and one of the two again
     assert "learning rate now follows" not in log and "no longer holds" not in log
     assert len(report["epochs"]) == 2

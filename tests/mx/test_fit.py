@@ -24,6 +24,7 @@ from container.data.pipe import PipeSample
 from container.environment import Environment
 from container.errors import ClientError, PlatformError
 from container.mx.trainer import Trainer
+from container.training import inputs
 from container.training import run as story
 from container.training.checkpoints.directory import CheckpointDirectory
 from container.training.shutdown import Shutdown
@@ -114,11 +115,11 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     def begin(
         root: Path,
         each: Callable[[int, Outcome], None] = lambda number, outcome: None,
-        leaving: Shutdown | None = None,
+        shutdown: Shutdown | None = None,
     ) -> Outcome:
         nonlocal outcome, before
         outcome, before = Outcome(None, [], [], [], [], threading.Event()), each
-        story.run(Environment.read(root), outcome.stop, leaving=leaving)
+        story.run(Environment.read(root), outcome.stop, shutdown=shutdown)
         return outcome
 
     return begin
@@ -327,7 +328,7 @@ def test_a_cut_or_missing_file_costs_one_checkpoint_and_two_cost_the_training(
         (each / "weights.params").unlink()
     with caplog.at_level(logging.INFO):
         assert_same(stopped, start(stopped), *undisturbed)
-    assert f"there is no whole checkpoint in {stopped}/checkpoints: training begins at its beginning" in caplog.text
+    assert f"{stopped}/checkpoints contains no valid checkpoint: the job trains from the beginning" in caplog.text
 
 
 def test_a_job_stopped_while_it_validates_need_not_train_that_epoch_again(
@@ -357,7 +358,7 @@ def test_a_finished_job_finishes_again_and_goes_on_with_more_epochs(
     with caplog.at_level(logging.INFO):
         again = start(root)
     assert again.rates == [] and again.epochs == first.epochs
-    assert "nothing more to train: all 2 epochs are done; raise epochs to go on" in caplog.text
+    assert "Nothing to train: all 2 epochs are complete. To continue, increase epochs." in caplog.text
     for key, array in weights(root, "model_algo-1").items():
         assert np.array_equal(array, kept[key])
     lay_out(root, epochs="3")
@@ -376,7 +377,7 @@ def test_an_early_stop_stays_a_stop(
     with caplog.at_level(logging.INFO):
         again = start(root)
     assert again.rates == [] and again.epochs == first.epochs
-    assert f"nothing more to train: the job had stopped early after epoch {len(first.epochs) - 1}" in caplog.text
+    assert f"Nothing to train: the job stopped early after epoch {len(first.epochs) - 1}." in caplog.text
 
 
 def spoil_at(step: int, found: list[TinyNetwork]) -> Callable[[int, Outcome], None]:
@@ -615,8 +616,8 @@ class Stream:
 
 def stream_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let jobs take their channels for streams."""
-    open_samples = story.open_samples
-    monkeypatch.setattr(story, "open_samples", lambda *arguments: Stream(open_samples(*arguments)))
+    open_samples = inputs.open_samples
+    monkeypatch.setattr(inputs, "open_samples", lambda *arguments: Stream(open_samples(*arguments)))
 
 
 def test_a_stream_is_resumed_at_the_beginning_of_its_pass_with_what_was_left_over(
@@ -637,7 +638,7 @@ def test_a_stream_is_resumed_at_the_beginning_of_its_pass_with_what_was_left_ove
     start(root, stop_at(4))
     with caplog.at_level(logging.INFO):
         resumed = start(root)
-    assert "a stream cannot be entered in its midst: epoch 1 sees all its samples again" in caplog.text
+    assert "A stream is read from its start, so the job repeats all samples of epoch 1." in caplog.text
     assert resumed.first_pixels == expected.first_pixels[2:]
     assert resumed.epochs and len(resumed.epochs) == 2
 
@@ -707,19 +708,19 @@ def test_a_job_of_long_steps_has_a_model_on_the_disk_within_its_first_epoch(
     """Its second step finds what the process would end with, were it to end there."""
     monkeypatch.setattr("container.training.fit.LONG_STEP_SECONDS", 0.0)
     monkeypatch.setattr("container.training.checkpoints.manager.LONG_STEP_SECONDS", 0.0)
-    monkeypatch.setattr("container.training.checkpoints.manager._SECURE_SECONDS", 0.0)
-    root, leaving, listed = lay_out(tmp_path / "job", _checkpoint_minutes="10"), Shutdown(threading.Event()), []
+    monkeypatch.setattr("container.training.checkpoints.manager._FALLBACK_SECONDS", 0.0)
+    root, shutdown, listed = lay_out(tmp_path / "job", _checkpoint_minutes="10"), Shutdown(threading.Event()), []
     if not with_checkpoints:
         (root / "checkpoints").rmdir()
 
     def look(number: int, outcome: Outcome) -> None:
         if number == 2:
             listed.extend(sorted(path.name for path in (root / "model").iterdir()))
-            leaving.conclude()
+            shutdown.complete_model()
             raise Crash
 
     with pytest.raises(Crash):
-        start(root, look, leaving)
+        start(root, look, shutdown)
     assert listed == ["hyperparams.json", "model_algo-1", "model_best.params"][:: 2 if with_checkpoints else 1]
     assert sorted(path.name for path in (root / "model").iterdir()) == [
         "hyperparams.json",
@@ -733,14 +734,14 @@ def test_a_job_of_long_steps_has_a_model_on_the_disk_within_its_first_epoch(
 def test_a_job_that_ends_before_anything_is_on_the_disk_leaves_nothing(
     tmp_path: Path, start: Callable[..., Outcome], caplog: pytest.LogCaptureFixture
 ) -> None:
-    root, leaving = lay_out(tmp_path / "job"), Shutdown(threading.Event())
+    root, shutdown = lay_out(tmp_path / "job"), Shutdown(threading.Event())
 
     def conclude(number: int, outcome: Outcome) -> None:
-        leaving.conclude()
+        shutdown.complete_model()
         raise Crash
 
     with pytest.raises(Crash):
-        start(root, conclude, leaving)
+        start(root, conclude, shutdown)
     assert not list((root / "model").iterdir())
     assert "stopped on request before anything was trained: there is no model" in caplog.text
 
@@ -790,7 +791,7 @@ def test_a_full_checkpoint_disk_costs_checkpoints_not_the_job(
 
         found = start(root, fill_later)
         assert found.epochs and len(found.epochs) == 3
-        assert "could not be written, and training goes on: an interrupted job would go on from" in caplog.text
+        assert "could not be written. Training continues. If the job is interrupted, it resumes from" in caplog.text
         newest = CheckpointDirectory(disk).newest()
         assert newest and newest.progress.epoch == 3
 

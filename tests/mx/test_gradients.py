@@ -202,7 +202,7 @@ def test_skipping_every_update_is_divergence_and_a_second_try_has_the_first_loss
     ):
         tiny.train(trainer, WHOLE[:1] * 40)
     assert trainer.updates == 0
-    trainer.forget()
+    trainer.reset_optimizer()
     trainer.set_weights(own)
     tiny.train(trainer, WHOLE)
     assert trainer.updates == 2

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.data.hosts import Hosts
+from container.cluster.hosts import Hosts
 from container.data.loader import Loader
 from container.data.samples import open_samples
 from container.environment import Environment

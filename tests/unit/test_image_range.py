@@ -17,6 +17,7 @@ from container.artifact.model_directory import read_image_range
 from container.codecs.images import DecodeError, decode_image
 from container.codecs.images_16_bit import count_samples
 from container.data.loader import Loader
+from container.data.samples import open_samples
 from container.engines.quantize import read_images
 from container.environment import Environment
 from container.errors import ClientError
@@ -25,7 +26,6 @@ from container.image_range import Range
 from container.serving.app import create_app
 from container.serving.model_info import describe_model
 from container.serving.models import Model, describe
-from container.training import run
 from local_test import evaluate
 from local_test.overlay import draw_overlay
 from tests.conftest import JobFactory
@@ -291,7 +291,7 @@ def test_training_validation_and_evaluation_use_the_range(make_job: JobFactory) 
     for channel in ("train", "validation"):
         for path in (root / f"input/data/{channel}").iterdir():
             path.write_bytes(deep(np.full((HEIGHT, WIDTH), 2048)))  # 2048 / 4095 * 255 = 127.5
-        loader = Loader(run.open_samples(environment, channel, hyperparameters), hyperparameters, threading.Event())
+        loader = Loader(open_samples(environment, channel, hyperparameters), hyperparameters, threading.Event())
         images = [picture.image for picture in loader.pictures(lambda pixels: None, 1, threading.Event())]
         assert len(images) == (4 if channel == "train" else 2) and {*np.unique(images)} == {128}
         (batch, *_) = loader.validation_epoch()

@@ -135,7 +135,7 @@ def evaluate(
     """
     count = loader.count
     if sharded and count is not None:
-        count = loader.division.share_size(count)
+        count = loader.shard.share_size(count)
     result = EvaluationResult([ConfusionMatrix(num_classes) for _ in range(evaluator.models)], count)
     batch: list[LabeledImage] = []
 

@@ -147,7 +147,7 @@ class FinalSteps:
             result = evaluate(self._loaders[channel], evaluator, self._job.num_classes, stop, watch)
             engine = evaluator.name
         self._explain_cancellation(result)
-        if self._loaders[channel].division.sharded and not result.reason:
+        if self._loaders[channel].shard.sharded and not result.reason:
             result.reason = "the channel is ShardedByS3Key, and these images are the shard of the first host"
         if channel == "validation":
             self._validation_images = result.total or self._loaders[channel].count or len(result.evaluated)

@@ -11,9 +11,9 @@ import numpy as np
 
 from container import metrics
 from container.arrays import Uint8Array
+from container.cluster.hosts import Hosts
 from container.data.batches import Batch
 from container.data.full_images import LabeledImage
-from container.data.hosts import Hosts
 from container.data.loader import Loader
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
@@ -61,7 +61,7 @@ class Validation:
                 self._trainer, validation, self._job, self._hosts, self._watch_image if self._reporter else None
             )
         else:
-            batches = self._hosts.in_step(validation.validation_epoch(), self._job.crop)
+            batches = self._hosts.synchronize_batches(validation.validation_epoch(), self._job.crop)
             result = self._trainer.evaluate(
                 self._logger.notices(epoch, self._job.logging_frequency, batches),
                 self._job.num_classes,
@@ -111,16 +111,16 @@ def validate_full_images(
     """
     with trainer.answering(), without_autotuning():
         most = largest_final_image(trainer.network)
-        evaluator = MXNetEvaluator(trainer.network, trainer.devices, hosts.asked, most)
-        result = evaluate(loader, evaluator, job.num_classes, hosts.asked, watch, sharded=True)
+        evaluator = MXNetEvaluator(trainer.network, trainer.devices, hosts.stop_requested, most)
+        result = evaluate(loader, evaluator, job.num_classes, hosts.stop_requested, watch, sharded=True)
     if not result.cancelled:
         if result.failure:
             raise result.failure
         _check_unusable_images(result, job.max_bad_records)
-    if hosts.agree():
+    if hosts.agree_to_stop():
         return None
     confusion = result.confusions[0]
-    evaluated, skipped, *counts = hosts.total(
+    evaluated, skipped, *counts = hosts.sum_integers(
         len(result.evaluated), len(result.skipped), *map(int, confusion.counts.flat)
     )
     confusion.counts[:] = np.reshape(counts, confusion.counts.shape)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from container.data.batches import Batch
-from container.data.hosts import Hosts
+from container.cluster.hosts import Hosts
 from container.environment import Channel, Environment
 from container.errors import ClientError
 from container.hyperparameters import load

@@ -14,6 +14,7 @@ from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters
 from container.training import run
+from container.training.inputs import JobInputs
 from tests.conftest import JobFactory
 
 
@@ -21,8 +22,8 @@ def settled(root: Path, monkeypatch: pytest.MonkeyPatch) -> Hyperparameters:
     """Return the job with which training would begin."""
     jobs: list[Hyperparameters] = []
 
-    def train(environment: Environment, job: Hyperparameters, *others: Any) -> None:
-        jobs.append(job)
+    def train(inputs: JobInputs, *others: Any) -> None:
+        jobs.append(inputs.job)
 
     monkeypatch.setattr(run, "train", train)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -42,7 +43,7 @@ def test_files_are_counted_when_the_job_does_not_say_how_many(
         job = settled(root, monkeypatch)
     assert job.num_training_samples == 5
     assert job.as_dict()["num_training_samples"] == 5  # what the archive's hyperparams.json will say
-    assert caplog.messages.count("num_training_samples is not given: 5 training samples were counted") == 1
+    assert caplog.messages.count("num_training_samples is not set: counted 5 training samples") == 1
 
 
 def test_a_number_that_is_given_is_kept(

@@ -16,8 +16,8 @@ from container.training.shutdown import Shutdown
 from container.training.signals import stop_on_sigterm
 logging.basicConfig(format="%(message)s")
 stop = stop_on_sigterm()
-leaving = Shutdown(stop, 0.2)
-leaving.watch()
+shutdown = Shutdown(stop, 0.2)
+shutdown.watch()
 def wait_in_c():
     mutex, lock = ctypes.create_string_buffer(256), ctypes.CDLL(None).pthread_mutex_lock
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -33,7 +33,7 @@ def run(program: str) -> tuple[int, str, str]:
 
 
 def test_what_is_on_the_disk_is_made_whole_and_the_exit_code_is_0() -> None:
-    code, out, err = run("leaving.conclude = lambda: print('concluded')\nwait_in_c()")
+    code, out, err = run("shutdown.complete_model = lambda: print('concluded')\nwait_in_c()")
     assert (code, out) == (0, "concluded\n"), err
     assert "the job ends without waiting for it, with what is on the disk" in err
 
@@ -41,14 +41,14 @@ def test_what_is_on_the_disk_is_made_whole_and_the_exit_code_is_0() -> None:
 def test_a_file_that_is_being_written_is_waited_for() -> None:
     """The writer lets go only once the watcher waits for it: it has warned by then."""
     program = """
-leaving.conclude = lambda: print('concluded')
+shutdown.complete_model = lambda: print('concluded')
 warned = threading.Event()
 class Warned(logging.Handler):
     def emit(self, record):
         warned.set()
 logging.getLogger("container.training.shutdown").addHandler(Warned())
 def write():
-    with leaving.writing:
+    with shutdown.writing:
         begun.set()
         warned.wait()
         print('written', flush=True)
@@ -63,9 +63,9 @@ wait_in_c()
 @pytest.mark.parametrize(
     ("program", "expected"),
     [
-        ("leaving.conclude = lambda: print(1 / 0)", 1),
-        ("leaving.code = 1\nleaving.conclude = lambda: os._exit(7)", 1),  # a failure stays one
-        ("leaving.code = 0\nleaving.conclude = lambda: os._exit(7)", 0),  # what is whole is left alone
+        ("shutdown.complete_model = lambda: print(1 / 0)", 1),
+        ("shutdown.code = 1\nshutdown.complete_model = lambda: os._exit(7)", 1),  # a failure stays one
+        ("shutdown.code = 0\nshutdown.complete_model = lambda: os._exit(7)", 0),  # what is whole is left alone
     ],
 )
 def test_the_exit_code_is_the_jobs(program: str, expected: int) -> None:

@@ -18,7 +18,7 @@ from container.data.audit import duplicates
 from container.data.audit.audit import Audit
 from container.data.labels.class_counts import ClassCounts
 from container.data.loader import Loader
-from container.data.samples import Samples
+from container.data.samples import Samples, open_samples
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import Hyperparameters, load
@@ -372,7 +372,7 @@ def opened(root: Path) -> tuple[Hyperparameters, Samples, Audit]:
     """Open the channel train of a job for an audit."""
     environment = Environment.read(root)
     job = load(environment.hyperparameters)
-    samples = run.open_samples(environment, "train", job)
+    samples = open_samples(environment, "train", job)
     return job, samples, Audit(job, {"train": samples}, environment.output_data_dir)
 
 
@@ -564,7 +564,7 @@ def test_channel_of_ignored_pixels_gets_no_suggested_map(make_job: JobFactory) -
 def test_what_a_pass_carries_over_from_an_earlier_start_is_counted_once(make_job: JobFactory) -> None:
     root = make_job(train=5)
     loader = first_pass(root)
-    loader.restore_carried([{"listed": "train-3.jpg"}], root / "carried")
+    loader.restore_rollover([{"listed": "train-3.jpg"}], root / "carried")
     assert [len(batch) for batch in loader.training_epoch(1)] == [2, 2, 2]  # the one carried over, and all five
     assert report(root)["channels"]["train"]["pairs"] == 5
     assert report(root)["channels"]["train"]["classes"][1]["pixels"] == sum(

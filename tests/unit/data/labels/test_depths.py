@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from container.cluster.agreement import check_depths
 from container.data.audit.audit import Audit
 from container.data.labels.label_maps import LabelMap
 from container.data.loader import Loader
 from container.data.pipe import PipeSample
+from container.data.samples import open_samples
 from container.environment import Environment
 from container.errors import ClientError
 from container.hyperparameters import load
 from container.training import run
-from container.training.cluster_setup import check_depths
 from tests.conftest import JobFactory
 from tests.pictures import png, save
 
@@ -294,7 +295,7 @@ def test_the_first_pass_finds_mixed_depths_where_no_audit_did(make_job: JobFacto
     root = job(make_job, gray(8, 0, 1, 255), gray(1, 0, 1), _audit="off")
     environment = Environment.read(root)
     hyperparameters = load(environment.hyperparameters)
-    samples = run.open_samples(environment, "train", hyperparameters)
+    samples = open_samples(environment, "train", hyperparameters)
     found = Audit(hyperparameters, {"train": samples}, environment.output_data_dir)
     found.run("off", threading.Event())
     loader = Loader(samples, hyperparameters, threading.Event(), found)
@@ -336,7 +337,7 @@ class TwoHosts:
     def __init__(self, other: list[int]) -> None:
         self.other = other
 
-    def collect(self, *numbers: int) -> list[list[int]]:
+    def gather(self, *numbers: int) -> list[list[int]]:
         return [list(numbers), self.other]
 
 
@@ -345,11 +346,11 @@ def test_shards_of_different_depths_are_refused(make_job: JobFactory, other: lis
     root = job(make_job, gray(1, 0, 1))
     environment = Environment.read(root)
     hyperparameters = load(environment.hyperparameters)
-    samples = run.open_samples(environment, "train", hyperparameters)
+    samples = open_samples(environment, "train", hyperparameters)
     found = Audit(hyperparameters, {"train": samples}, environment.output_data_dir, sharded=["train"])
     found.run("full", threading.Event())
     if not is_mixed:
-        check_depths(TwoHosts(other), found, {"train": True})  # type: ignore[arg-type]
+        check_depths(TwoHosts(other), found, "train")  # type: ignore[arg-type]
         return
     with pytest.raises(ClientError, match=r"^channel train has, on different hosts, gray annotations of 1 bit and 8"):
-        check_depths(TwoHosts(other), found, {"train": True})  # type: ignore[arg-type]
+        check_depths(TwoHosts(other), found, "train")  # type: ignore[arg-type]
