@@ -75,7 +75,7 @@ class _Choice:
     precision: str
     threads: int
     engine: str = "openvino"
-    slots: int = 1
+    max_concurrent_inferences: int = 1
 
 
 def main() -> None:

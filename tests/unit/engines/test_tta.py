@@ -185,14 +185,14 @@ def test_another_way_is_refused_with_those_there_are(value: str) -> None:
 def test_no_way_is_refused_and_not_passed_over(header: str) -> None:
     answer, called = ask(header)
     assert (answer.status_code, called) == (406, 0), answer.text
-    assert error_of(answer).startswith("Accept: tta has no value: give flip, scales or flip,scales, or leave it out")
+    assert error_of(answer).startswith("Accept: tta has no value: set it to flip, scales or flip,scales, or omit it")
 
 
 def test_an_accept_header_has_1024_characters_at_most() -> None:
     for count, status in ((92, 200), (93, 406)):
         answer, called = ask("image/png" + ", image/png" * count)
         assert (answer.status_code, called) == (status, status == 200)
-    assert error_of(answer) == "Accept has 1032 characters, more than 1024: name fewer types"
+    assert error_of(answer) == "Accept has 1032 characters, more than 1024: list fewer types"
 
 
 def test_what_only_fits_without_it_is_told_so() -> None:
@@ -207,4 +207,4 @@ def test_what_only_fits_without_it_is_told_so() -> None:
     assert status("image/png; tta=flip").status_code == 200
     refused = status("image/png; tta=scales")
     assert refused.status_code == 413
-    assert "scale it down, ask without tta, or take an instance with more memory" in error_of(refused)
+    assert "Scale the image down, omit tta, or choose an instance with more memory" in error_of(refused)
