@@ -22,9 +22,9 @@ FILES = {
     "/": ("index.html", "text/html"),
     "/ui/page.css": ("page.css", "text/css"),
     "/ui/page.js": ("page.js", "text/javascript"),
-    "/ui/answers.js": ("answers.js", "text/javascript"),
+    "/ui/api.js": ("api.js", "text/javascript"),
     "/ui/exif.js": ("exif.js", "text/javascript"),
-    "/ui/picture.js": ("picture.js", "text/javascript"),
+    "/ui/image_view.js": ("image_view.js", "text/javascript"),
     "/ui/tables.js": ("tables.js", "text/javascript"),
     "/ui/icon.svg": ("icon.svg", "image/svg+xml"),
 }

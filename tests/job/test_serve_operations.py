@@ -380,7 +380,7 @@ def test_a_multi_model_server_ends_when_the_process_of_its_models_is_killed(root
         assert requests.post(f"{server.url}/models", json=model, timeout=PATIENCE).status_code == 200
         os.kill(children(server.process.pid)[0], signal.SIGKILL)
         assert server.process.wait(timeout=PATIENCE) == 4
-        assert "the process with the loaded models died" in server.log.read_text()
+        assert "the process with the loaded models exited" in server.log.read_text()
         with pytest.raises(requests.ConnectionError):
             requests.get(f"{server.url}/ping", timeout=2)
 
