@@ -76,7 +76,7 @@ class _EngineSettings:
     precision: str
     threads: int
     engine: str = "openvino"
-    slots: int = 1
+    max_concurrent_inferences: int = 1
 
 
 def main() -> None:

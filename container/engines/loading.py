@@ -43,8 +43,8 @@ class EngineChoice(Protocol):
         ...
 
     @property
-    def slots(self) -> int:
-        """Return the number of concurrent inferences."""
+    def max_concurrent_inferences(self) -> int:
+        """Return how many images are processed at the same time."""
         ...
 
 
@@ -83,7 +83,7 @@ def _open_openvino(model_dir: Path, choice: EngineChoice, precision: str, check:
 
     with tempfile.TemporaryDirectory() as scratch:  # the model directory is read-only
         graph = prepare_model(model_dir, precision, Path(scratch))
-        engine = OpenVinoEngine(graph, precision, threads=choice.threads, slots=choice.slots)
+        engine = OpenVinoEngine(graph, precision, threads=choice.threads, slots=choice.max_concurrent_inferences)
     _warm(engine, model_dir, check)
     return engine
 

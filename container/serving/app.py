@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import functools
 import json
-import logging
-import re
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -22,94 +17,67 @@ from container.artifact.json_files import parse_object
 from container.codecs.response_formats import pieces
 from container.errors import ClientError, RequestError
 from container.serving.executor import InferenceExecutor
-from container.serving.greenlets import NativeThreadExecutor
-from container.serving.health import Health, end_server, end_worker
-from container.serving.memory_budget import MemoryBudget
+from container.serving.health import Health
+from container.serving.memory_budget import MemoryBudget, Reservation
 from container.serving.metrics import Metrics
 from container.serving.model_info import describe_execution, describe_model, describe_models
-from container.serving.model_store import ModelStore, estimate_memory
-from container.serving.models import LOG, Model, SingleModel, Source, open_model
+from container.serving.model_store import ModelStore
+from container.serving.models import LOG, Model, ModelSource, single_model
 from container.serving.page import Page, page_info
+from container.serving.requests import errors
 from container.serving.requests.bodies import STALL_SECONDS, discard_body, read_body
 from container.serving.requests.deadline import RequestDeadline
-from container.serving.requests.errors import ClientDisconnectedError, ServiceUnavailableError
-from container.serving.requests.inference import EncodedResponse, ServingContext, answer
-from container.serving.requests.log import Record, clean, write_line
+from container.serving.requests.inference import EncodedResponse, InferenceRequest, ServingContext
+from container.serving.requests.log import RequestRecord, clean, write_line
 from container.serving.requests.queue import RequestQueue
 from container.serving.settings import ServeSettings
-from container.serving.startup import create_memory_budget, settle
 
-_THREADS = 64  # at most: one for each request that is worked on, and one that loads a model
+_LOAD_SECONDS = 240  # to load a model; SageMaker AI has no shorter limit
+_LOAD_REQUEST_BYTES = 2**18  # of the body of POST /models
+_LOAD_REQUEST_FORMAT = 'Send JSON such as {"model_name": "name", "url": "/directory/of/the/model"}.'
 
-_LOAD_SECONDS = 240  # for loading a model; the platform has no shorter limit of its own
+_SEND_SECONDS = 10  # per megabyte of the response, so that a slow client does not occupy memory
 
-_LOAD_REQUEST_BYTES = 2**18  # of the body that asks for it
+_DISCARD_SECONDS = 5  # to read the rest of the body of a rejected request
 
-_SEND_SECONDS = 10  # for each megabyte of an answer: nobody keeps its memory by reading slowly
-
-_DISCARD_SECONDS = 5  # for reading what is left of the body of a refused request
-
-_ECHOED = ("X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Custom-Attributes")
-
-
-def load() -> Flask:
-    """Create the application in a gunicorn worker and load the model on a thread; an unusable model ends the server.
-
-    One of several workers returns when its model is ready: gunicorn has it accept connections only then.
-    """
-    settings = ServeSettings.read()
-    sys.setswitchinterval(0.001)
-    executor = NativeThreadExecutor(_THREADS)
-    handler = logging.StreamHandler(sys.stdout)
-    logging.getLogger("container.requests").addHandler(handler)
-    logging.getLogger("container.requests").setLevel(settings.log_level.upper())
-    ledger = create_memory_budget(settings)
-    open_ = functools.partial(open_model, settings=settings)
-    if settings.multi_model:
-        store = ModelStore(open_, estimate_memory, ledger, executor, settings.model_memory)
-        return create_app(store, settings, health=Health(end_server), executor=executor, ledger=ledger)
-    model = executor.submit(open_, settings.model_dir)
-    app = create_app(model, settings, health=Health(end_worker), executor=executor, ledger=ledger)
-    model.add_done_callback(lambda done: settle(done, ledger, settings))
-    if settings.workers > 1:
-        concurrent.futures.wait([model])
-    return app
+_ECHOED_HEADERS = ("X-Amzn-SageMaker-Inference-Id", "X-Amzn-SageMaker-Custom-Attributes")
 
 
 def create_app(
     models: Future[Model] | ModelStore,
     settings: ServeSettings,
-    gate: RequestQueue | None = None,
+    queue: RequestQueue | None = None,
     health: Health | None = None,
     *,
     executor: Executor | None = None,
-    ledger: MemoryBudget | None = None,
+    budget: MemoryBudget | None = None,
 ) -> Flask:
-    """Create the application that answers with one model, or with the store of a multi-model endpoint.
+    """Create the application that serves one model, or the models of a multi-model endpoint.
 
-    Until the one model is there, whatever is asked is refused with 503; so is /ping once the engine has failed.
+    Until the single model is loaded, all routes return 503. After repeated inference failures, /ping returns 503.
     """
-    gate = gate or RequestQueue(settings.seats, settings.slots)
-    ledger = ledger or MemoryBudget(image_bound=settings.image_memory)
+    queue = queue or RequestQueue(settings.max_concurrent_requests, settings.max_concurrent_inferences)
+    budget = budget or MemoryBudget(image_memory=settings.image_memory)
     health = health or Health(lambda: None)
-    native = InferenceExecutor(executor or ThreadPoolExecutor(gate.seats + 1), settings.slots)
-    office = ServingContext(settings, gate, ledger, native, health)
-    metrics = Metrics(gate, ledger)
+    threads = executor or ThreadPoolExecutor(queue.max_concurrent_requests + 1)
+    inference_executor = InferenceExecutor(threads, settings.max_concurrent_inferences)
+    server = ServingContext(settings, queue, budget, inference_executor, health)
+    metrics = Metrics(queue, budget, settings.metrics_dir)
     app = Flask(__name__)
-    app.extensions.update(gate=gate, metrics=metrics)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body + 1  # Werkzeug cuts a chunked body at its limit, in silence
+    app.extensions.update(queue=queue, metrics=metrics)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body + 1  # Werkzeug truncates a chunked body silently at its limit
     app.register_error_handler(Exception, _error_response)
-    _follow_requests(app, settings, metrics)
+    _add_request_log(app, settings, metrics)
 
     @app.get("/ping")
     def ping() -> Response:
-        if not health.is_good:
-            raise ServiceUnavailableError("the engine has failed and is being started anew; try again", 1)
+        if not health.is_healthy:
+            raise errors.engine_failed()
         return Response(status=200)
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
-        return _json(200, describe_execution(settings, gate.seats))
+        return _json(200, describe_execution(settings, queue.max_concurrent_requests))
 
     if settings.metrics:
 
@@ -117,98 +85,94 @@ def create_app(
         def show_metrics() -> Response:
             return Response(metrics.render(), mimetype="text/plain")
 
-    if settings.ui and not isinstance(models, ModelStore):
-        _add_page(app, models, settings)
     if isinstance(models, ModelStore):
-        _add_model_routes(app, models, office)
+        _add_multi_model_routes(app, models, server)
     else:
-        _add_routes(app, models, office, metrics)
+        if settings.ui:
+            _add_page(app, models, settings)
+        _add_single_model_routes(app, models, server, metrics)
     return app
 
 
-def _follow_requests(app: Flask, settings: ServeSettings, metrics: Metrics) -> None:
-    """Give every request its record and its clock, and tell of it in log and metrics once its answer has been sent."""
+def _add_request_log(app: Flask, settings: ServeSettings, metrics: Metrics) -> None:
+    """Create the record and the deadline of each request, and write its log line and metrics after the response."""
 
     @app.before_request
-    def begin() -> None:
-        g.record = Record(request.method, request.path)
-        g.clock = RequestDeadline(settings.timeout, _connection(), settings.queue_seconds)
+    def start_request() -> None:
+        g.record = RequestRecord(request.method, request.path)
+        g.deadline = RequestDeadline(settings.timeout, _connection(), settings.queue_seconds)
         if (connection := _connection()) is not None:
             connection.settimeout(STALL_SECONDS)
-        for name in _ECHOED:
+        for name in _ECHOED_HEADERS:
             if name in request.headers:
-                g.record.facts[name.removeprefix("X-Amzn-SageMaker-").lower()] = clean(request.headers[name])
+                g.record.fields[name.removeprefix("X-Amzn-SageMaker-").lower()] = clean(request.headers[name])
 
     @app.after_request
-    def tell(response: Response) -> Response:
-        record, sent = g.record, response.content_length
+    def add_headers_and_log(response: Response) -> Response:
+        record, length = g.record, response.content_length
 
-        def finish() -> None:
-            facts = record.finish(record.facts.pop("ended", response.status_code), sent)
-            metrics.add(facts)
-            write_line(facts, settings.log_format)
+        def finish_request() -> None:
+            fields = record.finish(record.fields.pop("ended", response.status_code), length)
+            metrics.add(fields)
+            write_line(fields, settings.log_format)
 
-        for name in _ECHOED:
+        for name in _ECHOED_HEADERS:
             if name in request.headers:
                 response.headers[name] = clean(request.headers[name]).encode("ascii", "backslashreplace").decode()
-        if request.path != "/ping":  # the platform asks every five seconds
-            response.call_on_close(finish)
+        if request.path != "/ping":  # SageMaker AI sends it every 5 s
+            response.call_on_close(finish_request)
         return response
 
 
 def _connection() -> socket.socket | None:
-    """Return the request's connection; there is none where no gunicorn is."""
+    """Return the connection of the request, or None without gunicorn."""
     connection: socket.socket | None = request.environ.get("gunicorn.socket")
     return connection
 
 
-def _add_routes(app: Flask, model: Future[Model], office: ServingContext, metrics: Metrics) -> None:
-    """Add an ordinary endpoint's route."""
+def _add_single_model_routes(app: Flask, model: Future[Model], server: ServingContext, metrics: Metrics) -> None:
     app.extensions["model"] = model
 
-    def describe(done: Future[Model]) -> None:
+    def add_model_metrics(done: Future[Model]) -> None:
         if not done.exception():
-            metrics.describe(office.settings.model_dir.name, office.settings.engine, done.result().card)
+            metrics.set_model(server.settings.model_dir.name, server.settings.engine, done.result().info)
 
-    model.add_done_callback(describe)
+    model.add_done_callback(add_model_metrics)
 
     @app.before_request
-    def refuse_until_loaded() -> None:
+    def reject_until_loaded() -> None:
         if not model.done():
-            raise ServiceUnavailableError("the model is being loaded; try again", 1)
+            raise errors.model_loading()
 
     @app.post("/invocations")
     def invocations() -> Response:
-        return _invoke(SingleModel(model.result(), office.ledger), office)
+        return _invoke(single_model(model.result()), server)
 
     @app.get("/")
-    def about() -> Response:
-        return _json_response(describe_model(model.result().card, office.settings))
+    def show_model() -> Response:
+        return _json_response(describe_model(model.result().info, server.settings))
 
 
-def _add_model_routes(app: Flask, store: ModelStore, office: ServingContext) -> None:
-    """Add a multi-model endpoint's routes.
-
-    https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html
-    """
+def _add_multi_model_routes(app: Flask, store: ModelStore, server: ServingContext) -> None:
+    """Add the routes of https://docs.aws.amazon.com/sagemaker/latest/dg/mms-container-apis.html."""
 
     @app.get("/models")
     def list_models() -> Response:
-        return _json(200, {"models": [_describe(name, model_dir) for name, model_dir in store.names().items()]})
+        return _json(200, {"models": [_describe(name, path) for name, path in store.directories().items()]})
 
     @app.post("/models")
     def load_model() -> Response:
-        clock = RequestDeadline(_LOAD_SECONDS, _connection())
-        wanted = _read_load_request(clock)
-        store.load(wanted["model_name"], Path(wanted["url"]), clock)
-        return _json(200, _describe(wanted["model_name"], Path(wanted["url"])))
+        deadline = RequestDeadline(_LOAD_SECONDS, _connection())
+        name, model_dir = _read_load_request(deadline)
+        store.load(name, model_dir, deadline)
+        return _json(200, _describe(name, model_dir))
 
     @app.get("/models/<name>")
     def show_model(name: str) -> Response:
-        names = store.names()
-        if name not in names:
+        directories = store.directories()
+        if name not in directories:
             raise RequestError(404, f"the model {name} is not loaded")
-        return _json(200, _describe(name, names[name]))
+        return _json(200, _describe(name, directories[name]))
 
     @app.delete("/models/<name>")
     def unload_model(name: str) -> Response:
@@ -217,72 +181,63 @@ def _add_model_routes(app: Flask, store: ModelStore, office: ServingContext) -> 
 
     @app.post("/models/<name>/invoke")
     def invoke_model(name: str) -> Response:
-        return _invoke(store.source(name), office)
+        return _invoke(store.source(name), server)
 
     @app.get("/")
-    def about() -> Response:
-        return _json_response(describe_models(store.names(), office.settings))
+    def show_models() -> Response:
+        return _json_response(describe_models(store.directories(), server.settings))
 
 
-def _invoke(source: Source, office: ServingContext) -> Response:
-    """Answer one image; what it holds is given back when the answer has been sent, or nobody can be sent one."""
-    account = office.ledger.account()
-    g.end = account.close
-    found = answer(request, source, office, account, g.clock, g.record)
-    headers = {"Content-Length": str(found.length), "Vary": "Accept, Accept-Encoding"}
-    if found.is_gzip:
+def _invoke(model: ModelSource, server: ServingContext) -> Response:
+    """Process an inference request; its memory is released after the response is sent or the request fails."""
+    reservation = Reservation(server.budget)
+    g.release_memory = reservation.close  # if it fails, see _error_response
+    encoded = InferenceRequest(request, model, server, g.deadline, reservation, g.record).process()
+    headers = {"Content-Length": str(encoded.length), "Vary": "Accept, Accept-Encoding"}
+    if encoded.is_gzip:
         headers["Content-Encoding"] = "gzip"
-    sending = _sending(found, _connection(), g.clock, g.record)
-    response = Response(sending, headers=headers, mimetype=found.media_type)
-    response.call_on_close(account.close)
-    del g.end
+    chunks = _send(encoded, _connection(), g.deadline, g.record)
+    response = Response(chunks, headers=headers, mimetype=encoded.media_type)
+    response.call_on_close(reservation.close)
+    del g.release_memory
     return response
 
 
-def _sending(
-    found: EncodedResponse, connection: socket.socket | None, clock: RequestDeadline, record: Record
+def _send(
+    response: EncodedResponse, connection: socket.socket | None, deadline: RequestDeadline, record: RequestRecord
 ) -> Iterator[bytes]:
-    """Give the answer piece by piece, as long as it is taken fast enough."""
+    """Yield the response in chunks, each with a time limit for the client to read it."""
     with record.phase("send"):
-        record.facts["ended"] = 499  # until all has been taken
-        for piece in pieces(found.buffers):
+        record.fields["ended"] = 499  # until the client has read all chunks
+        for chunk in pieces(response.buffers):
             if connection is not None:
-                connection.settimeout(max(0.01, min(_SEND_SECONDS, clock.end - time.monotonic())))
-            yield piece
-        del record.facts["ended"]
-
-
-def _json_response(content: dict[str, Any]) -> Response:
-    if request.accept_mimetypes and not request.accept_mimetypes.accept_json:
-        raise RequestError(406, f"Accept: {request.accept_mimetypes.to_header()} is not available; application/json is")
-    return _json(200, content)
+                connection.settimeout(max(0.01, min(_SEND_SECONDS, deadline.send_by - time.monotonic())))
+            yield chunk
+        del record.fields["ended"]
 
 
 def _add_page(app: Flask, model: Future[Model], settings: ServeSettings) -> None:
-    """Add the page for people, which is there even before the model is."""
+    """Add the web page, which is available before the model is loaded."""
     page = Page()
-    app.before_request(lambda: page.answer(request))
-    app.after_request(lambda response: page.finish(request, response, g.record))
+    app.before_request(lambda: page.serve_file(request))
+    app.after_request(lambda response: page.add_headers(request, response, g.record))
 
     @app.get("/ui/model.json")
     def show_page_info() -> Response:
-        card = model.result().card
-        return _json(200, page_info(card.num_classes, card.precision, card.classes, settings))
+        return _json(200, page_info(model.result().info, settings))
 
 
-def _read_load_request(clock: RequestDeadline) -> dict[str, Any]:
-    """Read the body of `POST /models`: `model_name` and `url`; raises RequestError."""
-    form = 'send JSON such as {"model_name": "name", "url": "/directory/of/the/model"}'
+def _read_load_request(deadline: RequestDeadline) -> tuple[str, Path]:
+    """Return the name and the directory of `POST /models`; raises RequestError."""
     try:
-        body = read_body(request, _LOAD_REQUEST_BYTES, lambda size: None, clock)
-        wanted = parse_object(body, "the body")
+        body = read_body(request, _LOAD_REQUEST_BYTES, lambda size: None, deadline, fix=_LOAD_REQUEST_FORMAT)
+        content = parse_object(body, "the body")
     except ClientError as error:
-        raise RequestError(400, f"{error}; {form}") from error
-    except RequestError as error:
-        raise RequestError(error.status, f"{re.split('; |: send', error.message)[0]}; {form}") from error
-    if not all(isinstance(wanted.get(key), str) for key in ("model_name", "url")):
-        raise RequestError(400, form)
-    return wanted
+        raise RequestError(400, f"{error} {_LOAD_REQUEST_FORMAT}") from error
+    name, url = content.get("model_name"), content.get("url")
+    if not isinstance(name, str) or not isinstance(url, str):
+        raise RequestError(400, f"The body must contain the strings model_name and url. {_LOAD_REQUEST_FORMAT}")
+    return name, Path(url)
 
 
 def _describe(name: str, model_dir: Path) -> dict[str, str]:
@@ -290,15 +245,15 @@ def _describe(name: str, model_dir: Path) -> dict[str, str]:
 
 
 def _error_response(error: Exception) -> Response:
-    """Answer any error with one line of JSON; what was not expected goes to the log with its traceback."""
-    has_stalled = getattr(error, "status", None) == 408
-    if end := g.pop("end", None):
-        end()
-    if not isinstance(error, ClientDisconnectedError) and not has_stalled:
+    """Return one line of JSON for any error; log unexpected errors with a traceback."""
+    is_timeout = getattr(error, "status", None) == 408
+    if release_memory := g.pop("release_memory", None):
+        release_memory()
+    if not isinstance(error, errors.ClientDisconnectedError) and not is_timeout:
         discard_body(request, _DISCARD_SECONDS)
     if isinstance(error, RequestError):
         response = _json(error.status, {"error": " ".join(error.message.split())})
-        if isinstance(error, ServiceUnavailableError):
+        if isinstance(error, errors.ServiceUnavailableError):
             response.headers["Retry-After"] = str(error.retry_after)
         return response
     if isinstance(error, HTTPException):
@@ -307,6 +262,12 @@ def _error_response(error: Exception) -> Response:
         return response
     LOG.error("a request failed", exc_info=error)
     return _json(500, {"error": "internal error; the endpoint's log has the details"})
+
+
+def _json_response(content: dict[str, Any]) -> Response:
+    if request.accept_mimetypes and not request.accept_mimetypes.accept_json:
+        raise RequestError(406, f"Accept: {request.accept_mimetypes.to_header()} is not available; application/json is")
+    return _json(200, content)
 
 
 def _json(status: int, content: Any) -> Response:

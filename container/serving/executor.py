@@ -1,12 +1,16 @@
-"""Inference and other computation on native threads."""
+"""Native threads for inference and other computation, next to the greenlets of the worker."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
+
+from gevent.threadpool import ThreadPool  # type: ignore[import-untyped]
 
 from container.engines.protocol import CancellationToken, CancelledError
 from container.errors import RequestError
@@ -14,51 +18,81 @@ from container.serving.requests.deadline import POLL_SECONDS, RequestDeadline
 
 T = TypeVar("T")
 
+_NICENESS = 5  # /ping and new connections have priority: they need a thousandth of the time
+
+
+class NativeThreadExecutor(Executor):
+    """Executor whose functions run on native threads, and whose futures complete in the thread of the greenlets."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPool(count)
+        self._niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run the function; other greenlets run while one waits for the future."""
+        future: Future[Any] = Future()
+
+        def run() -> tuple[Any, BaseException | None]:
+            with contextlib.suppress(OSError):  # threads inherit it, also those that the engine starts
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+            try:
+                return fn(*args, **kwargs), None
+            except BaseException as error:  # gevent would write its traceback to stderr
+                return None, error
+
+        def complete(greenlet: Any) -> None:
+            result, error = greenlet.value
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self._pool.spawn(run).rawlink(complete)
+        return future
+
 
 class InferenceExecutor:
-    """Runs functions on the threads of `executor`.
+    """Executor with deadlines, and with a limit of concurrent inferences, so that no thread waits in the engine."""
 
-    In the server's worker these are the only threads there are: all else are greenlets, which take turns on one.
-    There are as many `lanes` as images that the engine computes at once: it never has to make a thread wait.
-    """
-
-    def __init__(self, executor: concurrent.futures.Executor, lanes: int = 1) -> None:
+    def __init__(self, executor: Executor, max_concurrent_inferences: int = 1) -> None:
         self.executor = executor
-        self._lanes = threading.Semaphore(lanes)
+        self._inferences = threading.Semaphore(max_concurrent_inferences)
 
-    def run(self, function: Callable[[], T], clock: RequestDeadline, stop: CancellationToken | None = None) -> T:
-        """Return what `function` returns, or raise what it raises, or what the clock raises before it begins.
+    def run(
+        self, function: Callable[[], T], deadline: RequestDeadline, cancellation: CancellationToken | None = None
+    ) -> T:
+        """Return the result of `function`; raises what it raises, or what the deadline raises before it starts.
 
-        With a `stop` the clock is looked at until the end, and what it raises asks for the stop. Whatever happens,
-        nothing is running any more when this is over.
+        With a `cancellation` token, the deadline is checked until the end and cancels the function. In each case the
+        function has ended when this method returns or raises.
         """
-        clock.check()
+        deadline.check()
         future = self.executor.submit(function)
-        refusal: RequestError | None = None
+        expired: RequestError | None = None
         while True:
             try:
-                found = future.result(None if refusal or not stop else POLL_SECONDS)
+                result = future.result(POLL_SECONDS if cancellation and not expired else None)
             except concurrent.futures.TimeoutError:
                 try:
-                    clock.check()
+                    deadline.check()
                 except RequestError as error:
-                    refusal = error
-                    if stop:
-                        stop.ask()
+                    expired = error
+                    if cancellation:
+                        cancellation.ask()
             except CancelledError:
-                raise refusal or RuntimeError("stopped by nobody") from None
+                raise expired or RuntimeError("inference was cancelled without a reason") from None
             else:
-                if refusal:
-                    raise refusal
-                return found
+                if expired:
+                    raise expired
+                return result
 
     @contextlib.contextmanager
-    def lane(self, clock: RequestDeadline) -> Iterator[None]:
-        """Hold one of the lanes within the block, as soon as one is free; raises what the clock raises before."""
-        with clock.waiting():
-            while not self._lanes.acquire(timeout=POLL_SECONDS):
-                clock.check()
+    def inference_slot(self, deadline: RequestDeadline) -> Iterator[None]:
+        """Wait for one of the concurrent inferences and occupy it within the block; raises what the deadline raises."""
+        with deadline.queue_time():
+            while not self._inferences.acquire(timeout=POLL_SECONDS):
+                deadline.check()
         try:
             yield
         finally:
-            self._lanes.release()
+            self._inferences.release()

@@ -12,16 +12,16 @@ from typing import Any
 from gunicorn.errors import HaltServer  # type: ignore[import-untyped]
 
 from container.serving.requests.bodies import STALL_SECONDS
-from container.serving.settings import ServeSettings
+from container.serving.settings import METRICS_DIR_VARIABLE, ServeSettings
 
-_METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name
-_MODELS_LOST = 4  # exit status
+_MODELS_LOST_STATUS = 4
 
 _settings = ServeSettings.read()
+_metrics_dirs: list[str] = []  # at most one
 
 
 def listen_addresses(port: int) -> list[str]:
-    """Return gunicorn's addresses for IPv4 and IPv6, or for IPv4 alone where the host has no IPv6."""
+    """Return the addresses for IPv4 and IPv6, or only for IPv4 if the host has no IPv6."""
     try:
         with socket.socket(socket.AF_INET6) as trial:
             trial.bind(("::", 0))
@@ -38,9 +38,9 @@ worker_class = "container.serving.worker.Worker"
 workers = _settings.workers
 worker_connections = max(64, min(8192, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 256))
 
-timeout = 240  # a worker is replaced when its main loop is silent for so long; loading a GPU's libraries can hold it up
-keepalive = STALL_SECONDS  # between two requests of a connection, and before its first
-graceful_timeout = 25  # the platform kills 30 seconds after SIGTERM
+timeout = 240  # seconds without a heartbeat until a worker is replaced; loading GPU libraries can block it
+keepalive = STALL_SECONDS  # of an idle connection, also before its first request
+graceful_timeout = 25  # SageMaker AI sends SIGKILL 30 s after SIGTERM
 
 control_socket_disable = True
 if os.access("/dev/shm", os.W_OK):
@@ -48,37 +48,38 @@ if os.access("/dev/shm", os.W_OK):
 
 
 def on_starting(server: Any) -> None:
-    """Make the directory in which the workers share their totals."""
+    """Create the directory in which the workers share their metrics."""
     if _settings.metrics and _settings.workers > 1:
-        os.environ[_METRICS_DIRECTORY] = tempfile.mkdtemp(prefix="metrics-")
+        _metrics_dirs.append(tempfile.mkdtemp(prefix="metrics-"))
+        os.environ[METRICS_DIR_VARIABLE] = _metrics_dirs[0]  # for the workers
 
 
 def on_exit(server: Any) -> None:
-    """Remove it."""
-    if directory := os.environ.get(_METRICS_DIRECTORY):
+    """Remove the directory."""
+    for directory in _metrics_dirs:
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give each worker a number of its own, for its GPU; a new worker takes one that is free."""
-    taken = {other.number for other in server.WORKERS.values()}
-    worker.number = next(number for number in range(len(taken) + 1) if number not in taken)
+    """Assign each worker the first free number, which selects its GPU."""
+    used = {other.number for other in server.WORKERS.values()}
+    worker.number = next(number for number in range(len(used) + 1) if number not in used)
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Show the worker its GPU only; must come before MXNet is imported."""
+    """Make only its GPU visible to the worker, before MXNet is imported."""
     if _settings.gpus and _settings.workers > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = _settings.gpus[worker.number % len(_settings.gpus)]
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Take a worker that has died out of the totals; end a multi-model server, whose models were in that process.
+    """Remove a worker that exited from the metrics, and stop a multi-model server.
 
-    Its successor would have no models and a good /ping: SageMaker loads models again only into a new container.
+    A new worker would have no models but a healthy /ping: SageMaker AI loads models again only into a new container.
     """
-    if os.environ.get(_METRICS_DIRECTORY):
+    for directory in _metrics_dirs:
         from prometheus_client import multiprocess
 
-        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
-    if _settings.multi_model and server.LISTENERS:  # gunicorn closes them first when it is told to end
-        raise HaltServer("the process with the loaded models died", _MODELS_LOST)
+        multiprocess.mark_process_dead(worker.pid, directory)  # type: ignore[no-untyped-call]
+    if _settings.multi_model and server.LISTENERS:  # empty if gunicorn is stopping
+        raise HaltServer("the process with the loaded models exited", _MODELS_LOST_STATUS)

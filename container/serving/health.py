@@ -1,4 +1,4 @@
-"""Health of the engine: repeated inference failures end the worker."""
+"""Health of the engine: after repeated inference failures, the worker exits."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from collections.abc import Callable, Iterator
 
 from container.errors import RequestError, last_line
 
-LOG = logging.getLogger("gunicorn.error")  # the server's own log
+LOG = logging.getLogger("gunicorn.error")  # the log of the server
 
-FAILURES = 3  # in a row, after which the worker is ended
+MAX_FAILURES = 3  # consecutive ones, after which the worker exits
 
 
-def end_worker() -> None:
-    """Let gunicorn end this worker in good order, and start another, which loads the model anew."""
+def stop_worker() -> None:
+    """Let gunicorn stop this worker gracefully and start another, which loads the model again."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def end_server() -> None:
-    """End the whole server: what a multi-model endpoint has loaded, the platform then loads again."""
+def stop_server() -> None:
+    """Stop the server of a multi-model endpoint: SageMaker AI then loads the models into a new container."""
     os.kill(os.getppid(), signal.SIGTERM)
 
 
 class Health:
-    """Counts the engine's failures in a row, on any images; the third calls `end`, once."""
+    """Counter of consecutive inference failures; calls `stop` once, after the third."""
 
-    def __init__(self, end: Callable[[], None]) -> None:
-        self._end = end
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
         self._lock = threading.Lock()
         self._failures = 0
 
     @property
-    def is_good(self) -> bool:
-        """Say whether the engine has not failed for good."""
-        return self._failures < FAILURES
+    def is_healthy(self) -> bool:
+        """Whether the number of consecutive failures is below the limit."""
+        return self._failures < MAX_FAILURES
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Watch the block, in which the engine answers one image; a refusal or cancellation is no failure."""
+    def monitor(self) -> Iterator[None]:
+        """Count a failure of the inference in the block; rejected and canceled requests are not failures."""
         try:
             yield
         except RequestError:
@@ -50,16 +50,16 @@ class Health:
             self._count(error)
             raise
         with self._lock:
-            if self.is_good:
+            if self.is_healthy:
                 self._failures = 0
 
     def _count(self, error: Exception) -> None:
         with self._lock:
-            if not self.is_good:
+            if not self.is_healthy:
                 return
             self._failures += 1
-            ended = not self.is_good
-        if ended:
-            line = "the engine has failed on %d images in a row, lastly with %s: its process ends, to be started anew"
-            LOG.error(line, FAILURES, last_line(error) or type(error).__name__)
-            self._end()
+            is_last = not self.is_healthy
+        if is_last:
+            message = "Inference failed for %d consecutive images. The process exits and is restarted. Last error: %s"
+            LOG.error(message, MAX_FAILURES, last_line(error) or type(error).__name__)
+            self._stop()

@@ -11,189 +11,182 @@ from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
-from container.errors import RequestError
+from container.serving.requests import errors
 from container.serving.requests.deadline import POLL_SECONDS, RequestDeadline
-from container.serving.requests.errors import ServiceUnavailableError
 
-KINDS = ("models", "bodies", "work", "computing", "answers")
+KINDS = ("models", "bodies", "work", "computing", "answers")  # labels of the metrics
 
-_BODIES_SHARE = 8  # one part in so many is for bodies: however many wait, one image can always be worked on
+_BODIES_SHARE = 8  # an eighth is for bodies: queued bodies never use the memory that one image needs
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryEstimate:
-    """The bytes that an image takes while it is worked on, and those that it takes only while it is computed."""
+    """Bytes that a request needs while it is processed (`base`), and in addition during inference (`transient`)."""
 
-    kept: int
-    passing: int = 0
+    base: int
+    transient: int = 0
 
 
 class MemoryBudget:
-    """What one process may take beside what it weighs, `total` bytes, and what of it is given out.
+    """The memory that one process can use in addition to its own size, and the reservations of requests and models.
 
-    Of all images that are worked on, only as many as there are `lanes` are computed at once: what they take only then
-    is entered as `computing`, for those that take most. Everything that waits for memory, or for a model, waits on
-    `changed`, which guards all of this.
+    Only `max_concurrent_inferences` requests run inference at the same time. Therefore, of the transient estimates,
+    only the largest ones are reserved (as `computing`). `changed` guards all attributes; requests that wait for memory
+    or for a model wait on it. `image_memory` limits the memory of one image.
     """
 
-    def __init__(self, total: int = 2**62, image_bound: int | None = None, lanes: int = 1) -> None:
+    def __init__(self, total: int = 2**62, image_memory: int | None = None, max_concurrent_inferences: int = 1) -> None:
         self.total = total
-        self._lanes = lanes
-        self._passing: list[int] = []  # what each image takes while it is computed
+        self._image_memory = image_memory
+        self._max_concurrent_inferences = max_concurrent_inferences
+        self._transient: list[int] = []
         self.changed = threading.Condition()
-        self.taken: Counter[str] = Counter()
-        self.most_taken = 0
-        self._image_bound = image_bound
-        self._queue: deque[object] = deque()  # who waits, the first first
+        self.reserved: Counter[str] = Counter()
+        self.peak = 0
+        self._waiting: deque[object] = deque()  # in the order of arrival
 
     @property
-    def bodies(self) -> int:
-        """How many bytes the bodies of all requests may have."""
+    def body_limit(self) -> int:
+        """Bytes that the bodies of all requests can have."""
         return self.total // _BODIES_SHARE
 
     @property
-    def room(self) -> int:
-        """How many bytes one image may take, with its model where models come and go."""
-        return self.total - self.bodies
+    def request_limit(self) -> int:
+        """Bytes that one image can use, including its model on a multi-model endpoint."""
+        return self.total - self.body_limit
 
     @property
-    def image_room(self) -> int:
-        """How many bytes one image may take while it is answered."""
-        return self.room if self._image_bound is None else min(self.room, self._image_bound)
+    def image_limit(self) -> int:
+        """Bytes that one image can use while it is processed."""
+        return self.request_limit if self._image_memory is None else min(self.request_limit, self._image_memory)
 
     @property
     def free(self) -> int:
-        """How many bytes are not given out."""
-        return self.total - self.taken.total()
+        """Bytes that are not reserved."""
+        return self.total - self.reserved.total()
 
-    def short(self, work: MemoryEstimate, besides: int = 0) -> int:
-        """Return how many bytes are missing for these to be taken, those kept for bodies left alone; 0 if none."""
-        kept = max(0, self.bodies - self.taken["bodies"])
-        computing = self._computing([*self._passing, work.passing]) - self.taken["computing"]
-        return max(0, work.kept + computing + besides + kept - self.free)
+    def shortage(self, estimate: MemoryEstimate, additional: int = 0) -> int:
+        """Return the bytes missing for an estimate and `additional` bytes; the share of the bodies is not free."""
+        bodies = max(0, self.body_limit - self.reserved["bodies"])
+        computing = self._computing([*self._transient, estimate.transient]) - self.reserved["computing"]
+        return max(0, estimate.base + computing + additional + bodies - self.free)
 
-    def take(self, kind: str, size: int) -> None:
-        """Give out; the caller holds the lock, and has seen that it fits."""
-        self.taken[kind] += size
-        self.most_taken = max(self.most_taken, self.taken.total())
+    def reserve(self, kind: str, size: int) -> None:
+        """Reserve bytes; the caller holds the lock and has checked that they are free."""
+        self.reserved[kind] += size
+        self.peak = max(self.peak, self.reserved.total())
 
-    def give(self, kind: str, size: int) -> None:
-        """Take back, and wake whoever waits; the caller holds the lock."""
-        self.taken[kind] -= size
+    def release(self, kind: str, size: int) -> None:
+        """Release bytes and wake waiting requests; the caller holds the lock."""
+        self.reserved[kind] -= size
         self.changed.notify_all()
 
-    def pass_through(self, work: MemoryEstimate) -> None:
-        """Enter what an image takes only while it is computed; the caller holds the lock, and has seen that it fits."""
-        self._passing.append(work.passing)
-        self.take("computing", self._computing(self._passing) - self.taken["computing"])
+    def reserve_transient(self, size: int) -> None:
+        """Reserve the transient bytes of a request; the caller holds the lock and has checked that they are free."""
+        self._transient.append(size)
+        self.reserve("computing", self._computing(self._transient) - self.reserved["computing"])
 
-    def have_passed(self, work: MemoryEstimate) -> None:
-        """Take that back; the caller holds the lock."""
-        self._passing.remove(work.passing)
-        self.give("computing", self.taken["computing"] - self._computing(self._passing))
+    def release_transient(self, size: int) -> None:
+        """Release the transient bytes of a request; the caller holds the lock."""
+        self._transient.remove(size)
+        self.release("computing", self.reserved["computing"] - self._computing(self._transient))
 
-    def _computing(self, passing: list[int]) -> int:
-        return sum(sorted(passing)[-self._lanes :])
+    def _computing(self, transient: list[int]) -> int:
+        return sum(sorted(transient)[-self._max_concurrent_inferences :])
 
-    def wait_for(self, condition: Callable[[], bool], clock: RequestDeadline) -> None:
-        """Wait for what holds under the lock, which the caller has; who came first goes first.
+    def wait_until(self, condition: Callable[[], bool], deadline: RequestDeadline) -> None:
+        """Wait until the condition holds, first come, first served; the caller holds the lock.
 
-        Raises what the clock raises.
+        Raises what the deadline raises.
         """
-        turn = object()
-        self._queue.append(turn)
+        ticket = object()
+        self._waiting.append(ticket)
         try:
-            with clock.waiting():
-                while self._queue[0] is not turn or not condition():
-                    clock.check()
-                    self.changed.wait(min(POLL_SECONDS, max(0.01, clock.left)))
+            with deadline.queue_time():
+                while self._waiting[0] is not ticket or not condition():
+                    deadline.check()
+                    self.changed.wait(min(POLL_SECONDS, max(0.01, deadline.remaining)))
         finally:
-            self._queue.remove(turn)
+            self._waiting.remove(ticket)
             self.changed.notify_all()
-
-    def account(self) -> Reservation:
-        """Return an account for one request, which has to be closed."""
-        return Reservation(self)
 
 
 class Reservation:
-    """What one request holds."""
+    """The memory that one request has reserved in a budget; must be closed."""
 
-    def __init__(self, ledger: MemoryBudget) -> None:
-        self._ledger = ledger
-        self._held: Counter[str] = Counter()
-        self._work: MemoryEstimate | None = None
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._reserved: Counter[str] = Counter()
+        self._transient: int | None = None
 
     def add_body(self, size: int) -> None:
-        """Take memory for so many bytes more of the request's body.
+        """Reserve `size` more bytes for the body.
 
-        Raises RequestError: 413 for a body that will never fit, 503 when those of others are in the way.
+        Raises RequestError: 413 if the body can never fit, 503 if it does not fit next to those of other requests.
         """
-        ledger = self._ledger
-        if self._held["bodies"] + size > ledger.bodies:
-            allowed = f"more than the {ledger.bodies} bytes that this server's memory allows"
-            raise RequestError(413, f"the body has {allowed}; compress or scale the image, or add memory")
-        with ledger.changed:
-            if ledger.taken["bodies"] + size > ledger.bodies:
-                here = f"{ledger.taken['bodies']} bytes of requests are here already"
-                raise ServiceUnavailableError(f"{here}; try again later or add memory")
-            self._take("bodies", size)
+        budget = self._budget
+        if self._reserved["bodies"] + size > budget.body_limit:
+            raise errors.body_exceeds_memory(budget.body_limit)
+        with budget.changed:
+            if budget.reserved["bodies"] + size > budget.body_limit:
+                raise errors.bodies_exceed_memory(budget.reserved["bodies"])
+            self._reserve("bodies", size)
 
-    def drop_body(self) -> None:
-        """Give the body's memory back."""
-        self._give("bodies")
+    def release_body(self) -> None:
+        """Release the memory of the body."""
+        self._release("bodies")
 
-    def wait_for_work(self, work: MemoryEstimate, clock: RequestDeadline) -> None:
-        """Take the memory that an image needs while it is worked on, as soon as it is there."""
-        with self._ledger.changed:
-            self._ledger.wait_for(lambda: not self._ledger.short(work), clock)
-            self.take_work(work)
+    def wait_for_memory(self, estimate: MemoryEstimate, deadline: RequestDeadline) -> None:
+        """Reserve the estimate as soon as it is free; raises what the deadline raises."""
+        with self._budget.changed:
+            self._budget.wait_until(lambda: not self._budget.shortage(estimate), deadline)
+            self.reserve_estimate(estimate)
 
-    def take_work(self, work: MemoryEstimate) -> None:
-        """Take it at once; the caller holds the lock, and has seen that it fits."""
-        self._take("work", work.kept)
-        self._ledger.pass_through(work)
-        self._work = work
+    def reserve_estimate(self, estimate: MemoryEstimate) -> None:
+        """Reserve the estimate; the caller holds the lock and has checked that it is free."""
+        self._reserve("work", estimate.base)
+        self._budget.reserve_transient(estimate.transient)
+        self._transient = estimate.transient
 
-    def keep_answer(self, size: int) -> None:
-        """Give back what the work took, all but the answer's bytes."""
-        with self._ledger.changed:
-            self._end_work()
-            self._take("answers", size)
+    def replace_estimate(self, response_size: int) -> None:
+        """Release the estimate, and reserve the bytes of the response instead."""
+        with self._budget.changed:
+            self._release_estimate()
+            self._reserve("answers", response_size)
 
     def close(self) -> None:
-        """Give everything back."""
-        self._end_work()
-        for kind in list(self._held):
-            self._give(kind)
+        """Release everything."""
+        self._release_estimate()
+        for kind in list(self._reserved):
+            self._release(kind)
 
-    def _end_work(self) -> None:
-        if self._work is not None:
-            with self._ledger.changed:
-                self._ledger.have_passed(self._work)
-            self._work = None
-            self._give("work")
+    def _release_estimate(self) -> None:
+        if self._transient is not None:
+            with self._budget.changed:
+                self._budget.release_transient(self._transient)
+            self._transient = None
+            self._release("work")
 
-    def _take(self, kind: str, size: int) -> None:
-        self._ledger.take(kind, size)
-        self._held[kind] += size
+    def _reserve(self, kind: str, size: int) -> None:
+        self._budget.reserve(kind, size)
+        self._reserved[kind] += size
 
-    def _give(self, kind: str) -> None:
-        with self._ledger.changed:
-            self._ledger.give(kind, self._held.pop(kind, 0))
+    def _release(self, kind: str) -> None:
+        with self._budget.changed:
+            self._budget.release(kind, self._reserved.pop(kind, 0))
 
 
-def weigh() -> int:
-    """Return the bytes of memory that this process holds, and those that its parent does not share with it."""
+def process_memory() -> int:
+    """Return the bytes of memory of this process, including those of its parent that the two do not share."""
     with contextlib.suppress(OSError, AttributeError):  # no glibc
-        ctypes.CDLL(None).malloc_trim(0)  # what has been freed but not given back would be counted for ever
+        ctypes.CDLL(None).malloc_trim(0)  # else freed memory that glibc retains would count forever
     fields = ("Private_Clean:", "Private_Dirty:")
-    return sum(_rollup("self", "Rss:")) + sum(_rollup(str(os.getppid()), *fields))
+    return sum(_read_rollup("self", "Rss:")) + sum(_read_rollup(str(os.getppid()), *fields))
 
 
-def _rollup(process: str, *fields: str) -> list[int]:
+def _read_rollup(process: str, *fields: str) -> list[int]:
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except OSError:  # another user's
+    except OSError:  # a process of another user
         return []
     return [int(line.split()[1]) * 1024 for line in lines if line.startswith(fields)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -24,13 +24,13 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """What has been counted and is measured."""
+    """Prometheus counters and gauges; `directory` contains the values of all workers if there are several."""
 
-    def __init__(self, gate: RequestQueue, ledger: MemoryBudget) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for each total, which nobody asks for
-        self._gate, self._ledger = gate, ledger
+    def __init__(self, queue: RequestQueue, budget: MemoryBudget, directory: Path | None = None) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a creation time per counter, which is not used
+        self._queue, self._budget, self._directory = queue, budget, directory
         self._registry = registry = CollectorRegistry()
-        self._requests = Counter("requests", "Requests answered, by HTTP status.", ["status"], registry=registry)
+        self._requests = Counter("requests", "Completed requests, by HTTP status.", ["status"], registry=registry)
         self._phases = Histogram(
             "phase_seconds", "Time in each phase of a request.", ["phase"], buckets=_SECONDS, registry=registry
         )
@@ -41,40 +41,46 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(name, text, labels, multiprocess_mode="livesum", registry=registry)
 
-        self._waiting = gauge("requests_waiting", "Requests that wait for a seat.")
-        self._working = gauge("requests_in_flight", "Requests that have a seat.")
-        self._taken = gauge("memory_taken_bytes", "Memory promised to requests and models, by what for.", "kind")
-        self._most = gauge("memory_most_taken_bytes", "Memory promised at once at most.")
-        self._total = gauge("memory_total_bytes", "Memory that can be promised.")
+        self._waiting = gauge("requests_waiting", "Requests that wait in the queue.")
+        self._in_flight = gauge("requests_in_flight", "Requests that are being processed.")
+        self._reserved = gauge("memory_taken_bytes", "Memory reserved for requests and models, by kind.", "kind")
+        self._peak = gauge("memory_most_taken_bytes", "Maximum of the reserved memory.")
+        self._total = gauge("memory_total_bytes", "Memory that can be reserved.")
         labels = ["model", "engine", "precision"]
-        self._model = Gauge("model_info", "What answers.", labels, multiprocess_mode="livemax", registry=registry)
+        self._model = Gauge(
+            "model_info",
+            "Model that is served.",
+            labels,
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
 
-    def add(self, facts: dict[str, Any]) -> None:
+    def add(self, fields: dict[str, Any]) -> None:
         """Count one finished request."""
-        self._requests.labels(str(facts["status"])).inc()
-        self._duration.observe(facts["total_ms"] / 1000)
+        self._requests.labels(str(fields["status"])).inc()
+        self._duration.observe(fields["total_ms"] / 1000)
         for phase in PHASES:
-            if (milliseconds := facts.get(f"{phase}_ms")) is not None:
+            if (milliseconds := fields.get(f"{phase}_ms")) is not None:
                 self._phases.labels(phase).observe(milliseconds / 1000)
 
-    def describe(self, name: str, engine: str, card: ModelInfo) -> None:
-        """Name the model that answers."""
-        self._model.labels(name, engine, card.precision).set(1)
+    def set_model(self, name: str, engine: str, info: ModelInfo) -> None:
+        """Set the labels of the loaded model."""
+        self._model.labels(name, engine, info.precision).set(1)
 
-    def measure(self) -> None:
-        """Write down what is the case now: the other workers are asked for it too."""
-        self._waiting.set(self._gate.waiting)
-        self._working.set(self._gate.working)
-        self._total.set(self._ledger.total)
-        self._most.set(self._ledger.most_taken)
+    def update_gauges(self) -> None:
+        """Set the gauges of this worker, which any worker can then return."""
+        self._waiting.set(self._queue.waiting)
+        self._in_flight.set(self._queue.in_flight)
+        self._total.set(self._budget.total)
+        self._peak.set(self._budget.peak)
         for kind in KINDS:
-            self._taken.labels(kind).set(self._ledger.taken[kind])
+            self._reserved.labels(kind).set(self._budget.reserved[kind])
 
     def render(self) -> bytes:
-        """Return all workers' totals in Prometheus' text format."""
-        self.measure()
+        """Return the totals of all workers in the Prometheus text format."""
+        self.update_gauges()
         registry = self._registry
-        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        if self._directory is not None:
             registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            multiprocess.MultiProcessCollector(registry, str(self._directory))  # type: ignore[no-untyped-call]
         return generate_latest(registry)

@@ -13,30 +13,30 @@ from container.serving.models import ModelInfo
 from container.serving.settings import ServeSettings
 
 
-def describe_model(card: ModelInfo, settings: ServeSettings) -> dict[str, Any]:
-    """Describe the model of an ordinary endpoint."""
-    windows = card.planner.windows
-    named = {entry["id"]: entry for entry in describe_classes(card.classes)}
+def describe_model(info: ModelInfo, settings: ServeSettings) -> dict[str, Any]:
+    """Describe the model of a single-model endpoint."""
+    windows = info.planner.windows
+    known = {entry["id"]: entry for entry in describe_classes(info.classes)}
     return {
-        "model": {key: card.network[key] for key in ("algorithm", "backbone") if key in card.network},
+        "model": {key: info.network[key] for key in ("algorithm", "backbone") if key in info.network},
         **({"windows": dataclasses.asdict(windows)} if windows else {}),
-        **({"image_range": list(card.image_range)} if card.image_range else {}),
-        "num_classes": card.num_classes,
-        "classes": [named.get(label, {"id": label}) for label in range(card.num_classes)],
+        **({"image_range": list(info.image_range)} if info.image_range else {}),
+        "num_classes": info.num_classes,
+        "classes": [known.get(label, {"id": label}) for label in range(info.num_classes)],
         "engine": settings.engine,
-        "precision": card.precision,
+        "precision": info.precision,
         **_describe_server(settings),
     }
 
 
 def describe_models(names: Iterable[str], settings: ServeSettings) -> dict[str, Any]:
-    """Describe a multi-model endpoint, whose models may have any classes."""
+    """Describe a multi-model endpoint, whose models can have different classes."""
     return {"models": list(names), "engine": settings.engine, **_describe_server(settings)}
 
 
-def describe_execution(settings: ServeSettings, seats: int) -> dict[str, int | str]:
-    """Advise batch transform, which wants concurrency times payload to stay within 100 MB."""
-    concurrency = settings.workers * seats
+def describe_execution(settings: ServeSettings, max_concurrent_requests: int) -> dict[str, int | str]:
+    """Return the parameters for batch transform, in which concurrency times payload must not exceed 100 MB."""
+    concurrency = settings.workers * max_concurrent_requests
     return {
         "MaxConcurrentTransforms": concurrency,
         "BatchStrategy": "SINGLE_RECORD",

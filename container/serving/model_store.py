@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-import logging
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -17,326 +17,281 @@ from container.engines.onnx_model import conversion_memory
 from container.engines.protocol import Engine
 from container.errors import ClientError, RequestError
 from container.serving.memory_budget import MemoryBudget, MemoryEstimate, Reservation
-from container.serving.models import Model, ModelInfo
+from container.serving.models import LOG, Model, ModelInfo, ModelSource
+from container.serving.requests import errors
 from container.serving.requests.deadline import POLL_SECONDS, RequestDeadline
-from container.serving.requests.errors import ServiceUnavailableError
 
-_LOG = logging.getLogger("gunicorn.error")  # the server's own log
-
-_LEAST_WORK = MemoryEstimate(2**26)  # without which a model could be loaded but not used
+_MINIMUM_WORK = MemoryEstimate(2**26)  # must be free in addition, or the model could be loaded but not used
 
 _NAME_LENGTH = 1024
 
 
 def estimate_memory(model_dir: Path) -> tuple[int, int]:
-    """Return how many bytes the model in `model_dir` takes once it is loaded, and how many more while it is loaded.
+    """Return the bytes that the model in `model_dir` needs when it is loaded, and in addition while it is loading.
 
-    By the sizes of its weights and its graph. Raises ClientError where there is no model.
+    The estimate uses the sizes of the weights and the ONNX model. Raises ClientError if there is no model.
     """
-    weights, graph = model_dir / model_directory.BEST_WEIGHTS, model_dir / model_directory.GRAPH
+    weights, onnx_model = model_dir / model_directory.BEST_WEIGHTS, model_dir / model_directory.GRAPH
     try:
         size = weights.stat().st_size
     except (OSError, ValueError) as error:
-        raise ClientError(f"{str(model_dir)[:200]} holds no model: {weights.name} is missing") from error
-    if graph.is_file():
-        size, converting = max(size, graph.stat().st_size), 0
+        raise ClientError(f"{str(model_dir)[:200]} contains no model: {weights.name} is missing") from error
+    if onnx_model.is_file():
+        size, converting = max(size, onnx_model.stat().st_size), 0
     else:
         converting = conversion_memory(size)
     return estimate_loaded(size), max(converting, estimate_exact(size))
 
 
-def _is_same(card: ModelInfo, other: ModelInfo | None) -> bool:
-    """Say whether two cards are of models that answer alike, but for what has been learnt of their speed."""
-    return other is not None and dataclasses.replace(card, speed=other.speed) == other
-
-
 class _State(enum.Enum):
-    ASLEEP = enum.auto()
-    WAKING = enum.auto()
-    AWAKE = enum.auto()
+    UNLOADED = enum.auto()
+    LOADING = enum.auto()
+    LOADED = enum.auto()
 
 
 class _Entry:
-    """One model: where it lies, what it takes, and while it is awake what answers.
-
-    `leaving` is set when it has been unloaded: then it sleeps as soon as nobody uses it, for good.
-    """
+    """One model of the store. After DELETE, `deleted` is set, and the model is unloaded after its last request."""
 
     def __init__(self, name: str, model_dir: Path, size: int, converting: int) -> None:
         self.name = name
         self.model_dir = model_dir
-        self.measured = self.size, self.converting = size, converting
-        self.state = _State.ASLEEP
-        self.users = 0
-        self.leaving = False
+        self.estimate = self.size, self.converting = size, converting
+        self.state = _State.UNLOADED
+        self.in_flight = 0  # requests that use the model
+        self.deleted = False
         self.engine: Engine | None = None
-        self.card: ModelInfo | None = None
-        self.failure: BaseException | None = None
+        self.info: ModelInfo | None = None  # None until the model is loaded for the first time
+        self.error: BaseException | None = None
 
 
 class ModelStore:
-    """Models by name; what they take is the ledger's.
+    """Models by name, in a memory budget. `changed` of the budget guards all entries.
 
-    A model for which there is no room any more is put to sleep, the least recently used first, and wakes when it is
-    asked for: the platform goes on regarding it as loaded. What is being used is never put to sleep: who wants to wake
-    another waits within the request's time; who wants to load one hears 507 at once, as the platform then unloads some.
-    What engines keep between two images is not entered: of those that nobody uses, only the last used one keeps it.
+    If the memory for a model is not free, the store unloads other models, the least recently used first, and reloads
+    them when a request arrives: SageMaker AI continues to regard them as loaded. Models in use are never unloaded. A
+    request to an unloaded model waits until its deadline. A request to load one fails immediately with 507, and
+    SageMaker AI then unloads some. The budget does not include what engines retain between images: of the unused
+    engines, only the last used one retains it. `model_memory` limits the bytes of all loaded models.
     """
 
     def __init__(
         self,
         open_: Callable[[Path], Model],
-        measure: Callable[[Path], tuple[int, int]],
-        ledger: MemoryBudget,
+        estimate: Callable[[Path], tuple[int, int]],
+        budget: MemoryBudget,
         executor: Executor,
-        budget: int | None = None,
+        model_memory: int | None = None,
     ) -> None:
         self._open = open_
-        self._measure = measure
-        self._ledger = ledger
-        self._executor = executor
+        self._estimate = estimate
         self._budget = budget
-        self._is_loading = False  # one at a time: loading takes all cores
+        self._executor = executor
+        self._model_memory = model_memory
+        self._is_loading = False  # one model at a time: loading uses all cores
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # the least recently used first
         self._last_used: _Entry | None = None
 
-    def names(self) -> dict[str, Path]:
+    def directories(self) -> dict[str, Path]:
         """Return the directories of all models by name."""
-        with self._ledger.changed:
-            return {name: entry.model_dir for name, entry in sorted(self._entries.items()) if entry.card}
+        with self._budget.changed:
+            return {name: entry.model_dir for name, entry in sorted(self._entries.items()) if entry.info}
 
-    def load(self, name: str, model_dir: Path, clock: RequestDeadline) -> None:
-        """Load a model; raises RequestError: 409 when there is one of that name, 507 without room, 400 if unusable."""
+    def load(self, name: str, model_dir: Path, deadline: RequestDeadline) -> None:
+        """Load a model.
+
+        Raises RequestError: 409 if a model has the name, 507 if not enough memory is free, 400 if it is unusable.
+        """
         if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name) > _NAME_LENGTH:
             raise RequestError(400, f"model_name must be 1 to {_NAME_LENGTH} printable characters without /, not a dot")
         try:
-            entry = _Entry(name, model_dir, *self._measure(model_dir))
+            entry = _Entry(name, model_dir, *self._estimate(model_dir))
         except ClientError as error:
             raise RequestError(400, str(error)) from error
-        with self._ledger.changed:
+        with self._budget.changed:
             if name in self._entries:
-                raise RequestError(409, f"the model {name} is loaded already")
+                raise RequestError(409, f"the model {name} is already loaded")
             self._entries[name] = entry
             try:
-                self._await(lambda: not self._is_loading, clock)
-                if not self._has_room(entry, _LEAST_WORK):
-                    raise RequestError(507, f"no memory for the model {name}: {self._missing(entry)}")
-                self._wake(entry)
-                self._await(lambda: entry.state is not _State.WAKING, clock)
-                self._check(entry)
+                self._wait_until(lambda: not self._is_loading, deadline)
+                if not self._make_room(entry, _MINIMUM_WORK):
+                    raise RequestError(507, f"not enough memory for the model {name}: {self._shortage(entry)}")
+                self._start_loading(entry)
+                self._wait_until(lambda: entry.state is not _State.LOADING, deadline)
+                if isinstance(entry.error, ClientError):
+                    raise RequestError(400, str(entry.error)) from entry.error
+                if entry.error:
+                    raise RequestError(500, f"the model {name} cannot be loaded; the endpoint's log has the details")
             except BaseException:
-                self._forget(entry)
+                self._delete(entry)
                 raise
 
     def unload(self, name: str) -> None:
-        """Forget a model, whose running requests are still answered; raises RequestError 404 when there is none."""
-        with self._ledger.changed:
-            self._forget(self._find(name))
+        """Delete a model after its running requests; raises RequestError 404 if it is not loaded."""
+        with self._budget.changed:
+            self._delete(self._find(name)[0])
 
-    def source(self, name: str) -> LoadedModel:
-        """Return the source of the requests to a model."""
-        return LoadedModel(self, name)
-
-    def card(self, name: str) -> ModelInfo:
-        """Return a model's card; raises RequestError 404."""
-        with self._ledger.changed:
-            card = self._find(name).card
-        assert card is not None  # or it would not have been found
-        return card
-
-    def weight(self, name: str) -> int:
-        """Return how many bytes a model takes while it is awake; raises RequestError 404."""
-        with self._ledger.changed:
-            return self._find(name).size
+    def source(self, name: str) -> ModelSource:
+        """Return the access of a request to a model; raises RequestError 404 if it is not loaded."""
+        with self._budget.changed:
+            entry, info = self._find(name)
+            return ModelSource(info, entry.size, functools.partial(self._use, name, info))
 
     @contextlib.contextmanager
-    def use(
-        self,
-        name: str,
-        account: Reservation,
-        work: MemoryEstimate,
-        clock: RequestDeadline,
-        card: ModelInfo | None = None,
+    def _use(
+        self, name: str, info: ModelInfo, reservation: Reservation, estimate: MemoryEstimate, deadline: RequestDeadline
     ) -> Iterator[Engine]:
-        """Give a model that stays awake within the block, with the work's memory to work in.
+        """Yield the engine of a model that stays loaded within the block, with the estimated memory reserved.
 
-        Raises RequestError: 404, or 503 when the model is not that of `card` any more; or what the clock raises while
-        it waits for the model and the memory, both at once.
+        Raises RequestError 404, or 503 if the model is no longer the one of `info`; and what the deadline raises.
         """
-        with self._ledger.changed:
-            entry = self._find(name)
+        with self._budget.changed:
+            entry, _ = self._find(name)
             self._entries.move_to_end(name)
-            self._ready(entry, work, clock)
-            if card is not None and not _is_same(card, entry.card):
-                raise ServiceUnavailableError(f"the model {name} has changed since the request came; try again")
-            account.take_work(work)
-            entry.users += 1
+            self._wait_until_ready(entry, estimate, deadline)
+            if not _is_same(info, entry.info):
+                raise errors.model_changed(name)
+            reservation.reserve_estimate(estimate)
+            entry.in_flight += 1
             engine = entry.engine
             assert engine is not None
-            before, self._last_used = self._last_used, entry
-            if before is not None:
-                self._release_if_idle(before)
+            previous, self._last_used = self._last_used, entry
+            if previous is not None:
+                self._release_if_unused(previous)
         try:
             yield engine
         finally:
-            with self._ledger.changed:
-                entry.users -= 1
-                self._sleep_if_leaving(entry)
-                self._release_if_idle(entry)
-                self._ledger.changed.notify_all()
+            with self._budget.changed:
+                entry.in_flight -= 1
+                self._unload_if_deleted(entry)
+                self._release_if_unused(entry)
+                self._budget.changed.notify_all()
 
-    def _release_if_idle(self, entry: _Entry) -> None:
-        """Let an engine that others have followed give back what it keeps."""
-        if entry.engine is not None and not entry.users and entry is not self._last_used:
+    def _release_if_unused(self, entry: _Entry) -> None:
+        """Release what an engine retains between images, unless it is in use or the last used one."""
+        if entry.engine is not None and not entry.in_flight and entry is not self._last_used:
             self._executor.submit(entry.engine.release)
 
-    def _ready(self, entry: _Entry, work: MemoryEstimate, clock: RequestDeadline) -> None:
-        """Wait until the entry is awake and the memory for the work is there; wake it when it sleeps."""
+    def _wait_until_ready(self, entry: _Entry, estimate: MemoryEstimate, deadline: RequestDeadline) -> None:
+        """Wait until the model is loaded and the estimated memory is free; load the model if it is unloaded."""
 
-        def can_go_on() -> bool:
-            if entry.leaving or entry.state is _State.WAKING:
+        def can_continue() -> bool:
+            if entry.deleted or entry.state is _State.LOADING:
                 return True
-            return not (self._is_loading and entry.state is _State.ASLEEP) and self._has_room(entry, work)
+            return not (self._is_loading and entry.state is _State.UNLOADED) and self._make_room(entry, estimate)
 
         while True:
-            if entry.leaving:
+            if entry.deleted:
                 raise RequestError(404, f"the model {entry.name} is not loaded")
-            if entry.state is _State.WAKING:
-                self._await(lambda: entry.state is not _State.WAKING, clock)
-                if entry.failure:
-                    raise self._lost(entry, entry.failure) from entry.failure
+            if entry.state is _State.LOADING:
+                self._wait_until(lambda: entry.state is not _State.LOADING, deadline)
+                if entry.error:
+                    raise _reload_error(entry, entry.error) from entry.error
                 continue
-            if entry.state is _State.ASLEEP:
-                self._measure_again(entry)
-            self._ledger.wait_for(can_go_on, clock)
-            if entry.state is _State.AWAKE and not entry.leaving:
+            if entry.state is _State.UNLOADED:
+                self._update_estimate(entry)
+            self._budget.wait_until(can_continue, deadline)
+            if entry.state is _State.LOADED and not entry.deleted:
                 return
-            if entry.state is _State.ASLEEP and not entry.leaving:
-                self._wake(entry)
+            if entry.state is _State.UNLOADED and not entry.deleted:
+                self._start_loading(entry)
 
-    def _measure_again(self, entry: _Entry) -> None:
-        """Enter what a model takes whose files have changed while it was asleep."""
+    def _update_estimate(self, entry: _Entry) -> None:
+        """Estimate the memory of an unloaded model again if its files have changed."""
         try:
-            measured = self._measure(entry.model_dir)
+            estimate = self._estimate(entry.model_dir)
         except ClientError as error:
-            self._report(entry, error)
-            raise self._lost(entry, error) from error
-        if measured != entry.measured:
-            entry.measured = entry.size, entry.converting = measured
+            _log_error(entry, error)
+            raise _reload_error(entry, error) from error
+        if estimate != entry.estimate:
+            entry.estimate = entry.size, entry.converting = estimate
 
-    def _lost(self, entry: _Entry, failure: BaseException) -> RequestError:
-        """Return the error of a request to a model that can no longer be loaded, which names no path."""
-        name = f"the model {entry.name} cannot be loaded any more"
-        if isinstance(failure, ClientError):
-            return RequestError(400, f"{name}: its files have changed; the endpoint's log has the details")
-        return RequestError(500, f"{name}; the endpoint's log has the details")
-
-    def _report(self, entry: _Entry, failure: BaseException) -> None:
-        """Log why a model cannot be loaded: in one line, if the files are the reason."""
-        if isinstance(failure, ClientError):
-            _LOG.error("the model %s cannot be loaded: %s", entry.name, failure)
-        else:
-            _LOG.error("the model %s cannot be loaded", entry.name, exc_info=failure)
-
-    def _await(self, condition: Callable[[], bool], clock: RequestDeadline) -> None:
+    def _wait_until(self, condition: Callable[[], bool], deadline: RequestDeadline) -> None:
         while not condition():
-            clock.check()
-            self._ledger.changed.wait(POLL_SECONDS)
+            deadline.check()
+            self._budget.changed.wait(POLL_SECONDS)
 
-    def _wake(self, entry: _Entry) -> None:
-        """Begin to load an entry, for which there is room; whoever asked may leave meanwhile."""
-        entry.state, entry.failure, self._is_loading = _State.WAKING, None, True
-        self._ledger.take("models", entry.size + entry.converting)
+    def _start_loading(self, entry: _Entry) -> None:
+        """Start to load a model, for which enough memory is free; the request can end before the model is loaded."""
+        entry.state, entry.error, self._is_loading = _State.LOADING, None, True
+        self._budget.reserve("models", entry.size + entry.converting)
         future: Future[Model] = self._executor.submit(self._open, entry.model_dir)
-        future.add_done_callback(lambda done: self._awake(entry, done))
+        future.add_done_callback(lambda done: self._finish_loading(entry, done))
 
-    def _awake(self, entry: _Entry, done: Future[Model]) -> None:
-        with self._ledger.changed:
+    def _finish_loading(self, entry: _Entry, done: Future[Model]) -> None:
+        with self._budget.changed:
             self._is_loading = False
-            self._ledger.give("models", entry.converting)
+            self._budget.release("models", entry.converting)
             try:
                 model = done.result()
             except BaseException as error:
-                entry.state, entry.failure = _State.ASLEEP, error
-                self._ledger.give("models", entry.size)
-                self._report(entry, error)
+                entry.state, entry.error = _State.UNLOADED, error
+                self._budget.release("models", entry.size)
+                _log_error(entry, error)
                 return
-            entry.state, entry.engine = _State.AWAKE, model.engine
-            if not _is_same(model.card, entry.card):
-                entry.card = model.card  # else its speed has been learnt already
-            self._settle(entry, model.card.memory)
-            self._sleep_if_leaving(entry)
+            entry.state, entry.engine = _State.LOADED, model.engine
+            if not _is_same(model.info, entry.info):
+                entry.info = model.info  # else retain the learned latency
+            self._budget.reserve("models", model.info.memory)
+            self._budget.release("models", entry.size)
+            entry.size = model.info.memory
+            self._unload_if_deleted(entry)
 
-    def _settle(self, entry: _Entry, size: int) -> None:
-        """Enter what the loaded model takes instead of what it might have."""
-        self._ledger.take("models", size)
-        self._ledger.give("models", entry.size)
-        entry.size = size
-
-    def _check(self, entry: _Entry) -> None:
-        if isinstance(entry.failure, ClientError):
-            raise RequestError(400, str(entry.failure)) from entry.failure
-        if entry.failure:
-            raise RequestError(500, f"the model {entry.name} cannot be loaded; the endpoint's log has the details")
-
-    def _has_room(self, entry: _Entry, work: MemoryEstimate) -> bool:
-        """Say whether an entry can be awake and work, once those that nobody has used for longest are put to sleep."""
-        needed = 0 if entry.state is _State.AWAKE else entry.size + entry.converting
-        over = max(0, self._ledger.taken["models"] + needed - self._budget) if self._budget is not None else 0
-        short = max(self._ledger.short(work, needed), over)
-        idle = [e for e in self._entries.values() if e.state is _State.AWAKE and not e.users and e is not entry]
-        if short > sum(other.size for other in idle):
+    def _make_room(self, entry: _Entry, estimate: MemoryEstimate) -> bool:
+        """Return whether the model and the estimate fit; if so, unload the least recently used models as needed."""
+        needed = 0 if entry.state is _State.LOADED else entry.size + entry.converting
+        shortage = self._budget.shortage(estimate, needed)
+        if self._model_memory is not None:
+            shortage = max(shortage, self._budget.reserved["models"] + needed - self._model_memory)
+        unused = [e for e in self._entries.values() if e.state is _State.LOADED and not e.in_flight and e is not entry]
+        if shortage > sum(other.size for other in unused):
             return False
-        for other in idle:
-            if short > 0:
-                short -= other.size
-                self._sleep(other)
+        for other in unused:
+            if shortage > 0:
+                shortage -= other.size
+                self._unload(other)
         return True
 
-    def _missing(self, entry: _Entry) -> str:
-        left = max(0, self._ledger.total - self._ledger.bodies - self._ledger.taken.total())
-        needed = entry.size + entry.converting + _LEAST_WORK.kept
-        return f"it needs {needed // 2**20} MB, {left // 2**20} MB are left; unload another model"
+    def _shortage(self, entry: _Entry) -> str:
+        free = max(0, self._budget.total - self._budget.body_limit - self._budget.reserved.total())
+        needed = entry.size + entry.converting + _MINIMUM_WORK.base
+        return f"it needs {needed // 2**20} MB, {free // 2**20} MB are free; unload another model"
 
-    def _sleep(self, entry: _Entry) -> None:
-        entry.state, entry.engine = _State.ASLEEP, None
-        self._ledger.give("models", entry.size)
+    def _unload(self, entry: _Entry) -> None:
+        entry.state, entry.engine = _State.UNLOADED, None
+        self._budget.release("models", entry.size)
 
-    def _sleep_if_leaving(self, entry: _Entry) -> None:
-        if entry.leaving and not entry.users and entry.state is _State.AWAKE:
-            self._sleep(entry)
+    def _unload_if_deleted(self, entry: _Entry) -> None:
+        if entry.deleted and not entry.in_flight and entry.state is _State.LOADED:
+            self._unload(entry)
 
-    def _forget(self, entry: _Entry) -> None:
+    def _delete(self, entry: _Entry) -> None:
         self._entries.pop(entry.name, None)
-        entry.leaving = True
-        self._sleep_if_leaving(entry)
+        entry.deleted = True
+        self._unload_if_deleted(entry)
 
-    def _find(self, name: str) -> _Entry:
+    def _find(self, name: str) -> tuple[_Entry, ModelInfo]:
         entry = self._entries.get(name)
-        if entry is None or entry.card is None:  # of which nobody has heard that it is loaded
+        if entry is None or entry.info is None:  # the request that loads it has not been answered yet
             raise RequestError(404, f"the model {name} is not loaded")
-        return entry
+        return entry, entry.info
 
 
-class LoadedModel:
-    """The source of the requests to one model of a store."""
+def _is_same(info: ModelInfo, other: ModelInfo | None) -> bool:
+    """Return whether two models are equal except for their learned latency."""
+    return other is not None and dataclasses.replace(info, latency=other.latency) == other
 
-    def __init__(self, store: ModelStore, name: str) -> None:
-        self._store = store
-        self._name = name
-        self._card: ModelInfo | None = None
 
-    def card(self) -> ModelInfo:
-        """Return the model's card, which has to be that of the model used."""
-        self._card = self._store.card(self._name)
-        return self._card
+def _reload_error(entry: _Entry, cause: BaseException) -> RequestError:
+    """Return the error of a request to a model that can no longer be loaded, without a path."""
+    problem = f"the model {entry.name} can no longer be loaded"
+    if isinstance(cause, ClientError):
+        return RequestError(400, f"{problem}: its files have changed; the endpoint's log has the details")
+    return RequestError(500, f"{problem}; the endpoint's log has the details")
 
-    def weight(self) -> int:
-        """Return the bytes that the model takes of what an image could have."""
-        return self._store.weight(self._name)
 
-    def use(
-        self, account: Reservation, work: MemoryEstimate, clock: RequestDeadline
-    ) -> contextlib.AbstractContextManager[Engine]:
-        """Give the loaded model within the block, and take the work's memory, both as soon as they can be had."""
-        return self._store.use(self._name, account, work, clock, self._card)
+def _log_error(entry: _Entry, error: BaseException) -> None:
+    """Log why a model cannot be loaded, without a traceback if its files are the reason."""
+    if isinstance(error, ClientError):
+        LOG.error("the model %s cannot be loaded: %s", entry.name, error)
+    else:
+        LOG.error("the model %s cannot be loaded", entry.name, exc_info=error)

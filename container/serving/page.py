@@ -1,12 +1,11 @@
 """The web page (`SERVE_UI=1`): files, model information, headers.
 
-Its JavaScript asks the API as every other client does. A browser may load what this server gives, and nothing else.
+Its JavaScript uses the API of the server. The headers allow a browser to load only files of this server.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,17 @@ from werkzeug.wrappers import Request, Response
 
 from container.artifact.classes import ClassEntry
 from container.codecs.masks import voc_palette
-from container.serving.requests.log import Record
+from container.serving.models import ModelInfo
+from container.serving.requests.log import RequestRecord
 from container.serving.settings import ServeSettings
 
 FILES = {
     "/": ("index.html", "text/html"),
     "/ui/page.css": ("page.css", "text/css"),
     "/ui/page.js": ("page.js", "text/javascript"),
-    "/ui/answers.js": ("answers.js", "text/javascript"),
+    "/ui/api.js": ("api.js", "text/javascript"),
     "/ui/exif.js": ("exif.js", "text/javascript"),
-    "/ui/picture.js": ("picture.js", "text/javascript"),
+    "/ui/image_view.js": ("image_view.js", "text/javascript"),
     "/ui/tables.js": ("tables.js", "text/javascript"),
     "/ui/icon.svg": ("icon.svg", "image/svg+xml"),
 }
@@ -41,14 +41,14 @@ HEADERS = {
 
 
 class Page:
-    """The page's files; answers for them, and leaves all else alone."""
+    """The files of the web page."""
 
     def __init__(self) -> None:
         folder = Path(__file__).with_name("ui")
         self._files = {path: ((folder / name).read_bytes(), media_type) for path, (name, media_type) in FILES.items()}
 
-    def answer(self, request: Request) -> Response | None:
-        """Answer with a file of the page, at `/` to those who like HTML better than JSON: browsers; else None."""
+    def serve_file(self, request: Request) -> Response | None:
+        """Return a file of the page, or None; at `/`, return the page only to clients that prefer HTML to JSON."""
         if request.method not in ("GET", "HEAD") or request.path not in self._files:
             return None
         if request.path == "/" and not _is_browser(request.accept_mimetypes):
@@ -56,8 +56,8 @@ class Page:
         content, media_type = self._files[request.path]
         return Response(content, headers=HEADERS, mimetype=media_type)
 
-    def finish(self, request: Request, response: Any, record: Record) -> Any:
-        """Add to an answer what the page needs: at `/` that it depends on Accept, to an image's the phases' times."""
+    def add_headers(self, request: Request, response: Any, record: RequestRecord) -> Any:
+        """Add `Vary` to responses at `/`, and the durations of the phases to responses with a mask."""
         if request.path == "/":
             response.vary.add("Accept")
         elif request.path == "/invocations":
@@ -65,21 +65,19 @@ class Page:
         return response
 
 
-def page_info(
-    num_classes: int, precision: str, known: Mapping[int, ClassEntry], settings: ServeSettings
-) -> dict[str, Any]:
-    """Describe a model to the page: each class with a name and a color, the model's own where it has some."""
+def page_info(info: ModelInfo, settings: ServeSettings) -> dict[str, Any]:
+    """Describe the model for the page; classes without a name or color in the model get a default."""
     colors = voc_palette()
     classes = []
-    for label in range(num_classes):
-        entry = known.get(label, ClassEntry())
+    for label in range(info.num_classes):
+        entry = info.classes.get(label, ClassEntry())
         color = "#{:02x}{:02x}{:02x}".format(*(entry.color or colors[label]))
         classes.append({"id": label, "name": entry.name or f"class {label}", "color": color})
     return {
         "classes": classes,
-        "palette": "data" if any(entry.color for entry in known.values()) else "voc",  # for a mask to be saved
+        "palette": "data" if any(entry.color for entry in info.classes.values()) else "voc",  # of a saved mask
         "engine": settings.engine,
-        "precision": precision,
+        "precision": info.precision,
         "exif_orientation": settings.exif_orientation,
     }
 
@@ -88,8 +86,8 @@ def _is_browser(accept: MIMEAccept) -> bool:
     return accept.best_match(["application/json", "text/html"]) == "text/html"
 
 
-def _server_timing(record: Record) -> str:
-    """Write the phases' milliseconds as https://www.w3.org/TR/server-timing/ has them, the whole as `total`."""
-    phases = {key[:-3]: value for key, value in record.facts.items() if key.endswith("_ms")}
+def _server_timing(record: RequestRecord) -> str:
+    """Return the milliseconds of the phases, and `total`, as https://www.w3.org/TR/server-timing/ specifies."""
+    phases = {key[:-3]: value for key, value in record.fields.items() if key.endswith("_ms")}
     total = round((time.monotonic() - record.arrived) * 1000, 1)
     return ", ".join(f"{name};dur={value}" for name, value in {**phases, "total": total}.items())

@@ -20,52 +20,54 @@ PRECISIONS = ("auto", "float32", "bfloat16", "int8", "float16")
 LOG_FORMATS = ("json", "text")
 EXIF_ORIENTATIONS: tuple[Literal["ignore", "apply"], ...] = ("ignore", "apply")
 
+METRICS_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # of prometheus-client; gunicorn_conf sets it
+
 T = TypeVar("T", bound=str)
 
 
 @dataclasses.dataclass(frozen=True)
 class ServeSettings:
-    """Everything a serving container is told."""
+    """Settings of the server."""
 
     model_dir: Path
     port: int = 8080
     workers: int = 1
-    timeout: int = 60  # seconds within which a request is answered or refused: the platform waits no longer
-    queue_seconds: int = 20  # a request waits at most so long for a seat, memory and a lane together
+    timeout: int = 60  # seconds until the response is sent: SageMaker AI waits at most 60 s
+    queue_seconds: int = 20  # maximum total wait of a request for the queue, memory, and an inference slot
     log_level: str = "info"
     log_format: str = "json"
     max_body: int = 100 * 2**20
     max_pixels: int = 40_000_000
     max_response: int | None = None
-    memory: int = 2**33  # bytes that this container may use
-    image_memory: int | None = None  # bytes that one image may take; None: whatever the ledger has
+    memory: int = 2**33  # bytes that this container can use
+    image_memory: int | None = None  # bytes that one image can use; None: no limit except the budget
     engine: str = "openvino"
     gpus: tuple[str, ...] = ()  # GPUs of the MXNet engine, as entries of CUDA_VISIBLE_DEVICES
     precision: str = "auto"
     metrics: bool = False
-    ui: bool = False  # a page at / on which people try the model
+    metrics_dir: Path | None = None  # in which several workers share their metrics
+    ui: bool = False  # the web page at /
     exif_orientation: Literal["ignore", "apply"] = "ignore"
     multi_model: bool = False
-    model_memory: int | None = None  # bytes that the loaded models of a multi-model endpoint may take, likewise
+    model_memory: int | None = None  # bytes that all loaded models of a multi-model endpoint can use
 
     @property
     def threads(self) -> int:
-        """How many threads compute in each process: its share of the CPUs granted."""
+        """Inference threads per process: its share of the CPUs of the container."""
         return max(1, cpu_count() // self.workers)
 
     @property
-    def slots(self) -> int:
-        """How many images are computed at the same time in each process.
+    def max_concurrent_inferences(self) -> int:
+        """Concurrent inferences per process: one per four cores.
 
-        One per four cores. Splitting two cores gave no more images/s, and twice the time of a request; more cores than
-        two have not been measured.
+        Two inferences on two cores increased the latency twofold, and not the images/s. More cores were not measured.
         """
         return 1 if self.engine == "mxnet" else max(1, self.threads // 4)
 
     @property
-    def seats(self) -> int:
-        """How many requests are worked on in each process: the next image is decoded while one is computed."""
-        return self.slots + 1
+    def max_concurrent_requests(self) -> int:
+        """Concurrent requests per process: during inference, the next image is decoded."""
+        return self.max_concurrent_inferences + 1
 
     @property
     def resolved_variables(self) -> dict[str, str]:
@@ -75,15 +77,16 @@ class ServeSettings:
 
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> ServeSettings:
-        """Read the settings; raises ClientError naming the variable whose value cannot be used, and what can."""
+        """Read the settings; raises ClientError with the name of an invalid variable and its valid values."""
         integer = Integers(variables)
         engine, gpus = _choose_engine(variables)
         timeout = integer.read("SAGEMAKER_MODEL_SERVER_TIMEOUT", "MODEL_SERVER_TIMEOUT", default=60)
         multi_model = variables.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
+        metrics_dir = variables.get(METRICS_DIR_VARIABLE)
         return cls(
             model_dir=base_dir(variables) / "model",
             port=integer.read("SAGEMAKER_BIND_TO_PORT", default=8080),
-            workers=1  # routes that load and unload models must reach the one process that holds them
+            workers=1  # all routes must reach the one process with the loaded models
             if multi_model
             else integer.read("SAGEMAKER_MODEL_SERVER_WORKERS", "MODEL_SERVER_WORKERS", default=max(1, len(gpus))),
             timeout=timeout,
@@ -98,6 +101,7 @@ class ServeSettings:
             gpus=gpus,
             precision=_choose(variables, "SERVE_PRECISION", PRECISIONS),
             metrics=_choose(variables, "SERVE_METRICS", ("0", "1")) == "1",
+            metrics_dir=Path(metrics_dir) if metrics_dir else None,
             ui=_read_ui(variables, multi_model),
             exif_orientation=_choose(variables, "EXIF_ORIENTATION", EXIF_ORIENTATIONS),
             multi_model=multi_model,
@@ -107,7 +111,7 @@ class ServeSettings:
 
 
 def _megabytes(integer: Integers, name: str) -> int | None:
-    """Return the variable's megabytes in bytes; None when it is not set."""
+    """Return the value of a variable in megabytes as bytes, or None if it is not set."""
     megabytes = integer.read(name, default=0)
     return megabytes * 2**20 or None
 
@@ -126,7 +130,7 @@ def _choose_engine(variables: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
 
 
 def _choose(variables: Mapping[str, str], name: str, choices: tuple[T, ...]) -> T:
-    """Return the variable's value, which must be one of `choices`; the first when it is not set."""
+    """Return the value of a variable, which must be one of `choices`, or the first choice if it is not set."""
     value = variables.get(name, "").strip().lower() or choices[0]
     for choice in choices:
         if value == choice:
@@ -135,13 +139,13 @@ def _choose(variables: Mapping[str, str], name: str, choices: tuple[T, ...]) -> 
 
 
 def _read_ui(variables: Mapping[str, str], multi_model: bool) -> bool:
-    wanted = _choose(variables, "SERVE_UI", ("0", "1")) == "1"
-    if wanted and multi_model:
-        raise ClientError("SERVE_UI=1 shows one model, SAGEMAKER_MULTI_MODEL=true serves many: unset one of the two")
-    return wanted
+    enabled = _choose(variables, "SERVE_UI", ("0", "1")) == "1"
+    if enabled and multi_model:
+        raise ClientError("SERVE_UI=1 does not support SAGEMAKER_MULTI_MODEL=true. Unset one of the two.")
+    return enabled
 
 
 def _log_level(text: str) -> str:
-    """Return Python's name for the platform's log level, which is its number or its name."""
+    """Return the gunicorn name of a log level, which is given as its Python number or name."""
     name = logging.getLevelName(int(text)) if text.strip().isdecimal() else text.strip().upper()
     return str(name).lower() if name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else "info"

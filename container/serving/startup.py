@@ -1,43 +1,82 @@
-"""Start of a worker: memory budget, and exit if the model is unusable."""
+"""Start of a worker: create the application and load the model; exit if the model is unusable."""
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
+import logging
 import os
+import sys
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from container.engines.costs import STANDING
 from container.errors import ClientError
-from container.serving.memory_budget import MemoryBudget, weigh
-from container.serving.models import LOG, Model
+from container.serving.app import create_app
+from container.serving.executor import NativeThreadExecutor
+from container.serving.health import Health, stop_server, stop_worker
+from container.serving.memory_budget import MemoryBudget, process_memory
+from container.serving.model_store import ModelStore, estimate_memory
+from container.serving.models import LOG, Model, open_model
+from container.serving.requests.log import LOG as REQUEST_LOG
 from container.serving.settings import ServeSettings
 
-_BOOT_ERROR = 3  # the exit status of a worker on which gunicorn ends, instead of starting another worker
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
-_LIBRARY_BYTES = 2**27  # of the engine beside its first model, and what is left unused between models that come and go
+_BOOT_ERROR = 3  # exit status of a worker after which gunicorn stops instead of starting another worker
+
+_THREADS = 64  # at most: one for each concurrent request, and one that loads a model
+
+_LIBRARY_BYTES = 2**27  # of the engine in addition to its first model, and of freed memory that is not reused
+
+
+def load() -> WSGIApplication:
+    """Create the application in a gunicorn worker, and load the model on a thread.
+
+    With several workers, return after the model is loaded, because gunicorn then starts to accept connections.
+    """
+    settings = ServeSettings.read()
+    sys.setswitchinterval(0.001)
+    REQUEST_LOG.addHandler(logging.StreamHandler(sys.stdout))
+    REQUEST_LOG.setLevel(settings.log_level.upper())
+    executor = NativeThreadExecutor(_THREADS)
+    budget = create_memory_budget(settings)
+    open_ = functools.partial(open_model, settings=settings)
+    if settings.multi_model:
+        store = ModelStore(open_, estimate_memory, budget, executor, settings.model_memory)
+        return create_app(store, settings, health=Health(stop_server), executor=executor, budget=budget)
+    model = executor.submit(open_, settings.model_dir)
+    app = create_app(model, settings, health=Health(stop_worker), executor=executor, budget=budget)
+    model.add_done_callback(lambda done: _finish_startup(done, budget, settings))
+    if settings.workers > 1:
+        concurrent.futures.wait([model])
+    return app
 
 
 def create_memory_budget(settings: ServeSettings) -> MemoryBudget:
-    """Open the ledger of a worker that has not loaded a model yet."""
-    total = _memory_to_promise(settings) - _LIBRARY_BYTES
+    """Create the memory budget of a worker that has not loaded a model yet."""
+    total = _available_memory(settings) - _LIBRARY_BYTES
     if settings.multi_model:
-        total -= settings.seats * settings.slots * STANDING  # models that nobody uses give theirs back
-    return MemoryBudget(total, settings.image_memory, settings.slots)
+        # the engines in use retain that much; unused models release theirs
+        total -= settings.max_concurrent_requests * settings.max_concurrent_inferences * STANDING
+    return MemoryBudget(total, settings.image_memory, settings.max_concurrent_inferences)
 
 
-def settle(model: Future[Model], ledger: MemoryBudget, settings: ServeSettings) -> None:
-    """End the server if the model is unusable; else promise what the loaded model has left of the memory."""
+def _finish_startup(model: Future[Model], budget: MemoryBudget, settings: ServeSettings) -> None:
+    """Set the memory budget that remains with the loaded model; stop the server if the model is unusable."""
     error = model.exception()
     if error is None:
-        ledger.total = _memory_to_promise(settings) - model.result().card.standing
-        LOG.info("%d MB of memory are there for requests", ledger.total // 2**20)
+        budget.total = _available_memory(settings) - model.result().info.standing
+        LOG.info("%d MB of memory are available for requests", budget.total // 2**20)
         return
     if isinstance(error, ClientError):
         LOG.error("ClientError: %s", error)
     else:
         LOG.error("the model cannot be loaded", exc_info=error)
-    os._exit(_BOOT_ERROR)  # sys.exit would end this thread only
+    os._exit(_BOOT_ERROR)  # sys.exit would end only this thread
 
 
-def _memory_to_promise(settings: ServeSettings) -> int:
-    """Return this process's share of the memory less what it weighs; a twentieth is left for the unforeseen."""
-    return max(0, settings.memory * 19 // 20 // settings.workers - weigh())
+def _available_memory(settings: ServeSettings) -> int:
+    """Return the share of this process in 95% of the memory, minus what the process uses."""
+    return max(0, settings.memory * 19 // 20 // settings.workers - process_memory())

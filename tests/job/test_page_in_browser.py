@@ -56,7 +56,7 @@ def page(browsers: tuple[Chrome, Path], server: Server) -> Iterator[Chrome]:
 
 @pytest.fixture
 def shown(page: Chrome, tmp_path: Path) -> Chrome:
-    """The page with a photograph's answer."""
+    """The page with the mask of an image."""
     upload(page, tmp_path / "photo.png", noise(HEIGHT, WIDTH))
     wait_for_answer(page)
     return page
@@ -89,7 +89,7 @@ def pixels(page: Chrome, canvas: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def probabilities(server: Server) -> np.ndarray:
-    """The API's answer for the photograph, float32 (C, H, W)."""
+    """The probabilities of the image from the API, float32 (C, H, W)."""
     answer: np.ndarray = np.load(io.BytesIO(server.invoke(noise(HEIGHT, WIDTH), "application/x-npy").content))[0]
     return answer
 
@@ -113,28 +113,28 @@ def colored(mask: np.ndarray, labels: set[int]) -> np.ndarray:
 def test_a_photograph_is_seen_under_its_mask_with_every_class_share(shown: Chrome, mask: np.ndarray) -> None:
     photo = np.asarray(Image.open(io.BytesIO(noise(HEIGHT, WIDTH))))
     assert (pixels(shown, "photo")[:, :, :3] == photo).all()
-    assert (pixels(shown, "mask") == colored(mask, {1, 2, 3, 4})).all()  # black is left clear
+    assert (pixels(shown, "mask") == colored(mask, {1, 2, 3, 4})).all()  # black is transparent
     counts = np.bincount(mask.ravel(), minlength=5)
     rows = [row.text.split("\n") for row in shown.find_elements("css selector", "#classes tr")]
-    named = [f"{name} – left clear" if name == "ground" else name for name in NAMES]
+    named = [f"{name} – transparent" if name == "ground" else name for name in NAMES]
     assert [row[0] for row in rows] == [named[i] for i in np.argsort(-counts, kind="stable") if counts[i]]
     shares = [float(row[1].removesuffix(" %").removeprefix("< ")) / 100 for row in rows]
     assert shares == pytest.approx(sorted(counts[counts > 0] / mask.size, reverse=True), abs=0.005)
     assert f"photo.png, {WIDTH} × {HEIGHT}: {(counts > 0).sum()} classes after " in get(shown, "status").text
-    assert "5 classes, computed by openvino in " in get(shown, "model").text
+    assert "5 classes, openvino in " in get(shown, "model").text
 
 
 def test_times_are_told_per_phase(shown: Chrome) -> None:
     rows = [row.text.rsplit(" ", 1) for row in shown.find_elements("css selector", "#times tr")]
     phases = [phase for phase, _ in rows]
     assert phases[:5] == [
-        "Server: the photograph arrives",
-        "Server: waiting for its turn",
-        "Server: decoding",
-        "Server: the network",
-        "Server: writing the answer",
+        "Server: receive the image",
+        "Server: wait in the queue",
+        "Server: decode",
+        "Server: run inference",
+        "Server: encode the response",
     ]
-    assert phases[-3:] == ["The way there and back", "Browser: drawing", "Together"]
+    assert phases[-3:] == ["Network", "Browser: draw", "Total"]
     times = [float(time) for _, time in rows]
     assert times[3] > 0 and sum(times[:-1]) == pytest.approx(times[-1], abs=1)
 
@@ -231,13 +231,13 @@ document.dispatchEvent(arguments[0] === "paste" ? new ClipboardEvent("paste", { 
 @pytest.mark.parametrize("way", ["paste", "drop"])
 def test_a_photograph_can_be_pasted_and_dropped(page: Chrome, mask: np.ndarray, way: str) -> None:
     page.execute_script(HAND_OVER, way, "", [])
-    assert get(page, "reason").text.split(" ")[0] == {"paste": "The", "drop": "What"}[way]
+    assert get(page, "reason").text.split(" ")[0] == "The"
     assert not get(page, "again").is_displayed()
     page.execute_script(HAND_OVER, way, base64.b64encode(noise(HEIGHT, WIDTH)).decode(), ["one.png", "two.png"])
     wait_for_answer(page)
     assert (pixels(page, "mask") == colored(mask, {1, 2, 3, 4})).all()
     assert get(page, "status").text.startswith("one.png, ")
-    assert get(page, "note").text == "Of 2 files the first is shown."
+    assert get(page, "note").text == "Only the first of 2 files is shown."
     assert not get(page, "error").is_displayed()
 
 
@@ -299,7 +299,7 @@ def test_every_control_has_a_name_and_can_be_reached_by_key(shown: Chrome) -> No
     named = [(node["role"]["value"], node.get("name", {}).get("value")) for node in nodes if "role" in node]
     controls = [name for role, name in named if role in roles[:4]]
     assert len(controls) > 9 and all(controls)
-    assert ("application", "Photograph under its mask") in named and ("slider", "Opacity of the mask") in named
+    assert ("application", "Image with its mask") in named and ("slider", "Opacity of the mask") in named
     shown.execute_script("document.activeElement.blur()")
     reached = []
     for _ in range(10):
@@ -316,6 +316,6 @@ def test_a_server_that_is_gone_is_told(page: Chrome, server: Server, tmp_path: P
     server.process.wait()
     upload(page, tmp_path / "photo.png", noise(HEIGHT, WIDTH))
     wait_until(get(page, "error").is_displayed, PATIENCE)
-    assert get(page, "reason").text == "The server does not answer. Is it still running?"
+    assert get(page, "reason").text == "The server does not respond. Check that it is running."
     assert get(page, "again").is_displayed()
     assert all("ERR_" in line for line in console(page))

@@ -60,7 +60,7 @@ def parse(record_pb2: ModuleType, answer: bytes, path: Path) -> np.ndarray:
 def test_ping_is_503_while_the_graph_is_made(server: Server) -> None:
     assert {answer.status_code for answer in server.before_ready} == {503}
     assert server.before_ready[0].headers["Retry-After"] == "1"
-    assert server.before_ready[0].json() == {"error": "the model is being loaded; try again"}
+    assert server.before_ready[0].json() == {"error": "The server is loading the model. Try again."}
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 333), (240, 320)])

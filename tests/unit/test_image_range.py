@@ -25,7 +25,7 @@ from container.hyperparameters import load
 from container.image_range import Range
 from container.serving.app import create_app
 from container.serving.model_info import describe_model
-from container.serving.models import Model, describe
+from container.serving.models import Model, create_model
 from local_test import evaluate
 from local_test.overlay import draw_overlay
 from tests.conftest import JobFactory
@@ -307,11 +307,11 @@ def test_the_server_uses_the_range_of_the_model() -> None:
         ((9000, 9999), [0, 0, 0, 0, 1]),
     ):
         model: Future[Model] = Future()
-        model.set_result(describe(FakeEngine(), {}, {}, image_range))
+        model.set_result(create_model(FakeEngine(), {}, {}, image_range))
         client = create_app(model, SETTINGS).test_client()
         response = client.post("/invocations", data=deep(samples), content_type="image/png")
         assert np.asarray(Image.open(io.BytesIO(response.data))).tolist() == [expected]
-        described = describe_model(model.result().card, SETTINGS)
+        described = describe_model(model.result().info, SETTINGS)
         assert described.get("image_range") == (list(image_range) if image_range else None)
 
 

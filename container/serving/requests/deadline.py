@@ -9,63 +9,64 @@ import socket
 import time
 from collections.abc import Iterator
 
-from container.serving.requests.errors import ClientDisconnectedError, ServiceUnavailableError
+from container.serving.requests import errors
 
-POLL_SECONDS = 0.5  # how often whoever waits looks at the clock
+POLL_SECONDS = 0.5  # interval at which a waiting request checks its deadline and its connection
 
-_WAY_SECONDS = 2  # of the time that the platform allows, left for the way of the answer
-_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+_TRANSFER_SECONDS = 2  # of the timeout, reserved for sending the response
+_DISCONNECTED = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
 class RequestDeadline:
-    """Starts when a request's headers are there; `timeout` seconds later its answer has to have been sent.
+    """Time limits of one request, from its headers on.
 
-    Until its first image is computed, the request waits for at most `queue_seconds` in total: for a seat, for memory,
-    for a lane. Times are those of time.monotonic().
+    The response must be ready at `respond_by` and sent at `send_by`, `timeout` seconds after the headers. Until the
+    inference of its first image starts, the request waits at most `queue_seconds` in total: for the queue, for memory,
+    and for an inference slot. Times are values of time.monotonic().
     """
 
     def __init__(
         self, timeout: float, connection: socket.socket | None = None, queue_seconds: float = math.inf
     ) -> None:
-        self.arrived = time.monotonic()
-        self.end = self.arrived + timeout
-        self.deadline = self.end - min(_WAY_SECONDS, timeout / 4)
-        self.queue_left = queue_seconds
-        self._queue_end = math.inf  # while it waits: when it has waited for long enough
-        self._presence = select.poll()
+        self.start = time.monotonic()
+        self.send_by = self.start + timeout
+        self.respond_by = self.send_by - min(_TRANSFER_SECONDS, timeout / 4)
+        self.queue_seconds = queue_seconds  # that remain
+        self._leave_queue_by = math.inf
+        self._poll = select.poll()
         if connection is not None:
-            self._presence.register(connection.fileno(), _GONE)
+            self._poll.register(connection.fileno(), _DISCONNECTED)
 
     @property
-    def left(self) -> float:
-        """Seconds until the answer must be ready to be sent."""
-        return self.deadline - time.monotonic()
+    def remaining(self) -> float:
+        """Seconds until the response must be ready."""
+        return self.respond_by - time.monotonic()
 
     @property
-    def allowance(self) -> float:
-        """Seconds that there were at first."""
-        return self.deadline - self.arrived
+    def total(self) -> float:
+        """Seconds from the headers until the response must be ready."""
+        return self.respond_by - self.start
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time within the block as waiting in the queue."""
+    def queue_time(self) -> Iterator[None]:
+        """Count the time within the block as time in the queue."""
         start = time.monotonic()
-        self._queue_end = start + self.queue_left
+        self._leave_queue_by = start + self.queue_seconds
         try:
             yield
         finally:
-            self._queue_end = math.inf
-            self.queue_left -= time.monotonic() - start
+            self._leave_queue_by = math.inf
+            self.queue_seconds -= time.monotonic() - start
 
-    def leave_queue(self) -> None:
-        """Let the request wait from now on as long as its time allows: its first image is being computed."""
-        self.queue_left = math.inf
+    def end_queue_limit(self) -> None:
+        """Remove the limit of the time in the queue, because the inference of the first image starts."""
+        self.queue_seconds = math.inf
 
     def check(self) -> None:
-        """Raise ClientLeft when nobody waits any more, Overloaded when it is too late or the queue too slow."""
-        if self._presence.poll(0):
-            raise ClientDisconnectedError
-        if time.monotonic() > self._queue_end:
-            raise ServiceUnavailableError("the requests before this one took too long (QUEUE_SECONDS); try again later")
-        if self.left < 0:
-            raise ServiceUnavailableError("the answer took too long; try again later, or with a smaller image")
+        """Raise ClientDisconnectedError, or ServiceUnavailableError if a time limit has passed."""
+        if self._poll.poll(0):
+            raise errors.ClientDisconnectedError
+        if time.monotonic() > self._leave_queue_by:
+            raise errors.queue_timeout()
+        if self.remaining < 0:
+            raise errors.deadline_exceeded()

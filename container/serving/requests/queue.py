@@ -9,93 +9,88 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
+from container.serving.requests import errors
 from container.serving.requests.deadline import POLL_SECONDS, RequestDeadline
-from container.serving.requests.errors import ServiceUnavailableError
 
 
 class RequestQueue:
-    """Lets `seats` requests work at the same time, first come first served; `lanes` of them compute at full speed.
+    """First-in, first-out queue in front of `max_concurrent_requests` slots.
 
-    A request that would have to wait for longer than its clock allows is refused at once. Times are those of
-    time.monotonic().
+    A request that is expected to wait longer than its deadline allows is rejected immediately. The estimate assumes
+    that `max_concurrent_inferences` requests progress in parallel.
     """
 
-    def __init__(self, seats: int, lanes: int = 1) -> None:
-        self.seats = seats
-        self._lanes = lanes
+    def __init__(self, max_concurrent_requests: int, max_concurrent_inferences: int = 1) -> None:
+        self.max_concurrent_requests = max_concurrent_requests
+        self._max_concurrent_inferences = max_concurrent_inferences
         self._lock = threading.Lock()
-        self._working: list[_QueuedRequest] = []
-        self._queue: deque[_QueuedRequest] = deque()
-        self._closing = math.inf  # when whoever still waits is to be refused
+        self._in_flight: list[_QueuedRequest] = []
+        self._waiting: deque[_QueuedRequest] = deque()
+        self._close_at = math.inf  # time at which waiting requests are rejected
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a seat."""
-        return len(self._queue)
+        """Number of requests that wait for a slot."""
+        return len(self._waiting)
 
     @property
-    def working(self) -> int:
-        """How many seats are taken."""
-        return len(self._working)
+    def in_flight(self) -> int:
+        """Number of requests that have a slot."""
+        return len(self._in_flight)
 
     @contextlib.contextmanager
-    def seat(self, seconds: float, clock: RequestDeadline) -> Iterator[None]:
-        """Wait for a seat and hold it within the block, whose work will take about so many seconds.
+    def slot(self, seconds: float, deadline: RequestDeadline) -> Iterator[None]:
+        """Wait for a slot and occupy it within the block, whose work takes about `seconds`.
 
-        Raises Overloaded: at once when the queue is too long, or when the clock ends first; and ClientLeft.
+        Raises ServiceUnavailableError, immediately if the queue is too long, and what the deadline raises.
         """
-        ticket = _QueuedRequest(seconds)
-        self._enter(ticket, clock)
+        request = _QueuedRequest(seconds)
+        self._enqueue(request, deadline)
         try:
-            self._wait(ticket, clock)
+            self._wait(request, deadline)
             yield
         finally:
-            self._leave(ticket)
+            with self._lock:
+                (self._in_flight if request.started.is_set() else self._waiting).remove(request)
+                self._start_next()
 
     def close_in(self, seconds: float) -> None:
-        """Refuse whoever waits in so many seconds; may be called by a signal handler."""
-        self._closing = time.monotonic() + seconds
+        """Reject requests that still wait in `seconds`; a signal handler can call this."""
+        self._close_at = time.monotonic() + seconds
 
-    def _enter(self, ticket: _QueuedRequest, clock: RequestDeadline) -> None:
+    def _enqueue(self, request: _QueuedRequest, deadline: RequestDeadline) -> None:
         with self._lock:
-            wait = self._wait_ahead()
-            allowed = min(clock.queue_left, clock.left - ticket.seconds, self._closing - time.monotonic())
-            if wait > max(allowed, 0.0):  # with nobody ahead it is worth trying
-                message = f"{len(self._queue)} requests wait, for about {wait:.0f} s; try again later or add instances"
-                raise ServiceUnavailableError(message, wait - allowed)
-            self._queue.append(ticket)
-            self._call_next()
+            wait = self._expected_wait()
+            limits = (deadline.queue_seconds, deadline.remaining - request.seconds, self._close_at - time.monotonic())
+            if wait > max(min(limits), 0.0):  # without earlier requests, try it even if the estimate is too long
+                raise errors.queue_full(len(self._waiting), wait, wait - min(limits))
+            self._waiting.append(request)
+            self._start_next()
 
-    def _wait(self, ticket: _QueuedRequest, clock: RequestDeadline) -> None:
-        with clock.waiting():
-            while not ticket.called.wait(POLL_SECONDS):
-                clock.check()
-                if time.monotonic() > self._closing:
-                    raise ServiceUnavailableError(
-                        "the requests before this one took too long; try again later", self._wait_ahead()
-                    )
+    def _wait(self, request: _QueuedRequest, deadline: RequestDeadline) -> None:
+        with deadline.queue_time():
+            while not request.started.wait(POLL_SECONDS):
+                deadline.check()
+                if time.monotonic() > self._close_at:
+                    raise errors.server_stopping(self._expected_wait())
 
-    def _leave(self, ticket: _QueuedRequest) -> None:
-        with self._lock:
-            (self._working if ticket.called.is_set() else self._queue).remove(ticket)
-            self._call_next()
+    def _start_next(self) -> None:
+        while self._waiting and len(self._in_flight) < self.max_concurrent_requests:
+            request = self._waiting.popleft()
+            request.start = time.monotonic()
+            self._in_flight.append(request)
+            request.started.set()
 
-    def _call_next(self) -> None:
-        while self._queue and len(self._working) < self.seats:
-            ticket = self._queue.popleft()
-            ticket.start = time.monotonic()
-            self._working.append(ticket)
-            ticket.called.set()
-
-    def _wait_ahead(self) -> float:
-        """Return in how many seconds those who are here will have been answered."""
+    def _expected_wait(self) -> float:
+        """Return the seconds until the present requests are processed."""
         now = time.monotonic()
-        left = sum(max(0.0, ticket.start + ticket.seconds - now) for ticket in self._working)
-        return (left + sum(ticket.seconds for ticket in self._queue)) / self._lanes
+        remaining = sum(max(0.0, request.start + request.seconds - now) for request in self._in_flight)
+        queued = sum(request.seconds for request in self._waiting)
+        return (remaining + queued) / self._max_concurrent_inferences
 
 
 class _QueuedRequest:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.start = 0.0
-        self.called = threading.Event()
+        self.started = threading.Event()

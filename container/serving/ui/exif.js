@@ -1,6 +1,6 @@
-// Takes EXIF data out of a photograph: browsers turn a picture by it, and no option of theirs reliably keeps them from it.
+// Removes EXIF data from an image, because browsers rotate images by it, and no option reliably prevents that.
 
-/** Return a JPEG or PNG (Blob) without its EXIF data, so that it is shown as it is stored; anything else as it is. */
+/** Return a JPEG or PNG (Blob) without its EXIF data, so that browsers do not rotate it; return other files unchanged. */
 export async function withoutExif(image) {
   const bytes = new Uint8Array(await image.arrayBuffer());
   if (bytes[0] === 0xff && bytes[1] === 0xd8) return new Blob([...keepSegments(bytes)], { type: "image/jpeg" });
@@ -8,7 +8,7 @@ export async function withoutExif(image) {
   return image;
 }
 
-/** Yield a JPEG's parts, but for the APP1 segments that hold EXIF data; what follows the first scan is one part. */
+/** Yield the parts of a JPEG except APP1 segments with EXIF data; everything after the first scan is one part. */
 function* keepSegments(bytes) {
   const view = new DataView(bytes.buffer);
   yield bytes.subarray(0, 2);

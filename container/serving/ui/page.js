@@ -1,28 +1,28 @@
-// The page: takes a photograph, asks for its answer, shows it, and says what is where.
+// The page: sends an image to the server, and shows its mask, classes, and durations.
 
-import { ask, invoke, request } from "./answers.js";
+import { invoke, request, segment } from "./api.js";
 import { withoutExif } from "./exif.js";
-import { Picture } from "./picture.js";
+import { ImageView } from "./image_view.js";
 import { classRows, create, percent, plural, swatch, timeRows } from "./tables.js";
 
 const get = (id) => document.getElementById(id);
-const picture = new Picture(get("stage"), get("photo"), get("mask"));
+const view = new ImageView(get("stage"), get("photo"), get("mask"));
 const model = loadModel();
 
-let classes = []; // what /ui/model.json says of them, by id
-let file = null; // the photograph that is shown, or was to be
-let asking = new AbortController(); // of the last photograph: who comes later wins
-let alone = null; // the class that is shown alone
-let spot = null; // [x, y] that the arrow keys have chosen
+let classes = []; // from /ui/model.json, by ID
+let file = null; // the newest image
+let pending = new AbortController(); // of the request for the newest image; a newer image aborts it
+let selected = null; // the only class that is shown, or null
+let cursor = null; // [x, y] of the arrow keys
 
-/** Fetch what is known of the model; waits until the server has loaded it. */
+/** Fetch the model information; retry until the server has loaded the model. */
 async function loadModel() {
   for (;;) {
     try {
-      const known = await (await request("ui/model.json")).json();
-      classes = known.classes;
-      get("model").textContent = `${classes.length} classes, computed by ${known.engine} in ${known.precision}`;
-      return known;
+      const info = await (await request("ui/model.json")).json();
+      classes = info.classes;
+      get("model").textContent = `${classes.length} classes, ${info.engine} in ${info.precision}`;
+      return info;
     } catch (error) {
       if (error.status !== 503) throw error;
       await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -30,41 +30,41 @@ async function loadModel() {
   }
 }
 
-/** Ask for the answer to a photograph, the first of so many, and show both. */
+/** Segment an image, the first of `count`, and show it with its mask. */
 async function show(chosen, count = 1) {
-  asking.abort();
-  const mine = (asking = new AbortController());
+  pending.abort();
+  const controller = (pending = new AbortController());
   file = chosen;
   get("error").hidden = true;
   get("result").hidden = true;
-  say(`Asking for the mask of ${name()} …`);
+  setStatus(`Asking for the mask of ${name()} …`);
   try {
     const { exif_orientation: orientation } = await model;
-    const [bitmap, answer] = await Promise.all([decode(chosen, orientation), ask(chosen, mine.signal)]);
-    if (mine.signal.aborted) return;
+    const [bitmap, output] = await Promise.all([decode(chosen, orientation), segment(chosen, controller.signal)]);
+    if (controller.signal.aborted) return;
     const start = performance.now();
     get("result").hidden = false;
-    const fits = bitmap?.width === answer.width && bitmap?.height === answer.height;
-    picture.show(fits ? bitmap : null, answer, classes.map(({ color }) => color));
+    const fits = bitmap?.width === output.width && bitmap?.height === output.height;
+    view.show(fits ? bitmap : null, output, classes.map(({ color }) => color));
     bitmap?.close();
-    const shares = picture.shares();
+    const shares = view.shares();
     get("classes").replaceChildren(...classRows(shares, classes));
-    const times = [...answer.times, ["draw", performance.now() - start]];
+    const times = [...output.times, ["draw", performance.now() - start]];
     get("times").replaceChildren(...timeRows(times));
-    showNote(answer, fits, count);
+    showNote(output, fits, count);
     get("all").disabled = true;
-    alone = spot = null;
-    leave();
+    selected = cursor = null;
+    clearReadout();
     const seconds = times.reduce((sum, [, milliseconds]) => sum + milliseconds, 0) / 1000;
-    const [[most, share]] = shares;
-    say(`${name()}, ${answer.width} × ${answer.height}: ${plural(shares.length)} after ${seconds.toFixed(1)} s, ` +
-      `most of it ${classes[most].name} (${percent(share)}).`);
+    const [[largest, share]] = shares;
+    setStatus(`${name()}, ${output.width} × ${output.height}: ${plural(shares.length)} after ${seconds.toFixed(1)} s, ` +
+      `most of it ${classes[largest].name} (${percent(share)}).`);
   } catch (error) {
-    if (!mine.signal.aborted) fail(error);
+    if (!controller.signal.aborted) showError(error);
   }
 }
 
-/** Decode as the server does, turned or as stored; null when this browser cannot. */
+/** Decode an image with the orientation that the server uses; null if the browser cannot. */
 async function decode(chosen, orientation) {
   try {
     return await createImageBitmap(orientation === "apply" ? chosen : await withoutExif(chosen));
@@ -73,64 +73,64 @@ async function decode(chosen, orientation) {
   }
 }
 
-function showNote(answer, fits, count) {
+function showNote(output, fits, count) {
   const notes = [];
-  if (count > 1) notes.push(`Of ${count} files the first is shown.`);
-  if (answer.reason) notes.push(`No probabilities: ${answer.reason}.`);
-  if (!fits) notes.push("This browser cannot show the photograph as the server sees it: the mask is shown without it.");
+  if (count > 1) notes.push(`Only the first of ${count} files is shown.`);
+  if (output.reason) notes.push(`No probabilities: ${output.reason.replace(/\.$/, "")}.`);
+  if (!fits) notes.push("This browser cannot decode the image as the server does. Only the mask is shown.");
   get("note").textContent = notes.join(" ");
   get("note").hidden = !notes.length;
 }
 
-/** Show one class alone; the same once more, or null, shows all. */
+/** Show only one class, or all if it is null or already selected. */
 function choose(id) {
-  alone = id === alone ? null : id;
-  picture.paint(alone);
-  get("all").disabled = alone === null;
+  selected = id === selected ? null : id;
+  view.paint(selected);
+  get("all").disabled = selected === null;
   for (const button of get("classes").querySelectorAll("button")) {
-    button.setAttribute("aria-pressed", String(Number(button.dataset.id) === alone));
+    button.setAttribute("aria-pressed", String(Number(button.dataset.id) === selected));
   }
 }
 
-/** Say what a pixel of the answer is. */
-function tell({ x, y, id, probability }) {
-  const certainty = probability === null ? "" : ` · ${percent(probability)}`;
-  get("readout").replaceChildren(swatch(classes[id]), create("strong", {}, classes[id].name), `${certainty} · x ${x}, y ${y}`);
+/** Show the class of a pixel. */
+function showPixel({ x, y, id, probability }) {
+  const suffix = probability === null ? "" : ` · ${percent(probability)}`;
+  get("readout").replaceChildren(swatch(classes[id]), create("strong", {}, classes[id].name), `${suffix} · x ${x}, y ${y}`);
 }
 
-function leave() {
+function clearReadout() {
   get("mark").hidden = true;
   get("readout").replaceChildren("\u00a0");
 }
 
 function point(event) {
-  get("readout").ariaLive = "off"; // a mouse's every step would be read out
+  get("readout").ariaLive = "off"; // a screen reader would read each mouse movement
   get("mark").hidden = true;
-  const found = picture.find(event.clientX, event.clientY);
-  if (found) tell(found);
+  const pixel = view.pixelUnder(event.clientX, event.clientY);
+  if (pixel) showPixel(pixel);
 }
 
 function move(event) {
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   if (!steps || event.ctrlKey || event.altKey || event.metaKey) return;
   event.preventDefault();
-  const sizes = [picture.answer.width, picture.answer.height];
+  const sizes = [view.output.width, view.output.height];
   const stride = event.shiftKey ? 1 : Math.max(1, Math.round(Math.max(...sizes) / 40));
   const middle = sizes.map((size) => Math.floor(size / 2));
-  spot = spot ? spot.map((at, axis) => Math.min(sizes[axis] - 1, Math.max(0, at + steps[axis] * stride))) : middle;
-  get("mark").style.setProperty("--x", (spot[0] + 0.5) / sizes[0]);
-  get("mark").style.setProperty("--y", (spot[1] + 0.5) / sizes[1]);
+  cursor = cursor ? cursor.map((at, axis) => Math.min(sizes[axis] - 1, Math.max(0, at + steps[axis] * stride))) : middle;
+  get("mark").style.setProperty("--x", (cursor[0] + 0.5) / sizes[0]);
+  get("mark").style.setProperty("--y", (cursor[1] + 0.5) / sizes[1]);
   get("mark").hidden = false;
   get("readout").ariaLive = "polite";
-  tell(picture.look(...spot));
+  showPixel(view.pixelAt(...cursor));
 }
 
-async function makeMask() {
+async function requestMask() {
   const { palette } = await model;
   return (await invoke(file, `image/png; palette=${palette}`)).blob();
 }
 
-/** Offer the PNG that `make` resolves to as NAME_what.png. */
+/** Download the PNG that `make` resolves to as NAME_what.png. */
 async function save(what, make) {
   const download = `${name().replace(/\.[^.]*$/, "")}_${what}.png`;
   get("error").hidden = true;
@@ -139,22 +139,22 @@ async function save(what, make) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** Take the first file of a drop or of the clipboard. */
-function take(files, otherwise) {
+/** Show the first file of a drop or of the clipboard. */
+function showFirst(files, message) {
   get("file").value = "";
-  if (files.length === 0) fail(new Error(otherwise));
+  if (files.length === 0) showError(new Error(message));
   else show(files[0], files.length);
 }
 
-function fail(error) {
-  say("");
+function showError(error) {
+  setStatus("");
   get("reason").textContent = error.status ? `${error.message} (${error.status})` : error.message;
-  const mayPass = error.status === 0 || error.status === 408 || error.status >= 500;
-  get("again").hidden = file === null || !mayPass;
+  const isTemporary = error.status === 0 || error.status === 408 || error.status >= 500;
+  get("again").hidden = file === null || !isTemporary;
   get("error").hidden = false;
 }
 
-const say = (text) => { get("status").textContent = text; };
+const setStatus = (text) => { get("status").textContent = text; };
 const name = () => file.name || "photograph.png";
 const opacity = () => Number(get("opacity").value) / 100;
 
@@ -163,24 +163,24 @@ function showOpacity() {
   get("percent").textContent = `${get("opacity").value} %`;
 }
 
-get("file").addEventListener("click", () => { get("file").value = ""; }); // so that the same one can be chosen again
+get("file").addEventListener("click", () => { get("file").value = ""; }); // so that the same file can be chosen again
 get("file").addEventListener("change", () => get("file").files.length && show(get("file").files[0]));
 get("again").addEventListener("click", () => show(file));
 get("opacity").addEventListener("input", showOpacity);
 get("stage").addEventListener("pointermove", point);
 get("stage").addEventListener("pointerdown", point);
-get("stage").addEventListener("pointerleave", (event) => event.pointerType === "mouse" && leave());
+get("stage").addEventListener("pointerleave", (event) => event.pointerType === "mouse" && clearReadout());
 get("stage").addEventListener("keydown", move);
 get("classes").addEventListener("click", ({ target }) => {
   const button = target.closest("button");
   if (button) choose(Number(button.dataset.id));
 });
 get("all").addEventListener("click", () => choose(null));
-get("save-mask").addEventListener("click", () => save("mask", makeMask).catch(fail));
-get("save-overlay").addEventListener("click", () => save("overlay", () => picture.overlay(opacity())).catch(fail));
-document.addEventListener("keydown", ({ key }) => key === "Escape" && alone !== null && choose(null));
+get("save-mask").addEventListener("click", () => save("mask", requestMask).catch(showError));
+get("save-overlay").addEventListener("click", () => save("overlay", () => view.overlay(opacity())).catch(showError));
+document.addEventListener("keydown", ({ key }) => key === "Escape" && selected !== null && choose(null));
 document.addEventListener("paste", ({ clipboardData }) => {
-  take(clipboardData.files, "The clipboard holds no picture.");
+  showFirst(clipboardData.files, "The clipboard contains no image.");
 });
 for (const kind of ["dragenter", "dragover"]) {
   document.addEventListener(kind, (event) => {
@@ -194,10 +194,10 @@ document.addEventListener("dragleave", ({ relatedTarget }) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  take(event.dataTransfer.files, "What was dropped is no file: drop a JPEG or PNG.");
+  showFirst(event.dataTransfer.files, "The dropped item is not a file. Drop a JPEG or PNG.");
 });
 showOpacity();
 model.catch((error) => {
   get("model").textContent = "";
-  fail(error);
+  showError(error);
 });

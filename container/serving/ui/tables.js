@@ -1,23 +1,23 @@
-// Makes the rows of the page's tables, and writes their figures.
+// Creates the rows of the tables, and formats their numbers.
 
-import { isClear } from "./picture.js";
+import { isTransparent } from "./image_view.js";
 
 const PHASES = {
-  read: "Server: the photograph arrives",
-  queue: "Server: waiting for its turn",
-  decode: "Server: decoding",
-  inference: "Server: the network",
-  encode: "Server: writing the answer",
-  compress: "Server: compressing it",
-  way: "The way there and back",
-  draw: "Browser: drawing",
+  read: "Server: receive the image",
+  queue: "Server: wait in the queue",
+  decode: "Server: decode",
+  inference: "Server: run inference",
+  encode: "Server: encode the response",
+  compress: "Server: compress the response",
+  network: "Network",
+  draw: "Browser: draw",
 };
 
-/** Return a row for each [class id, share of the pixels]: a button with name and colour, and the share. */
+/** Return a row for each [class id, share of the pixels]: a button with name and color, and the share. */
 export function classRows(shares, classes) {
   return shares.map(([id, share]) => {
-    const clear = isClear(classes[id].color) ? create("span", { className: "quiet" }, "\u00a0– left clear") : "";
-    const button = create("button", { type: "button" }, swatch(classes[id]), create("span", {}, classes[id].name, clear));
+    const note = isTransparent(classes[id].color) ? create("span", { className: "quiet" }, "\u00a0– transparent") : "";
+    const button = create("button", { type: "button" }, swatch(classes[id]), create("span", {}, classes[id].name, note));
     button.setAttribute("aria-pressed", "false");
     button.dataset.id = id;
     const bar = create("span", { className: "bar" });
@@ -31,7 +31,7 @@ export function classRows(shares, classes) {
 export function timeRows(times) {
   const sum = times.reduce((total, [, milliseconds]) => total + milliseconds, 0);
   const named = times.map(([phase, milliseconds]) => [PHASES[phase] ?? phase, milliseconds]);
-  return [...named, ["Together", sum]].map(([phase, milliseconds]) => {
+  return [...named, ["Total", sum]].map(([phase, milliseconds]) => {
     const head = create("th", { scope: "row" }, phase);
     return create("tr", {}, head, create("td", { className: "number" }, milliseconds.toFixed(1)));
   });

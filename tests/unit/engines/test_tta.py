@@ -185,14 +185,14 @@ def test_unknown_tta_value_is_rejected_with_the_valid_values(value: str) -> None
 def test_empty_tta_value_is_rejected(header: str) -> None:
     answer, called = ask(header)
     assert (answer.status_code, called) == (406, 0), answer.text
-    assert error_of(answer).startswith("Accept: tta has no value: give flip, scales or flip,scales, or leave it out")
+    assert error_of(answer).startswith("Accept: tta has no value: set it to flip, scales or flip,scales, or omit it")
 
 
 def test_accept_header_has_at_most_1024_characters() -> None:
     for count, status in ((92, 200), (93, 406)):
         answer, called = ask("image/png" + ", image/png" * count)
         assert (answer.status_code, called) == (status, status == 200)
-    assert error_of(answer) == "Accept has 1032 characters, more than 1024: name fewer types"
+    assert error_of(answer) == "Accept has 1032 characters, more than 1024: list fewer types"
 
 
 def test_error_reports_that_the_image_fits_without_tta() -> None:
@@ -207,4 +207,4 @@ def test_error_reports_that_the_image_fits_without_tta() -> None:
     assert status("image/png; tta=flip").status_code == 200
     refused = status("image/png; tta=scales")
     assert refused.status_code == 413
-    assert "scale it down, ask without tta, or take an instance with more memory" in error_of(refused)
+    assert "Scale the image down, omit tta, or choose an instance with more memory" in error_of(refused)

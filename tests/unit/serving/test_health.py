@@ -53,10 +53,13 @@ def test_the_third_failure_in_a_row_ends_the_worker_once(endpoint: Endpoint, cap
     assert endpoint.client.get("/ping").status_code == 200
     with caplog.at_level(logging.ERROR, "gunicorn.error"):
         assert (endpoint.ask(BROKEN), endpoint.ends) == ([500], 1)
-    assert "failed on 3 images in a row, lastly with out of order" in caplog.text
+    assert (
+        "Inference failed for 3 consecutive images. The process exits and is restarted. Last error: out of order"
+        in caplog.text
+    )
     refused = endpoint.client.get("/ping")
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-    assert error_of(refused) == "the engine has failed and is being started anew; try again"
+    assert error_of(refused) == "The inference engine failed, and the server restarts it. Try again."
     assert (endpoint.ask(BROKEN, 3), endpoint.ends) == ([500] * 3, 1)
 
 

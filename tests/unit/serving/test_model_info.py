@@ -10,13 +10,13 @@ import pytest
 from container.artifact.classes import ClassEntry
 from container.geometry.windows import Windows
 from container.serving.app import create_app
-from container.serving.models import Model, describe
+from container.serving.models import Model, create_model
 from tests.unit.serving.test_serving import SETTINGS, FakeEngine, FakePlanner, error_of, loaded
 from tests.unit.serving.test_serving_models import Disk, load
 
 MODEL: Future[Model] = Future()
 MODEL.set_result(
-    describe(FakeEngine(), {1: ClassEntry("cat", (10, 20, 30))}, {"algorithm": "fcn", "backbone": "resnet-50"})
+    create_model(FakeEngine(), {1: ClassEntry("cat", (10, 20, 30))}, {"algorithm": "fcn", "backbone": "resnet-50"})
 )
 
 

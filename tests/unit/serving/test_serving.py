@@ -22,8 +22,8 @@ from container.artifact.classes import ClassEntry
 from container.engines.protocol import CancellationToken, Engine, ImageTooLargeError, Plan
 from container.geometry.windows import Windows
 from container.serving.app import create_app
-from container.serving.memory_budget import MemoryBudget, MemoryEstimate
-from container.serving.models import Model, describe
+from container.serving.memory_budget import MemoryBudget, MemoryEstimate, Reservation
+from container.serving.models import Model, create_model
 from container.serving.requests.deadline import RequestDeadline
 from container.serving.requests.errors import ServiceUnavailableError
 from container.serving.settings import ServeSettings
@@ -72,7 +72,7 @@ SETTINGS = ServeSettings(
 
 def loaded(engine: Engine, classes: dict[int, ClassEntry] | None = None) -> Future[Model]:
     model: Future[Model] = Future()
-    model.set_result(describe(engine, classes or {}))
+    model.set_result(create_model(engine, classes or {}))
     return model
 
 
@@ -112,8 +112,8 @@ def test_whatever_is_asked_before_the_model_is_loaded_is_503() -> None:
     client = create_app(model, SETTINGS).test_client()
     for response in (client.get("/ping"), invoke(client)):
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
-        assert error_of(response) == "the model is being loaded; try again"
-    model.set_result(describe(FakeEngine(), {}))
+        assert error_of(response) == "The server is loading the model. Try again."
+    model.set_result(create_model(FakeEngine(), {}))
     assert [client.get("/ping").status_code, invoke(client).status_code] == [200, 200]
 
 
@@ -230,7 +230,7 @@ def test_of_two_ranges_of_one_type_the_better_liked_ones_parameters_are_used(cli
 def test_a_weight_that_is_no_number_from_0_to_1_is_406(client: FlaskClient, accept: str, weight: str) -> None:
     response = invoke(client, accept=accept.format(weight))
     assert response.status_code == 406
-    assert error_of(response) == (f"Accept: q={weight} is not a weight; give q a value from 0 to 1, such as q=0.5")
+    assert error_of(response) == (f"Accept: q={weight} is not a weight; set q to a value from 0 to 1, such as q=0.5")
 
 
 @pytest.mark.parametrize("name", ["top_k", "dtype", "palette", "tta"])
@@ -368,7 +368,7 @@ def test_too_many_pixels_are_413_with_advice(client: FlaskClient) -> None:
     response = invoke(client, picture(101, 100))
     assert response.status_code == 413
     assert error_of(response) == (
-        "the image has 101×100 pixels, more than 10000; scale the image down, or raise MAX_PIXELS"
+        "the image has 101×100 pixels, more than 10000. Scale the image down, or raise MAX_PIXELS."
     )
 
 
@@ -428,35 +428,35 @@ class Blocked(FakeEngine):
 def learnt(engine: Engine, seconds: float) -> Future[Model]:
     """A loaded model of which any image is known to take so long, and a million pixels ten times as long."""
     model = loaded(engine)
-    model.result().card.speed.learn(1, seconds)
-    model.result().card.speed.learn(10**6, 11 * seconds)
+    model.result().info.latency.update(1, seconds)
+    model.result().info.latency.update(10**6, 11 * seconds)
     return model
 
 
 @pytest.mark.parametrize(("size", "is_learnt"), [((15, 200), False), ((200, 8), False), ((16, 200), True)])
 def test_the_time_of_a_thin_image_does_not_change_the_estimate(size: tuple[int, int], is_learnt: bool) -> None:
     model = learnt(FakeEngine(), 4.0)
-    speed = model.result().card.speed
-    before = speed.estimate(64)
+    latency = model.result().info.latency
+    before = latency.estimate(64)
     body = io.BytesIO()
     Image.new("RGB", size[::-1]).save(body, "PNG")
     client = create_app(model, SETTINGS).test_client()
     assert client.post("/invocations", data=body.getvalue(), content_type="image/png").status_code == 200
-    assert (speed.estimate(64) != before) == is_learnt
+    assert (latency.estimate(64) != before) == is_learnt
 
 
 def test_who_would_wait_too_long_is_503_at_once_and_ping_answers() -> None:
     engine = Blocked()
     app = create_app(learnt(engine, 4.0), dataclasses.replace(SETTINGS, queue_seconds=10))
-    gate = app.extensions["gate"]
+    gate = app.extensions["queue"]
     with ThreadPoolExecutor(3) as pool:
         try:
             waiting = [pool.submit(invoke, app.test_client()) for _ in range(3)]  # the last one waits for 8 s
-            wait_until(lambda: gate.working == 2 and gate.waiting == 1, 30)
+            wait_until(lambda: gate.in_flight == 2 and gate.waiting == 1, 30)
             refused = invoke(app.test_client())  # would wait for 12
             assert refused.status_code == 503
             assert int(refused.headers["Retry-After"]) in (1, 2)
-            assert "1 requests wait, for about 12 s; try again later" in error_of(refused)
+            assert "1 requests wait in the queue, for about 12 s. Try again later" in error_of(refused)
             assert app.test_client().get("/ping").status_code == 200
         finally:
             engine.go_on.set()
@@ -470,7 +470,7 @@ def test_an_image_that_alone_would_take_too_long_is_413_with_the_estimate() -> N
     answer = invoke(client, picture(80, 80))
     assert answer.status_code == 413
     expected = "80×80 pixels take about 64 s, more than the 58 s that SAGEMAKER_MODEL_SERVER_TIMEOUT allows"
-    assert error_of(answer) == f"{expected}; scale the image down"
+    assert error_of(answer) == f"{expected}. Scale the image down."
 
 
 def test_what_takes_too_long_is_stopped_and_503() -> None:
@@ -478,56 +478,56 @@ def test_what_takes_too_long_is_stopped_and_503() -> None:
     app = create_app(loaded(engine), dataclasses.replace(SETTINGS, timeout=1))
     answer = invoke(app.test_client())
     assert answer.status_code == 503
-    assert "the answer took too long" in error_of(answer)
-    assert app.extensions["gate"].working == 0
+    assert "The request took too long" in error_of(answer)
+    assert app.extensions["queue"].in_flight == 0
 
 
 def test_bodies_beyond_their_share_of_memory_are_413_or_503() -> None:
-    engine, ledger = Blocked(), MemoryBudget(8 * (len(picture()) + 9))
+    engine, budget = Blocked(), MemoryBudget(8 * (len(picture()) + 9))
     engine.planner = SimpleNamespace(plan=lambda *_: Plan(0, 1))
-    app = create_app(loaded(engine), SETTINGS, ledger=ledger)
+    app = create_app(loaded(engine), SETTINGS, budget=budget)
     too_large = invoke(app.test_client(), picture() + bytes(10))
     assert too_large.status_code == 413
     assert f"more than the {len(picture()) + 9} bytes that this server's memory allows" in error_of(too_large)
     with ThreadPoolExecutor(1) as pool:
         try:
             held = pool.submit(invoke, app.test_client())
-            wait_until(lambda: app.extensions["gate"].working == 1, 30)
+            wait_until(lambda: app.extensions["queue"].in_flight == 1, 30)
             refused = invoke(app.test_client())
             assert refused.status_code == 503
-            assert f"{len(picture())} bytes of requests are here already" in error_of(refused)
+            assert f"already holds {len(picture())} bytes of request bodies" in error_of(refused)
         finally:
             engine.go_on.set()
         assert held.result().status_code == 200
-    assert ledger.taken.total() == 0
+    assert budget.reserved.total() == 0
 
 
 def test_an_image_waits_until_others_give_their_memory_back() -> None:
     engine = Blocked()
     app = create_app(
-        loaded(engine), SETTINGS, ledger=(ledger := MemoryBudget(16_000))
+        loaded(engine), SETTINGS, budget=(budget := MemoryBudget(16_000))
     )  # 14,000 for images of 6,000 each
     with ThreadPoolExecutor(3) as pool:
         try:
             waiting = [pool.submit(invoke, app.test_client(), picture(), "image/png") for _ in range(3)]
-            wait_until(lambda: ledger.taken["work"] == 12_000 and app.extensions["gate"].waiting == 1, 30)
-            account = ledger.account()
+            wait_until(lambda: budget.reserved["work"] == 12_000 and app.extensions["queue"].waiting == 1, 30)
+            reservation = Reservation(budget)
             with pytest.raises(ServiceUnavailableError, match="took too long"):
-                account.wait_for_work(MemoryEstimate(6000), RequestDeadline(0.1))
+                reservation.wait_for_memory(MemoryEstimate(6000), RequestDeadline(0.1))
         finally:
             engine.go_on.set()
         assert [answer.result().status_code for answer in waiting] == [200] * 3
-    assert ledger.taken.total() == 0
+    assert budget.reserved.total() == 0
 
 
 def test_a_request_waits_for_memory_and_a_lane_at_most_as_long_as_for_a_seat() -> None:
     for total in (10_000, 10**6):  # memory for one image, or for all: the second one waits for the lane
         engine = Blocked()
-        app = create_app(loaded(engine), dataclasses.replace(SETTINGS, queue_seconds=1), ledger=MemoryBudget(total))
+        app = create_app(loaded(engine), dataclasses.replace(SETTINGS, queue_seconds=1), budget=MemoryBudget(total))
         with ThreadPoolExecutor(1) as pool:
             try:
                 first = pool.submit(invoke, app.test_client())
-                wait_until(lambda: app.extensions["gate"].working == 1, 30)  # noqa: B023
+                wait_until(lambda: app.extensions["queue"].in_flight == 1, 30)  # noqa: B023
                 start = time.monotonic()
                 refused = invoke(app.test_client())
                 assert (refused.status_code, "QUEUE_SECONDS" in error_of(refused)) == (503, True)

@@ -176,7 +176,7 @@ def test_too_long_an_answer_is_413_before_the_model_is_asked(engine: ConstantEng
     client = client_of(engine, max_response=2000)
     answer = ask(client, "application/x-npy", picture(40, 20))
     assert (answer.status_code, engine.calls) == (413, 0)
-    assert "more than MAX_RESPONSE_BYTES=2000; scale the image down, or ask for image/png" in error_of(answer)
+    assert "more than MAX_RESPONSE_BYTES=2000. Scale the image down, or request image/png" in error_of(answer)
     assert ask(client, "application/x-npy; top_k=1; dtype=uint8", picture(40, 20)).status_code == 200
     assert ask(client, "application/x-npy", picture(40, 20), "gzip").status_code == 200
 
@@ -190,8 +190,9 @@ def test_an_image_that_needs_too_much_memory_is_413_before_the_model_is_asked(en
     assert ask(client, "image/png", picture(32, 32)).status_code == 200
     answer = ask(client, "image/png", picture(40, 40))  # 1,600,000 bytes, as the engine says
     assert (answer.status_code, engine.calls) == (413, 1)
-    assert "40×40 pixels need 1600000 bytes; an image may take 1030000; scale it down, or take an instance" in error_of(
-        answer
+    assert (
+        "40×40 pixels need 1600000 bytes; an image may take 1030000. Scale the image down, or choose an instance"
+        in error_of(answer)
     )
     assert ask(client, "application/x-npy", picture(32, 32)).status_code == 413  # the probabilities count too
 
@@ -313,7 +314,7 @@ def test_a_mask_takes_less_than_decoding_its_image(accept: str, classes: int) ->
 def test_compressing_an_answer_is_counted(engine: ConstantEngine) -> None:
     most = {}
     for encoding in ("identity", "gzip"):
-        app = create_app(loaded(engine), SETTINGS, ledger=(ledger := MemoryBudget(10**9)))
+        app = create_app(loaded(engine), SETTINGS, budget=(budget := MemoryBudget(10**9)))
         assert ask(app.test_client(), "application/x-npy", picture(50, 40), encoding).status_code == 200
-        most[encoding] = ledger.most_taken
+        most[encoding] = budget.peak
     assert most["gzip"] - most["identity"] == 4 * 3 * 50 * 40 + 256

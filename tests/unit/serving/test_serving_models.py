@@ -22,9 +22,9 @@ from container.artifact.classes import ClassEntry, read_classes
 from container.engines.protocol import CancellationToken, Plan
 from container.errors import ClientError
 from container.serving.app import create_app
-from container.serving.memory_budget import MemoryBudget, MemoryEstimate
+from container.serving.memory_budget import MemoryBudget, MemoryEstimate, Reservation
 from container.serving.model_store import ModelStore, estimate_memory
-from container.serving.models import Model, describe, open_model
+from container.serving.models import Model, create_model, open_model
 from container.serving.requests.deadline import RequestDeadline
 from tests.conftest import wait_until
 from tests.unit.serving.test_serving import SETTINGS, FakeEngine, error_of, picture
@@ -53,15 +53,15 @@ class Disk:
 
     def open(self, model_dir: Path) -> Model:
         if not model_dir.name.isdecimal():
-            raise ClientError(f"{model_dir} holds no model")
+            raise ClientError(f"{model_dir} contains no model")
         self.opened.append(model_dir.name)
-        return describe(Numbered(int(model_dir.name)), self.classes)
+        return create_model(Numbered(int(model_dir.name)), self.classes)
 
     def client(self, budget: int = 30, **changes: Any) -> FlaskClient:
-        self.ledger, executor = MemoryBudget(), ThreadPoolExecutor(4)
-        store = ModelStore(self.open, self.measure, self.ledger, executor, budget)
+        self.budget, executor = MemoryBudget(), ThreadPoolExecutor(4)
+        store = ModelStore(self.open, self.measure, self.budget, executor, budget)
         settings = dataclasses.replace(SETTINGS, **changes)
-        return create_app(store, settings, executor=executor, ledger=self.ledger).test_client()
+        return create_app(store, settings, executor=executor, budget=self.budget).test_client()
 
 
 def load(client: FlaskClient, name: str, url: str | None = None) -> TestResponse:
@@ -113,14 +113,14 @@ def test_a_wrong_load_is_400(content: str | bytes) -> None:
 def test_a_load_request_of_megabytes_is_413() -> None:
     client = Disk().client(max_body=2**20)
     answer = client.post("/models", data=b"[" * 300_000, content_type="application/json")
-    assert (answer.status_code, "the body is larger than 262144 bytes; send JSON" in error_of(answer)) == (413, True)
+    assert (answer.status_code, "The body is larger than 262144 bytes. Send JSON" in error_of(answer)) == (413, True)
     assert "model_name" in error_of(answer)
 
 
 def test_an_unusable_model_is_400_and_takes_no_memory() -> None:
     client = Disk().client(budget=10)
     answer = load(client, "broken")
-    assert (answer.status_code, "broken holds no model" in error_of(answer)) == (400, True)
+    assert (answer.status_code, "broken contains no model" in error_of(answer)) == (400, True)
     assert load(client, "1").status_code == 200
 
 
@@ -138,7 +138,7 @@ def test_the_least_recently_used_sleeps_and_wakes() -> None:
 def test_a_model_without_room_is_507() -> None:
     answer = load(Disk().client(budget=9), "1")
     assert answer.status_code == 507
-    assert "no memory for the model 1" in error_of(answer)
+    assert "not enough memory for the model 1" in error_of(answer)
 
 
 def test_who_wakes_a_model_waits_until_others_are_done() -> None:
@@ -154,7 +154,7 @@ def test_who_wakes_a_model_waits_until_others_are_done() -> None:
 
     class OneHeld(Disk):
         def open(self, model_dir: Path) -> Model:
-            return describe(InFlightCounter(2), {}) if model_dir.name == "2" else super().open(model_dir)
+            return create_model(InFlightCounter(2), {}) if model_dir.name == "2" else super().open(model_dir)
 
     client_of = OneHeld().client(budget=10).application.test_client
     for name in ("1", "2"):
@@ -211,8 +211,8 @@ def test_more_models_than_room_are_all_answered() -> None:
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda name: invoke(client_of(), name), "123412341234"))
     assert answers == [1, 2, 3, 4] * 3
-    assert disk.ledger.taken["models"] == 20
-    assert disk.ledger.taken.total() == 20
+    assert disk.budget.reserved["models"] == 20
+    assert disk.budget.reserved.total() == 20
 
 
 def test_an_idle_model_makes_room_for_an_image() -> None:
@@ -220,11 +220,11 @@ def test_an_idle_model_makes_room_for_an_image() -> None:
     client = disk.client(budget=30)
     for name in ("1", "2"):
         load(client, name)
-    disk.ledger.total = 8000  # of which 1000 are kept for bodies; an image of six pixels takes 6000
-    disk.ledger.taken["answers"] = 985  # being sent to somebody: one of the models, 10 bytes each, has to go
+    disk.budget.total = 8000  # of which 1000 are kept for bodies; an image of six pixels takes 6000
+    disk.budget.reserved["answers"] = 985  # being sent to somebody: one of the models, 10 bytes each, has to go
     assert invoke(client, "1") == 1
-    assert disk.ledger.taken["models"] == 10
-    disk.ledger.taken["answers"] = 0
+    assert disk.budget.reserved["models"] == 10
+    disk.budget.reserved["answers"] = 0
     assert (invoke(client, "2"), disk.opened) == (2, ["1", "2", "2"])
 
 
@@ -232,9 +232,9 @@ def test_an_image_that_never_fits_beside_its_model_is_413() -> None:
     disk = Disk()
     client = disk.client(budget=30)
     load(client, "1")
-    disk.ledger.total = 6000 * 8 // 7  # room for its six pixels, but not for the model too
+    disk.budget.total = 6000 * 8 // 7  # room for its six pixels, but not for the model too
     assert invoke(client, "1") == (413,)
-    disk.ledger.total += 12
+    disk.budget.total += 12
     assert invoke(client, "1") == 1
 
 
@@ -247,19 +247,19 @@ def test_a_name_that_no_address_can_hold_is_400(name: str) -> None:
 
 @pytest.mark.parametrize("url", ["x" * 5000, "a\0b", "/nowhere"])
 def test_a_url_that_is_no_directory_is_400(url: str) -> None:
-    ledger, executor = MemoryBudget(), ThreadPoolExecutor(1)
-    store = ModelStore(Disk().open, estimate_memory, ledger, executor)
-    answer = load(create_app(store, SETTINGS, executor=executor, ledger=ledger).test_client(), "a", url)
+    budget, executor = MemoryBudget(), ThreadPoolExecutor(1)
+    store = ModelStore(Disk().open, estimate_memory, budget, executor)
+    answer = load(create_app(store, SETTINGS, executor=executor, budget=budget).test_client(), "a", url)
     assert answer.status_code == 400
-    assert "holds no model: model_best.params is missing" in error_of(answer)
-    assert ledger.taken.total() == 0
+    assert "contains no model: model_best.params is missing" in error_of(answer)
+    assert budget.reserved.total() == 0
 
 
 def test_a_model_that_no_longer_loads_is_an_error_of_its_own_requests_only(caplog: pytest.LogCaptureFixture) -> None:
     class Vanishing(Disk):
         def open(self, model_dir: Path) -> Model:
             if model_dir.name in self.opened:
-                raise ClientError(f"{model_dir} holds no model")
+                raise ClientError(f"{model_dir} contains no model")
             return super().open(model_dir)
 
     client = Vanishing().client(budget=10)
@@ -268,9 +268,9 @@ def test_a_model_that_no_longer_loads_is_an_error_of_its_own_requests_only(caplo
     caplog.clear()
     answer = client.post("/models/1/invoke", data=picture(), content_type="image/png")
     assert (answer.status_code, "/models" in error_of(answer)) == (400, False)
-    assert "the model 1 cannot be loaded any more: its files have changed" in error_of(answer)
+    assert "the model 1 can no longer be loaded: its files have changed" in error_of(answer)
     assert [record.getMessage() for record in caplog.records if record.name == "gunicorn.error"] == [
-        "the model 1 cannot be loaded: /models/1 holds no model"
+        "the model 1 cannot be loaded: /models/1 contains no model"
     ]
     assert load(client, "3").status_code == 200
     assert invoke(client, "3") == 3
@@ -304,7 +304,7 @@ def test_a_model_that_became_larger_while_it_slept_takes_what_it_takes() -> None
         assert load(client, name).status_code == 200
     disk.size = 25
     assert invoke(client, "1") == 1  # the three others had to go, as long as its size was not known
-    assert disk.ledger.taken["models"] == 10
+    assert disk.budget.reserved["models"] == 10
     assert (invoke(client, "4"), disk.opened) == (4, ["1", "2", "3", "4", "1", "4"])
 
 
@@ -312,15 +312,15 @@ def test_a_model_whose_files_are_gone_is_an_error_without_paths(tmp_path: Path) 
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "model_best.params").write_bytes(b"weights")
     (tmp_path / "1" / "model.onnx").write_bytes(b"graph")
-    ledger, executor = MemoryBudget(), ThreadPoolExecutor(1)
-    store = ModelStore(Disk().open, estimate_memory, ledger, executor, sum(estimate_memory(tmp_path / "1")))
-    client = create_app(store, SETTINGS, executor=executor, ledger=ledger).test_client()
+    budget, executor = MemoryBudget(), ThreadPoolExecutor(1)
+    store = ModelStore(Disk().open, estimate_memory, budget, executor, sum(estimate_memory(tmp_path / "1")))
+    client = create_app(store, SETTINGS, executor=executor, budget=budget).test_client()
     (tmp_path / "2").symlink_to(tmp_path / "1")
     for name in "12":
         assert load(client, name, str(tmp_path / name)).status_code == 200
-    ledger.take("models", estimate_memory(tmp_path / "1")[0] - 10)  # whoever wakes has to put the other one to sleep
-    with ledger.changed:
-        store._sleep(store._entries["1"])
+    budget.reserve("models", estimate_memory(tmp_path / "1")[0] - 10)  # loading one requires unloading the other
+    with budget.changed:
+        store._unload(store._entries["1"])
     (tmp_path / "1" / "model_best.params").unlink()
     answer = client.post("/models/1/invoke", data=picture(), content_type="image/png")
     assert (answer.status_code, str(tmp_path) in error_of(answer)) == (400, False)
@@ -377,15 +377,15 @@ def test_of_idle_models_only_the_last_used_keeps_memory() -> None:
             released.append(self.number)
 
     def open_(model_dir: Path) -> Model:
-        return describe(Keeping(int(model_dir.name)), {})
+        return create_model(Keeping(int(model_dir.name)), {})
 
-    ledger, clock = MemoryBudget(), RequestDeadline(60)
-    store = ModelStore(open_, lambda model_dir: (10, 0), ledger, ThreadPoolExecutor(1))
+    budget, deadline = MemoryBudget(), RequestDeadline(60)
+    store = ModelStore(open_, lambda model_dir: (10, 0), budget, ThreadPoolExecutor(1))
     for name in "123":
-        store.load(name, Path(name), clock)
+        store.load(name, Path(name), deadline)
 
     def use(name: str) -> contextlib.AbstractContextManager[object]:
-        return store.use(name, ledger.account(), MemoryEstimate(1), clock)
+        return store.source(name).use(Reservation(budget), MemoryEstimate(1), deadline)
 
     with use("1"):
         pass

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from container.artifact.classes import ClassEntry
 from container.serving import page
 from container.serving.app import create_app
-from container.serving.models import Model, describe
+from container.serving.models import Model, create_model
 from tests.unit.serving.test_serving import SETTINGS, FakeEngine, error_of, invoke, loaded, picture
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
@@ -87,8 +87,8 @@ def test_it_is_there_while_the_model_is_being_loaded() -> None:
     client = create_app(model, WITH_PAGE).test_client()
     assert client.get("/", headers={"Accept": BROWSER}).status_code == 200
     answer = client.get("/ui/model.json")
-    assert (answer.status_code, error_of(answer)) == (503, "the model is being loaded; try again")
-    model.set_result(describe(FakeEngine(), {}))
+    assert (answer.status_code, error_of(answer)) == (503, "The server is loading the model. Try again.")
+    model.set_result(create_model(FakeEngine(), {}))
     assert client.get("/ui/model.json").status_code == 200
 
 

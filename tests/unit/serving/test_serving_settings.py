@@ -87,7 +87,7 @@ def test_a_multi_model_endpoint_is_one_process_with_a_budget() -> None:
 
 
 def test_a_multi_model_endpoint_has_no_page() -> None:
-    with pytest.raises(ClientError, match="SERVE_UI=1 shows one model, SAGEMAKER_MULTI_MODEL=true serves many"):
+    with pytest.raises(ClientError, match="SERVE_UI=1 does not support SAGEMAKER_MULTI_MODEL=true"):
         ServeSettings.read({"SAGEMAKER_MULTI_MODEL": "true", "SERVE_UI": "1"})
 
 
@@ -96,9 +96,9 @@ def test_up_to_four_cores_compute_one_image(monkeypatch: pytest.MonkeyPatch, cpu
     monkeypatch.setattr(serve_settings, "cpu_count", lambda: cpus)
     monkeypatch.setattr(serve_settings, "memory_limit", lambda: 2**33)
     settings = ServeSettings.read({"SERVE_ENGINE": "openvino"})
-    assert (settings.slots, settings.memory, settings.image_memory) == (slots, 2**33, None)
+    assert (settings.max_concurrent_inferences, settings.memory, settings.image_memory) == (slots, 2**33, None)
     assert ServeSettings.read({"SERVE_ENGINE": "openvino", "IMAGE_MEMORY_MB": "700"}).image_memory == 700 * 2**20
-    assert ServeSettings.read({"SERVE_ENGINE": "mxnet"}).slots == 1
+    assert ServeSettings.read({"SERVE_ENGINE": "mxnet"}).max_concurrent_inferences == 1
 
 
 def test_the_queue_is_a_third_of_the_timeout() -> None:

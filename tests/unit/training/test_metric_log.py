@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from container.data.batches import Batch
 from container.cluster.hosts import Hosts
+from container.data.batches import Batch
 from container.environment import Channel, Environment
 from container.errors import ClientError
 from container.hyperparameters import load

@@ -88,8 +88,8 @@ def test_a_png_holds_one_mask(client: FlaskClient) -> None:
     three = send(client, THREE, "image/png")
     assert three.status_code == 406
     assert error_of(three) == (
-        "Accept: image/png holds one mask, the request has 3 images; "
-        "ask for application/json, application/x-recordio-protobuf or application/x-npy"
+        "Accept: image/png can contain one mask, not 3; request "
+        "application/json, application/x-recordio-protobuf or application/x-npy"
     )
 
 
@@ -107,19 +107,19 @@ def test_what_clients_of_tensorflow_serving_add_is_passed_over(client: FlaskClie
 @pytest.mark.parametrize(
     ("content", "status", "reason"),
     [
-        (b"[" * 100_000, 400, "the body is no JSON: it is nested too deeply; send {"),
-        (b"\xff\xfe\xfd", 400, "the body is no JSON: "),
-        (b'{"instances": ', 400, "the body is no JSON: "),
-        ([1], 400, "the JSON has no list `instances`"),
-        ({"inputs": []}, 400, "the JSON has no list `instances`"),
-        ({"instances": {"b64": ""}}, 400, "the JSON has no list `instances`"),
-        ({"instances": []}, 400, "the list `instances` is empty"),
-        ({**THREE, "output": "mask"}, 400, "the JSON's key 'output' is unknown"),
+        (b"[" * 100_000, 400, "The body is not JSON: it is nested too deeply. Send {"),
+        (b"\xff\xfe\xfd", 400, "The body is not JSON: "),
+        (b'{"instances": ', 400, "The body is not JSON: "),
+        ([1], 400, "The JSON has no list `instances`"),
+        ({"inputs": []}, 400, "The JSON has no list `instances`"),
+        ({"instances": {"b64": ""}}, 400, "The JSON has no list `instances`"),
+        ({"instances": []}, 400, "The list `instances` is empty"),
+        ({**THREE, "output": "mask"}, 400, "The key 'output' of the JSON is unknown"),
         ({"instances": [instance(picture()), "text"]}, 400, 'instances[1] is not {"b64": "…"}'),
         ({"instances": [{"b64": 3}]}, 400, 'instances[0] is not {"b64": "…"}'),
         ({"instances": [{"b64": "", "x": 1}]}, 400, 'instances[0] is not {"b64": "…"}'),
-        ({"instances": [{"b64": "%%%%"}]}, 400, "instances[0] is no base64"),
-        ({"instances": [{"b64": "é"}]}, 400, "instances[0] is no base64"),
+        ({"instances": [{"b64": "%%%%"}]}, 400, "instances[0] is not base64"),
+        ({"instances": [{"b64": "é"}]}, 400, "instances[0] is not base64"),
         ({"instances": [{"b64": ""}]}, 400, "instances[0] is empty"),
         (
             {"instances": [instance(picture()), instance(b"no image")]},
@@ -128,8 +128,8 @@ def test_what_clients_of_tensorflow_serving_add_is_passed_over(client: FlaskClie
         ),
         ({"instances": [instance(picture(90, 90)[:60])]}, 400, "instances[0]: the PNG image is corrupt"),
         ({"instances": [instance(picture(101, 100))]}, 413, "instances[0]: the image has 101×100 pixels"),
-        ({"instances": [instance(picture(80, 80))] * 2}, 413, "the images have 12800 pixels, more than 10000"),
-        ({"instances": [instance(picture())] * 65}, 413, "the request has 65 images, more than 64"),
+        ({"instances": [instance(picture(80, 80))] * 2}, 413, "The images have 12800 pixels, more than 10000"),
+        ({"instances": [instance(picture())] * 65}, 413, "The request has 65 images, more than 64"),
     ],
 )
 def test_what_is_wrong_with_one_refuses_all(client: FlaskClient, content: Any, status: int, reason: str) -> None:
@@ -187,7 +187,7 @@ def test_base64_is_read_however_it_is_written(written: str, expected: bytes) -> 
 
 @pytest.mark.parametrize("shift", range(8))
 def test_pieces_do_not_cut_an_escape(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instances, "_PIECE", 32)
+    monkeypatch.setattr(instances, "_CHUNK", 32)
     data = bytes(range(256)) * 3 + bytes(shift)
     for line in (1, 7, 76):
         text = base64.b64encode(data).decode()
@@ -207,10 +207,10 @@ def test_pieces_do_not_cut_an_escape(shift: int, monkeypatch: pytest.MonkeyPatch
         (str(base64.b64encode(IMAGE)), 'it contains "\'"; it looks like the Python representation of base64 bytes'),
         ("<svg xmlns='http://www.w3.org/2000/svg'/>", "it looks like an SVG drawing"),
         ('{"b64": ""}', "it contains '{'"),
-        (base64.b64encode(ODD).decode()[:-1], "it is cut off, or its padding (=) is wrong"),
-        (PLAIN[:101], "it is cut off"),
-        (PLAIN + "=" * 4, "it is cut off, or its padding (=) is wrong"),
-        ("QUJD" + "QQ==" + PLAIN, "it goes on after its padding"),
+        (base64.b64encode(ODD).decode()[:-1], "it is truncated, or its padding (=) is wrong"),
+        (PLAIN[:101], "it is truncated"),
+        (PLAIN + "=" * 4, "it is truncated, or its padding (=) is wrong"),
+        ("QUJD" + "QQ==" + PLAIN, "it continues after its padding"),
         (PLAIN[:20] + "é" + PLAIN[20:], r"it contains \u00e9"),
         (PLAIN[:20] + "\0" + PLAIN[20:], r"it contains \u0000"),
         (PLAIN[:20] + "\\n" + PLAIN[20:], r"it contains \\n"),  # a line break that was escaped twice
@@ -234,27 +234,27 @@ def test_an_image_that_was_encoded_twice_is_named(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("content", "status", "reason"),
     [
-        (IMAGE, 400, "the body is no JSON: it is a PNG image"),
-        (PLAIN.encode(), 400, "the body is no JSON: it is base64 text of a PNG"),
+        (IMAGE, 400, "The body is not JSON: it is a PNG image"),
+        (PLAIN.encode(), 400, "The body is not JSON: it is base64 text of a PNG"),
         (json.dumps(json.dumps(THREE)).encode(), 400, "it is a string"),
-        (json.dumps(THREE).encode("utf-16"), 400, "the body is no JSON: "),
-        (b"", 400, "the body is empty"),
-        (b"{" * 20_000, 400, "the body is no JSON: Expecting property name"),
+        (json.dumps(THREE).encode("utf-16"), 400, "The body is not JSON: "),
+        (b"", 400, "The body is empty"),
+        (b"{" * 20_000, 400, "The body is not JSON: Expecting property name"),
         (b"[" * 20_000, 400, "nested too deeply"),
         (b'{"a":' * 20_000, 400, "nested too deeply"),
         (b'{"instances": [' + b"0," * 40_000 + b"0]}", 413, "arrays of pixels"),
         (json.dumps({"instances": np.zeros((1, 64, 80, 3)).tolist()}).encode(), 413, "arrays of pixels"),
-        ({"instances": np.zeros((1, 9, 9, 3)).tolist()}, 400, "but a list; send {"),
+        ({"instances": np.zeros((1, 9, 9, 3)).tolist()}, 400, "but a list. Send {"),
         ({"instances": [{"data": PLAIN, "kind": "x"}]}, 400, "but an object with the keys 'data', 'kind'"),
         ({"instances": [{"b64": [1, 2]}]}, 400, "but `b64` with a list"),
         ({"inputs": 1}, 400, "but an object with the keys 'inputs'"),
         (b'{"instances": [], "instances": []}', 400, "it contains 'instances' twice"),
         (b'{"instances": [{"b64": "", "b64": ""}]}', 400, "it contains 'b64' twice"),
-        (b'{"instances": [{"b64": "' + b"\\" * 70_000 + b'"}]}', 400, "a string that cannot be base64"),
+        (b'{"instances": [{"b64": "' + b"\\" * 70_000 + b'"}]}', 400, "a string that is not base64"),
         (b'{"instances": [{"b64": "' + b'\\"' * 40_000 + b'"}]}', 400, 'it contains \\"\\"\\"'),
         (b'{"instances": ' + b"7" * 60_000 + b"}", 400, "a number of 60000 digits"),
-        (b'{"' + b"k" * 5_000 + b'": 1}', 400, "it has a name of 5000 bytes"),
-        (b'{"instances": [{"b64": "QUJD', 400, "a string is cut off"),
+        (b'{"' + b"k" * 5_000 + b'": 1}', 400, "it has a key of 5000 bytes"),
+        (b'{"instances": [{"b64": "QUJD', 400, "a string is truncated"),
         (b'{"0": 1}', 400, "with the keys '0'"),
         (b'{"instances": [{"b64": 0}]}', 400, "but `b64` with a number"),
         (b'{"\\ud800": 1, "instances": []}', 400, "is unknown"),
@@ -306,13 +306,13 @@ def test_no_json_takes_more_memory_than_is_counted(body: bytes) -> None:
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_the_answers_to_images_before_are_counted_and_their_compression(encoding: str) -> None:
-    app = create_app(loaded(FakeEngine()), SETTINGS, ledger=(ledger := MemoryBudget(10**9)))
+    app = create_app(loaded(FakeEngine()), SETTINGS, budget=(budget := MemoryBudget(10**9)))
     content = {"instances": [instance(picture(50, 40))] * 5}
     held = {"application/json": 4 * 2000, "application/x-npy": 4 * 2 * 2000 + 256}
     for accept, size in held.items():
-        ledger.most_taken = 0
+        budget.peak = 0
         assert send(app.test_client(), content, accept, **{"Accept-Encoding": encoding}).status_code == 200
         body = 2 * len(json.dumps(content))
         computing = 1000 * 2000 + (size if accept == "application/x-npy" else 0)
         copied = size if encoding == "gzip" and accept == "application/x-npy" else 0
-        assert ledger.most_taken == pytest.approx(body + 4 * size + computing + copied, rel=0.001)
+        assert budget.peak == pytest.approx(body + 4 * size + computing + copied, rel=0.001)

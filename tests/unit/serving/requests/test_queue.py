@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from container.serving.memory_budget import MemoryBudget, MemoryEstimate
+from container.serving.memory_budget import MemoryBudget, MemoryEstimate, Reservation
 from container.serving.requests import queue
 from container.serving.requests.deadline import RequestDeadline
 from container.serving.requests.errors import ServiceUnavailableError
@@ -15,8 +15,8 @@ from container.serving.requests.queue import RequestQueue
 from tests.conftest import wait_until
 
 
-def clock(seconds: float = 1000, queue_seconds: float = math.inf) -> RequestDeadline:
-    """A clock that leaves so many seconds for the answer, and so many to wait."""
+def deadline(seconds: float = 1000, queue_seconds: float = math.inf) -> RequestDeadline:
+    """A deadline that leaves so many seconds for the answer, and so many to wait."""
     return RequestDeadline(seconds + 2 if seconds > 6 else seconds * 4 / 3, queue_seconds=queue_seconds)
 
 
@@ -24,10 +24,10 @@ def test_seats_are_given_in_order_of_arrival() -> None:
     gate, order = RequestQueue(1), []
 
     def work(number: int) -> None:
-        with gate.seat(0, clock()):
+        with gate.slot(0, deadline()):
             order.append(number)
 
-    with ThreadPoolExecutor(5) as pool, gate.seat(0, clock()):
+    with ThreadPoolExecutor(5) as pool, gate.slot(0, deadline()):
         for number in range(5):
             pool.submit(work, number)
             wait_until(lambda expected=number + 1: gate.waiting == expected, 30)
@@ -39,28 +39,28 @@ def test_no_more_than_the_seats_work_at_once() -> None:
     gate, together = RequestQueue(3), threading.Barrier(3)
 
     def work(_: int) -> int:
-        with gate.seat(0, clock()):
+        with gate.slot(0, deadline()):
             together.wait(30)  # breaks with fewer than three at a time
-            return gate.working
+            return gate.in_flight
 
     with ThreadPoolExecutor(6) as pool:
         assert max(pool.map(work, range(6))) <= 3
-    assert (gate.working, gate.waiting) == (0, 0)
+    assert (gate.in_flight, gate.waiting) == (0, 0)
 
 
 def test_who_could_not_be_answered_in_time_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
     gate = RequestQueue(1)
-    with gate.seat(20, clock()):
-        with pytest.raises(ServiceUnavailableError, match="wait, for about 20 s") as refused:
-            gate.seat(10, clock(25)).__enter__()
+    with gate.slot(20, deadline()):
+        with pytest.raises(ServiceUnavailableError, match="for about 20 s") as refused:
+            gate.slot(10, deadline(25)).__enter__()
         assert refused.value.retry_after == 5  # 20 s for the one that works, 10 of its own, 25 allowed
         now[0] += 6
         assert gate.waiting == 0
         with pytest.raises(ServiceUnavailableError, match="for about 14 s"):
-            gate.seat(10, clock(20)).__enter__()
-    with gate.seat(10, clock(5)):
+            gate.slot(10, deadline(20)).__enter__()
+    with gate.slot(10, deadline(5)):
         pass  # with nobody ahead it is tried
 
 
@@ -68,10 +68,10 @@ def test_a_request_waits_at_most_as_long_as_its_clock_allows(monkeypatch: pytest
     now = [1000.0]
     monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
     gate = RequestQueue(1)
-    with gate.seat(9, clock()), pytest.raises(ServiceUnavailableError, match="for about 9 s"):
-        gate.seat(0, clock(queue_seconds=8)).__enter__()
-    with gate.seat(7, clock()), ThreadPoolExecutor(1) as pool:  # which takes longer than was thought
-        waiting = pool.submit(gate.seat(0, clock(queue_seconds=8)).__enter__)
+    with gate.slot(9, deadline()), pytest.raises(ServiceUnavailableError, match="for about 9 s"):
+        gate.slot(0, deadline(queue_seconds=8)).__enter__()
+    with gate.slot(7, deadline()), ThreadPoolExecutor(1) as pool:  # which takes longer than was thought
+        waiting = pool.submit(gate.slot(0, deadline(queue_seconds=8)).__enter__)
         wait_until(lambda: gate.waiting == 1, 30)
         now[0] += 8.5
         with pytest.raises(ServiceUnavailableError, match="took too long"):
@@ -81,23 +81,23 @@ def test_a_request_waits_at_most_as_long_as_its_clock_allows(monkeypatch: pytest
 def test_the_waits_for_a_seat_and_for_memory_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
-    gate, ledger, patient = RequestQueue(1), MemoryBudget(800), clock(queue_seconds=8)
-    holder = ledger.account()
-    holder.wait_for_work(MemoryEstimate(400), clock())
+    gate, budget, patient = RequestQueue(1), MemoryBudget(800), deadline(queue_seconds=8)
+    holder = Reservation(budget)
+    holder.wait_for_memory(MemoryEstimate(400), deadline())
 
     def wait() -> None:
-        with gate.seat(0, patient):
+        with gate.slot(0, patient):
             now[0] += 60  # what is no waiting does not count
-            ledger.account().wait_for_work(MemoryEstimate(400), patient)
+            Reservation(budget).wait_for_memory(MemoryEstimate(400), patient)
 
     with ThreadPoolExecutor(1) as pool:
         try:
-            with gate.seat(0, clock()):
+            with gate.slot(0, deadline()):
                 waiting = pool.submit(wait)
                 wait_until(lambda: gate.waiting == 1, 30)
                 now[0] += 6
-            wait_until(lambda: len(ledger._queue) == 1, 30)
-            assert patient.queue_left == 2
+            wait_until(lambda: len(budget._waiting) == 1, 30)
+            assert patient.queue_seconds == 2
             now[0] += 1.5
             assert not futures.wait([waiting], timeout=0.7).done
             now[0] += 1
@@ -105,13 +105,13 @@ def test_the_waits_for_a_seat_and_for_memory_add_up(monkeypatch: pytest.MonkeyPa
                 waiting.result(5)
         finally:
             now[0] += 10_000  # whatever waits ends
-    assert (gate.working, ledger.taken["work"]) == (0, 400)
+    assert (gate.in_flight, budget.reserved["work"]) == (0, 400)
 
 
 def test_two_lanes_halve_the_wait() -> None:
-    gate = RequestQueue(2, lanes=2)
-    with gate.seat(5, clock()), gate.seat(5, clock()), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(gate.seat(0, clock(queue_seconds=6)).__enter__)
+    gate = RequestQueue(2, max_concurrent_inferences=2)
+    with gate.slot(5, deadline()), gate.slot(5, deadline()), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(gate.slot(0, deadline(queue_seconds=6)).__enter__)
         wait_until(lambda: gate.waiting == 1, 30)
         gate.close_in(0)
         with pytest.raises(ServiceUnavailableError, match="took too long"):
@@ -120,10 +120,10 @@ def test_two_lanes_halve_the_wait() -> None:
 
 def test_who_waits_is_refused_when_the_server_closes() -> None:
     gate = RequestQueue(1)
-    with gate.seat(0, clock()), ThreadPoolExecutor(1) as pool:
+    with gate.slot(0, deadline()), ThreadPoolExecutor(1) as pool:
 
         def wait() -> None:
-            with gate.seat(0, clock()):
+            with gate.slot(0, deadline()):
                 raise AssertionError
 
         waiting = pool.submit(wait)
@@ -137,7 +137,7 @@ def test_who_waits_is_refused_when_the_server_closes() -> None:
 def test_a_failure_gives_the_seat_back() -> None:
     gate = RequestQueue(1)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), gate.seat(0, clock(1)):
+        with pytest.raises(ZeroDivisionError), gate.slot(0, deadline(1)):
             raise ZeroDivisionError
-    with gate.seat(0, clock(1)):
-        assert (gate.waiting, gate.working) == (0, 1)
+    with gate.slot(0, deadline(1)):
+        assert (gate.waiting, gate.in_flight) == (0, 1)

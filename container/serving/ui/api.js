@@ -1,29 +1,29 @@
-// Asks the API for one image's classes and probabilities, and reads what it answers.
+// Sends requests to the API of the server and parses its responses.
 
 const PROBABILITIES = "application/x-npy; top_k=1; dtype=uint8";
 
-/** A refusal, in the API's own words. */
-export class Refusal extends Error {
+/** An error response of the API, with its message; status 0 if there is no response. */
+export class RequestError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
   }
 }
 
-/** Fetch; throws Refusal with the API's reason, or with what a browser knows when there is no answer at all. */
+/** Fetch; throws RequestError if the response is an error or there is no response. */
 export async function request(path, options) {
   let response;
   try {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal(0, "The server does not answer. Is it still running?");
+    throw new RequestError(0, "The server does not respond. Check that it is running.");
   }
-  if (!response.ok) throw new Refusal(response.status, await readReason(response));
+  if (!response.ok) throw new RequestError(response.status, await readMessage(response));
   return response;
 }
 
-async function readReason(response) {
+async function readMessage(response) {
   const text = await response.text();
   try {
     return JSON.parse(text).error ?? text;
@@ -32,45 +32,45 @@ async function readReason(response) {
   }
 }
 
-/** Post an image; `accept` is the form of the answer. The bytes alone say what they are, not the file's name. */
+/** Post an image; `accept` is the response format. The server detects the image format from the bytes. */
 export function invoke(image, accept, signal) {
   const headers = { "Content-Type": "application/x-image", Accept: accept };
   return request("invocations", { method: "POST", body: image, headers, signal });
 }
 
 /**
- * Ask for one image; resolves to {width, height, at(index) → class id, probabilityAt(index) → 0…1 or null, times}.
+ * Segment one image; resolves to {width, height, at(index) → class ID, probabilityAt(index) → 0…1 or null, times}.
  *
- * Where probabilities are too large an answer for the server's limits, the mask alone is asked for, `reason` says so.
+ * If the probabilities exceed the limits of the server, request only the mask; `reason` is then the message of the server.
  */
-export async function ask(image, signal) {
+export async function segment(image, signal) {
   const start = performance.now();
   try {
     const response = await invoke(image, PROBABILITIES, signal);
     return { ...readNpy(await response.arrayBuffer()), times: readTimes(response, performance.now() - start) };
   } catch (error) {
     if (error.status !== 413) throw error;
-    const again = performance.now();
+    const retryStart = performance.now();
     const response = await invoke(image, "application/json", signal);
-    const answer = readMask(await response.json());
-    return { ...answer, reason: error.message, times: readTimes(response, performance.now() - again) };
+    const output = readMask(await response.json());
+    return { ...output, reason: error.message, times: readTimes(response, performance.now() - retryStart) };
   }
 }
 
-/** Read NumPy's format, version 1: an array [1, 1, H, W] of pairs of bytes, class and probability × 255. */
+/** Parse the NumPy format, version 1: an array [1, 1, H, W] of pairs of bytes, class ID and probability × 255. */
 export function readNpy(buffer) {
   const start = 10 + new DataView(buffer).getUint16(8, true);
   const header = new TextDecoder().decode(new Uint8Array(buffer, 10, start - 10));
   const shape = header.match(/'shape': \(1, 1, (\d+), (\d+)\)/);
   if (!shape || !/\('class', '\|u1'\), \('probability', '\|u1'\)/.test(header)) {
-    throw new Error(`the answer's header is not understood: ${header}`);
+    throw new Error(`The header of the response is not supported: ${header}`);
   }
   const [height, width] = [Number(shape[1]), Number(shape[2])];
   const pairs = new Uint8Array(buffer, start, 2 * width * height);
   return { width, height, at: (index) => pairs[2 * index], probabilityAt: (index) => pairs[2 * index + 1] / 255 };
 }
 
-/** Read the JSON answer: each class's mask is COCO's compressed run-length encoding, column by column. */
+/** Parse the JSON response: the mask of each class is in the compressed run-length encoding of COCO, by columns. */
 export function readMask({ shape: [height, width], classes }) {
   const ids = new Uint8Array(width * height);
   for (const { id, mask } of classes) {
@@ -86,7 +86,7 @@ export function readMask({ shape: [height, width], classes }) {
   return { width, height, at: (index) => ids[index], probabilityAt: () => null };
 }
 
-/** Undo https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c (rleFrString): 5 bits a character. */
+/** Decode https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c (rleFrString): 5 bits per character. */
 function readCounts(text) {
   const counts = [];
   for (let place = 0; place < text.length; ) {
@@ -105,10 +105,10 @@ function readCounts(text) {
   return counts;
 }
 
-/** Return [[phase, milliseconds], …]: the server's own, then what the way there and back took of `elapsed`. */
+/** Return [[phase, milliseconds], …]: the phases of the server, then the remainder of `elapsed` for the network. */
 function readTimes(response, elapsed) {
   const entries = (response.headers.get("Server-Timing") ?? "").split(",").map((entry) => entry.trim().split(";dur="));
   const times = entries.filter(([, duration]) => duration).map(([name, duration]) => [name, Number(duration)]);
   const total = times.find(([name]) => name === "total")?.[1] ?? 0;
-  return [...times.filter(([name]) => name !== "total"), ["way", Math.max(0, elapsed - total)]];
+  return [...times.filter(([name]) => name !== "total"), ["network", Math.max(0, elapsed - total)]];
 }
