@@ -64,6 +64,7 @@ lint: setup ## check style, types, import rules, dead code, spelling, scripts, a
 	.venv/bin/lint-imports --no-cache --no-logo
 	.venv/bin/vulture
 	.venv/bin/codespell
+	.venv/bin/codespell --dictionary docs/words.txt *.md docs container benchmarks local_test examples train serve *.json Makefile Dockerfile*
 	.venv/bin/shellcheck .ci/run .ci/*.sh local_test/*.sh
 	.venv/bin/hadolint Dockerfile Dockerfile.cpu
 
