@@ -37,7 +37,7 @@ RUN pip install --no-deps --require-hashes -r /requirements/build.txt
 COPY requirements/gpu.txt /requirements/
 # sagemaker-training compiles a library for MPI jobs, which nothing here loads: CC=true does without a compiler.
 RUN CC=true pip install --no-deps --require-hashes --no-build-isolation -r /requirements/gpu.txt
-# Without NVIDIA's driver the CUDA build of MXNet cannot be loaded: the library of its CPU build stands beside it.
+# Without the NVIDIA driver, the CUDA build of MXNet cannot be loaded. The library of its CPU build is next to it.
 COPY requirements/cpu.txt /requirements/
 RUN sed -n '/^mxnet==/,/[^\\]$/p' /requirements/cpu.txt > /requirements/mxnet.txt \
     && pip install --no-deps --require-hashes --target /mxnet -r /requirements/mxnet.txt \
@@ -53,7 +53,7 @@ RUN rm /opt/venv/bin/train \
     && cd nvidia \
     && rm ./*/lib/libcusolverMg.so.* ./*/lib/libcudnn_adv_*.so.* ./*/lib/libnvblas.so.* ./*/lib/libcufftw.so.* ./*/lib/libOpenCL.so.*
 
-# The bill of materials: every Python package that is left, with its version and licence.
+# The bill of materials: all remaining Python packages with their versions and licenses.
 FROM builder AS described
 COPY requirements/audit.txt /requirements/
 RUN python3.11 -m venv /opt/tools \
@@ -96,5 +96,5 @@ LABEL org.opencontainers.image.title="semantic-segmentation" \
       com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true" \
       com.amazonaws.sagemaker.capabilities.multi-models="true"
 EXPOSE 8080
-# Without a command the platform's newer client means `train`; exec form, so that signals reach the program.
+# Without a command, newer clients of SageMaker AI expect `train`. The exec form lets signals reach the program.
 CMD ["train"]

@@ -1,4 +1,4 @@
-"""Train the jobs whose results AWS published, and print the published figures next to those of this container.
+"""Train the jobs whose results AWS published, and print the published values next to those of this container.
 
 `python -m benchmarks.seed VOCdevkit` trains two jobs on Pascal VOC 2012, for fcn, psp, and deeplab, on 1, 2, 4, and 8
 GPUs: "post", the job of the post that announced the built-in algorithm, and "default", the job with default
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent
 ALGORITHMS = ("fcn", "psp", "deeplab")
 DEVICES = (1, 2, 4, 8)
 
-# MXNet's rmsprop has momentum only in its centered form, where gamma2 is the momentum. The learning rate of the post is
+# rmsprop of MXNet has momentum only in its centered form (gamma2). The learning rate of the post is
 # not known to this project: 0.0001 is the value of the AWS example notebook.
 _POST = {
     "epochs": 20,
@@ -108,7 +108,7 @@ class Job:
         return {**_ALL, "algorithm": self.algorithm, "epochs": 30}
 
     def published(self) -> dict[str, float]:
-        """Return the published figures of this job."""
+        """Return the published values of this job."""
         if self.kind == "post":
             return {"mIOU": 0.62, **({"speedup": 5.83} if self.devices == 8 else {})}
         return _PUBLISHED_DEFAULT if (self.algorithm, self.devices) == ("fcn", 4) else {}
@@ -173,7 +173,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
 
 
 def _gpus() -> list[str]:
-    """Return the IDs of the GPUs that this process can use; exit with an error if there are none."""
+    """Return the IDs of the GPUs that this process can use; exit with an error if it can use no GPU."""
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         return visible.split(",")
     listed = ""

@@ -113,8 +113,8 @@ def reason_against(entry: Mapping[str, Any], algorithm: str) -> str:
     return str(entry.get("x-not-with", {}).get(algorithm, ""))
 
 
-def lacking(entry: Mapping[str, Any], settled: Mapping[str, Any]) -> str:
-    """Return which other hyperparameter value disables this hyperparameter; an empty string if there is none.
+def lacking(entry: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
+    """Return which other hyperparameter value disables this hyperparameter; an empty string if no value does.
 
     `x-only-with` contains the required values of other hyperparameters. A list contains alternatives. If the job meets
     none of them, the reason comes from the last alternative whose first condition is met, or else from the first one.
@@ -122,12 +122,12 @@ def lacking(entry: Mapping[str, Any], settled: Mapping[str, Any]) -> str:
     reason = ""
     alternatives = entry.get("x-only-with", {})
     for conditions in alternatives if isinstance(alternatives, list) else [alternatives]:
-        missing = [name for name, values in conditions.items() if settled[name] not in values]
+        missing = [name for name, values in conditions.items() if resolved[name] not in values]
         if not missing:
             return ""
         if not reason or missing[0] != next(iter(conditions)):
             name = missing[0]
-            reason = f"it belongs to {name}={_one_of(conditions[name])}, and {name} is {settled[name]}"
+            reason = f"it belongs to {name}={_one_of(conditions[name])}, and {name} is {resolved[name]}"
     return reason
 
 

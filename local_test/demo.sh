@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Train, pack, serve and ask a model, from nothing to a picture: demo.sh [NAME=VALUE …]
+# Create data, train, pack, serve, and predict: demo.sh [NAME=VALUE …]
 #
 # The arguments change hyperparameters of the demo's job, as in: demo.sh epochs=2 algorithm=deeplab
-# LEAST_MIOU is what the model has to reach (0.75). The demo has a directory of its own below test_dir.
+# LEAST_MIOU is the required mIOU (0.75). The demo writes to test_dir/demo.
 set -euo pipefail
 export TEST_DIR=${TEST_DIR:-local_test/test_dir}/demo
 source "$(dirname "$0")/common.sh"
@@ -35,18 +35,18 @@ until "$python" -m local_test.predict --endpoint "http://localhost:$PORT"; do
 done
 
 say "asking for a mask"
-pictures=$(local_test/predict.sh "$test_dir/input/data/validation/validation_0000.jpg")
+images=$(local_test/predict.sh "$test_dir/input/data/validation/validation_0000.jpg")
 
 say "the model's quality (at least ${LEAST_MIOU:=0.75} is expected):"
 "$python" -m local_test.score "$test_dir/output/data/report.json" --classes "$test_dir/classes.json" \
     --least "$LEAST_MIOU"
-say "done; look at the photograph under its mask:"
-echo "$pictures" | grep _overlay
+say "done; look at the image under its mask:"
+echo "$images" | grep _overlay
 report=$test_dir/output/data/report.html
 if [ ! -f "$report" ]; then
     report=$test_dir/output/data/report.json
 fi
 say "the job's report:"
 echo "$report"
-say "photographs of your own can be tried at http://localhost:8080/ while this runs:"
+say "to try your own images at http://localhost:8080/, run:"
 printf 'TEST_DIR=%q local_test/serve_local.sh\n' "$test_dir"

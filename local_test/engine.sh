@@ -5,7 +5,7 @@
 container_engine() {
     local engine
     for engine in docker podman "$@"; do
-        if "$engine" version > /dev/null 2>&1; then # docker's client alone says so and fails
+        if "$engine" version > /dev/null 2>&1; then # fails if there is only the client
             command -v "$engine"
             return
         fi

@@ -119,7 +119,7 @@ def evaluate(arguments: argparse.Namespace) -> Sequence[Path]:
     arguments.output.mkdir(parents=True, exist_ok=True)
     page, report = arguments.output / PAGE, arguments.output / "report.json"
     model_directory.write_bytes(page, render_page(content).encode())
-    model_directory.write_json(report, found.figures())
+    model_directory.write_json(report, found.as_report())
     return page, report
 
 
@@ -192,7 +192,7 @@ class _Evaluation:
             settings=model.job.as_dict(),
         )
 
-    def figures(self) -> dict[str, Any]:
+    def as_report(self) -> dict[str, Any]:
         """Return the metrics of each model."""
         models = []
         for model, confusion, examples in zip(self._models, self._confusions, self._examples, strict=True):

@@ -2,7 +2,7 @@
 # Score a model on annotated images, and write its report: evaluate.sh MODEL IMAGES ANNOTATIONS [LABEL_MAP] [--against OTHER]
 #
 # MODEL and OTHER are model.tar.gz of any job, the built-in algorithm's included, or unpacked directories. The report goes
-# to local_test/test_dir/evaluation unless --output says another directory. Nothing is trained.
+# to local_test/test_dir/evaluation unless --output names another directory. It trains nothing.
 set -euo pipefail
 arguments=() before=
 for argument in "$@"; do

@@ -55,13 +55,13 @@ def draw_overlay(photo: Image.Image, mask: Image.Image, classes: Sequence[str] =
     pixels = np.asarray(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC))
     blended = np.where((ids > 0)[:, :, None], pixels // 2 + colors // 2, pixels)
     shown = [int(label) for label in np.unique(ids)]
-    picture = Image.new("RGB", (size[0], size[1] + _ROW * len(shown)), "white")
-    picture.paste(Image.fromarray(blended))
-    draw = ImageDraw.Draw(picture)
+    canvas = Image.new("RGB", (size[0], size[1] + _ROW * len(shown)), "white")
+    canvas.paste(Image.fromarray(blended))
+    draw = ImageDraw.Draw(canvas)
     for row, label in enumerate(shown):
         top = size[1] + _ROW * row
         draw.rectangle((4, top + 3, 18, top + _ROW - 3), fill=tuple(palette()[3 * label : 3 * label + 3]))
         name = classes[label] if label < len(classes) else ""
         share = 100 * float((ids == label).mean())
         draw.text((26, top + 3), f"{label} {name} {share:.1f}%".replace("  ", " "), fill="black")
-    return picture
+    return canvas

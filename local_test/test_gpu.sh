@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Run tests/gpu with MXNet's CUDA build, in an environment of its own: test_gpu.sh [pytest's arguments…] (make test-gpu)
+# Run tests/gpu with the CUDA build of MXNet in a separate environment: test_gpu.sh [arguments of pytest…] (make test-gpu)
 #
 # Where there is no GPU nothing is fetched: the tests say why they are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Make .venv-gpu from the locked requirements of the CUDA image, and pytest's from the tests' own.
+# Create .venv-gpu from the locked requirements of the CUDA image, and pytest from those of the tests.
 setup() {
     local install=(.venv-gpu/bin/python -m pip install -qq --root-user-action=ignore --no-deps --require-hashes)
     echo "test_gpu: making .venv-gpu; about 2 GB are fetched"
@@ -27,7 +27,7 @@ if compgen -G "/dev/nvidia[0-9]*" > /dev/null; then
     if [ ! -f $venv/installed ] || [ requirements/gpu.txt -nt $venv/installed ]; then
         setup
     fi
-    # NVIDIA's wheels hold every library that MXNet's CUDA build links to, the driver's libcuda aside.
+    # The NVIDIA wheels contain all libraries that the CUDA build of MXNet links to, except libcuda of the driver.
     libraries=$(printf '%s:' "$PWD"/$venv/lib/python3.*/site-packages/nvidia/*/lib)
     export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:-}
 fi

@@ -37,7 +37,7 @@ def open_model_channel(folder: Path) -> Iterator[OpenedModel]:
     model archive contains entries that no training job writes. Other files are skipped with a warning.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        models, others, strangers = _find(folder, Path(scratch))
+        models, others, unusable = _find(folder, Path(scratch))
         if len(models) > 1:
             raise ClientError(
                 f"{folder} contains {len(models)} models, but a job starts from one model. Set the S3 URI of a single "
@@ -48,7 +48,7 @@ def open_model_channel(folder: Path) -> Iterator[OpenedModel]:
             raise ClientError(
                 f"{folder} does not contain a model. Add the model.tar.gz of one training job, with {HYPERPARAMETERS} "
                 f"and {BEST_WEIGHTS} at the top level",
-                others or strangers or ["the directory is empty"],
+                others or unusable or ["the directory is empty"],
             )
         for other in others:
             LOG.warning("Skipped in the model channel: %s", other)
@@ -60,7 +60,7 @@ def _find(folder: Path, scratch: Path) -> tuple[list[OpenedModel], list[str], li
 
     Archives that contain a model are extracted into `scratch`.
     """
-    models, others, strangers = [], [], []
+    models, others, unusable = [], [], []
     unpacked: dict[Path, set[str]] = {}
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path.relative_to(folder))]
     for number, path in enumerate(files):
@@ -75,7 +75,7 @@ def _find(folder: Path, scratch: Path) -> tuple[list[OpenedModel], list[str], li
             continue
         shutil.rmtree(target)
         if lacks is None:
-            strangers.append(f"{path} is not a tar archive")
+            unusable.append(f"{path} is not a tar archive")
         else:
             others.append(f"{path} {lacks}")
     for directory, names in unpacked.items():
@@ -83,7 +83,7 @@ def _find(folder: Path, scratch: Path) -> tuple[list[OpenedModel], list[str], li
             others.append(f"{directory} does not contain {lacking.pop()}")
         else:
             models.append(OpenedModel(directory, str(directory)))
-    return models, others, strangers
+    return models, others, unusable
 
 
 def _hidden(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """`check.json` in the model directory: expected output of the model, and hashes of its files.
 
-The file contains, as base64, a small image (`picture`, uint8 RGB 64×64), the mask that the best weights predict for it
+The file contains, as base64, a small image (uint8 RGB 64×64), the mask that the best weights predict for it
 (`mask`, uint8 64×64), and their probabilities (`probabilities`, float32 num_classes×8×8) at every ninth pixel. At these
 pixels the model output, which has an eighth of the size, is not interpolated. `weights` and `int8` contain fingerprints
 of `model_best.params` and of the int8 model that the job approved.
@@ -88,7 +88,7 @@ def write_check(model_dir: Path, probabilities: Callable[[Uint8Array], Float32Ar
     if invalid := describe_invalid_values(output):
         raise ValueError(f"the output of the best weights contains {invalid}")
     content = {
-        "picture": _write(image),
+        "picture": _write(image),  # codespell:ignore picture
         "mask": _write(output.argmax(axis=0).astype(np.uint8)),
         "num_classes": len(output),
         "probabilities": _write(output[:, ::_STEP, ::_STEP].astype("<f4")),
@@ -123,7 +123,7 @@ def read_check(model_dir: Path) -> Check | None:
     try:
         coarse = len(range(0, _SIDE, _STEP))
         check = Check(
-            _read(content["picture"], "u1", _SIDE, _SIDE, 3),
+            _read(content["picture"], "u1", _SIDE, _SIDE, 3),  # codespell:ignore picture
             _read(content["mask"], "u1", _SIDE, _SIDE),
             _read(content["probabilities"], "<f4", content["num_classes"], coarse, coarse),
             str(content["weights"]),

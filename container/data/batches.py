@@ -20,7 +20,7 @@ _Group = tuple[int, list[tuple[str, "Future[Pair | None]"]]]
 _Item = _Group | BaseException | None
 # takes the number in its pass of a group's first sample, and the group; returns the same of a host's part of it
 Part = Callable[[int, list[Sample]], tuple[int, list[Sample]]]
-_AHEAD = 2  # batches that may wait for the device
+_AHEAD = 2  # batches that wait for the device
 _SLICE_SECONDS = 0.1  # how soon a wait notices that it is no longer wanted
 
 
@@ -53,7 +53,7 @@ class Batch:
 
     @classmethod
     def empty(cls, side: int, group: int) -> Batch:
-        """Make the part of a host that has no sample; images would have `side` × `side` pixels."""
+        """Return an empty batch for a host without samples; images have `side` × `side` pixels."""
         return cls(np.zeros((0, side, side, 3), np.uint8), np.zeros((0, side, side), np.uint8), group)
 
 
@@ -84,7 +84,7 @@ class Rollover:
 
 
 def groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Cut one pass into batches, the last of which may be smaller."""
+    """Cut one pass into batches, the last of which can be smaller."""
     group: list[Sample] = []
     for sample in samples:
         group.append(sample)
@@ -109,8 +109,8 @@ def batches(
     The first `skip` groups are counted, but neither decoded nor yielded. Of each group only its `part` is used. A group
     of which nothing can be used is left out, or, with `side`, a batch without images of so many pixels.
 
-    A thread of its own reads, so that a stream is drained while the device works; the event that `read` is
-    given is set when it should end. What `transform` makes None of is left out. The iterator ends early once `stop`
+    A separate thread reads, so that a stream is read while the device works. The event that `read` receives is set
+    when it must end. Samples for which `transform` returns None are left out. The iterator ends early once `stop`
     is set; closing it stops and joins all threads. An exception of the reader or of `transform` is raised here.
     """
     reader = _Reader(read, transform, ThreadPoolExecutor(workers, thread_name_prefix="decode"), skip, part)

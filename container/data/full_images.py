@@ -41,7 +41,7 @@ class SkippedImage:
         return self.reason if self.name in self.reason else f"{self.name}: {self.reason}"
 
 
-def pictures(
+def read_full_images(
     samples: Iterable[Sample],
     decode: Callable[[Sample], tuple[Array, Array]],
     admit: Callable[[int], str | None],

@@ -20,7 +20,7 @@ from container.data.audit.statistics import UnusablePairError
 from container.data.augment import center_crop, random_crop
 from container.data.augmentation_config import parse_augmentation
 from container.data.batches import Batch, Pair, Rollover, batches, groups
-from container.data.full_images import LabeledImage, SkippedImage, pictures
+from container.data.full_images import LabeledImage, SkippedImage, read_full_images
 from container.data.labels.class_counts import ClassCounts, rare_pixel
 from container.data.labels.class_names import known_classes
 from container.data.rollover import names_of, pack, unpack
@@ -44,7 +44,7 @@ class BadRecords:
         self._lock = threading.Lock()
 
     def skip(self, error: ClientError) -> None:
-        """Log a sample's error and go on; raises it again when the budget is spent."""
+        """Log the error of a sample; raises it if the limit of bad records is reached."""
         with self._lock:
             if not self._left:
                 raise error
@@ -56,7 +56,7 @@ class Loader:
     """Reads one channel's samples as the hyperparameters say; passes end early once `stop` is set.
 
     The first pass over a channel that `audit` has not seen whole is watched by it, and ends in its verdict. Of several
-    hosts each makes its own part of every batch, as `shard` says, empty where it has nothing for it.
+    hosts, each host loads its part of every batch, according to `shard`. The part can be empty.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Loader:
 
     @property
     def count(self) -> int | None:
-        """Samples of a pass; None for a stream, of which only its end tells."""
+        """Samples of a pass; None for a stream, whose length is not known."""
         listed = self._samples.listed()
         return None if listed is None else len(listed)
 
@@ -132,7 +132,7 @@ class Loader:
         return sum(int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big") for name in names) % 2**48
 
     def save_rollover(self, path: Path, under_way: bool) -> list[dict[str, Any]]:
-        """Describe the samples that open the pass under way, or else the next one; `path` takes a stream's records."""
+        """Describe the first samples of the current or next pass. `path` stores the records of a stream."""
         return pack(self._opening if under_way else self._rollover.kept, self._samples.listed(), path)
 
     def restore_rollover(self, carried: list[dict[str, Any]], path: Path) -> None:
@@ -173,7 +173,7 @@ class Loader:
             size,
         )
 
-    def pictures(
+    def full_images(
         self, admit: Callable[[int], str | None], ahead: int, until: threading.Event, *, divided: bool = False
     ) -> Iterator[LabeledImage | SkippedImage]:
         """Make one pass over whole images, in a random order that the seed decides; see `container.data.full_images`.
@@ -198,7 +198,7 @@ class Loader:
         samples = self._samples.epoch(order, until)
         if divided:
             samples = self.shard.share(samples)
-        yield from pictures(samples, decode, admit, ahead, self._workers, until)
+        yield from read_full_images(samples, decode, admit, ahead, self._workers, until)
         if audit and not until.is_set():
             audit.end(channel)
 

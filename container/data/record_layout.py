@@ -35,9 +35,9 @@ _IM2REC_HEADER = 24  # bytes: flag, label, and two ids, before plus the number o
 _MAX_PIXELS = 2**26  # larger images are not decoded here
 _SAMPLED = 2**18  # pixels of one image that are compared
 _MOST_GRAYS, _MOST_COLORS, _MOST_DEEP = 64, 256, 1024  # values of an annotation in 8 bits, RGB, and 16 bits
-_ROUGH = 0.2  # share of the pixels that differ from their neighbor: a photograph has more, an annotation less
+_ROUGH = 0.2  # share of the pixels that differ from their neighbor: an image has more, an annotation less
 _FIT, _NOT_WORSE = 0.9, 0.8  # shares of pixels whose values the label map explains
-_FLAT = 0.9  # share of the steps between neighbors that are 1: a dark photograph has as many, an annotation fewer
+_FLAT = 0.9  # share of the steps between neighbors that are 1: a dark image has as many, an annotation fewer
 _GRADIENT = 8  # values, from which on such steps are a gradient
 _SHAPES = 16  # steps in a row of pixels: a page of text in black and white has more, an annotation fewer
 _DARK = 63  # images with no brighter gray are class IDs
@@ -53,7 +53,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class _Content:
-    """Properties of a PNG: whether it looks like a photograph, its share of explained pixels, and its distinct values.
+    """Properties of a PNG: whether it looks like a photo, its share of explained pixels, and its distinct values.
 
     `steps` is the mean number of pixels in a row that differ from their neighbor.
     """
@@ -163,7 +163,7 @@ def _check_contents(
     channel: str,
     layout: Layout,
 ) -> None:
-    """Raise ClientError if annotations look like photographs, or images like annotations."""
+    """Raise ClientError if annotations look like images, or images like annotations."""
     seconds = [second for _, second in contents if second]
     firsts = [first for first, _ in contents if first]
     photos = [second for second in seconds if second.is_photo]
@@ -173,7 +173,7 @@ def _check_contents(
         if fit < _FIT and image_fit >= _NOT_WORSE * fit - (1 - _FIT) / 2:
             is_swapped = len(firsts) == len(pairs) and not any(first.is_photo for first in firsts)
             count = len(photos[0].values)
-            seen = f"has {count} {'or more ' * (count >= _SAMPLED)}different pixel values, like a photograph"
+            seen = f"has {count} {'or more ' * (count >= _SAMPLED)}different pixel values, like a camera image"
             raise _no_annotations(channel, layout, seen, is_swapped, is_png=True)
     if len(firsts) < len(pairs) or len(seconds) < len(pairs) or len(pairs) < 2:
         return
@@ -205,7 +205,7 @@ def _list_values(content: _Content, values: frozenset[int]) -> str:
 def _are_annotations(
     images: Sequence[_Content], annotations: Sequence[_Content], values: frozenset[int], fits: bool
 ) -> bool:
-    """Return whether images cannot be photographs or scans.
+    """Return whether images cannot be camera images or scans.
 
     Their `values` are few. Either the label map explains all of them, or they are also those of the annotations.
     """

@@ -31,7 +31,10 @@ def pack(samples: Sequence[Sample], listed: Sequence[Sample] | None, path: Path)
         for sample in samples:
             for record in sample.read():
                 stream.writelines(frame(record))
-    return [{"streamed": sample.name, "colours": _colors(sample.color_map)} for sample in samples]
+    return [
+        {"streamed": sample.name, "colours": _colors(sample.color_map)}  # codespell:ignore colours
+        for sample in samples
+    ]
 
 
 def unpack(packed: Sequence[Mapping[str, Any]], listed: Sequence[Sample] | None, path: Path) -> list[Sample]:
@@ -45,7 +48,7 @@ def unpack(packed: Sequence[Mapping[str, Any]], listed: Sequence[Sample] | None,
         records = list(read_records(stream))
     triples = zip(packed, records[::2], records[1::2], strict=True)
     return [
-        PipeSample(entry["streamed"], image, annotation, _color_map(entry["colours"]))
+        PipeSample(entry["streamed"], image, annotation, _color_map(entry["colours"]))  # codespell:ignore colours
         for entry, image, annotation in triples
     ]
 

@@ -55,11 +55,11 @@ def check_checkpoint_room(folder: Path, size: int, there: int, model_dir: Path, 
     two retained checkpoints is then removed earlier.
     """
     free = disk.free_bytes(folder)
-    beside = model if disk.is_same(folder, model_dir) else 0
-    if free is None or free + there >= 3 * size + beside:
+    model_bytes = model if disk.is_same(folder, model_dir) else 0
+    if free is None or free + there >= 3 * size + model_bytes:
         return
-    sizes = f"a checkpoint needs {size} bytes" + (f", the model needs {beside} bytes" if beside else "")
-    if free + there < 2 * size + beside:
+    sizes = f"a checkpoint needs {size} bytes" + (f", the model needs {model_bytes} bytes" if model_bytes else "")
+    if free + there < 2 * size + model_bytes:
         raise PlatformError(
             f"{disk.LARGER}. Two checkpoints, the current and the next, do not fit in {folder}: {sizes}, and {free} "
             "bytes are free"

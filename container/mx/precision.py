@@ -72,7 +72,7 @@ def _is_long(job: Hyperparameters) -> bool:
 
 
 def _measure_apart(job: Hyperparameters, stop: threading.Event) -> tuple[float, float] | None:
-    """Measure in a process of its own; None if it fails, takes too long, or `stop` is set."""
+    """Measure in a separate process; None if it fails, takes too long, or `stop` is set."""
     command = [sys.executable, "-m", "container.mx.precision", str(memory_available())]
     question: str | None = json.dumps(job.as_dict())  # on stdin: names of many classes are too long for an argument
     folder = Path(__file__).parents[2]

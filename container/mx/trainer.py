@@ -51,7 +51,7 @@ class Trainer:
         aux_weight = hyperparameters.aux_weight if hyperparameters.aux_loss else 0.0
         self._as_gluoncv = scales_like_gluoncv(hyperparameters)
         self._batch_size = hyperparameters.mini_batch_size
-        # SoftmaxOutput, GluonCV's loss, hands its gradient down whatever the weight of the loss above it
+        # SoftmaxOutput, the loss of GluonCV, ignores the gradient of the loss above it
         aux_gradient = 1.0 if self._as_gluoncv and aux_weight else None
         self._weighing: Array | None = None  # each label's weight
         weights = _initial_weights(hyperparameters)
@@ -98,8 +98,8 @@ class Trainer:
     def _begin_as_one(self) -> None:
         """Give all devices and hosts the weights of one of them.
 
-        MXNet would do so within the first step: what each device's statistics gathered in it would be lost, and a
-        gradient that another host has sent by then would come as the weight.
+        MXNet does so within the first step. Then the statistics of each device from this step are lost, and a gradient
+        that another host has sent before is used as the weight.
         """
         self.optimizer._init_kvstore()
         self.optimizer._init_params()
@@ -113,7 +113,7 @@ class Trainer:
 
     @property
     def seeds_every_step(self) -> bool:
-        """Whether `seed` is cheap enough for every step; on GPUs it sets up all generators anew."""
+        """Whether `seed` is cheap enough for every step; on GPUs, it initializes all generators again."""
         return bool(self.devices[0].device_type == "cpu")
 
     def seed(self, seed: int, epoch: int, iteration: int) -> None:
@@ -270,8 +270,8 @@ class Trainer:
     ) -> tuple[ConfusionMatrix, int]:
         """Score the network on every image of every host's `batches`; also returns how many images there were.
 
-        `watch` is shown every batch with its predictions, uint8 (N, H, W). What is under way when the job is asked to
-        stop may not be counted.
+        `watch` is shown every batch with its predictions, uint8 (N, H, W). A batch that is being
+        computed at the stop request is not always counted.
         """
         confusion, count, seconds = ConfusionMatrix(num_classes), 0, 0.0
         on_host = self.devices[0].device_type == "cpu"

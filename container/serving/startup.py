@@ -58,7 +58,7 @@ def create_memory_budget(settings: ServeSettings) -> MemoryBudget:
     """Create the memory budget of a worker that has not loaded a model yet."""
     total = _available_memory(settings) - _LIBRARY_BYTES
     if settings.multi_model:
-        # the engines in use retain that much; unused models release theirs
+        # the engines in use retain that much; unused models release their memory
         total -= settings.max_concurrent_requests * settings.max_concurrent_inferences * STANDING
     return MemoryBudget(total, settings.image_memory, settings.max_concurrent_inferences)
 

@@ -74,7 +74,7 @@ class DivergenceHandler:
         )
 
     def finish(self, error: TrainingDivergedError) -> None:
-        """Use the best model so far as the result of the job; raises ClientError if there is none."""
+        """Use the best model so far as the result of the job; raises ClientError if no model was saved."""
         epoch, best = self._progress.epoch, self._progress.best
         rate = f"{self._job.learning_rate}" + (f" times {RETRY_FACTOR}" if self._progress.lowered else "")
         remedy = f"lower learning_rate, which is {rate}"

@@ -125,7 +125,7 @@ class TrainingLoop:
         values["learning_rate"] = self._rate(epoch, 0)
         if progress.seconds:  # unknown for an epoch that an earlier version trained
             values |= {"train_throughput": progress.samples / progress.seconds, "train_seconds": progress.seconds}
-        progress.close_epoch({**values, **(self._validation.figures if result else {})})
+        progress.close_epoch({**values, **(self._validation.values if result else {})})
         if self._reporter:
             self._reporter.epoch(progress.history, result.counts if result else None, self._validation.images)
         if improved:

@@ -28,7 +28,7 @@ def main(stop: threading.Event) -> int:
     """Run the job below SAGEMAKER_BASE_DIR and return the exit code: 0 completed, 1 failed. `stop` ends it early.
 
     A failure is explained in `output/failure`, message first; its details and traceback go to the log. A job that was
-    stopped ends the process itself, which would else wait for what MXNet computes.
+    stopped ends the process itself, because a normal exit waits for the computation of MXNet.
     """
     _log_to_stdout()
     root = base_dir()
@@ -53,16 +53,16 @@ def _fail(root: Path, error: BaseException) -> None:
 
 
 def _tell(fault: JobError, error: BaseException) -> None:
-    """Log the reason as the failure file has it, all of it where that had no room, and where it came up."""
+    """Log the complete reason, which can be longer than the failure file allows, and the traceback."""
     LOG.error("%s", fault.reason)
     if str(fault) != fit(fault.message, fault.details, sys.maxsize):
         for line in (fault.message, *fault.details):
             LOG.error("%s", line)
-    LOG.error("where it came up:", exc_info=error)
+    LOG.error("Traceback of the error:", exc_info=error)
 
 
 def _explain(error: BaseException) -> JobError:
-    """Return the failure by whose fault it is, with what to do first; of a group, the first that says so itself."""
+    """Return the failure as an error with its cause and fix; of a group, the first JobError."""
     try:
         leaves = list(_leaves(error))
         return next((leaf for leaf in leaves if isinstance(leaf, JobError)), None) or _classify(leaves[0])
@@ -97,12 +97,12 @@ def _classify(error: BaseException) -> JobError:
             f"a file of a channel is gone since the job began: leave the data as they are while it runs. {text}"
         )
     if isinstance(error, OSError) and error.errno and error.errno not in _MISUSE:
-        return PlatformError(f"the machine refused a file or device: see that it may be read and written. {text}")
+        return PlatformError(f"the system rejected access to a file or device. Check its permissions. {text}")
     return AlgorithmError(text)
 
 
 def _write_failure(path: Path, reason: str) -> None:
-    """Write the failure file; a disk that refuses even that must not hide the reason, which is in the log."""
+    """Write the failure file; if the disk rejects even that, the log still contains the reason."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(reason, encoding="utf-8")
@@ -113,7 +113,7 @@ def _write_failure(path: Path, reason: str) -> None:
 class _OneLine(logging.Formatter):
     """Prefixes each message as the built-in does: `[12/16/2020 18:55:13 INFO 140663167997760] `, and keeps it one line.
 
-    What comes from file names and files cannot begin a line of its own; tracebacks keep theirs.
+    Text from file names and files cannot start a new line. Tracebacks keep their lines.
     """
 
     def __init__(self) -> None:

@@ -149,7 +149,7 @@ def _open_reporter(
         with logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext():  # log above the progress bar
             yield reporter
     except BaseException:
-        reporter.end(progress.history, "failed, as output/failure says")
+        reporter.end(progress.history, "failed; output/failure contains the reason")
         raise
 
 

@@ -45,7 +45,7 @@ def explain_schedule(job: Hyperparameters, iterations: int) -> None:
         )
     if job.accumulate > iterations:
         LOG.warning(
-            "_accumulate=%d is more than the %d iterations of an epoch, at whose end an update is made all the same; "
+            "_accumulate=%d is more than the %d iterations of an epoch, at whose end the weights are always updated; "
             "lower it",
             job.accumulate,
             iterations,
@@ -90,7 +90,7 @@ class EarlyStopping:
         self._since_best = 0
 
     def update(self, epoch: int, miou: float) -> bool:
-        """Take the score of `epoch` (0 is the first); return whether the job should stop after it."""
+        """Take the score of `epoch` (0 is the first); return whether the job must stop after it."""
         if miou > self._best * (1 + self._tolerance) or self._best == -math.inf:
             self._best, self._since_best = miou, 0
         else:

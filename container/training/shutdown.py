@@ -36,7 +36,7 @@ class Shutdown:
         self._stop.wait()
         threading.Event().wait(self._seconds)
         LOG.warning(
-            "what was under way when the stop was asked for still goes on after %g s: the job ends without waiting for "
+            "the computation that ran at the stop request did not end within %g s: the job ends without waiting for "
             "it, with what is on the disk",
             self._seconds,
         )

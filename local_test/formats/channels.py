@@ -38,7 +38,7 @@ def place_labels(samples: Iterable[tuple[str, Path, Uint8Array]], data: Path, ch
         if not image.is_file():
             raise FormatError(f"There is no {image}. Give the directory of the images that the annotations name.")
         size = _size(image)
-        if labels.shape not in (size, size[::-1]):  # annotation tools display images as their EXIF orientation says
+        if labels.shape not in (size, size[::-1]):  # annotation tools apply the EXIF orientation
             raise FormatError(
                 f"{image} has {size[1]} × {size[0]} pixels, but its annotations are for {labels.shape[1]} × "
                 f"{labels.shape[0]}. Use the images that were annotated."

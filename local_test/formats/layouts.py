@@ -121,7 +121,7 @@ def read_camvid(root: Path) -> Layout:
 
 
 def _check(pairs: Iterable[tuple[str, Path, Path]], source: Path) -> list[tuple[str, Path, Path]]:
-    """Return the pairs; raises FormatError if there are none or files do not exist."""
+    """Return the pairs; raises FormatError if the list is empty or files do not exist."""
     listed = list(pairs)
     if not listed:
         raise FormatError(f"{source} lists no images. Give the directory of the unpacked data set.")

@@ -18,7 +18,7 @@ def choose_validation(classes: Mapping[str, frozenset[int]], share: float) -> se
 
     `classes` maps groups to the values of their annotations. The algorithm is iterative stratification (Sechidis,
     Tsoumakas, and Vlahavas, 2011): the rarest class first, each group to the part that lacks most of it. The result
-    depends on nothing but the arguments.
+    depends only on the arguments.
     """
     shares = {True: share, False: 1 - share}  # by "belongs to validation"
     images = Counter(value for values in classes.values() for value in values)

@@ -555,7 +555,7 @@ def test_a_changed_job_is_refused_until_it_begins_anew(
     root = lay_out(tmp_path / "job")
     start(root, stop_at(4))
     lay_out(root, learning_rate="0.02")
-    with pytest.raises(ClientError, match=r"1-2: learning_rate was 0\.1 and is 0\.02\. Undo that to go on, set "):
+    with pytest.raises(ClientError, match=r"1-2: learning_rate was 0\.1 and is 0\.02\. Undo the changes, set "):
         start(root)
     lay_out(root, train=6)
     with pytest.raises(ClientError, match="channel train held 5 samples and holds 6 samples"):

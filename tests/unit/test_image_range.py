@@ -292,7 +292,7 @@ def test_training_validation_and_evaluation_use_the_range(make_job: JobFactory) 
         for path in (root / f"input/data/{channel}").iterdir():
             path.write_bytes(deep(np.full((HEIGHT, WIDTH), 2048)))  # 2048 / 4095 * 255 = 127.5
         loader = Loader(open_samples(environment, channel, hyperparameters), hyperparameters, threading.Event())
-        images = [picture.image for picture in loader.pictures(lambda pixels: None, 1, threading.Event())]
+        images = [picture.image for picture in loader.full_images(lambda pixels: None, 1, threading.Event())]
         assert len(images) == (4 if channel == "train" else 2) and {*np.unique(images)} == {128}
         (batch, *_) = loader.validation_epoch()
         assert {*np.unique(batch.images)} == {128}

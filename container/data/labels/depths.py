@@ -85,22 +85,22 @@ Depths = Mapping[int, Depth]
 
 
 def find_conflict(
-    ours: Depths, theirs: Depths, is_all: bool, with_bad: bool = False
+    own: Depths, others: Depths, is_all: bool, with_bad: bool = False
 ) -> tuple[int, list[str], list[int]] | None:
     """Return an ambiguous depth, its ambiguous annotations, and the depths that conflict with it, or None.
 
-    `theirs` contains the depths of the same channel, or of another one with the same label map. `is_all` specifies
+    `others` contains the depths of the same channel, or of another one with the same label map. `is_all` specifies
     whether all annotations were read. With `with_bad`, unusable annotations count, too, because the job fails anyway.
     """
-    for bits, depth in sorted(ours.items()):
+    for bits, depth in sorted(own.items()):
         for how in _BY_NUMBERS:
             if names := depth.names.get(how, []):
-                there = sorted(theirs.items())
-                others = [
-                    each for each, its in there if _contradicts(how, bits, each, its, ours is theirs, is_all, with_bad)
+                there = sorted(others.items())
+                conflicts = [
+                    each for each, its in there if _contradicts(how, bits, each, its, own is others, is_all, with_bad)
                 ]
-                if others:
-                    return bits, names, others
+                if conflicts:
+                    return bits, names, conflicts
     return None
 
 

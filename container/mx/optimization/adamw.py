@@ -8,7 +8,7 @@ import mxnet as mx
 
 
 class AdamW(mx.optimizer.Adam):
-    """MXNet's Adam, after each weight has shrunk by rate × decay; the rate is the parameter's own.
+    """Adam of MXNet, after each weight was multiplied by 1 − rate × decay, with the rate of the parameter.
 
     Vectors do not decay: those are the scales and shifts of batch normalization, and biases.
     """

@@ -25,7 +25,7 @@ class WeightAverages:
         self.begin()
 
     def begin(self) -> None:
-        """Begin anew with the network's own weights."""
+        """Restart the average from the weights of the network."""
         self.arrays = {name: parameter.list_data()[0].copy() for name, parameter in self._parameters.items()}
 
     def update(self, updates: int) -> None:

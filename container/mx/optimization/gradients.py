@@ -24,7 +24,7 @@ _LEAST_LOSS_SCALE = 1e-4  # from 65536, 30 updates are then skipped in a row
 class Accumulation:
     """Adds the gradients of `steps` backward passes to one gradient, that of all their images.
 
-    The sums are separate arrays. MXNet's `grad_req="add"` is not used: with AMP on a CPU, the backward pass of
+    The sums are separate arrays. `grad_req="add"` of MXNet is not used: with AMP on a CPU, the backward pass of
     `amp_cast` ignores it, and every convolution has the gradient 0.
 
     The total mass of the images is known only after the last step. Therefore every step divides the sum of its losses
@@ -87,13 +87,13 @@ class Accumulation:
             total += array.as_in_context(total.context)
         for parameter in self.parameters:
             for data in parameter.list_data():
-                data._fresh_grad = True  # an update may follow at once, which gluon refuses without a backward pass
+                data._fresh_grad = True  # an update may follow at once, which gluon rejects without a backward pass
 
 
 def clip_norm(parameters: Sequence[gluon.Parameter], scale: float, largest: float) -> None:
     """Scale the gradient, on every device, down to the norm `largest` where it is more; `scale` is still to come.
 
-    Nobody waits for the norm. One that is not finite makes the gradient NaN: a factor of 0 would hide it.
+    The CPU does not wait for the norm. A norm that is not finite makes the gradient NaN: a factor of 0 would hide it.
     """
     for gradients in zip(*(parameter.list_grad() for parameter in parameters), strict=True):
         chunks = [gradients[at : at + _SUMMED_AT_ONCE] for at in range(0, len(gradients), _SUMMED_AT_ONCE)]

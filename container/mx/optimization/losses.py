@@ -15,13 +15,13 @@ from container.hyperparameters import Hyperparameters
 
 Criterion = Callable[[Any, Any, Any, Any], Any]  # F, logits, labels, class weights or None → sum, shape (1,)
 
-_TINY = 1e-7  # below float32's last place beside 1
+_TINY = 1e-7  # below the float32 precision at 1
 
 
 def choose_criterion(job: Hyperparameters) -> Criterion | None:
     """Return the job's loss as a function of (F, logits (N, C, H, W), labels (N, H, W), class weights (C,) or None).
 
-    None stands for the built-in's, plain `cross_entropy`.
+    None means `cross_entropy`, as in the built-in algorithm.
     """
     if job.loss == "ce" and job.class_weights is None:
         return None

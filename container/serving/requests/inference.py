@@ -290,7 +290,7 @@ class InferenceRequest:
 
 
 def _read_header(body: bytes, mimetype: str, max_pixels: int) -> Header:
-    """Read the header of an image on a native thread, in which Flask's `request` is not available."""
+    """Read the header of an image on a native thread, in which `flask.request` is not available."""
     try:
         return read_header(body, max_pixels)
     except NotAnImageError as error:

@@ -155,7 +155,7 @@ function showError(error) {
 }
 
 const setStatus = (text) => { get("status").textContent = text; };
-const name = () => file.name || "photograph.png";
+const name = () => file.name || "image.png";
 const opacity = () => Number(get("opacity").value) / 100;
 
 function showOpacity() {

@@ -28,11 +28,11 @@ from container.training.checkpoints.progress import Progress
 LOG = logging.getLogger(__name__)
 
 WEIGHTS, OPTIMIZER, BEST, SAMPLES = "weights.params", "optimizer.params", "best.params", "samples.rec"
-FORMAT = 2  # 1 was the first version's, one checkpoint.json beside *.params
+FORMAT = 2  # 1: the first version, one checkpoint.json next to *.params
 
 _KEPT = 2
 _NAME = re.compile(r"\d+-\d+")
-_OWN = re.compile(  # half-written ones and the marks that SageMaker's agent leaves beside files included
+_OWN = re.compile(  # also incomplete ones, and marker files of the SageMaker AI agent
     rf"\.?({'|'.join(map(re.escape, (WEIGHTS, OPTIMIZER, BEST, SAMPLES, MANIFEST)))})"
     r"(\.\d+)?(\.sagemaker-uploading|\.sagemaker-uploaded)?"
 )
@@ -41,13 +41,13 @@ _FIRST_FORMAT = "checkpoint.json"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint: where it lies and what its manifest says."""
+    """A complete checkpoint: its directory and the content of its manifest."""
 
     folder: Path
     number: int  # of all checkpoints of this training, this one is the number-th
     progress: Progress
     identity: Mapping[str, Any]
-    optimizer: Mapping[str, Any]  # what the optimizer needs besides its arrays
+    optimizer: Mapping[str, Any]  # state of the optimizer in addition to its arrays
     carried: list[dict[str, Any]]  # samples that open the pass
     best: str | None  # the file of the best weights so far
     class_counts: Mapping[str, Any] | None = None  # of the training channel, once they are known
@@ -100,25 +100,25 @@ class CheckpointDirectory:
             raise ClientError(
                 f"{self.folder / _FIRST_FORMAT} is a checkpoint of an earlier version of this program, which cannot be "
                 "resumed from: finish that job with the earlier version, give another checkpoint_s3_uri, or set "
-                "_resume=restart to train anew (its files stay there)"
+                "_resume=restart to train from scratch (its files stay there)"
             )
 
     def write(self, name: str, make: Callable[[Path], tuple[list[str], dict[str, Any]]]) -> None:
-        """Write a checkpoint: `make` puts the files above into its directory, returns their names and its content.
+        """Write a checkpoint: `make` writes the files into its directory, and returns their names and the content.
 
-        Then remove all but the two newest whole ones. When the disk refuses it, the older of them goes, and it is tried
-        once more. Raises PlatformError or OSError when that fails, too; the newest whole one is there then.
+        Then remove all but the two newest complete checkpoints. If the disk rejects the new one, remove the older of
+        the two, and try again. Raises PlatformError or OSError if that fails, too; the newest complete one remains.
         """
         folder = self.folder / name
         if folder.exists() and folder not in self._own():
-            raise ClientError(f"{folder} is no checkpoint, but has the name of the next one: move it elsewhere")
+            raise ClientError(f"{folder} has the name of the next checkpoint, but is not a checkpoint. Move it.")
         self._kept = [each for each in self._kept if each != folder]
         try:
             self._make(folder, make)
         except (PlatformError, OSError) as error:
             self._kept = self._kept[-1:]
             older = [each for each in self._own() if self._kept and each not in (folder, *self._kept)]
-            with contextlib.suppress(OSError):  # the disk may refuse that, too
+            with contextlib.suppress(OSError):  # the disk can reject that, too
                 self._remove(lambda each: each == folder or each in older)
             if not older:
                 raise
@@ -141,9 +141,9 @@ class CheckpointDirectory:
         self._number += 1
 
     def clear(self) -> None:
-        """Remove all checkpoints, whole or not, to train anew."""
+        """Remove all checkpoints, complete or not, to train from scratch."""
         if count := len(self._own()):
-            LOG.warning("training begins anew: %d earlier checkpoints in %s are removed", count, self.folder)
+            LOG.warning("training starts from scratch: %d earlier checkpoints in %s are removed", count, self.folder)
         self._number, self._kept = 0, []
         self._remove(lambda folder: True)
 
@@ -171,7 +171,7 @@ class CheckpointDirectory:
                 if _OWN.fullmatch(path.name) and (gone or path.name.startswith(".")):
                     path.unlink(missing_ok=True)
             if gone:
-                with contextlib.suppress(OSError):  # something of somebody else's lies there
+                with contextlib.suppress(OSError):  # the directory contains a file of another program
                     folder.rmdir()
 
 

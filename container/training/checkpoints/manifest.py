@@ -16,7 +16,7 @@ _PIECE_BYTES = 2**20
 
 
 class IncompleteCheckpointError(Exception):
-    """The directory does not prove itself; the text says what is wrong with it."""
+    """A directory does not match its manifest; the text contains the reason."""
 
 
 def write_manifest(folder: Path, names: Iterable[str], content: Mapping[str, Any]) -> None:

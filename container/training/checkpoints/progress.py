@@ -24,7 +24,7 @@ class Progress:
     steps: int = 0  # made in the epochs before
     seconds: float = 0.0  # that training has taken in this epoch so far, in all starts
     lowered: bool = False  # the learning rate, after training had diverged
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # each whole epoch's figures
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # values of each complete epoch
     # An epoch between two validations has no mIOU.
 
     @property
@@ -34,12 +34,12 @@ class Progress:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The figures of the epoch with the best score; None before the first."""
+        """The values of the epoch with the best mIOU; None before the first."""
         return max(self.scored, key=lambda entry: entry["mIOU"], default=None)
 
     @property
     def scored(self) -> list[dict[str, Any]]:
-        """The figures of the epochs that were validated."""
+        """The values of the epochs that were validated."""
         return [entry for entry in self.history if "mIOU" in entry]
 
     @property
@@ -49,14 +49,14 @@ class Progress:
 
     @property
     def epoch_seconds(self) -> float:
-        """The mean seconds of a whole epoch; where there is none yet, what the one under way will have taken."""
+        """The mean seconds of a complete epoch; in the first epoch, an estimate of its duration."""
         if self.history:
             return sum(map(_seconds, self.history)) / len(self.history)
         return self.seconds * self.iterations / max(1, self.iteration)
 
-    def close_epoch(self, figures: Mapping[str, Any]) -> None:
-        """Add the figures of the epoch that is now whole, and stand before the next one."""
-        self.history.append({"epoch": self.epoch, **figures})
+    def close_epoch(self, values: Mapping[str, Any]) -> None:
+        """Add the values of the complete epoch, and start the next one."""
+        self.history.append({"epoch": self.epoch, **values})
         self.epoch += 1
         self.steps += self.iteration
         self._reset()
@@ -95,4 +95,4 @@ class JobIdentity:
     hyperparameters: Mapping[str, Any]  # as they were asked for, by the schema's names; the seed as it was drawn
     data: Mapping[str, Mapping[str, Any]]  # what each channel holds
     devices: int
-    job: str  # the platform's name of the job, empty where there is none
+    job: str  # name of the job on SageMaker AI, or empty

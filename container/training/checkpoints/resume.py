@@ -47,8 +47,9 @@ def check_identity(checkpoint: Checkpoint, job: Hyperparameters, data: Mapping[s
     changes += [*_changed_data(checkpoint.identity["data"], data)]
     if changes:
         raise ClientError(
-            f"this job is not the one whose checkpoint is {checkpoint.folder}: {'; '.join(changes)}. Undo that to go "
-            "on, set _resume=restart to train anew (which removes the checkpoints), or give another checkpoint_s3_uri"
+            f"this job is not the one whose checkpoint is {checkpoint.folder}: {'; '.join(changes)}. Undo the "
+            "changes, set _resume=restart to train from scratch (it removes the checkpoints), or use another "
+            "checkpoint_s3_uri."
         )
 
 

@@ -147,7 +147,7 @@ def evaluate(
         batch.clear()
 
     try:
-        for image in loader.pictures(evaluator.check_size, evaluator.prefetch, stop, divided=sharded):
+        for image in loader.full_images(evaluator.check_size, evaluator.prefetch, stop, divided=sharded):
             if isinstance(image, SkippedImage):
                 result.skip(image)
                 continue

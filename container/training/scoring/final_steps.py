@@ -227,7 +227,7 @@ class FinalSteps:
             return self._image_seconds
         stop = Deadline(self._stop, _TIMING_SECONDS)
         with open_subprocess_evaluator("openvino", [self._onnx_model], stop) as evaluator:
-            for image in self._loaders["validation"].pictures(evaluator.check_size, evaluator.prefetch, stop):
+            for image in self._loaders["validation"].full_images(evaluator.check_size, evaluator.prefetch, stop):
                 if isinstance(image, LabeledImage):
                     start = time.monotonic()
                     evaluator.predict([image.image])

@@ -91,7 +91,7 @@ def quantize(model: Path, train: Loader, scratch: Path, stop: threading.Event) -
 
 def _calibration_images(train: Loader, stop: threading.Event) -> Iterator[Array]:
     """Yield training images, uint8 RGB, scaled down if they are large; unusable images are skipped, as in training."""
-    for image in train.pictures(lambda pixels: "are too many" if pixels > _MAX_PIXELS else None, 1, stop):
+    for image in train.full_images(lambda pixels: "are too many" if pixels > _MAX_PIXELS else None, 1, stop):
         if isinstance(image, LabeledImage):
             scale = min(1.0, _LONG_SIDE / max(image.labels.shape))
             size = [max(1, round(side * scale)) for side in image.labels.shape[::-1]]

@@ -33,7 +33,7 @@ _LONG_SECONDS = 10.0
 class Validation:
     """Validation of the model on all hosts, with log lines, and images for the report.
 
-    `images` and `figures` (samples/s, seconds) are those of the last validation.
+    `images` and `values` (samples/s, seconds) are those of the last validation.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class Validation:
         self._logger = logger
         self._reporter = reporter
         self.images = 0
-        self.figures: dict[str, float] = {}
+        self.values: dict[str, float] = {}
 
     @property
     def is_long(self) -> bool:
         """Whether the job can be stopped during the next validation, judged by the duration of the last one."""
-        seconds = self.figures.get("validation_seconds")
+        seconds = self.values.get("validation_seconds")
         return self._job.validation == "full" if seconds is None else seconds >= _LONG_SECONDS
 
     def score(self, validation: Loader, epoch: int) -> ConfusionMatrix | None:
@@ -78,14 +78,14 @@ class Validation:
         for label, iou in enumerate(confusion.iou().tolist()):
             if not math.isnan(iou):
                 self._logger.quality(epoch, f"validation {metrics.class_name(label)}", iou)
-        figures = {
+        values = {
             "validation_pixel_accuracy": confusion.pixel_accuracy,
             "validation_mIOU": confusion.miou,
             "validation_throughput": throughput,
         }
         self.images = images
-        self.figures = {"validation_throughput": throughput, "validation_seconds": end - start}
-        self._logger.validation(epoch, start, end, figures)
+        self.values = {"validation_throughput": throughput, "validation_seconds": end - start}
+        self._logger.validation(epoch, start, end, values)
         return confusion
 
     def _watch(self, batch: Batch, predictions: Uint8Array) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container.data.full_images import LabeledImage, SkippedImage, pictures
+from container.data.full_images import LabeledImage, SkippedImage, read_full_images
 from container.data.labels.label_maps import LabelMap
 from container.data.sample_decoding import decode_sample
 from container.data.samples import Sample
@@ -58,7 +58,7 @@ def test_unusable_images_are_skipped_and_the_others_keep_their_order() -> None:
         Fake("other size", annotation=png(6, 9)),
         Fake("last"),
     ]
-    found = list(pictures(samples, decode, admit_all, 2, 2, threading.Event()))
+    found = list(read_full_images(samples, decode, admit_all, 2, 2, threading.Event()))
     assert [each.name for each in found] == [sample.name for sample in samples]
     assert [type(each) for each in found] == [
         LabeledImage,
@@ -84,7 +84,7 @@ def test_an_image_that_is_not_admitted_is_not_decoded() -> None:
     def admit(pixels: int) -> str | None:
         return "are more than fit" if pixels > 100 else None
 
-    large, small = pictures(samples, decode, admit, 0, 1, threading.Event())
+    large, small = read_full_images(samples, decode, admit, 0, 1, threading.Event())
     assert large == SkippedImage("large", "90×70 pixels are more than fit", too_large=True)
     assert isinstance(small, LabeledImage)
 
@@ -100,7 +100,7 @@ def test_no_more_is_read_ahead_than_was_asked_for() -> None:
                 taken += 1
                 yield sample
 
-        source = pictures(read(), decode, admit_all, ahead, 2, threading.Event())
+        source = read_full_images(read(), decode, admit_all, ahead, 2, threading.Event())
         next(source)
         assert taken == 1 + ahead
         source.close()  # type: ignore[attr-defined]
@@ -117,6 +117,6 @@ def test_a_read_that_hangs_is_not_waited_for() -> None:
     threading.Timer(0.1, until.set).start()
     start = time.monotonic()
     with pytest.raises(JobCancelledError):
-        next(pictures([Hanging("hangs")], decode, admit_all, 0, 1, until))
+        next(read_full_images([Hanging("hangs")], decode, admit_all, 0, 1, until))
     assert time.monotonic() - start < 2
     released.set()

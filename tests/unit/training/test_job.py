@@ -89,10 +89,10 @@ MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNet
         (RuntimeError(MXNET + "fwrite: No space left on device"), "PlatformError: the disk is full"),
         (
             OSError(errno.EIO, "Input/output error", "/opt/ml/input/data/train/1.jpg"),
-            "PlatformError: the machine refused a file or device: see that it may be read and written. "
+            "PlatformError: the system rejected access to a file or device. Check its permissions. "
             "OSError: [Errno 5] Input/output error: '/opt/ml/input/data/train/1.jpg'",
         ),
-        (PermissionError(errno.EACCES, "Permission denied", "/opt/ml/model"), "PlatformError: the machine refused"),
+        (PermissionError(errno.EACCES, "Permission denied", "/opt/ml/model"), "PlatformError: the system rejected access"),
         (
             FileNotFoundError(errno.ENOENT, "No such file", "/opt/ml/input/data/train/1.jpg"),
             "PlatformError: a file of a channel is gone since the job began: leave the data",

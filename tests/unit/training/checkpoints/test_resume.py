@@ -66,8 +66,8 @@ def test_a_change_is_named_with_its_remedies(earlier: dict[str, Any], now: dict[
     with pytest.raises(ClientError) as caught:
         check_identity(checkpoint(job(**earlier)), job(**now), DATA)
     assert str(caught.value) == (
-        f"this job is not the one whose checkpoint is /opt/ml/checkpoints/3-0: {told}. Undo that to go on, set "
-        "_resume=restart to train anew (which removes the checkpoints), or give another checkpoint_s3_uri"
+        f"this job is not the one whose checkpoint is /opt/ml/checkpoints/3-0: {told}. Undo the changes, set "
+        "_resume=restart to train from scratch (it removes the checkpoints), or use another checkpoint_s3_uri."
     )
 
 
