@@ -1,6 +1,5 @@
 # The commands of this project. `make` without a target lists them.
 
-UV := uv==0.13.9
 LOCKS := build cpu gpu test sagemaker sagemaker3 audit
 NAME ?= sagemaker-semantic-segmentation
 IMAGE ?= $(NAME):cpu
@@ -13,7 +12,7 @@ export IMAGE PRETRAINED PRETRAINED_MIRROR
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/installed ## create .venv with Python 3.10 or 3.11 (PYTHON=/path/to/python to choose one)
+setup: .venv/installed ## create .venv; fetches Python 3.11 if there is no 3.10 or 3.11 (PYTHON=/path/to/python to choose one)
 
 .venv/installed: requirements/build.txt requirements/test.txt
 	local_test/setup.sh
@@ -81,12 +80,12 @@ seed: setup ## train the jobs whose results AWS published (VOC=VOCdevkit on a GP
 	.venv/bin/python -m benchmarks.seed $(VOC) $(ARGS)
 
 lock: setup ## resolve requirements/*.in again
-	.venv/bin/python -m pip install --quiet $(UV)
+	.venv/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/uv.txt
 	for lock in $(LOCKS); do \
 		.venv/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --upgrade --quiet \
 			--custom-compile-command "make lock" "requirements/$$lock.in" --output-file "requirements/$$lock.txt" || exit 1; \
 	done
 
 clean: ## remove the environments, caches, and files of local jobs
-	rm -rf .venv .venv-sagemaker .venv-sagemaker3 .venv-gpu .venv-audit .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
+	rm -rf .venv .venv-python .venv-sagemaker .venv-sagemaker3 .venv-gpu .venv-audit .mypy_cache .pytest_cache .ruff_cache local_test/test_dir
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -69,12 +69,12 @@ class MetricLogger:
 
     def notices(self, epoch: int, frequency: int, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield the batches of a validation, and log the speed after every `frequency` batches."""
-        since, images = time.time(), 0
+        since, images = time.perf_counter(), 0
         for iterations, batch in enumerate(batches, 1):
             yield batch
             images += batch.size
             if iterations % frequency == 0:
-                now = time.time()
+                now = time.perf_counter()
                 self.log(metrics.notice_line(epoch, iterations, images / (now - since)))
                 since, images = now, 0
 

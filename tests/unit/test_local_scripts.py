@@ -247,7 +247,7 @@ class Setup:
         (root / "bin").mkdir()
         (root / "local_test").mkdir()
         shutil.copy(ROOT / "local_test" / "setup.sh", root / "local_test")
-        for tool in ("bash", "dirname", "uname", "env"):
+        for tool in ("bash", "dirname", "uname", "env", "mktemp", "rm", "mkdir", "cp", "cat", "chmod"):
             (root / "bin" / tool).symlink_to(str(shutil.which(tool)))
 
     def add(self, name: str, script: str) -> None:
@@ -271,6 +271,48 @@ def test_setup_without_a_python_names_packages(setup: Setup) -> None:
     answer = setup.run()
     assert answer.returncode == 1
     assert "no Python 3.10 or 3.11 found" in answer.stderr and "apt-get install python3.11-venv" in answer.stderr
+    assert "no Python here can create virtual environments. Run" in answer.stderr
+
+
+# A Python 3.13 for set-up. Its virtual environments contain $PIP as pip, and a uv that "installs" Python 3.11.
+NEW_PYTHON = f"""
+case "$*" in
+*"< (3, 11 + 1)"*) exit 1;;
+*sys.exit*) exec {sys.executable} "$@";;
+"-m venv"*)
+    mkdir -p "$3/bin"
+    printf '#!/bin/sh\\n%s\\n' "$PIP" > "$3/bin/python"
+    cat > "$3/bin/uv" <<'UV'
+#!/bin/sh
+python="$UV_PYTHON_INSTALL_DIR/cpython-3.11/bin/python3.11"
+if [ "$2" = install ]; then
+    mkdir -p "${{python%/*}}"
+    printf '#!/bin/sh\\necho "made by $0 $*"; exit 9\\n' > "$python"
+    chmod +x "$python"
+else
+    echo "$python"
+fi
+UV
+    chmod +x "$3/bin/python" "$3/bin/uv";;
+esac
+"""
+
+
+def test_setup_fetches_python_3_11_with_uv(setup: Setup) -> None:
+    setup.add("python3", NEW_PYTHON)
+    answer = setup.run(PIP="exit 0")
+    python = f"{setup.root}/.venv-python/cpython-3.11/bin/python3.11"
+    assert answer.returncode == 9, answer.stderr
+    assert "setup: fetching Python 3.11 into .venv-python: uv from the package index" in answer.stderr
+    assert f"made by {python} -m venv --clear .venv" in answer.stdout
+
+
+def test_setup_without_a_network_names_the_packages(setup: Setup) -> None:
+    setup.add("python3", NEW_PYTHON)
+    answer = setup.run(PIP="echo no route to the package index >&2; exit 1")
+    assert answer.returncode == 1
+    reason, advice = answer.stderr.index("no route to the package index"), answer.stderr.index("apt-get install")
+    assert reason < answer.stderr.index("Python 3.11 cannot be fetched. The lines above contain the reason.") < advice
 
 
 def test_setup_passes_over_interpreters_that_do_not_run(setup: Setup) -> None:
@@ -280,7 +322,7 @@ def test_setup_passes_over_interpreters_that_do_not_run(setup: Setup) -> None:
     setup.add("python3", f'{runs}; echo "made by $0 $*"; exit 9')
     answer = setup.run()
     assert answer.returncode == 9
-    assert f"making .venv with {setup.root}/bin/python3 " in answer.stdout
+    assert f"creating .venv with {setup.root}/bin/python3 " in answer.stdout
     assert f"made by {setup.root}/bin/python3 -m venv --clear .venv" in answer.stdout
 
 
