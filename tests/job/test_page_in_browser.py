@@ -124,7 +124,7 @@ def test_a_photograph_is_seen_under_its_mask_with_every_class_share(shown: Chrom
     assert "5 classes, openvino in " in get(shown, "model").text
 
 
-def test_times_are_told_per_phase(shown: Chrome) -> None:
+def test_durations_are_listed_per_phase(shown: Chrome) -> None:
     rows = [row.text.rsplit(" ", 1) for row in shown.find_elements("css selector", "#times tr")]
     phases = [phase for phase, _ in rows]
     assert phases[:5] == [
@@ -205,7 +205,7 @@ def test_mask_and_overlay_can_be_saved(shown: Chrome, browsers: tuple[Chrome, Pa
         assert abs(np.asarray(saved)[:, :, :3] - expected).max() <= 1.5
 
 
-def test_a_refusal_is_told_in_the_apis_words(page: Chrome, server: Server, tmp_path: Path) -> None:
+def test_error_message_of_the_api_is_shown(page: Chrome, server: Server, tmp_path: Path) -> None:
     text = b"no photograph <b>at all</b>"
     upload(page, tmp_path / "photo.png", text)
     wait_until(get(page, "error").is_displayed, PATIENCE)
@@ -310,7 +310,7 @@ def test_every_control_has_a_name_and_can_be_reached_by_key(shown: Chrome) -> No
     assert [any(name in found for found in reached) for name in order] == [True] * 6, reached
 
 
-def test_a_server_that_is_gone_is_told(page: Chrome, server: Server, tmp_path: Path) -> None:
+def test_stopped_server_is_reported(page: Chrome, server: Server, tmp_path: Path) -> None:
     """The last test with this server: it ends it."""
     server.process.terminate()
     server.process.wait()

@@ -65,7 +65,7 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         yield server
 
 
-def test_the_process_holds_no_mxnet_and_calls_nobody(server: Server) -> None:
+def test_process_does_not_load_mxnet_or_open_connections(server: Server) -> None:
     assert server.invoke(noise(40, 40)).status_code == 200
     spied = [line for line in server.log.read_text().splitlines() if line.startswith("SPY")]
     assert set(spied) == {"SPY here"}
@@ -122,7 +122,7 @@ def _ping(server: Server) -> float:
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 
 
-def test_senders_that_stall_or_trickle_are_cut_off(server: Server) -> None:
+def test_slow_senders_are_rejected(server: Server) -> None:
     stalling = {
         "body": HEAD + b"Content-Length: 999\r\n\r\nhalf",
         "chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\na",
@@ -186,7 +186,7 @@ GREEDY = {
 
 
 @pytest.mark.parametrize("kind", GREEDY)
-def test_ping_is_quick_beside_greedy_clients(server: Server, kind: str) -> None:
+def test_ping_is_fast_with_greedy_clients(server: Server, kind: str) -> None:
     ended = threading.Event()
     with ThreadPoolExecutor(3) as pool:
         clients = [pool.submit(_keep_sending, server, *GREEDY[kind], ended) for _ in range(3)]
@@ -221,7 +221,7 @@ def test_silent_connections_hold_no_thread(server: Server) -> None:
         assert requests.get(f"{server.url}/ping", timeout=2).status_code == 200
 
 
-def test_slow_peers_keep_nobody_from_being_answered(server: Server) -> None:
+def test_slow_clients_do_not_block_other_requests(server: Server) -> None:
     with contextlib.ExitStack() as slow:
         for first in (HEAD[:40], HEAD + b"Content-Length: 999\r\n\r\nhalf"):
             for _ in range(200):
@@ -248,7 +248,7 @@ def test_a_refusal_does_not_wait_for_a_body_that_trickles(server: Server) -> Non
         (HEAD + b"X: " + b"x" * 9000 + b"\r\n\r\n", 431),
     ],
 )
-def test_what_is_no_request_is_answered_in_json(server: Server, sent: bytes, status: int) -> None:
+def test_malformed_request_is_rejected_in_json(server: Server, sent: bytes, status: int) -> None:
     with socket.create_connection(_address(server), timeout=30) as connection:
         connection.sendall(sent)
         head, _, content = b"".join(iter(lambda: connection.recv(4096), b"")).partition(b"\r\n\r\n")
@@ -257,7 +257,7 @@ def test_what_is_no_request_is_answered_in_json(server: Server, sent: bytes, sta
     assert list(json.loads(content)) == ["error"]
 
 
-def test_who_has_left_is_not_answered(server: Server) -> None:
+def test_request_of_a_disconnected_client_is_canceled(server: Server) -> None:
     leaving = server.start_invocation(noise(300, 302))
     leaving.close()
     wait_until(lambda: '"width": 302' in server.log.read_text(), PATIENCE)
@@ -291,7 +291,7 @@ def test_the_server_listens_on_both_internet_protocols(server: Server) -> None:
         assert requests.get(f"http://{host}:{port}/ping", timeout=5).status_code == 200
 
 
-def test_sigterm_answers_everyone_who_is_waiting(server: Server) -> None:
+def test_sigterm_processes_waiting_requests(server: Server) -> None:
     """The last test with this server: it ends it."""
     waiting = [server.start_invocation(noise(160, 160)) for _ in range(8)]
     assert requests.get(f"{server.url}/ping", timeout=2).status_code == 200  # connections are taken in their order
@@ -303,7 +303,7 @@ def test_sigterm_answers_everyone_who_is_waiting(server: Server) -> None:
     assert set(statuses) <= {200, 503} and statuses[0] == 200
 
 
-def test_sigterm_loses_nobody_who_has_connected(root: Path, tmp_path: Path) -> None:
+def test_sigterm_processes_requests_of_open_connections(root: Path, tmp_path: Path) -> None:
     with Server(root, tmp_path / "log") as server:
         (worker,) = children(server.process.pid)
         os.kill(worker, signal.SIGSTOP)
@@ -317,7 +317,7 @@ def test_sigterm_loses_nobody_who_has_connected(root: Path, tmp_path: Path) -> N
             assert server.process.wait(timeout=15) == 0
 
 
-def test_nobody_is_refused_while_another_worker_is_warm(root: Path, tmp_path: Path) -> None:
+def test_requests_succeed_while_another_worker_is_ready(root: Path, tmp_path: Path) -> None:
     statuses: list[int] = []
 
     def has_loaded(count: int) -> bool:
@@ -338,7 +338,7 @@ def test_nobody_is_refused_while_another_worker_is_warm(root: Path, tmp_path: Pa
     assert 'requests_total{status="200"} 3.0' in told.splitlines()  # of workers that are gone, too
 
 
-def test_an_engine_that_fails_three_times_in_a_row_is_started_anew(root: Path, tmp_path: Path) -> None:
+def test_worker_restarts_after_three_consecutive_inference_failures(root: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAILING)
     with Server(root, tmp_path / "log", PYTHONPATH=str(tmp_path)) as server:
         (worker,) = children(server.process.pid)

@@ -48,7 +48,7 @@ def endpoint() -> Endpoint:
 BROKEN = RuntimeError("out of order")
 
 
-def test_the_third_failure_in_a_row_ends_the_worker_once(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+def test_third_consecutive_failure_stops_the_worker_once(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
     assert (endpoint.ask(BROKEN, 2), endpoint.ends) == ([500, 500], 0)
     assert endpoint.client.get("/ping").status_code == 200
     with caplog.at_level(logging.ERROR, "gunicorn.error"):

@@ -12,7 +12,7 @@ from container.serving.requests.errors import ServiceUnavailableError
 from tests.conftest import wait_until
 
 
-def test_what_is_kept_for_bodies_is_not_given_to_work() -> None:
+def test_memory_for_bodies_is_not_used_for_inference() -> None:
     budget = MemoryBudget(800)  # 100 of them for bodies
     reservation = Reservation(budget)
     reservation.wait_for_memory(MemoryEstimate(700), RequestDeadline(10))
@@ -22,7 +22,7 @@ def test_what_is_kept_for_bodies_is_not_given_to_work() -> None:
     assert budget.free == 0
 
 
-def test_a_body_is_counted_as_it_comes() -> None:
+def test_body_is_reserved_as_it_arrives() -> None:
     budget = MemoryBudget(800)
     first, second = Reservation(budget), Reservation(budget)
     first.add_body(60)
@@ -36,7 +36,7 @@ def test_a_body_is_counted_as_it_comes() -> None:
     assert refused.value.status == 413
 
 
-def test_memory_is_given_to_who_came_first_though_it_is_more() -> None:
+def test_memory_is_reserved_in_order_of_arrival() -> None:
     budget, order = MemoryBudget(800), []
     holder = Reservation(budget)
     holder.wait_for_memory(MemoryEstimate(400), RequestDeadline(60))
@@ -59,7 +59,7 @@ def test_memory_is_given_to_who_came_first_though_it_is_more() -> None:
     assert budget.reserved.total() == 0
 
 
-def test_an_answer_is_counted_until_it_is_sent() -> None:
+def test_response_is_reserved_until_it_is_sent() -> None:
     budget = MemoryBudget(800)
     reservation = Reservation(budget)
     reservation.wait_for_memory(MemoryEstimate(500), RequestDeadline(10))
@@ -69,12 +69,12 @@ def test_an_answer_is_counted_until_it_is_sent() -> None:
     assert budget.free == 800
 
 
-def test_one_image_may_be_given_less_than_there_is() -> None:
+def test_image_memory_limits_one_image() -> None:
     assert MemoryBudget(800, image_memory=300).image_limit == 300
     assert MemoryBudget(800, image_memory=900).image_limit == 700
 
 
-def test_speed_tells_small_images_from_large_ones() -> None:
+def test_latency_has_a_constant_and_a_part_per_pixel() -> None:
     latency = LatencyEstimator()
     assert (latency.estimate(10**6), latency.minimum(10**6)) == (0, 0)
     latency.update(100, 0.5)
@@ -86,7 +86,7 @@ def test_speed_tells_small_images_from_large_ones() -> None:
     assert latency.minimum(10**6) == pytest.approx(4)
 
 
-def test_of_images_that_are_computed_by_turns_the_largest_counts() -> None:
+def test_largest_transient_memory_counts_with_one_concurrent_inference() -> None:
     budget = MemoryBudget(800, max_concurrent_inferences=1)  # 100 of them for bodies
     reservations = [Reservation(budget) for _ in range(3)]
     reservations[0].wait_for_memory(MemoryEstimate(100, 400), RequestDeadline(10))
@@ -102,7 +102,7 @@ def test_of_images_that_are_computed_by_turns_the_largest_counts() -> None:
     assert budget.reserved.total() == 0
 
 
-def test_as_many_images_count_as_are_computed_at_once() -> None:
+def test_transient_memory_counts_per_concurrent_inference() -> None:
     budget = MemoryBudget(2**20, max_concurrent_inferences=2)
     for transient in (300, 100, 200):
         Reservation(budget).wait_for_memory(MemoryEstimate(1, transient), RequestDeadline(10))

@@ -44,7 +44,7 @@ def test_a_model_is_described(accept: str | None) -> None:
     assert "unused" not in answer.text  # the model's directory
 
 
-def test_windows_are_told() -> None:
+def test_windows_are_described() -> None:
     engine = FakeEngine()
     engine.planner = FakePlanner()
     engine.planner.windows = Windows(480, 0.25)

@@ -107,7 +107,7 @@ def error_of(response: TestResponse) -> str:
     return str(content["error"])
 
 
-def test_whatever_is_asked_before_the_model_is_loaded_is_503() -> None:
+def test_requests_before_the_model_is_loaded_are_503() -> None:
     model: Future[Model] = Future()
     client = create_app(model, SETTINGS).test_client()
     for response in (client.get("/ping"), invoke(client)):
@@ -167,7 +167,9 @@ def test_answer_is_a_mask_of_the_images_size(client: FlaskClient) -> None:
     ],
 )
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
-def test_images_are_taken_under_every_name(client: FlaskClient, content_type: str | None, file_format: str) -> None:
+def test_images_are_accepted_with_every_content_type(
+    client: FlaskClient, content_type: str | None, file_format: str
+) -> None:
     assert invoke(client, picture(file_format=file_format), content_type).status_code == 200
 
 
@@ -227,7 +229,7 @@ def test_of_two_ranges_of_one_type_the_better_liked_ones_parameters_are_used(cli
 
 @pytest.mark.parametrize("weight", ["abc", "", "1.5", "2", "-1", "1.01", "nan", "inf", ".", "50%"])
 @pytest.mark.parametrize("accept", ["application/json;q={}", "image/png, application/json; q={}", "*/*;Q={}"])
-def test_a_weight_that_is_no_number_from_0_to_1_is_406(client: FlaskClient, accept: str, weight: str) -> None:
+def test_invalid_weight_in_accept_is_406(client: FlaskClient, accept: str, weight: str) -> None:
     response = invoke(client, accept=accept.format(weight))
     assert response.status_code == 406
     assert error_of(response) == (f"Accept: q={weight} is not a weight; set q to a value from 0 to 1, such as q=0.5")
@@ -306,7 +308,7 @@ def test_text_in_place_of_an_image_is_named(
         (None, "no Content-Type is"),
     ],
 )
-def test_a_content_type_that_says_nothing_is_415_when_the_body_is_no_image(
+def test_unspecific_content_type_is_415_if_the_body_is_not_an_image(
     client: FlaskClient, content_type: str | None, said: str
 ) -> None:
     response = invoke(client, b"name=value", content_type)
@@ -445,14 +447,14 @@ def test_the_time_of_a_thin_image_does_not_change_the_estimate(size: tuple[int, 
     assert (latency.estimate(64) != before) == is_learnt
 
 
-def test_who_would_wait_too_long_is_503_at_once_and_ping_answers() -> None:
+def test_request_with_a_long_expected_wait_is_503_immediately_and_ping_is_200() -> None:
     engine = Blocked()
     app = create_app(learnt(engine, 4.0), dataclasses.replace(SETTINGS, queue_seconds=10))
-    gate = app.extensions["queue"]
+    queue = app.extensions["queue"]
     with ThreadPoolExecutor(3) as pool:
         try:
             waiting = [pool.submit(invoke, app.test_client()) for _ in range(3)]  # the last one waits for 8 s
-            wait_until(lambda: gate.in_flight == 2 and gate.waiting == 1, 30)
+            wait_until(lambda: queue.in_flight == 2 and queue.waiting == 1, 30)
             refused = invoke(app.test_client())  # would wait for 12
             assert refused.status_code == 503
             assert int(refused.headers["Retry-After"]) in (1, 2)
@@ -502,7 +504,7 @@ def test_bodies_beyond_their_share_of_memory_are_413_or_503() -> None:
     assert budget.reserved.total() == 0
 
 
-def test_an_image_waits_until_others_give_their_memory_back() -> None:
+def test_image_waits_until_memory_is_released() -> None:
     engine = Blocked()
     app = create_app(
         loaded(engine), SETTINGS, budget=(budget := MemoryBudget(16_000))
@@ -520,7 +522,7 @@ def test_an_image_waits_until_others_give_their_memory_back() -> None:
     assert budget.reserved.total() == 0
 
 
-def test_a_request_waits_for_memory_and_a_lane_at_most_as_long_as_for_a_seat() -> None:
+def test_queue_seconds_limits_the_wait_for_memory_and_inference_slots() -> None:
     for total in (10_000, 10**6):  # memory for one image, or for all: the second one waits for the lane
         engine = Blocked()
         app = create_app(loaded(engine), dataclasses.replace(SETTINGS, queue_seconds=1), budget=MemoryBudget(total))

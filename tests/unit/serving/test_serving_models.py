@@ -141,7 +141,7 @@ def test_a_model_without_room_is_507() -> None:
     assert "not enough memory for the model 1" in error_of(answer)
 
 
-def test_who_wakes_a_model_waits_until_others_are_done() -> None:
+def test_request_to_an_unloaded_model_waits_until_others_are_done() -> None:
     busy, go_on = threading.Event(), threading.Event()
 
     class InFlightCounter(Numbered):
@@ -228,7 +228,7 @@ def test_an_idle_model_makes_room_for_an_image() -> None:
     assert (invoke(client, "2"), disk.opened) == (2, ["1", "2", "2"])
 
 
-def test_an_image_that_never_fits_beside_its_model_is_413() -> None:
+def test_image_that_never_fits_in_memory_with_its_model_is_413() -> None:
     disk = Disk()
     client = disk.client(budget=30)
     load(client, "1")
@@ -246,7 +246,7 @@ def test_a_name_that_no_address_can_hold_is_400(name: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["x" * 5000, "a\0b", "/nowhere"])
-def test_a_url_that_is_no_directory_is_400(url: str) -> None:
+def test_url_that_is_not_a_directory_is_400(url: str) -> None:
     budget, executor = MemoryBudget(), ThreadPoolExecutor(1)
     store = ModelStore(Disk().open, estimate_memory, budget, executor)
     answer = load(create_app(store, SETTINGS, executor=executor, budget=budget).test_client(), "a", url)
@@ -308,7 +308,7 @@ def test_a_model_that_became_larger_while_it_slept_takes_what_it_takes() -> None
     assert (invoke(client, "4"), disk.opened) == (4, ["1", "2", "3", "4", "1", "4"])
 
 
-def test_a_model_whose_files_are_gone_is_an_error_without_paths(tmp_path: Path) -> None:
+def test_model_with_deleted_files_is_an_error_without_paths(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "model_best.params").write_bytes(b"weights")
     (tmp_path / "1" / "model.onnx").write_bytes(b"graph")
@@ -369,7 +369,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, monke
         open_model(tmp_path, SETTINGS)
 
 
-def test_of_idle_models_only_the_last_used_keeps_memory() -> None:
+def test_only_the_last_used_idle_model_retains_memory() -> None:
     released: list[int] = []
 
     class Keeping(Numbered):

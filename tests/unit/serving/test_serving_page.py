@@ -61,14 +61,14 @@ def test_nothing_else_is(client: FlaskClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_without_the_setting_there_is_no_page() -> None:
+def test_page_is_disabled_by_default() -> None:
     client = create_app(loaded(FakeEngine()), SETTINGS).test_client()
     assert client.get("/", headers={"Accept": BROWSER}).mimetype == "application/json"
     assert [client.get(path).status_code for path in ("/ui/page.js", "/ui/model.json")] == [404, 404]
     assert "Server-Timing" not in invoke(client).headers
 
 
-def test_it_is_told_the_classes_by_name_and_color(client: FlaskClient) -> None:
+def test_page_info_contains_class_names_and_colors(client: FlaskClient) -> None:
     assert client.get("/ui/model.json").json == {
         "classes": [{"id": 0, "name": "class 0", "color": "#000000"}, {"id": 1, "name": "cat", "color": "#0a141e"}],
         "palette": "data",

@@ -59,7 +59,7 @@ def test_another_encoding_is_415_before_the_body_matters(client: FlaskClient, en
     ],
     ids=["plain", "cut off", "checksum", "rest", "zlib", "nothing", "empty"],
 )
-def test_what_is_no_gzip_is_400(client: FlaskClient, body: bytes, reason: str) -> None:
+def test_invalid_gzip_is_400(client: FlaskClient, body: bytes, reason: str) -> None:
     answer = send(client, body)
     assert answer.status_code == 400
     assert reason in error_of(answer)

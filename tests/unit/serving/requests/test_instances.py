@@ -81,7 +81,7 @@ def test_every_image_has_its_record(client: FlaskClient) -> None:
     assert records == [ask_alone(client, picture(*size), "application/x-recordio-protobuf").data for size in SIZES]
 
 
-def test_a_png_holds_one_mask(client: FlaskClient) -> None:
+def test_png_contains_one_mask(client: FlaskClient) -> None:
     one = send(client, {"instances": [instance(picture())]}, "image/png")
     assert (one.status_code, one.mimetype) == (200, "image/png")
     assert Image.open(io.BytesIO(one.data)).tobytes() == bytes([0, 0, 1, 0, 0, 0])
@@ -132,7 +132,7 @@ def test_what_clients_of_tensorflow_serving_add_is_passed_over(client: FlaskClie
         ({"instances": [instance(picture())] * 65}, 413, "The request has 65 images, more than 64"),
     ],
 )
-def test_what_is_wrong_with_one_refuses_all(client: FlaskClient, content: Any, status: int, reason: str) -> None:
+def test_error_in_one_image_rejects_the_request(client: FlaskClient, content: Any, status: int, reason: str) -> None:
     answer = send(client, content)
     assert answer.status_code == status
     assert reason in error_of(answer)
@@ -186,7 +186,7 @@ def test_base64_is_read_however_it_is_written(written: str, expected: bytes) -> 
 
 
 @pytest.mark.parametrize("shift", range(8))
-def test_pieces_do_not_cut_an_escape(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_do_not_split_an_escape(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instances, "_CHUNK", 32)
     data = bytes(range(256)) * 3 + bytes(shift)
     for line in (1, 7, 76):
@@ -219,7 +219,7 @@ def test_pieces_do_not_cut_an_escape(shift: int, monkeypatch: pytest.MonkeyPatch
         ("data:image/png;base64," + "data:image/png;base64," + PLAIN, "it contains ':'"),
     ],
 )
-def test_what_is_no_base64_is_named(client: FlaskClient, text: str, reason: str) -> None:
+def test_invalid_base64_is_described(client: FlaskClient, text: str, reason: str) -> None:
     answer = send(client, {"instances": [{"b64": text}]})
     assert answer.status_code == 400
     assert error_of(answer).startswith("instances[0] is ")
@@ -260,7 +260,7 @@ def test_an_image_that_was_encoded_twice_is_named(client: FlaskClient) -> None:
         (b'{"\\ud800": 1, "instances": []}', 400, "is unknown"),
     ],
 )
-def test_json_of_another_form_is_described(client: FlaskClient, content: Any, status: int, reason: str) -> None:
+def test_unexpected_json_is_described(client: FlaskClient, content: Any, status: int, reason: str) -> None:
     answer = send(client, content)
     assert reason in error_of(answer)
     assert answer.status_code == status

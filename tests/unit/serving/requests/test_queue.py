@@ -20,81 +20,81 @@ def deadline(seconds: float = 1000, queue_seconds: float = math.inf) -> RequestD
     return RequestDeadline(seconds + 2 if seconds > 6 else seconds * 4 / 3, queue_seconds=queue_seconds)
 
 
-def test_seats_are_given_in_order_of_arrival() -> None:
-    gate, order = RequestQueue(1), []
+def test_slots_are_assigned_in_order_of_arrival() -> None:
+    requests_queue, order = RequestQueue(1), []
 
     def work(number: int) -> None:
-        with gate.slot(0, deadline()):
+        with requests_queue.slot(0, deadline()):
             order.append(number)
 
-    with ThreadPoolExecutor(5) as pool, gate.slot(0, deadline()):
+    with ThreadPoolExecutor(5) as pool, requests_queue.slot(0, deadline()):
         for number in range(5):
             pool.submit(work, number)
-            wait_until(lambda expected=number + 1: gate.waiting == expected, 30)
+            wait_until(lambda expected=number + 1: requests_queue.waiting == expected, 30)
         assert order == []
     assert order == [0, 1, 2, 3, 4]
 
 
-def test_no_more_than_the_seats_work_at_once() -> None:
-    gate, together = RequestQueue(3), threading.Barrier(3)
+def test_concurrent_requests_are_limited() -> None:
+    requests_queue, together = RequestQueue(3), threading.Barrier(3)
 
     def work(_: int) -> int:
-        with gate.slot(0, deadline()):
+        with requests_queue.slot(0, deadline()):
             together.wait(30)  # breaks with fewer than three at a time
-            return gate.in_flight
+            return requests_queue.in_flight
 
     with ThreadPoolExecutor(6) as pool:
         assert max(pool.map(work, range(6))) <= 3
-    assert (gate.in_flight, gate.waiting) == (0, 0)
+    assert (requests_queue.in_flight, requests_queue.waiting) == (0, 0)
 
 
-def test_who_could_not_be_answered_in_time_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_that_would_miss_its_deadline_is_rejected_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
-    gate = RequestQueue(1)
-    with gate.slot(20, deadline()):
+    requests_queue = RequestQueue(1)
+    with requests_queue.slot(20, deadline()):
         with pytest.raises(ServiceUnavailableError, match="for about 20 s") as refused:
-            gate.slot(10, deadline(25)).__enter__()
+            requests_queue.slot(10, deadline(25)).__enter__()
         assert refused.value.retry_after == 5  # 20 s for the one that works, 10 of its own, 25 allowed
         now[0] += 6
-        assert gate.waiting == 0
+        assert requests_queue.waiting == 0
         with pytest.raises(ServiceUnavailableError, match="for about 14 s"):
-            gate.slot(10, deadline(20)).__enter__()
-    with gate.slot(10, deadline(5)):
+            requests_queue.slot(10, deadline(20)).__enter__()
+    with requests_queue.slot(10, deadline(5)):
         pass  # with nobody ahead it is tried
 
 
 def test_a_request_waits_at_most_as_long_as_its_clock_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
-    gate = RequestQueue(1)
-    with gate.slot(9, deadline()), pytest.raises(ServiceUnavailableError, match="for about 9 s"):
-        gate.slot(0, deadline(queue_seconds=8)).__enter__()
-    with gate.slot(7, deadline()), ThreadPoolExecutor(1) as pool:  # which takes longer than was thought
-        waiting = pool.submit(gate.slot(0, deadline(queue_seconds=8)).__enter__)
-        wait_until(lambda: gate.waiting == 1, 30)
+    requests_queue = RequestQueue(1)
+    with requests_queue.slot(9, deadline()), pytest.raises(ServiceUnavailableError, match="for about 9 s"):
+        requests_queue.slot(0, deadline(queue_seconds=8)).__enter__()
+    with requests_queue.slot(7, deadline()), ThreadPoolExecutor(1) as pool:  # which takes longer than was thought
+        waiting = pool.submit(requests_queue.slot(0, deadline(queue_seconds=8)).__enter__)
+        wait_until(lambda: requests_queue.waiting == 1, 30)
         now[0] += 8.5
         with pytest.raises(ServiceUnavailableError, match="took too long"):
             waiting.result(30)
 
 
-def test_the_waits_for_a_seat_and_for_memory_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_for_a_slot_and_for_memory_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
-    gate, budget, patient = RequestQueue(1), MemoryBudget(800), deadline(queue_seconds=8)
+    requests_queue, budget, patient = RequestQueue(1), MemoryBudget(800), deadline(queue_seconds=8)
     holder = Reservation(budget)
     holder.wait_for_memory(MemoryEstimate(400), deadline())
 
     def wait() -> None:
-        with gate.slot(0, patient):
+        with requests_queue.slot(0, patient):
             now[0] += 60  # what is no waiting does not count
             Reservation(budget).wait_for_memory(MemoryEstimate(400), patient)
 
     with ThreadPoolExecutor(1) as pool:
         try:
-            with gate.slot(0, deadline()):
+            with requests_queue.slot(0, deadline()):
                 waiting = pool.submit(wait)
-                wait_until(lambda: gate.waiting == 1, 30)
+                wait_until(lambda: requests_queue.waiting == 1, 30)
                 now[0] += 6
             wait_until(lambda: len(budget._waiting) == 1, 30)
             assert patient.queue_seconds == 2
@@ -105,39 +105,39 @@ def test_the_waits_for_a_seat_and_for_memory_add_up(monkeypatch: pytest.MonkeyPa
                 waiting.result(5)
         finally:
             now[0] += 10_000  # whatever waits ends
-    assert (gate.in_flight, budget.reserved["work"]) == (0, 400)
+    assert (requests_queue.in_flight, budget.reserved["work"]) == (0, 400)
 
 
 def test_two_lanes_halve_the_wait() -> None:
-    gate = RequestQueue(2, max_concurrent_inferences=2)
-    with gate.slot(5, deadline()), gate.slot(5, deadline()), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(gate.slot(0, deadline(queue_seconds=6)).__enter__)
-        wait_until(lambda: gate.waiting == 1, 30)
-        gate.close_in(0)
+    requests_queue = RequestQueue(2, max_concurrent_inferences=2)
+    with requests_queue.slot(5, deadline()), requests_queue.slot(5, deadline()), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(requests_queue.slot(0, deadline(queue_seconds=6)).__enter__)
+        wait_until(lambda: requests_queue.waiting == 1, 30)
+        requests_queue.close_in(0)
         with pytest.raises(ServiceUnavailableError, match="took too long"):
             waiting.result(30)
 
 
-def test_who_waits_is_refused_when_the_server_closes() -> None:
-    gate = RequestQueue(1)
-    with gate.slot(0, deadline()), ThreadPoolExecutor(1) as pool:
+def test_waiting_request_is_rejected_when_the_queue_closes() -> None:
+    requests_queue = RequestQueue(1)
+    with requests_queue.slot(0, deadline()), ThreadPoolExecutor(1) as pool:
 
         def wait() -> None:
-            with gate.slot(0, deadline()):
+            with requests_queue.slot(0, deadline()):
                 raise AssertionError
 
         waiting = pool.submit(wait)
-        wait_until(lambda: gate.waiting == 1, 30)
-        gate.close_in(0)
+        wait_until(lambda: requests_queue.waiting == 1, 30)
+        requests_queue.close_in(0)
         with pytest.raises(ServiceUnavailableError, match="took too long"):
             waiting.result(30)
-        assert gate.waiting == 0
+        assert requests_queue.waiting == 0
 
 
-def test_a_failure_gives_the_seat_back() -> None:
-    gate = RequestQueue(1)
+def test_failed_request_releases_its_slot() -> None:
+    requests_queue = RequestQueue(1)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), gate.slot(0, deadline(1)):
+        with pytest.raises(ZeroDivisionError), requests_queue.slot(0, deadline(1)):
             raise ZeroDivisionError
-    with gate.slot(0, deadline(1)):
-        assert (gate.waiting, gate.in_flight) == (0, 1)
+    with requests_queue.slot(0, deadline(1)):
+        assert (requests_queue.waiting, requests_queue.in_flight) == (0, 1)
