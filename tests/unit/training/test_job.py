@@ -92,7 +92,7 @@ MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNet
             "PlatformError: the system rejected access to a file or device. Check its permissions. "
             "OSError: [Errno 5] Input/output error: '/opt/ml/input/data/train/1.jpg'",
         ),
-        (PermissionError(errno.EACCES, "Permission denied", "/opt/ml/model"), "PlatformError: the system rejected access"),
+        (PermissionError(errno.EACCES, "Permission denied", "/opt/ml/model"), "PlatformError: the system rejected"),
         (
             FileNotFoundError(errno.ENOENT, "No such file", "/opt/ml/input/data/train/1.jpg"),
             "PlatformError: a file of a channel is gone since the job began: leave the data",

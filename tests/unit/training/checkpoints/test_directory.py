@@ -161,7 +161,7 @@ def test_a_write_that_fails_leaves_the_ones_before(folder: Path) -> None:
 
 def test_a_name_that_is_taken_is_said(folder: Path) -> None:
     (folder / "11-0").write_text("theirs")
-    with pytest.raises(ClientError, match="11-0 has the name of the next checkpoint, but is not a checkpoint. Move it."):
+    with pytest.raises(ClientError, match="11-0 has the name of the next checkpoint, but is not a checkpoint"):
         write(CheckpointDirectory(folder), at(11))
 
 
