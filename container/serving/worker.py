@@ -160,6 +160,7 @@ def _yield_to_others() -> None:
     """Let other greenlets run. Only one caller continues per iteration of the event loop."""
     with _yielding:
         gevent.sleep(0)
+    gevent.sleep(0)  # else this greenlet would take the lock again before those that wait for it
 
 
 def _send_error(client: Any, status: int, reason: str, message: str) -> None:

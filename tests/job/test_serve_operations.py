@@ -193,10 +193,12 @@ def test_ping_is_fast_with_greedy_clients(server: Server, kind: str) -> None:
         try:
             ended.wait(1)  # by then they are connected and send
             seconds = sorted(_ping(server) for _ in range(60))
+            response = server.invoke(noise(8, 8))
         finally:
             ended.set()
     for client in clients:
         client.result()
+    assert response.status_code == 200
     assert seconds[-2] < 1  # the goal is 0.25 s, see benchmarks/pressure.py; the machine may be busy with others
 
 
