@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.peers.job_tree import lay_out
 from PIL import Image
 
-from container.errors import ClientError
-from local_test.convert import CHANNELS, pair_voc, place_pairs
+from benchmarks.support.job_directory import write_job
 from local_test.demo_data import draw_sample
+from local_test.formats.channels import place_pairs
+from local_test.formats.layouts import read_voc
+from local_test.formats.regions import FormatError
 from local_test.overlay import color_mask
 
 ROOT = Path(__file__).parent.parent
@@ -203,9 +204,9 @@ def _draw_voc(devkit: Path) -> None:
 
 def _write_channels(devkit: Path, data: Path) -> None:
     try:
-        for channel in CHANNELS:
-            place_pairs(pair_voc(devkit, channel), data, channel)
-    except ClientError as error:
+        for channel, pairs in read_voc(devkit).pairs.items():
+            place_pairs(pairs, data, channel)
+    except FormatError as error:
         sys.exit(str(error))
 
 
@@ -218,7 +219,7 @@ def _train(
     """
     root, checkpoints = arguments.out / "jobs" / job.name, arguments.out / "checkpoints" / job.name
     shutil.rmtree(root, ignore_errors=True)
-    lay_out(root, data, settings)
+    write_job(root, data, settings)
     checkpoints.mkdir(parents=True, exist_ok=True)
     (root / "checkpoints").symlink_to(checkpoints)
     environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(root)}

@@ -1,4 +1,4 @@
-"""Sums over all hosts with the MXNet key-value store.
+"""Sums of counts, losses, and bytes over all hosts; `mx/trainer.py` sums the gradients.
 
 All hosts must call each method at the same point. Servers add in float32, which represents 24-bit integers exactly.
 """

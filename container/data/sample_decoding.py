@@ -1,4 +1,4 @@
-"""Decoding of one sample: image, labels, and the information about them for the audit."""
+"""Decoding of one sample: image, labels, EXIF orientation, and information for the audit."""
 
 from __future__ import annotations
 
@@ -116,7 +116,10 @@ def _add_samples(seen: PairInfo, encoded_image: bytes, header: Header, *, warn: 
 def _read_pair(
     sample: Sample, label_map: LabelMap, num_classes: int, exif_orientation: str
 ) -> tuple[PairInfo, bytes, Header, Orientation]:
-    """Read a pair and decode only its annotation; also rerotations the encoded image, its header, and its rotation."""
+    """Read a pair, and decode only its annotation.
+
+    Also returns the encoded image, its header, and the rotation to apply.
+    """
     name = sample.name
     notes: list[str] = []
     try:

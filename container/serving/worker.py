@@ -1,4 +1,4 @@
-"""The gunicorn worker: the stock gevent worker with limits for slow and malformed requests.
+"""The gunicorn worker: stock gevent with limits for slow requests, and a shutdown on SIGTERM that serves what arrived.
 
 The stock worker also patches modules that native threads need, closes incomplete requests without a response, returns
 HTML for malformed requests, does not yield to other greenlets while a fast client sends, and waits for idle connections

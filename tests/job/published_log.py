@@ -64,8 +64,8 @@ OWN = {
     "no GPU": r"WARNING No GPU found\. .*",
     "optimizer": r"INFO sgd steps as in GluonCV and the built-in: .*",
     "class": rf"INFO #quality_metric\. host: algo-1, epoch: \d+, validation IOU of class \d+: {_NUMBER} \.",
-    "full-resolution evaluation": r"INFO full-size validation .*",  # after training, on complete images
-    "int8": r"INFO no int8 graph: .*",
+    "full-resolution evaluation": r"INFO full-resolution validation .*",  # after training, on complete images
+    "int8": r"INFO The job writes no int8 model: .*",
 }
 
 _LINE = re.compile(r"(?:\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d (?P<level>\w+) \d+\] )?(?P<text>.*)")

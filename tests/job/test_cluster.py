@@ -207,7 +207,7 @@ def test_shards_make_equal_steps_and_a_host_without_data_takes_part(tmp_path: Pa
     (roots[1] / "input/data/train_annotation/train-2.png").unlink()
     started = [cluster.start(root) for root in roots]
     assert [each.wait(PATIENCE) for each in started] == [1, 1], log
-    assert "which tears pairs: stream an augmented manifest in Pipe mode, or set S3DataDistributionType of " in (
+    assert "so pairs are split. Use an augmented manifest in Pipe mode, or set S3DataDistributionType of " in (
         cluster.failure(roots[1])
     )
 

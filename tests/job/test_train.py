@@ -239,8 +239,8 @@ def test_faults_of_the_user_come_before_the_framework_is_imported(make_job: JobF
     root = make_job()
     (root / "input/data/train_annotation/train-1.png").unlink()
     assert failure(root, PYTHONPATH=str(poisoned)) == (
-        "ClientError: channel train and its annotations do not match (1 of 5 images and 0 of 4 annotations are without "
-        "the other): each image needs a .png annotation of the same name, whatever its suffix; add or remove files: "
+        "ClientError: channel train and its annotations do not match. 1 of 5 images and 0 of 4 annotations have no "
+        "partner. Each image needs a .png annotation with the same name (extensions can differ). Add or remove files: "
         f"{root}/input/data/train/train-1.jpg has no annotation"
     )
 

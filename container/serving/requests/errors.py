@@ -1,4 +1,4 @@
-"""The text of every HTTP 413 and 503 response: each function returns the error to raise."""
+"""The text and fix of every HTTP 413 and 503 response; sizes come from `codecs/images.py` and `engines/costs.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rendering of the report page."""
+"""Rendering of the report page from the template `page.html.j2`."""
 
 from __future__ import annotations
 
