@@ -80,7 +80,7 @@ seed: setup ## train the jobs whose results AWS published (VOC=VOCdevkit on a GP
 	.venv/bin/python -m benchmarks.seed $(VOC) $(ARGS)
 
 lock: setup ## resolve requirements/*.in again
-	.venv/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/uv.txt
+	.venv/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/uv.pin
 	for lock in $(LOCKS); do \
 		.venv/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --upgrade --quiet \
 			--custom-compile-command "make lock" "requirements/$$lock.in" --output-file "requirements/$$lock.txt" || exit 1; \

@@ -26,7 +26,7 @@ fetch_python() (
     trap 'rm -rf "$scratch"' EXIT
     export UV_PYTHON_INSTALL_DIR="$PWD/.venv-python"
     "$1" -m venv "$scratch" >&2 \
-        && "$scratch/bin/python" -m pip install -qq --no-deps --require-hashes -r requirements/uv.txt >&2 \
+        && "$scratch/bin/python" -m pip install -qq --no-deps --require-hashes -r requirements/uv.pin >&2 \
         && "$scratch/bin/uv" python install --no-cache --no-bin 3.11 >&2 \
         && "$scratch/bin/uv" python find --no-cache --no-project --managed-python 3.11
 )

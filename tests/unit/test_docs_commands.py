@@ -25,9 +25,9 @@ BLOCKS = blocks("sh")
 
 
 @functools.cache
-def help_of(module: str) -> str:
+def help_of(*command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=PROGRAM, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", *command, "--help"], cwd=PROGRAM, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -64,6 +64,8 @@ def check_python(words: Sequence[str]) -> None:
     """Check that a module or file exists and has the options."""
     if words[0] == "-m":
         text = help_of(words[1])
+        if len(words) > 2 and words[2] in re.findall(r"\w+", text.partition("{")[2].partition("}")[0]):
+            text = help_of(*words[1:3])  # of the subcommand
     else:
         assert (PROGRAM / words[0]).is_file(), words[0]
         text = (PROGRAM / words[0]).read_text()
