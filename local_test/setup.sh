@@ -59,6 +59,7 @@ if ! python=$(find_python ", ensurepip, venv" "${supported[@]}"); then
         echo "setup: install Python 3.10 or 3.11. Do one of the following:" >&2
         echo "  (1) Debian 12: apt-get install python3.11-venv. Ubuntu 22.04: apt-get install python3.10-venv." >&2
         echo "  (2) Elsewhere: pyenv install 3.11, or uv python install 3.11. Then run make setup PYTHON=/path/to/python3.11." >&2
+        echo "  (3) Without access to GitHub: set UV_PYTHON_INSTALL_MIRROR to a mirror of python-build-standalone." >&2
         exit 1
     fi
 fi

@@ -247,7 +247,7 @@ class Setup:
         (root / "bin").mkdir()
         (root / "local_test").mkdir()
         shutil.copy(ROOT / "local_test" / "setup.sh", root / "local_test")
-        for tool in ("bash", "dirname", "uname", "env", "mktemp", "rm", "mkdir", "cp", "cat", "chmod"):
+        for tool in ("bash", "dirname", "uname", "env", "mktemp", "rm", "mkdir", "cp"):
             (root / "bin" / tool).symlink_to(str(shutil.which(tool)))
 
     def add(self, name: str, script: str) -> None:
@@ -274,45 +274,75 @@ def test_setup_without_a_python_names_packages(setup: Setup) -> None:
     assert "no Python here can create virtual environments. Run" in answer.stderr
 
 
-# A Python 3.13 for set-up. Its virtual environments contain $PIP as pip, and a uv that "installs" Python 3.11.
-NEW_PYTHON = f"""
+# A Python 3.12 whose pip installs a uv that creates Python 3.11, or fails; each logs its arguments.
+PYTHON_3_12 = r"""
 case "$*" in
-*"< (3, 11 + 1)"*) exit 1;;
-*sys.exit*) exec {sys.executable} "$@";;
-"-m venv"*)
-    mkdir -p "$3/bin"
-    printf '#!/bin/sh\\n%s\\n' "$PIP" > "$3/bin/python"
-    cat > "$3/bin/uv" <<'UV'
-#!/bin/sh
-python="$UV_PYTHON_INSTALL_DIR/cpython-3.11/bin/python3.11"
-if [ "$2" = install ]; then
-    mkdir -p "${{python%/*}}"
-    printf '#!/bin/sh\\necho "made by $0 $*"; exit 9\\n' > "$python"
-    chmod +x "$python"
-else
-    echo "$python"
-fi
-UV
-    chmod +x "$3/bin/python" "$3/bin/uv";;
+*"(3, 10)"*) exit 1;;
+*"(3, 8)"*) exit 0;;
+"-m venv "*) mkdir "$3/bin"; cp "$0" "$3/bin/python"; exit;;
+esac
+echo "pip: $*" >> "$CALLS"
+[ -z "$PIP_FAILS" ] || { echo "no route to the index" >&2; exit 1; }
+cp "$UV" "${0%/*}/uv"
+"""
+UV = r"""#!/bin/sh
+echo "uv: $*" >> "$CALLS"
+[ -z "$UV_FAILS" ] || { echo "no route to GitHub" >&2; exit 2; }
+folder="$UV_PYTHON_INSTALL_DIR/cpython-3.11/bin"
+case "$*" in
+"python install"*) mkdir -p "$folder"; cp "$FETCHED" "$folder/python3.11";;
+"python find"*) echo "$folder/python3.11";;
 esac
 """
 
 
-def test_setup_fetches_python_3_11_with_uv(setup: Setup) -> None:
-    setup.add("python3", NEW_PYTHON)
-    answer = setup.run(PIP="exit 0")
+@pytest.fixture
+def fetching(setup: Setup) -> dict[str, str]:
+    """Put Python 3.12, which can fetch Python 3.11, on the path; returns the variables of the programs."""
+    setup.add("python3", PYTHON_3_12)
+    (setup.root / "uv").write_text(UV)
+    runs = f'case "$*" in *sys.exit*|--version) exec {sys.executable} "$@";; esac'
+    (setup.root / "fetched").write_text(f'#!/bin/sh\n{runs}\necho "started $0 $*"; exit 9\n')
+    for name in ("uv", "fetched"):
+        (setup.root / name).chmod(0o755)
+    (setup.root / "tmp").mkdir()
+    paths = {"CALLS": "calls", "UV": "uv", "FETCHED": "fetched", "TMPDIR": "tmp"}
+    return {name: str(setup.root / path) for name, path in paths.items()}
+
+
+def test_setup_fetches_python_through_the_locked_uv(setup: Setup, fetching: dict[str, str]) -> None:
+    answer = setup.run(**fetching)
     python = f"{setup.root}/.venv-python/cpython-3.11/bin/python3.11"
-    assert answer.returncode == 9, answer.stderr
-    assert "setup: fetching Python 3.11 into .venv-python: uv from the package index" in answer.stderr
-    assert f"made by {python} -m venv --clear .venv" in answer.stdout
+    assert answer.returncode == 9
+    assert "fetching Python 3.11 into .venv-python: uv from the package index" in answer.stderr
+    assert f"started {python} -m venv --clear .venv" in answer.stdout
+    pip, install, _ = (setup.root / "calls").read_text().splitlines()
+    assert pip.startswith("pip: -m pip install ") and pip.endswith(" --require-hashes -r requirements/uv.pin")
+    assert install.startswith("uv: python install ") and install.endswith(" 3.11")
+    assert not list((setup.root / "tmp").iterdir())
+    again = setup.run(**fetching)  # from what is already there
+    assert again.returncode == 9 and "fetching" not in again.stderr
+    assert len((setup.root / "calls").read_text().splitlines()) == 3
 
 
-def test_setup_without_a_network_names_the_packages(setup: Setup) -> None:
-    setup.add("python3", NEW_PYTHON)
-    answer = setup.run(PIP="echo no route to the package index >&2; exit 1")
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("PIP_FAILS", "no route to the index"), ("UV_FAILS", "no route to GitHub")]
+)
+def test_setup_that_cannot_fetch_python_logs_reason_and_advice(
+    setup: Setup, fetching: dict[str, str], fault: str, reason: str
+) -> None:
+    answer = setup.run(**fetching, **{fault: "1"})
     assert answer.returncode == 1
-    reason, advice = answer.stderr.index("no route to the package index"), answer.stderr.index("apt-get install")
-    assert reason < answer.stderr.index("Python 3.11 cannot be fetched. The lines above contain the reason.") < advice
+    lines = answer.stderr.splitlines()
+    assert lines[lines.index(reason) + 1] == "setup: Python 3.11 cannot be fetched. The lines above contain the reason."
+    assert "apt-get install python3.11-venv" in answer.stderr and "UV_PYTHON_INSTALL_MIRROR" in lines[-1]
+    assert not answer.stdout and not list((setup.root / "tmp").iterdir())
+
+
+def test_setup_fetches_nothing_for_a_given_interpreter(setup: Setup, fetching: dict[str, str]) -> None:
+    answer = setup.run(**fetching, PYTHON="python3")
+    assert answer.returncode == 1
+    assert "no Python 3.10 or 3.11 found as python3." in answer.stderr and not (setup.root / "calls").exists()
 
 
 def test_setup_passes_over_interpreters_that_do_not_run(setup: Setup) -> None:
