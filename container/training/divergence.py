@@ -63,11 +63,11 @@ class DivergenceHandler:
         train.rewind()
         progress.begin_again()
         LOG.error(
-            "training diverged in epoch %d (%s). IT GOES ON, ONCE, FROM %s, WITH THE LEARNING RATE TIMES %g (%g "
+            "training diverged in epoch %d (%s). The job retries once from %s, with the learning rate times %g (%g "
             "instead of %g) from the beginning of that epoch (_on_divergence=retry)",
             epoch,
             error,
-            source.upper(),
+            source,
             RETRY_FACTOR,
             self._job.learning_rate * RETRY_FACTOR,
             self._job.learning_rate,
@@ -83,7 +83,5 @@ class DivergenceHandler:
         message = f"training diverged in epoch {epoch} ({error}): {remedy}"
         if best is None:
             raise ClientError(message) from error
-        LOG.error(
-            "%s. THE JOB ENDS HERE, with the best weights, those of epoch %d, as its model", message, best["epoch"]
-        )
+        LOG.error("%s. The job ends. Its model has the best weights, those of epoch %d", message, best["epoch"])
         self._checkpoints.copy_best_to_last()

@@ -263,7 +263,7 @@ class TrainingLoop:
             return
         if counts is None:
             LOG.warning(
-                "_class_weights=%s %s: it counts the classes of a stream; those of channels in File mode are counted "
+                "_class_weights=%s %s: the epoch counts the classes of the stream; in File mode, they are counted "
                 "before it, and a list of weights needs no count",
                 kind,
                 "begins after the first pass" if epochs > 1 else "has no effect in the only pass",
@@ -279,13 +279,13 @@ class TrainingLoop:
         if iterations != progress.iterations and not progress.history:
             LOG.warning(
                 "num_training_samples is %d, but the first epoch trained on %d samples: "
-                "the learning rate now follows what was seen",
+                "the learning rate now follows the counted samples",
                 self._job.num_training_samples,
                 samples,
             )
         elif abs(iterations - progress.iterations) > 1:  # the rollover between passes changes it by one at most
             LOG.warning(
-                "epoch %d had %d iterations, the one before %d: channel train no longer holds what it held",
+                "epoch %d had %d iterations, the one before %d: the content of channel train has changed",
                 progress.epoch,
                 iterations,
                 progress.iterations,

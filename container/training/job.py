@@ -94,7 +94,7 @@ def _classify(error: BaseException) -> JobError:
         return ClientError(f"memory ran out: {remedy}. {text}")
     if isinstance(error, FileNotFoundError) and "/input/data/" in str(error.filename):
         return PlatformError(
-            f"a file of a channel is gone since the job began: leave the data as they are while it runs. {text}"
+            f"a file of a channel was removed during the job. Do not change the data while the job runs. {text}"
         )
     if isinstance(error, OSError) and error.errno and error.errno not in _MISUSE:
         return PlatformError(f"the system rejected access to a file or device. Check its permissions. {text}")

@@ -62,7 +62,7 @@ OWN = {
     "audit": r"INFO audit \(full, \S+ s\): 0 errors, 0 warnings; .*",  # the data are checked before training
     "audit table": r"INFO   .*",
     "no GPU": r"WARNING No GPU found\. .*",
-    "optimizer": r"INFO sgd steps as in GluonCV and the built-in: .*",
+    "optimizer": r"INFO sgd steps as in GluonCV and the built-in algorithm: .*",
     "class": rf"INFO #quality_metric\. host: algo-1, epoch: \d+, validation IOU of class \d+: {_NUMBER} \.",
     "full-resolution evaluation": r"INFO full-resolution validation .*",  # after training, on complete images
     "int8": r"INFO The job writes no int8 model: .*",

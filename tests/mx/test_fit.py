@@ -319,7 +319,7 @@ def test_a_cut_or_missing_file_costs_one_checkpoint_and_two_cost_the_training(
         caplog.clear()
         with caplog.at_level(logging.INFO):
             resumed = start(root)
-        assert f"the checkpoint {root}/checkpoints/1-2 is passed over: " in caplog.text and name in caplog.text
+        assert f"The checkpoint {root}/checkpoints/1-2 is skipped: " in caplog.text and name in caplog.text
         assert f"resuming from {root}/checkpoints/1-1: 1 epochs are done, and 1 iterations of the next" in caplog.text
         assert_same(root, resumed, *undisturbed)
         tried += 1
@@ -410,7 +410,7 @@ def test_a_job_that_diverges_late_keeps_its_best_model(
     root = lay_out(tmp_path / "job")
     outcome = start(root, spoil_at(step, networks))
     assert outcome.epochs and len(outcome.epochs) == 1
-    told = "training diverged in epoch 1 (the loss is nan): lower learning_rate, which is 0.1. THE JOB ENDS HERE"
+    told = "training diverged in epoch 1 (the loss is nan): lower learning_rate, which is 0.1. The job ends."
     assert [record.levelname for record in caplog.records if told in record.getMessage()] == ["ERROR"]
     best, last = weights(root, "model_best.params"), weights(root, "model_algo-1")
     for key in best:
@@ -432,10 +432,10 @@ def test_a_job_that_diverges_may_try_again_from_its_best_weights_with_a_lower_ra
     root = lay_out(tmp_path / "job", _on_divergence="retry", _checkpoint_minutes="0", **settings)
     outcome = start(root, spoil_at(step, networks))
     epoch = 0 if step < 3 else 1
-    told = [record for record in caplog.records if "IT GOES ON, ONCE, FROM" in record.getMessage()]
+    told = [record for record in caplog.records if "The job retries once from" in record.getMessage()]
     assert [record.levelname for record in told] == ["ERROR"]
     assert f"diverged in epoch {epoch} (the loss is nan)" in told[0].getMessage()
-    source = "THE WEIGHTS THAT THE EPOCH OR THIS START BEGAN WITH" if step < 3 else "THE BEST WEIGHTS, THOSE OF EPOCH 0"
+    source = "the weights that the epoch or this start began with" if step < 3 else "the best weights, those of epoch 0"
     assert source in told[0].getMessage() and "(0.01 instead of 0.1)" in told[0].getMessage()
     assert outcome.epochs and [entry["epoch"] for entry in outcome.epochs] == [0, 1]
     spoilt = outcome.rates.index(pytest.approx(outcome.rates[0 if epoch == 0 else 2] / 10))
@@ -681,7 +681,7 @@ def test_a_retry_that_would_change_nothing_is_not_made(
     told = r"^training diverged in epoch 0 \(the loss is nan\): take another optimizer than adadelta"
     with pytest.raises(ClientError, match=told):
         start(lay_out(tmp_path, optimizer="adadelta", _on_divergence="retry"), spoil_at(1, networks))
-    assert "IT GOES ON" not in caplog.text
+    assert "The job retries" not in caplog.text
 
 
 def test_a_model_and_a_checkpoint_are_on_the_disk_before_whole_images_are_validated(

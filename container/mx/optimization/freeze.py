@@ -32,7 +32,7 @@ def freeze_layers(network: SegmentationNetwork, job: Hyperparameters, loaded: se
             count += 1
     if job.freeze_backbone or job.freeze_batchnorm:
         backbone = "the backbone and " if job.freeze_backbone else ""
-        LOG.info("%sthe statistics and scales of %d batch norms stay as they were loaded", backbone, count)
+        LOG.info("%sthe statistics and scales of %d batch normalization layers are not trained", backbone, count)
 
 
 def _batch_norms(network: SegmentationNetwork) -> Iterator[tuple[str, nn.BatchNorm]]:

@@ -83,16 +83,16 @@ def explain_optimizer(job: Hyperparameters, devices: int) -> None:
         LOG.info("_kvstore=%s has no effect: there is one device, so no gradients are summed", job.kvstore)
     if job.accumulate > 1:
         LOG.info(
-            "_accumulate=%d: an update takes the gradients of %d images; the last of an epoch, of what is left",
+            "_accumulate=%d: each update uses the gradients of %d images, the last one of an epoch fewer",
             job.accumulate,
             job.accumulate * job.mini_batch_size,
         )
     if scales_like_gluoncv(job):
         rate = job.learning_rate * devices / (job.mini_batch_size * job.accumulate)
         LOG.info(
-            "%s steps as in GluonCV and the built-in: learning_rate %g with mini_batch_size %d on %d device%s is %g by "
-            "the plain mean over the batch, which _gradient_scale=mean takes; _aux_weight weighs the loss that is "
-            "logged, not the gradient",
+            "%s steps as in GluonCV and the built-in algorithm: learning_rate %g with mini_batch_size %d on %d device%s "
+            "equals %g with the mean over the batch (_gradient_scale=mean). _aux_weight applies to the logged loss, not "
+            "to the gradient",
             job.optimizer,
             job.learning_rate,
             job.mini_batch_size,

@@ -207,4 +207,4 @@ def _read(folder: Path) -> Checkpoint:
 
 
 def _pass_over(folder: Path, reason: IncompleteCheckpointError) -> None:
-    LOG.warning("the checkpoint %s is passed over: %s", folder, reason)
+    LOG.warning("The checkpoint %s is skipped: %s", folder, reason)

@@ -95,7 +95,7 @@ MXNET = 'Traceback (most recent call last):\n  File "../src/x.cc", line 1\nMXNet
         (PermissionError(errno.EACCES, "Permission denied", "/opt/ml/model"), "PlatformError: the system rejected"),
         (
             FileNotFoundError(errno.ENOENT, "No such file", "/opt/ml/input/data/train/1.jpg"),
-            "PlatformError: a file of a channel is gone since the job began: leave the data",
+            "PlatformError: a file of a channel was removed during the job. Do not change the data",
         ),
         (FileNotFoundError(errno.ENOENT, "No such file", "x"), "AlgorithmError: FileNotFoundError: [Errno 2] No such"),
         (MemoryError(), "ClientError: memory ran out: decrease mini_batch_size (if it is larger than 1) or crop_size"),

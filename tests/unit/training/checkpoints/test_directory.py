@@ -75,7 +75,7 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(
     with caplog.at_level(logging.WARNING):
         found = CheckpointDirectory(folder).newest()
     assert found and found.folder == folder / "9-5"
-    assert f"the checkpoint {folder}/10-2 is passed over: {reason}" in caplog.text
+    assert f"The checkpoint {folder}/10-2 is skipped: {reason}" in caplog.text
 
 
 def test_without_a_whole_one_there_is_none(folder: Path, tmp_path: Path) -> None:
