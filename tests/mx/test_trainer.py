@@ -214,7 +214,7 @@ def test_centered_rmsprop_uses_gamma2_as_momentum_and_weight_decay() -> None:
         ({"optimizer": "rmsprop", "gamma2": 0.5}, "gamma2=0.5 has no effect, it is the momentum of the centered form"),
         ({"optimizer": "rmsprop", "gamma2": 0.5, "_rmsprop_centered": True}, "centered form: gamma1=0.9, and gamma2"),
         ({"_accumulate": 3}, "_accumulate=3: each update uses the gradients of 12 images"),
-        ({"learning_rate": 0.08}, "learning_rate 0.08 with mini_batch_size 4 on 2 devices is 0.04 by the plain mean"),
+        ({"learning_rate": 0.08}, "learning_rate 0.08 with mini_batch_size 4 on 2 devices is 0.04 by the mean"),
     ],
 )
 def test_a_job_hears_what_its_optimizer_makes_of_its_settings(

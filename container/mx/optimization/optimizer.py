@@ -90,9 +90,9 @@ def explain_optimizer(job: Hyperparameters, devices: int) -> None:
     if scales_like_gluoncv(job):
         rate = job.learning_rate * devices / (job.mini_batch_size * job.accumulate)
         LOG.info(
-            "%s steps as in GluonCV and the built-in algorithm: learning_rate %g with mini_batch_size %d on %d device%s "
-            "equals %g with the mean over the batch (_gradient_scale=mean). _aux_weight applies to the logged loss, not "
-            "to the gradient",
+            "%s steps as in GluonCV and the built-in algorithm: learning_rate %g with mini_batch_size %d on %d "
+            "device%s is %g by the mean over the batch (_gradient_scale=mean). _aux_weight applies to the logged loss, "
+            "not to the gradient",
             job.optimizer,
             job.learning_rate,
             job.mini_batch_size,
