@@ -53,12 +53,12 @@ class Trainer:
         self._batch_size = hyperparameters.mini_batch_size
         # SoftmaxOutput, the loss of GluonCV, ignores the gradient of the loss above it
         aux_gradient = 1.0 if self._as_gluoncv and aux_weight else None
-        self._weighing: Array | None = None  # each label's weight
+        self._label_weights: Array | None = None  # weight of each label
         weights = _initial_weights(hyperparameters)
         self._loss = TrainingLoss(network, aux_weight, aux_gradient, choose_criterion(hyperparameters), weights)
         if weights is not None:
             self._loss.class_weights.initialize(ctx=devices)
-            self.weigh_classes(weights)
+            self.set_class_weights(weights)
         static = hyperparameters.hybrid
         self._loss.hybridize(static_alloc=static, static_shape=static)
         trained = _trained(network, aux_weight > 0)
@@ -85,18 +85,18 @@ class Trainer:
         """The parameters that have gradients."""
         return [parameter for parameter in self.optimizer._params if parameter.grad_req != "null"]
 
-    def weigh_classes(self, weights: Sequence[float]) -> None:
-        """Let the next steps' loss weigh classes so; for a job with `_class_weights` only.
+    def set_class_weights(self, weights: Sequence[float]) -> None:
+        """Set the class weights in the loss of the next steps; only for a job with `_class_weights`.
 
-        Only their proportions matter: the largest becomes 1, so that float32 holds them.
+        Only their proportions matter. The largest weight becomes 1, so that float32 can represent all.
         """
         table = np.zeros(256)
         table[: len(weights)] = np.array(weights) / max(weights)
-        self._weighing = table
+        self._label_weights = table
         self._loss.class_weights.set_data(mx.nd.array(table[: len(weights)], dtype="float32"))
 
     def _begin_as_one(self) -> None:
-        """Give all devices and hosts the weights of one of them.
+        """Copy the weights of one device to all devices and hosts.
 
         MXNet does so within the first step. Then the statistics of each device from this step are lost, and a gradient
         that another host has sent before is used as the weight.
@@ -108,7 +108,7 @@ class Trainer:
 
     @property
     def updates(self) -> int:
-        """How many steps have changed the weights."""
+        """The number of updates of the weights."""
         return int(self.optimizer._optimizer.num_update)
 
     @property
@@ -117,21 +117,21 @@ class Trainer:
         return bool(self.devices[0].device_type == "cpu")
 
     def seed(self, seed: int, epoch: int, iteration: int) -> None:
-        """Let the random numbers of the next step (dropout) follow from its place in the job."""
+        """Seed the random numbers of the next step (dropout), which then depend only on its position in the job."""
         place = (seed, epoch, iteration) + ((self.hosts.index,) if self.hosts.index else ())
         mx.random.seed(int(np.random.SeedSequence(place).generate_state(1)[0] >> 1))
 
     def step(self, batch: Batch, learning_rate: float) -> list[mx.nd.NDArray]:
-        """Update the weights once by the mean loss over the batch's labeled pixels, on whatever device of any host.
+        """Update the weights with the mean loss over the labeled pixels of the batch, on all devices and hosts.
 
-        With `_accumulate`, only so many steps together do, by the mean over all of their pixels. With
-        `_gradient_scale=gluoncv`: by the sum of each device's mean, divided by `mini_batch_size`. Returns at once, with
-        each device's part of the batch's mean: adding and reading them waits for the step.
+        With `_accumulate`, the weights change only after that many steps, with the mean over all of their pixels. With
+        `_gradient_scale=gluoncv`, the gradient is the sum of the mean of each device, divided by `mini_batch_size`.
+        Returns without waiting. The sum of the returned losses, one per device, is the mean loss of the batch.
         """
         images, labels = self._share(batch)
         self._images += len(batch)
-        masses = [self._mass(part) for part in labels]
-        whole = (batch.labeled if self._weighing is None else self._on_all_hosts(sum(masses))) or 1
+        masses = [self._sum_label_weights(part) for part in labels]
+        whole = (batch.labeled if self._label_weights is None else self._on_all_hosts(sum(masses))) or 1
         if self.accumulation:
             scales = [self.accumulation.nominal] * len(masses)
         else:
@@ -157,11 +157,11 @@ class Trainer:
         return self.hosts.sum_losses(parts)
 
     def flush(self, learning_rate: float) -> None:
-        """Make the update that the steps since the last one are still owed, if any."""
+        """Update the weights with the gradients accumulated since the last update, if there are any."""
         gathered = self.accumulation
         if gathered and gathered.made:
             gathered.finish(None if self._as_gluoncv else self._on_all_hosts(sum(gathered.masses)))
-            if self._mixed:  # a start that has made no step itself does not know the scale of what it took over
+            if self._mixed:  # a resumed job without a step does not know the scale of the loaded gradients
                 scaler = self.optimizer._amp_loss_scaler
                 self.optimizer._scale = self.optimizer._amp_original_scale / scaler.loss_scale
             self._update(self._batch_size * gathered.made if self._as_gluoncv else 1, learning_rate)
@@ -174,8 +174,8 @@ class Trainer:
         """
         return self.hosts.count == 1 or iteration % self._accumulate_steps == 0
 
-    def drop_gathered(self) -> None:
-        """Forget the gradients since the last update."""
+    def discard_accumulated(self) -> None:
+        """Discard the gradients since the last update."""
         if self.accumulation:
             self.accumulation.clear()
 
@@ -191,10 +191,10 @@ class Trainer:
             counts.clear()
         if self._mixed:
             self.optimizer._amp_loss_scaler = LossScaler()
-        self.drop_gathered()
+        self.discard_accumulated()
 
     def _update(self, batch_size: int, learning_rate: float) -> None:
-        """Let the optimizer update the weights by the gradients over `batch_size`."""
+        """Update the weights with the gradients divided by `batch_size`."""
         self.optimizer.set_learning_rate(learning_rate)
         self.optimizer.allreduce_grads()
         if not self._gradients_checked:
@@ -208,7 +208,7 @@ class Trainer:
             self.averages.update(self.updates)
 
     def _check_gradients(self) -> None:
-        """Check the gradients of the first update that this process makes, which waits for them."""
+        """Check the gradients of the first update of this process, and wait for them."""
         learning = {id(parameter) for parameter in self._learning}
         parameters = self.network._collect_params_with_prefix()
         own = {name: each for name, each in parameters.items() if id(each) in learning}
@@ -216,7 +216,7 @@ class Trainer:
         self._last = []
 
     def _last_loss(self) -> float:
-        """Return the loss of the last batch as training computes it, always with the same dropout; statistics stay."""
+        """Return the loss of the last batch with a fixed dropout, without a change of the statistics."""
         mx.nd.waitall()  # as in `unite`
         statistics = [array for _, each in self._statistics for array in each.list_data()]
         before = [array.copy() for array in statistics]
@@ -229,22 +229,22 @@ class Trainer:
             own.copyto(array)
         return total
 
-    def _mass(self, labels: Array) -> float:
-        """Return how much labels count in a mean: the labeled pixels, or what they weigh."""
-        if self._weighing is None:
+    def _sum_label_weights(self, labels: Array) -> float:
+        """Return the number of labeled pixels, or the sum of their weights with class weights."""
+        if self._label_weights is None:
             return int((labels != IGNORE).sum())
-        return float(self._weighing[labels.astype(np.uint8)].sum())
+        return float(self._label_weights[labels.astype(np.uint8)].sum())
 
     def _on_all_hosts(self, mass: float) -> float:
-        """Sum a mass over all hosts; every host calls it at the same point."""
+        """Sum a number over all hosts; every host calls it at the same point."""
         return mass if self.hosts.count == 1 else float(self.hosts.sum_array(np.array([mass], np.float32))[0])
 
-    def answering(self) -> contextlib.AbstractContextManager[None]:
-        """Let the network answer as it is kept and served: by the averages of its weights, where there are some."""
+    def evaluated_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Use the weights that are saved and served during the block: their moving averages, if `_ema` is set."""
         return self.averages.shown() if self.averages else contextlib.nullcontext()
 
     def synchronize_replicas(self) -> None:
-        """Make sure that devices and hosts hold one network, and give all of them the mean of their statistics.
+        """Check that all devices and hosts have equal weights, and set the mean of their statistics on all.
 
         Raises AlgorithmError that names a parameter whose weights differ, Diverged for one that is not finite. Every
         host calls it at the same point.
@@ -253,7 +253,7 @@ class Trainer:
         check_replicas(self.network, self.devices, self.hosts)
 
     def share_statistics(self) -> None:
-        """Give all devices the mean of their running statistics, a host counting by the images that it trained on.
+        """Set the mean of the running statistics on all devices, in which hosts count by their trained images.
 
         Every host calls it at the same point.
         """
@@ -275,7 +275,7 @@ class Trainer:
         """
         confusion, count, seconds = ConfusionMatrix(num_classes), 0, 0.0
         on_host = self.devices[0].device_type == "cpu"
-        with self.answering():
+        with self.evaluated_weights():
             for batch in batches:
                 if not len(batch):
                     continue

@@ -185,7 +185,7 @@ class TrainingLoop:
         self._wait_for_pending()
         if self._stop.is_set() and not self._trainer.can_checkpoint(progress.iteration):
             progress.return_to(self._at_update)  # a resumed job repeats the iterations since the last update
-            self._trainer.drop_gathered()
+            self._trainer.discard_accumulated()
 
     def _train_iteration(self, batch: Batch, iteration: int) -> None:
         """Start iteration `iteration` of the epoch, and wait for the one before it.
@@ -270,7 +270,7 @@ class TrainingLoop:
             )
         elif epochs > 0:
             weights = counts.weights(kind)
-            self._trainer.weigh_classes(weights)
+            self._trainer.set_class_weights(weights)
             LOG.info("_class_weights=%s: %s", kind, ", ".join(f"{n}: {weight:.4g}" for n, weight in enumerate(weights)))
 
     def _update_iterations(self, iterations: int, samples: int) -> None:

@@ -51,7 +51,7 @@ def test_a_score_that_fails_leaves_the_networks_own_weights() -> None:
     trainer = tiny.tiny_trainer(tiny.cpus(2), tiny.tiny_job(_ema=0.9))
     tiny.train(trainer, [tiny.batch(4)], rate=0.5)
     own = tiny.copies(trainer)
-    with pytest.raises(RuntimeError), trainer.answering():
+    with pytest.raises(RuntimeError), trainer.evaluated_weights():
         raise RuntimeError
     for name, arrays in tiny.copies(trainer).items():
         assert all(np.array_equal(array, before) for array, before in zip(arrays, own[name], strict=True))

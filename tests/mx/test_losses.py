@@ -167,7 +167,7 @@ def test_weights_that_come_later_count_from_then_on() -> None:
     later = tiny.tiny_trainer(tiny.cpus(2), tiny.tiny_job(_class_weights="balanced"))
     first = tiny.train(later, [tiny.batch(4)])
     assert first == pytest.approx(tiny.train(tiny.tiny_trainer(tiny.cpus(2), tiny.tiny_job()), [tiny.batch(4)]))
-    later.weigh_classes([0, 0, 3])
+    later.set_class_weights([0, 0, 3])
     given = tiny.tiny_trainer(tiny.cpus(2), tiny.tiny_job(_class_weights=[0, 0, 3]))
     given.set_own_weights(later.own_weights())
     assert tiny.train(later, [tiny.batch(4)], 1) == pytest.approx(tiny.train(given, [tiny.batch(4)], 1), rel=1e-5)

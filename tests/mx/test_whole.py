@@ -59,7 +59,7 @@ def test_validation_covers_every_labeled_pixel(root: Path) -> None:
     assert found is not None
     expected = np.zeros((3, 3), np.int64)
     for stem, image in images.items():
-        with trainer.answering():  # by the averages
+        with trainer.evaluated_weights():  # by the averages
             logits = trainer.network(mx.nd.array(image[None], dtype="uint8", ctx=trainer.devices[0])).asnumpy()[0]
         mask = logits.argmax(axis=0)
         (name,) = [name for name in seen if Path(name).stem == stem]

@@ -109,7 +109,7 @@ def validate_full_images(
     Every host evaluates its share and returns the metrics of all hosts. Raises the errors of the channel, and
     ClientError if a host skips more than `_max_bad_records` unusable images, or if no host evaluated an image.
     """
-    with trainer.answering(), without_autotuning():
+    with trainer.evaluated_weights(), without_autotuning():
         most = largest_final_image(trainer.network)
         evaluator = MXNetEvaluator(trainer.network, trainer.devices, hosts.stop_requested, most)
         result = evaluate(loader, evaluator, job.num_classes, hosts.stop_requested, watch, sharded=True)
