@@ -185,16 +185,17 @@ def load(raw: Mapping[str, Any], streamed: bool = False) -> Hyperparameters:
             job[name] = None
         elif job[name] != defaults[name] and (reason := lacking(entry, job)):
             LOG.warning("%s has no effect: %s", name, reason)
-    for reason in _find_unused_options(values, job):
+    changed = {name: value for name, value in values.items() if value != defaults[name]}
+    for reason in _find_unused_options(changed, job):
         LOG.warning("%s", reason)
     return Hyperparameters(
         **{name.lstrip("_"): value for name, value in job.items() if not properties[name].get("x-no-effect")}
     )
 
 
-def _find_unused_options(values: Mapping[str, Any], job: Mapping[str, Any]) -> Iterator[str]:
+def _find_unused_options(changed: Mapping[str, Any], job: Mapping[str, Any]) -> Iterator[str]:
     """Yield warnings about options without effect, for rules that are not in the schema."""
-    if "_overlap" in values and job["_window"] is None:
+    if "_overlap" in changed and job["_window"] is None:
         yield "_overlap has no effect without _window"
     if job["lr_scheduler"] == "step":
         steps = sorted(int(epoch) for epoch in job["lr_scheduler_step"].split(","))
@@ -205,14 +206,14 @@ def _find_unused_options(values: Mapping[str, Any], job: Mapping[str, Any]) -> I
                 f"with epochs={job['epochs']}, whose last epoch is {job['epochs'] - 1}. Decrease "
                 f"{'them' if late[1:] else 'it'}, or increase epochs"
             )
-            if len(late) == len(steps) and "lr_scheduler_factor" in values:
+            if len(late) == len(steps) and "lr_scheduler_factor" in changed:
                 yield "lr_scheduler_factor has no effect: no epoch of lr_scheduler_step is reached"
     if job["_report_minutes"] == 0:
         if job["_quantize"] is True:
             yield "_quantize=True has no effect: _report_minutes=0 disables the evaluation that an int8 model needs"
-        if "_quantize_tolerance" in values and job["_quantize"] is not False:
+        if "_quantize_tolerance" in changed and job["_quantize"] is not False:
             yield "_quantize_tolerance has no effect: with _report_minutes=0, the job writes no int8 model"
-    if job["_shuffle_buffer"] == 0 and "_shuffle_buffer_mb" in values:
+    if job["_shuffle_buffer"] == 0 and "_shuffle_buffer_mb" in changed:
         yield "_shuffle_buffer_mb has no effect with _shuffle_buffer=0"
 
 

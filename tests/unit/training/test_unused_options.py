@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from container.environment import Channel, Environment
-from container.hyperparameters import load
+from container.hyperparameters import as_request, load
 from container.schema import read_schema
 from container.training.schedule import explain_schedule
 from container.training.unused_options import explain_idle
@@ -141,3 +142,16 @@ def test_int8_without_an_evaluation_has_no_effect(caplog: pytest.LogCaptureFixtu
         "_quantize=True",
         "_quantize_tolerance",
     ]
+
+
+@pytest.mark.parametrize("algorithm", ["fcn", "psp", "deeplab", "fastscnn"])
+@pytest.mark.parametrize("scheduler", ["poly", "step"])
+def test_no_warning_about_the_logged_final_configuration(
+    caplog: pytest.LogCaptureFixture, algorithm: str, scheduler: str
+) -> None:
+    steps = {"lr_scheduler_step": "5"} if scheduler == "step" else {}
+    job = load({**REQUIRED, "algorithm": algorithm, "lr_scheduler": scheduler, **steps})
+    caplog.clear()
+    pasted = load(json.loads(as_request(job.as_dict())))
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert pasted == job
