@@ -4,12 +4,13 @@
     python examples/boto3_algorithm.py REGION IMAGE [--name NAME] [--dry-run]
 
 A job that uses the Algorithm by name gets its metric definitions and tuning objectives, as a job of the built-in
-algorithm does. `--dry-run` prints the request as JSON and needs no account. If IMAGE ends in `:cpu`, the Algorithm
+algorithm does. `--dry-run` prints the request as JSON and needs no account. If the tag of IMAGE is `cpu`, the Algorithm
 supports only CPU instances.
 """
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 sys.path.append(str(Path(__file__).parents[1]))  # the repository
 from container.metrics import metric_definitions
@@ -96,7 +97,7 @@ def _channel(
 def create_request(sagemaker: Any, algorithm: str, image: str) -> dict[str, Any]:
     """Return the CreateAlgorithm request. `sagemaker` is a boto3 client, which lists the instance types."""
     schema = read_schema()
-    families = CPU_FAMILIES if image.endswith(":cpu") else GPU_FAMILIES + CPU_FAMILIES
+    families = CPU_FAMILIES if image.partition("@")[0].endswith(":cpu") else GPU_FAMILIES + CPU_FAMILIES
 
     def instance_types(shape: str) -> list[str]:
         found = sagemaker.meta.service_model.shape_for(shape).enum
@@ -151,16 +152,30 @@ def main() -> None:
     """Register the Algorithm, or print the request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("region")
-    parser.add_argument("image", help="image URI that local_test/build_and_push.sh prints")
-    parser.add_argument("--name", default="semantic-segmentation", help="name of the Algorithm (default: %(default)s)")
+    parser.add_argument("image", type=_image, help="image URI that local_test/build_and_push.sh prints")
+    parser.add_argument(
+        "--name", type=_name, default="semantic-segmentation", help="name of the Algorithm (default: %(default)s)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the request")
     arguments = parser.parse_args()
-    sagemaker = boto3.client("sagemaker", region_name=arguments.region)
-    request = create_request(sagemaker, arguments.name, arguments.image)
-    if arguments.dry_run:
-        print(json.dumps(request, indent=2, ensure_ascii=False))
-    else:
-        print(register(sagemaker, request))
+    try:
+        sagemaker = boto3.client("sagemaker", region_name=arguments.region)
+        request = create_request(sagemaker, arguments.name, arguments.image)
+        print(json.dumps(request, indent=2, ensure_ascii=False) if arguments.dry_run else register(sagemaker, request))
+    except (BotoCoreError, ClientError, ValueError) as error:
+        sys.exit(f"The request failed: {error}. Check the region, the image, and the credentials.")
+
+
+def _image(text: str) -> str:
+    if not re.fullmatch(r"\S{1,255}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an image URI. Use 1 to 255 characters without spaces.")
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch("[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name. Use up to 63 letters, digits, and hyphens.")
+    return text
 
 
 if __name__ == "__main__":

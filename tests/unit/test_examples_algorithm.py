@@ -202,6 +202,32 @@ def test_script_prints_the_request_without_an_account() -> None:
     assert json.loads(done.stdout) == REQUEST
 
 
+def test_cpu_tag_is_found_before_a_digest() -> None:
+    content = request(IMAGE.replace(":gpu", ":cpu") + "@sha256:" + "0" * 64)
+    types = content["TrainingSpecification"]["SupportedTrainingInstanceTypes"]
+    assert not [each for each in types if each.startswith(("ml.p", "ml.g"))]
+    assert errors(content) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["us-west-2", "an image"], "'an image' is not an image URI. Use 1 to 255 characters without spaces."),
+        (["us-west-2", ""], "'' is not an image URI."),
+        (["us-west-2", IMAGE, "--name", "a_b"], "'a_b' is not a name. Use up to 63 letters, digits, and hyphens."),
+        (["no region!", IMAGE], "The request failed: Provided region_name 'no region!'"),
+        (["", IMAGE], "The request failed: Invalid endpoint"),
+    ],
+)
+def test_script_reports_wrong_arguments(arguments: list[str], message: str) -> None:
+    script = PROGRAM / "local_test/register_algorithm.sh"
+    environment = {"PATH": "/usr/bin:/bin", "AWS_EC2_METADATA_DISABLED": "true"}
+    done = subprocess.run(
+        [script, *arguments, "--dry-run"], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr
+
+
 def test_script_reports_missing_arguments() -> None:
     script = PROGRAM / "local_test/register_algorithm.sh"
     done = subprocess.run([script, "us-west-2"], capture_output=True, text=True, timeout=120)
