@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from container.codecs.images import IMAGE_SUFFIXES
 from container.data.pairing import find_pairs
 from container.environment import Channel
 from container.errors import ClientError
@@ -66,7 +67,7 @@ def convert_dataset(dataset: Dataset, images: Path, data: Path, channel: str, no
 
     If the training channel has a label map, its class IDs apply. Raises FormatError.
     """
-    names = ["background", *dataset.names]
+    names = ["background", *(name for name in dataset.names if name != "background")]
     known = data / "label_map" / "train_label_map.json"
     if channel != "train" and known.is_file():
         names = list(json.loads(known.read_text("utf-8"))["names"].values())
@@ -88,7 +89,7 @@ def split_channel(data: Path, share: float) -> tuple[int, int]:
     The choice is stratified by class and always the same for the same data. Images with equal pixels stay together.
     Raises FormatError if validation contains images.
     """
-    if any(path.is_file() for path in (data / "validation").rglob("*")):
+    if any(path.is_file() and not path.name.startswith(".") for path in (data / "validation").rglob("*")):
         raise FormatError(f"{data / 'validation'} contains files. Remove them, or do not split.")
     pairs = pair_directories(data, "train")
     groups = group_images(pairs)
@@ -116,6 +117,8 @@ def main() -> None:
         _convert(arguments)
     except (ClientError, FormatError, ManifestError) as error:
         sys.exit(f"convert: {error}")
+    except OSError as error:
+        sys.exit(f"convert: {error}. Make sure that the file is readable, and that you can write to {arguments.data}.")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         problem = f"{type(error).__name__}: {error}"
         sys.exit(f"convert: {arguments.source} is not valid for {arguments.kind} ({problem}). Export it again.")
@@ -134,16 +137,19 @@ def _convert(arguments: argparse.Namespace) -> None:
         names, samples = read_ground_truth(arguments.source, dict(map(split_mapping, arguments.map)), notes)
         placed = place_labels(((path.stem, path, labels) for path, labels in samples), data, arguments.channel)
         write_label_map(data, arguments.channel, {"scale": 1, "names": {str(key): names[key] for key in sorted(names)}})
-        _report(arguments.channel, placed, notes)
+        _report(data / arguments.channel, placed, notes)
     else:
         images = arguments.source if kind == "labelme" else arguments.images
         reader = _READERS[kind]
         dataset = reader(arguments.source, notes) if kind == "labelme" else reader(arguments.source, images, notes)
-        _report(arguments.channel, convert_dataset(dataset, images, data, arguments.channel, notes), notes)
+        _report(data / arguments.channel, convert_dataset(dataset, images, data, arguments.channel, notes), notes)
 
 
-def _report(channel: str, placed: Sequence[object], notes: Notes) -> None:
-    print(f"{channel}: {len(placed)} pairs", *notes.lines(), sep="\n")
+def _report(channel: Path, placed: Sequence[tuple[Path, Path]], notes: Notes) -> None:
+    print(f"{channel.name}: {len(placed)} pairs", *notes.lines(), sep="\n")
+    images = {path for path in channel.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
+    if others := images - {image for image, _ in placed}:
+        print(f"{channel} also contains {len(others)} other images, such as {min(others)}. Remove older ones.")
 
 
 def _write_manifests(arguments: argparse.Namespace, pairs: Mapping[str, list[tuple[Path, Path]]]) -> None:
@@ -194,9 +200,12 @@ def _parse() -> argparse.Namespace:
 
 
 def _share(text: str) -> float:
-    share = float(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0
     if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a number between 0 and 1, such as 0.2")
     return share
 
 

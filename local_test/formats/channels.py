@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from container.arrays import Uint8Array
 from container.codecs.images import IMAGE_SUFFIXES
@@ -37,8 +37,8 @@ def place_labels(samples: Iterable[tuple[str, Path, Uint8Array]], data: Path, ch
             raise FormatError(f"{image} is neither JPEG nor PNG. Convert the images first.")
         if not image.is_file():
             raise FormatError(f"There is no {image}. Give the directory of the images that the annotations name.")
-        size = _size(image)
-        if labels.shape not in (size, size[::-1]):  # annotation tools apply the EXIF orientation
+        size, displayed = _sizes(image)
+        if labels.shape not in (size, displayed):  # most annotation tools apply the EXIF orientation
             raise FormatError(
                 f"{image} has {size[1]} × {size[0]} pixels, but its annotations are for {labels.shape[1]} × "
                 f"{labels.shape[0]}. Use the images that were annotated."
@@ -46,6 +46,7 @@ def place_labels(samples: Iterable[tuple[str, Path, Uint8Array]], data: Path, ch
         targets = _targets(data, channel, name, image, names)
         link(image, targets[0])
         targets[1].parent.mkdir(parents=True, exist_ok=True)
+        targets[1].unlink(missing_ok=True)  # it can be a hard link to a file of the user
         Image.fromarray(labels).save(targets[1])
         placed.append(targets)
     return placed
@@ -55,6 +56,7 @@ def write_label_map(data: Path, channel: str, content: Mapping[str, Any]) -> Non
     """Write the label map of a channel into the channel label_map."""
     path = data / "label_map" / f"{channel}_label_map.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # after a split, both channels have the same file
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -65,17 +67,22 @@ def _targets(data: Path, channel: str, name: str, image: Path, names: dict[str, 
     return data / channel / f"{name}{image.suffix}", data / f"{channel}_annotation" / f"{name}.png"
 
 
-def _size(image: Path) -> tuple[int, int]:
-    """Return height and width as stored."""
+def _sizes(image: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return height and width as stored, and as displayed with the EXIF orientation."""
     try:
         with Image.open(image) as opened:
-            return opened.height, opened.width
+            size = opened.height, opened.width
+            is_turned = opened.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            return size, size[::-1] if is_turned else size
     except OSError as error:
         raise FormatError(f"{image} is not readable: {error}. Replace it.") from error
 
 
 def link(source: Path, target: Path) -> None:
     """Make `target` a hard link to `source`, or a copy if the disk does not allow it."""
+    source = source.resolve()  # a hard link to a relative symbolic link would lead nowhere
+    if target.resolve() == source:
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:

@@ -18,6 +18,8 @@ def read_coco(annotations: Path, images: Path, notes: Notes) -> Dataset:
     content = read_json(annotations)
     if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
         raise FormatError(f"{annotations} has no images, annotations, and categories. Use a COCO file of instances.")
+    if not content["images"]:
+        raise FormatError(f"{annotations} contains no images. Export it again.")
     categories = {each["id"]: each["name"] for each in sorted(content["categories"], key=lambda each: each["id"])}
     by_image: dict[Any, list[dict[str, Any]]] = {}
     for each in content["annotations"]:

@@ -20,6 +20,7 @@ from local_test.formats.regions import (
     fill,
     place,
     rectangle,
+    rotate,
 )
 
 
@@ -67,9 +68,11 @@ def _mask(shape: ElementTree.Element, size: tuple[int, int]) -> Uint8Array | Non
     if shape.tag == "polygon":
         return fill([[float(value) for value in re.split("[,;]", shape.attrib["points"])]], size)
     if shape.tag == "box":
-        return fill([rectangle(number("xtl"), number("ytl"), number("xbr"), number("ybr"))], size)
+        box = rectangle(number("xtl"), number("ytl"), number("xbr"), number("ybr"))
+        return fill([rotate(box, float(shape.get("rotation", 0)))], size)
     if shape.tag == "ellipse":
-        return fill([ellipse(number("cx"), number("cy"), number("rx"), number("ry"))], size)
+        outline = ellipse(number("cx"), number("cy"), number("rx"), number("ry"))
+        return fill([rotate(outline, float(shape.get("rotation", 0)))], size)
     if shape.tag == "mask":  # run lengths of 0 and 1 in turn, row by row, within its bounding box
         runs = [int(run) for run in shape.attrib["rle"].split(",")]
         part = np.repeat(np.arange(len(runs)) % 2, runs).astype(np.uint8)

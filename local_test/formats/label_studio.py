@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
 from container.arrays import Uint8Array
+from container.codecs.images import IMAGE_SUFFIXES
 from local_test.formats.regions import Dataset, FormatError, LabeledImage, Notes, check_names, fill, read_json
 
 _UPLOAD_PREFIX = re.compile("[0-9a-f]{8}-")
@@ -71,11 +73,17 @@ def _mask(result: Mapping[str, Any], size: tuple[int, int], origin: str) -> Uint
 
 def _find_image(task: Mapping[str, Any], images: Path) -> Path:
     """Find the image of a task: a local file has its name, an uploaded one has a prefix of 8 hexadecimal digits."""
-    address = next((each for each in task["data"].values() if isinstance(each, str)), "")
-    name = re.split("[/\\\\=]", address)[-1]
+    names = [_file_name(each) for each in task["data"].values() if isinstance(each, str)]
+    name = next((name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES), names[0] if names else "image")
     if not (images / name).is_file():
         name = _UPLOAD_PREFIX.sub("", name, count=1)
     return images / name
+
+
+def _file_name(address: str) -> str:
+    """Return the file name of a path or URL. Label Studio refers to local files as /data/local-files/?d=PATH."""
+    path = address.partition("?d=")[2] or (address.partition("?")[0] if "://" in address else address)
+    return re.split(r"[/\\]", unquote(path))[-1]
 
 
 def decode_brush(data: Sequence[int]) -> Uint8Array:

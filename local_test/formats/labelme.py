@@ -31,7 +31,8 @@ from local_test.formats.regions import (
 def read_labelme(folder: Path, notes: Notes) -> Dataset:
     """Read a directory of LabelMe JSON files. Class IDs follow the sorted names. Raises FormatError."""
     paths = sorted(folder.rglob("*.json"))
-    files = {path: content for path in paths if "shapes" in (content := read_json(path))}
+    contents = {path: read_json(path) for path in paths if not path.name.startswith(".")}  # "._…" files are from macOS
+    files = {path: content for path, content in contents.items() if isinstance(content, dict) and "shapes" in content}
     if not files:
         raise FormatError(
             f"{folder} contains no JSON files of LabelMe. Give the directory in which LabelMe saved them."
@@ -58,7 +59,7 @@ def read_labelme(folder: Path, notes: Notes) -> Dataset:
 
 
 def _mask(shape: Mapping[str, Any], size: tuple[int, int]) -> Uint8Array | None:
-    kind, points = shape.get("shape_type", "polygon"), shape["points"]
+    kind, points = shape.get("shape_type") or "polygon", shape["points"]
     if kind == "polygon" and len(points) >= 3:
         return fill([np.ravel(points).tolist()], size)
     if kind == "rectangle" and len(points) == 2:
@@ -67,6 +68,9 @@ def _mask(shape: Mapping[str, Any], size: tuple[int, int]) -> Uint8Array | None:
         radius = math.dist(*points)
         return fill([ellipse(points[0][0], points[0][1], radius, radius)], size)
     if kind == "mask" and len(points) == 2:
-        part = np.asarray(Image.open(io.BytesIO(base64.b64decode(shape["mask"])))).astype(np.uint8)
+        try:
+            part = np.asarray(Image.open(io.BytesIO(base64.b64decode(shape["mask"])))).astype(np.uint8)
+        except OSError as error:
+            raise ValueError("a mask is not a readable image") from error
         return place(part, round(points[0][1]), round(points[0][0]), size)
     return None

@@ -17,6 +17,7 @@ from container.arrays import Uint8Array
 
 BACKGROUND, IGNORE = 0, 255
 MAX_CLASSES = 254
+_MAX_COORDINATE = 1_000_000
 UNLABELED = {"__ignore__": IGNORE, "_background_": BACKGROUND}  # the names that LabelMe's own converter uses
 
 
@@ -95,7 +96,16 @@ def check_names(names: Sequence[str], origin: Path) -> Sequence[str]:
 
 
 def fill(polygons: list[list[float]], size: tuple[int, int]) -> Uint8Array:
-    """Fill the union of polygons, each x, y, x, y, …, in pixels, as COCO does."""
+    """Fill the union of polygons, each x, y, x, y, …, in pixels, as COCO does. Fewer than 3 corners have no area.
+
+    Raises ValueError for coordinates with which pycocotools crashes or needs all memory.
+    """
+    for points in polygons:
+        if len(points) % 2 or not (np.abs(np.asarray(points, float)) <= _MAX_COORDINATE).all():  # also false for NaN
+            raise ValueError(f"a polygon has a corner without two numbers from -{_MAX_COORDINATE} to {_MAX_COORDINATE}")
+    polygons = [points for points in polygons if len(points) >= 6]
+    if not polygons:
+        return np.zeros(size, np.uint8)
     mask: Uint8Array = coco.decode(coco.merge(coco.frPyObjects(polygons, *size)))
     return mask
 
@@ -103,6 +113,15 @@ def fill(polygons: list[list[float]], size: tuple[int, int]) -> Uint8Array:
 def rectangle(x: float, y: float, other_x: float, other_y: float) -> list[float]:
     """Return the polygon of a rectangle from two opposite corners."""
     return [x, y, other_x, y, other_x, other_y, x, other_y]
+
+
+def rotate(polygon: list[float], degrees: float) -> list[float]:
+    """Return a polygon that is rotated clockwise about the mean of its corners."""
+    angle, corners = math.radians(degrees), np.reshape(polygon, (-1, 2))
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    center = corners.mean(axis=0)
+    rotated: list[float] = ((corners - center) @ turn + center).ravel().tolist()
+    return rotated
 
 
 def ellipse(x: float, y: float, horizontal: float, vertical: float) -> list[float]:

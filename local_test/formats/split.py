@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from local_test.formats.regions import FormatError
+
 IGNORE = 255
 
 
@@ -44,7 +46,7 @@ def group_images(pairs: Sequence[tuple[Path, Path]]) -> dict[str, list[tuple[Pat
     """Group pairs whose images have the same pixels, by a hash of the pixels."""
     groups: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
     for pair in pairs:
-        pixels = np.asarray(Image.open(pair[0]).convert("RGB"))
+        pixels = np.asarray(_open(pair[0]).convert("RGB"))
         groups[hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()].append(pair)
     return dict(groups)
 
@@ -53,8 +55,18 @@ def values_of(pairs: Sequence[tuple[Path, Path]]) -> frozenset[int]:
     """Return the values of annotations without 255: one number per value, index, or color."""
     values: set[int] = set()
     for _, annotation in pairs:
-        pixels = np.asarray(Image.open(annotation)).astype(np.int64)
+        pixels = np.asarray(_open(annotation)).astype(np.int64)
         if pixels.ndim == 3:
             pixels = pixels @ (1 << 8 * np.arange(pixels.shape[2]))
         values.update(np.unique(pixels).tolist())
     return frozenset(values - {IGNORE})
+
+
+def _open(path: Path) -> Image.Image:
+    """Open an image and decode its pixels; raises FormatError."""
+    try:
+        image: Image.Image = Image.open(path)
+        image.load()
+        return image
+    except OSError as error:
+        raise FormatError(f"{path} is not a readable image: {error}. Replace it, or remove the pair.") from error

@@ -14,13 +14,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from pycocotools import mask as coco
 
 from container.arrays import Array
 from local_test import convert
 from local_test.formats.label_studio import decode_brush
 from local_test.formats.split import choose_validation
+from tests.conftest import PROGRAM
 
 SIZE = (4, 6)  # height, width
 SQUARE = [1, 1, 4, 1, 4, 3, 1, 3]  # columns 1 to 3 of rows 1 and 2
@@ -368,3 +369,170 @@ def test_a_share_outside_0_and_1_is_refused(share: str) -> None:
         text=True,
     )
     assert done.returncode == 2 and "--validation" in done.stderr
+
+
+def test_images_in_the_channel_itself_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    save(tmp_path / "data/train/a.png", np.zeros((*SIZE, 3), np.uint8))
+    run(monkeypatch, "coco", coco_file(tmp_path, [(3, [SQUARE])]), tmp_path / "data/train", tmp_path / "data")
+    assert masks(tmp_path / "data") == {"a.png": ROAD}
+
+
+def test_the_target_of_a_relative_link_is_placed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/a.png").symlink_to("../images/a.png")
+    run(monkeypatch, "coco", coco_file(tmp_path, [(3, [SQUARE])]), tmp_path / "links", tmp_path / "data")
+    assert (tmp_path / "data/train/a.png").read_bytes() == (images / "a.png").read_bytes()
+
+
+def test_files_with_hard_links_in_the_channels_keep_their_content(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path
+) -> None:
+    save(tmp_path / "original.png", np.full(SIZE, 5, np.uint8))
+    for folder in ("train_annotation", "label_map"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    (tmp_path / "data/train_annotation/a.png").hardlink_to(tmp_path / "original.png")
+    other = write(tmp_path / "data/label_map/validation_label_map.json", {"scale": 1})
+    (tmp_path / "data/label_map/train_label_map.json").hardlink_to(other)
+    run(monkeypatch, "coco", coco_file(tmp_path, [(3, [SQUARE])]), images, tmp_path / "data")
+    assert masks(tmp_path / "data") == {"a.png": ROAD}
+    assert (np.asarray(Image.open(tmp_path / "original.png")) == 5).all()
+    assert label_map(tmp_path / "data", "validation") == {"scale": 1}
+
+
+@pytest.mark.parametrize("corner", [float("nan"), float("inf"), None, 1e9])
+def test_a_polygon_with_an_impossible_corner_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, corner: float | None
+) -> None:
+    file = coco_file(tmp_path, [(3, [[corner, *SQUARE[1:]]])])
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)); sys.argv[0] = 'convert'"
+    command = [sys.executable, "-c", f"{code}; from local_test import convert; convert.main()"]
+    done = subprocess.run(
+        [*command, "coco", file, images, tmp_path / "data"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=PROGRAM,
+        env={"PATH": "/usr/bin:/bin", "OPENBLAS_NUM_THREADS": "1"},
+    )
+    message = "a polygon has a corner without two numbers from -1000000 to 1000000). Export it again."
+    assert (done.returncode, message in done.stderr) == (1, True), done.stderr
+
+
+def test_a_background_class_has_the_id_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
+    file = coco_file(tmp_path, [(3, [SQUARE]), (90, [[3, 1, 4, 1, 4, 3, 3, 3]])])
+    content = json.loads(file.read_text())
+    content["categories"] = [{"id": 90, "name": "background"}, {"id": 3, "name": "road"}]
+    run(monkeypatch, "coco", write(file, content), images, tmp_path / "data")
+    assert label_map(tmp_path / "data")["names"] == {"0": "background", "1": "road"}
+    expected = np.array(ROAD)
+    expected[:, 3] = 0
+    assert masks(tmp_path / "data") == {"a.png": expected.tolist()}
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_only_an_exif_orientation_swaps_height_and_width(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, orientation: int
+) -> None:
+    (tmp_path / "images").mkdir()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", SIZE).save(tmp_path / "images/a.png", exif=exif)
+    file = coco_file(tmp_path, [(3, [SQUARE])])
+    if orientation == 6:
+        run(monkeypatch, "coco", file, tmp_path / "images", tmp_path / "data")
+        assert masks(tmp_path / "data") == {"a.png": ROAD}
+    else:
+        with pytest.raises(SystemExit, match="has 4 × 6 pixels, but its annotations are for 6 × 4"):
+            run(monkeypatch, "coco", file, tmp_path / "images", tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        '<box label="road" xtl="2" ytl="9" xbr="18" ybr="11" rotation="{}"/>',
+        '<ellipse label="road" cx="10" cy="10" rx="8" ry="2" rotation="{}"/>',
+    ],
+    ids=["box", "ellipse"],
+)
+def test_cvat_rotation_is_clockwise_about_the_center(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shape: str
+) -> None:
+    save(tmp_path / "images/a.png", np.zeros((20, 20, 3), np.uint8))
+    file = tmp_path / "annotations.xml"
+    for angle, inside, outside in ((0, (10, 16), (16, 10)), (90, (16, 10), (10, 16)), (45, (14, 14), (6, 14))):
+        body = shape.format(angle)
+        file.write_text(f'<annotations><image name="a.png" width="20" height="20">{body}</image></annotations>')
+        run(monkeypatch, "cvat", file, tmp_path / "images", tmp_path / "data")
+        mask = masks(tmp_path / "data")["a.png"]
+        assert (mask[inside[0]][inside[1]], mask[outside[0]][outside[1]]) == (1, 0)
+
+
+def test_labelme_skips_other_json_files_and_reads_a_missing_type_as_polygon(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path
+) -> None:
+    (images / "._a.json").write_bytes(b"\0\5\x16\7")  # macOS writes such files to other disks
+    write(images / "other.json", 5)
+    shape = {"label": "road", "shape_type": None, "points": np.reshape(SQUARE, (4, 2)).tolist()}
+    content = {"imagePath": "a.png", "imageHeight": SIZE[0], "imageWidth": SIZE[1], "shapes": [shape]}
+    write(images / "a.json", content)
+    run(monkeypatch, "labelme", images, tmp_path / "data")
+    assert masks(tmp_path / "data") == {"a.png": ROAD}
+    shape |= {"shape_type": "mask", "points": [[1, 1], [3, 3]], "mask": "AAAA"}
+    write(images / "a.json", content)
+    with pytest.raises(SystemExit, match=r"a mask is not a readable image.*Export it again"):
+        run(monkeypatch, "labelme", images, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"image": "/data/local-files/?d=set%2F%C3%BC%20a.png"},
+        {"image": "https://host/set/%C3%BC%20a.png?X-Amz-Expires=60"},
+        {"title": "a street", "image": "/data/upload/1/0a1b2c3d-ü a.png"},
+    ],
+)
+def test_label_studio_images_are_found_by_any_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: dict[str, str]
+) -> None:
+    save(tmp_path / "images/ü a.png", np.zeros((*SIZE, 3), np.uint8))
+    result = {"type": "polygonlabels", "original_width": SIZE[1], "original_height": SIZE[0]}
+    points = (np.reshape(SQUARE, (4, 2)) / SIZE[::-1] * 100).tolist()
+    unfinished = {**result, "value": {"polygonlabels": ["road"], "points": points[:2]}}
+    regions = [unfinished, {**result, "value": {"polygonlabels": ["road"], "points": points}}]
+    tasks = [{"data": data, "annotations": [{"result": regions}]}]
+    run(monkeypatch, "labelstudio", write(tmp_path / "e.json", tasks), tmp_path / "images", tmp_path / "data")
+    assert masks(tmp_path / "data") == {"ü a.png": ROAD}
+
+
+def test_images_of_an_earlier_run_are_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "data/train/old.png", np.zeros((*SIZE, 3), np.uint8))
+    run(monkeypatch, "coco", coco_file(tmp_path, [(3, [SQUARE])]), images, tmp_path / "data")
+    folder = tmp_path / "data/train"
+    expected = f"{folder} also contains 1 other images, such as {folder / 'old.png'}. Remove older ones."
+    assert capsys.readouterr().out.splitlines()[-1] == expected
+
+
+def test_unusable_files_are_reported_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path
+) -> None:
+    file = coco_file(tmp_path, [(3, [SQUARE])])
+    with pytest.raises(SystemExit, match=r"Not a directory.*Make sure that .* you can write to \S+coco.json"):
+        run(monkeypatch, "coco", file, images, file)
+    with pytest.raises(SystemExit, match=r"contains no images\. Export it again"):
+        run(
+            monkeypatch,
+            "coco",
+            write(file, json.loads(file.read_text()) | {"images": [], "annotations": []}),
+            images,
+            "x",
+        )
+    for number in range(4):
+        save(tmp_path / f"data/train/{number}.png", image(number))
+        save(tmp_path / f"data/train_annotation/{number}.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "data/validation").mkdir()
+    (tmp_path / "data/validation/.DS_Store").touch()
+    (tmp_path / "data/train/1.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match=r"\S+1.png is not a readable image.*Replace it, or remove the pair"):
+        run(monkeypatch, "split", tmp_path / "data", "--validation", 0.5)
