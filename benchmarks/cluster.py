@@ -30,7 +30,7 @@ def network_bytes() -> int:
         name, _, counters = line.partition(":")
         if name.strip() == "lo":
             return int(counters.split()[0])
-    raise RuntimeError("there is no loopback interface")
+    raise RuntimeError("this machine has no loopback interface")
 
 
 def measure(hosts: int, crop: int, backbone: str) -> tuple[float, float, int]:

@@ -14,8 +14,9 @@ import numpy as np
 from pycocotools import mask as coco
 
 from container.arrays import Uint8Array
+from container.data.labels.decoding import IGNORE
 
-BACKGROUND, IGNORE = 0, 255
+BACKGROUND = 0
 MAX_CLASSES = 254
 _MAX_COORDINATE = 1_000_000
 UNLABELED = {"__ignore__": IGNORE, "_background_": BACKGROUND}  # the names that LabelMe's own converter uses

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from container.data.labels.decoding import IGNORE
 from local_test.formats.regions import FormatError
-
-IGNORE = 255
 
 
 def choose_validation(classes: Mapping[str, frozenset[int]], share: float) -> set[str]:
